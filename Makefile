@@ -1,0 +1,51 @@
+# Everything lives in .venv; `make clean` removes it. Needs Python 3.11 or newer, and make.
+PYTHON ?= python3
+PYTEST_ARGS ?=
+DEMO_ARGS ?=
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint weights constraints clean
+
+help:  ## show this
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: .venv/.core  ## make a landscape, segment it, write the mask, print how good it is (1 minute)
+	$(BIN)/tilesseg demo $(DEMO_ARGS)
+
+test: .venv/.dev  ## run the tests; PYTEST_ARGS='-m ""' runs the slow ones too
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: .venv/.dev  ## ruff, mypy --strict, and the floors of the house
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+weights: .venv/.dev  ## train the bundled model again (10 minutes)
+	$(BIN)/python workflows/training/landscape.py
+
+constraints: .venv/.dev  ## pin what .venv holds now, after an upgrade that passes the tests
+	@sed '/^[^#]/d' constraints.txt > .venv/constraints
+	@$(BIN)/python -m pip freeze --exclude-editable --disable-pip-version-check | sed 's/+cpu$$//' >> .venv/constraints
+	@mv .venv/constraints constraints.txt
+
+clean:  ## remove the environment, caches and the demo's results
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist demo
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps say what .venv holds; they go stale when the dependencies change.
+.venv/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tilesseg needs Python 3.11 or newer, $(PYTHON) is " + sys.version.split()[0] + "; name another with make PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/.core: .venv/.made pyproject.toml constraints.txt
+	$(PIP) -e .
+	@touch $@
+
+.venv/.dev: .venv/.made pyproject.toml constraints.txt
+	$(PIP) -e '.[dev,clouds,onnx]'
+	@touch .venv/.core $@
