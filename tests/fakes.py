@@ -1,0 +1,150 @@
+"""Small stand-ins, so that a law can be tested without a file, a network or a cluster.
+
+Engines are found by dotted path (`engine: fakes:Identity`), in worker processes too: those inherit `sys.path`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilesseg.formats import Pixels, read_reflected
+from tilesseg.grid import Grid
+from tilesseg.models.spec import ModelSpec, parse_spec
+from tilesseg.window import Window
+
+
+@dataclass(frozen=True)
+class ArraySource:
+    """An image in memory."""
+
+    values: NDArray[Any]
+    valid: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, values: NDArray[Any], valid: NDArray[np.bool_] | None = None) -> ArraySource:
+        return cls(values, np.ones(values.shape[1:], bool) if valid is None else valid)
+
+    @property
+    def grid(self) -> Grid:
+        return Grid(*self.values.shape[1:])
+
+    bands = property(lambda self: (None,) * len(self.values))
+    selected = property(lambda self: tuple(range(len(self.values))))
+    dtype = property(lambda self: self.values.dtype)
+
+    def select(self, indices: Sequence[int]) -> ArraySource:
+        return replace(self, values=self.values[list(indices)])
+
+    def read(self, window: Window) -> Pixels:
+        return read_reflected(
+            window, self.grid.window, lambda w: Pixels(self.values[:, *w.slices()], self.valid[w.slices()])
+        )
+
+
+class _Engine:
+    def __init__(self, spec: ModelSpec, weights: Path | None = None, *, device: str = "cpu", threads: int | None = None):
+        self.spec, self.device = spec, "cpu"
+
+    def trim(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        edge = self.spec.patch.shrink // 2
+        return patches[..., edge : patches.shape[-2] - edge, edge : patches.shape[-1] - edge]
+
+
+class Identity(_Engine):
+    """The image holds labels; their one-hot scores give them back."""
+
+    def predict(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        labels = np.rint(self.trim(patches)[:, 0])
+        return np.stack([labels == k for k in range(len(self.spec.classes))], axis=1).astype(np.float32)
+
+
+class Constant(_Engine):
+    """The same scores everywhere."""
+
+    scores = (0.25, 0.7, 0.05)
+
+    def predict(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        like = self.trim(patches)[:, :1]
+        return np.concatenate([np.full_like(like, score) for score in self.scores], axis=1)
+
+
+class Positional(_Engine):
+    """Scores depend on the place in the patch as much as on the pixel: the worst neighbour for blending."""
+
+    def predict(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        n, _, height, width = patches.shape
+        y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+        pixel = patches.mean(axis=1)
+        stacked = np.stack([np.sin(pixel * 3 + y / 5), np.cos(pixel * 2 + x / 7), np.sin(pixel + (x - y) / 11)], axis=1)
+        return self.trim(stacked.astype(np.float32))
+
+
+class Broken(_Engine):
+    """Fails where the image holds 13, and gives NaN where it holds 14."""
+
+    def predict(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        if (patches == 13).any():
+            raise RuntimeError("unlucky pixel")
+        scores = Identity(self.spec).predict(patches)
+        return np.where((patches == 14).any(), np.float32("nan"), scores)
+
+
+class Deadly(_Engine):
+    """Kills its process where the image holds 13."""
+
+    def predict(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        if (patches == 13).any():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Identity(self.spec).predict(patches)
+
+
+class Slow(_Engine):
+    """Takes its time, for tests that interrupt."""
+
+    def predict(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        time.sleep(0.05)
+        return Positional(self.spec).predict(patches)
+
+
+ENGINES = {"Identity": Identity, "Constant": Constant, "Positional": Positional, "Broken": Broken}
+
+
+@dataclass(frozen=True)
+class FakeModel:
+    """A model without a bundle."""
+
+    spec: ModelSpec
+    engine: _Engine
+    device: str = "cpu"
+
+    def predict(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        return self.engine.predict(patches)  # type: ignore[attr-defined,no-any-return]
+
+
+def spec_data(engine: str = "Identity", *, bands: int = 1, classes: int = 3, **changes: Any) -> dict[str, Any]:
+    """A valid spec as plain data, to change and to write."""
+    return {
+        "name": engine.lower(),
+        "licence": "CC0-1.0",
+        "engine": f"fakes:{engine}",
+        "bands": [f"b{i + 1}" for i in range(bands)],
+        "input_range": [0, 255],
+        "normalise": {"kind": "none"},
+        "activation": "none",
+        "classes": [{"name": f"class {k}", "colour": f"#{k * 3 % 256:02x}{k * 7 % 256:02x}80"} for k in range(classes)],
+        **changes,
+    }
+
+
+def fake_model(engine: str = "Identity", **changes: Any) -> FakeModel:
+    spec = parse_spec(spec_data(engine, **changes), where="fake")
+    return FakeModel(spec, ENGINES[engine](spec))

@@ -1,0 +1,108 @@
+"""What happens in a run, as values: written to `events.jsonl`, drawn by progress listeners, kept in the ledger.
+
+Progress is events, not log lines. A worker measures itself and sends the figures back with its result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Anything that happens; `kind` names it in JSON."""
+
+    kind: ClassVar[str] = "event"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"event": self.kind, **asdict(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted(Event):
+    """A run begins, or goes on after an earlier one."""
+
+    kind: ClassVar[str] = "run_started"
+    tiles: int
+    """Tiles left to do."""
+    done: int
+    """Tiles found done from an earlier run."""
+    pixels: int
+    """Core pixels of the tiles left to do."""
+    dashboard: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TileDone(Event):
+    """One core is stored. This is the ledger's record, `done/<tile>.json`."""
+
+    kind: ClassVar[str] = "tile_done"
+    scene: str
+    tile: str
+    pixels: int
+    """Pixels of the core."""
+    patches: int
+    """Patches predicted."""
+    skipped: int
+    """Patches not predicted because nothing under them is valid."""
+    counts: Mapping[str, int]
+    """Pixels per label (as text), 255 included."""
+    areas: Mapping[str, float]
+    """Square metres per label, empty where the grid is not of the Earth."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Wall time by part: read, predict, blend, write."""
+    peak_mb: float = 0.0
+    """Largest resident memory of the worker process so far, in MB."""
+    worker: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TileFailed(Event):
+    """One core could not be made: it holds 254. Kept as `failed/<tile>.json`; the next run tries it again."""
+
+    kind: ClassVar[str] = "tile_failed"
+    scene: str
+    tile: str
+    pixels: int
+    reason: str
+    worker: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SceneRefused(Event):
+    """One scene cannot be segmented; the others go on."""
+
+    kind: ClassVar[str] = "scene_refused"
+    scene: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProductWritten(Event):
+    """One product of one scene is complete."""
+
+    kind: ClassVar[str] = "product_written"
+    scene: str
+    path: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Note(Event):
+    """A plain sentence for whoever watches: a warning, a choice made."""
+
+    kind: ClassVar[str] = "note"
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished(Event):
+    """Nothing is left to do or to try."""
+
+    kind: ClassVar[str] = "run_finished"
+    done: int
+    failed: int
+    refused: int
+    seconds: float

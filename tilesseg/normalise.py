@@ -1,0 +1,61 @@
+"""Normalisation: raw pixel values to what the network was trained on. One code path for training and inference.
+
+Never per tile: a tile-wise statistic makes brightness jump at tile borders, whatever the overlap. Statistics
+that depend on the image are computed once per scene and stored in the plan as a `Normalisation`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Normalisation:
+    """`(value · scale + offset − subtract) ÷ divide` per band, then clipped to `clip`."""
+
+    subtract: tuple[float, ...]
+    divide: tuple[float, ...]
+    scale: float = 1.0
+    offset: float = 0.0
+    clip: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.subtract) != len(self.divide):
+            raise ValueError(f"{len(self.subtract)} values to subtract, {len(self.divide)} to divide by")
+        if not all(self.divide):
+            raise ValueError(f"a normalisation cannot divide by zero: {self.divide}")
+
+    def apply(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        """Normalise `values (…, channel, y, x)` of any dtype to float32; the input is left alone."""
+        if values.shape[-3] != len(self.subtract):
+            raise ValueError(f"{values.shape[-3]} channels, but statistics for {len(self.subtract)} bands")
+        result = values.astype(np.float32)
+        if (self.scale, self.offset) != (1.0, 0.0):
+            result *= np.float32(self.scale)
+            result += np.float32(self.offset)
+        result -= _per_band(self.subtract)
+        result /= _per_band(self.divide)
+        if self.clip is not None:
+            np.clip(result, *self.clip, out=result)
+        return result
+
+
+def mean_std(sample: NDArray[Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each band of `sample (channel, n)`; a constant band divides by 1."""
+    sample = sample.astype(np.float64)
+    spread = sample.std(axis=1)
+    return tuple(map(float, sample.mean(axis=1))), tuple(map(float, np.where(spread > 0, spread, 1.0)))
+
+
+def percentiles(sample: NDArray[Any], low: float, high: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The `low` and `high` percentiles (0–100) of each band of `sample (channel, n)`."""
+    bottom, top = np.percentile(sample.astype(np.float64), [low, high], axis=1)
+    return tuple(map(float, bottom)), tuple(map(float, top))
+
+
+def _per_band(values: tuple[float, ...]) -> NDArray[np.float32]:
+    return np.asarray(values, np.float32)[:, None, None]
