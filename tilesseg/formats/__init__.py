@@ -1,0 +1,222 @@
+"""What an image is to the engine, and which file hides which foreign library.
+
+A new format is one row in `FORMATS` and one file beside this one. Only these files speak another axis order
+than `(channel, y, x)`, and they convert at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilesseg.errors import SourceError
+from tilesseg.grid import Grid
+from tilesseg.window import Window
+
+
+class Pixels(NamedTuple):
+    """What a read gives."""
+
+    values: NDArray[Any]
+    """`(channel, y, x)`, in the source's dtype, or float32 once scaled or resampled."""
+    valid: NDArray[np.bool_]
+    """`(y, x)`: False where the image has nodata, is masked out, or a selected band is NaN or infinite."""
+
+
+class Source(Protocol):
+    """An opened image that can be read by window. Picklable; safe to read from several threads at once."""
+
+    @property
+    def grid(self) -> Grid: ...
+
+    @property
+    def bands(self) -> tuple[str | None, ...]:
+        """Names of all bands that carry data (no alpha, no mask), None where a band has no name."""
+
+    @property
+    def selected(self) -> tuple[int, ...]:
+        """Indices into `bands`, from 0, in the order in which `read` gives them."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Data type of the values that `read` gives."""
+
+    def select(self, indices: Sequence[int]) -> Source:
+        """The same image, reading these bands in this order."""
+
+    def read(self, window: Window) -> Pixels:
+        """Read any window, also one that leaves the image: there it is reflected (see `read_reflected`).
+
+        Raises:
+            SourceError: the pixels cannot be read; names file and window.
+        """
+
+    def sample(self) -> NDArray[np.float64]:
+        """Valid values `(channel, n)` of the selected bands, spread over the whole image, for statistics.
+
+        At most about a million per band; from an overview where there is one, else from windows on a regular
+        lattice. Windows that cannot be read are left out. Empty `(channel, 0)` when nothing sampled is valid.
+
+        Raises:
+            SourceError: nothing at all could be read.
+        """
+
+    def thumbnail(self, size: int) -> Pixels:
+        """A decimated view of the whole image for people to look at, its long side at most `size` pixels.
+
+        From an overview where there is one, else the nearest pixels of strips of rows read one at a time: memory is
+        bounded by the thumbnail and one strip. Never enlarged, not to be computed with. Parts that cannot be read
+        are left invalid.
+        """
+
+    def identity(self) -> dict[str, Any]:
+        """Size and mtime in ns of every file the pixels come from, by path: what resume compares."""
+
+    def describe(self) -> dict[str, Any]:
+        """What `tilesseg inspect` prints: plain JSON data."""
+
+
+class OpenSource(Protocol):
+    def __call__(
+        self,
+        paths: Sequence[str],
+        *,
+        scale: float | None,
+        offset: float | None,
+        resolution: float | None,
+    ) -> Source: ...
+
+
+class MaskClass(NamedTuple):
+    """What a label of a mask means, and how it is drawn."""
+
+    name: str
+    rgb: tuple[int, int, int]
+
+
+FAILED_CLASS = MaskClass("failed", (255, 0, 255))
+"""Label 254 in every product: not processed, and drawn so that nobody takes it for a class."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """A finished mask as a writer sees it: labels 0 … n − 1, 254 failed or not processed, 255 nodata."""
+
+    grid: Grid
+    read: Callable[[Window], NDArray[np.uint8]]
+    """Labels `(y, x)` of a window inside the grid. Writers ask for bands of rows, top to bottom."""
+    classes: tuple[MaskClass, ...]
+    provenance: Mapping[str, str]
+    """Goes into the product's metadata as it is: model, sha256, version, fingerprint …"""
+
+
+class Writer(Protocol):
+    def __call__(
+        self, mask: Mask, path: Path, *, overviews: Literal["mode", "nearest"] = "mode", threads: int = 1
+    ) -> tuple[Path, ...]:
+        """Write one product in bounded memory, under a temporary name until it is complete.
+
+        Returns:
+            Everything written: the product first, then what lies beside it.
+
+        Raises:
+            FormatError: the file cannot be written; nothing is left behind.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One row of the table: what opens it and what writes it, as `package.module:name`."""
+
+    opens: str | None = None
+    writes: str | None = None
+    suffixes: tuple[str, ...] = ()
+
+
+FORMATS: Mapping[str, Format] = {
+    "geotiff": Format(
+        opens="tilesseg.formats.geotiff:open_geotiff",
+        suffixes=(".tif", ".tiff", ".vrt", ".jp2", ".img", ".btf"),
+    ),
+    "cog": Format(writes="tilesseg.formats.cog:write_cog", suffixes=(".tif", ".tiff")),
+}
+
+
+def open_source(
+    image: str | Sequence[str],
+    *,
+    scale: float | None = None,
+    offset: float | None = None,
+    resolution: float | None = None,
+) -> Source:
+    """Open an image for reading by window. Everything that is not another format's is tried by rasterio.
+
+    Args:
+        image: a path, a folder of single-band files, or a list of files that together make one image.
+        scale: multiply the values by this on reading; None keeps the file's own scale tag.
+        offset: add this after `scale`; None keeps the file's own offset tag.
+        resolution: resample all bands to this pixel size in the grid's unit; None keeps the finest band's grid.
+
+    Raises:
+        SourceError: missing, unreadable, or of a kind that cannot be segmented.
+    """
+    paths = [image] if isinstance(image, str) else list(image)
+    if not paths:
+        raise SourceError("no image given: an empty list of files")
+    opener: OpenSource = resolve(str(FORMATS["geotiff"].opens))
+    return opener(paths, scale=scale, offset=offset, resolution=resolution)
+
+
+def resolve(dotted: str) -> Any:
+    """The object that `package.module:name` names."""
+    module, _, name = dotted.partition(":")
+    return getattr(import_module(module), name)
+
+
+def to_lonlat(points: Sequence[tuple[float, float]], crs: str | None) -> list[tuple[float, float]]:
+    """World coordinates `(x, y)` of a CRS given as WKT as longitude and latitude; without a CRS as they are."""
+    if crs is None:
+        return list(points)
+    from rasterio.warp import transform
+
+    longitudes, latitudes = transform(crs, "OGC:CRS84", *zip(*points, strict=True))
+    return list(zip(longitudes, latitudes, strict=True))
+
+
+def reflect(start: int, stop: int, size: int) -> NDArray[np.intp]:
+    """Indices `start … stop − 1` reflected into `0 … size − 1` without repeating the edge.
+
+    As `numpy.pad(mode="reflect")`, as often as it takes where the image is smaller than the pad.
+    """
+    if size == 1:
+        return np.zeros(stop - start, np.intp)
+    period = 2 * (size - 1)
+    folded = np.arange(start, stop) % period
+    return np.where(folded < size, folded, period - folded).astype(np.intp)
+
+
+def read_reflected(window: Window, inside: Window, read: Callable[[Window], Pixels]) -> Pixels:
+    """Read a window that may leave the image `inside`, reflecting the whole image at its borders.
+
+    Reflection is index arithmetic on the image, never padding of a window: so a pixel beyond the border has the
+    same value whichever window asks for it.
+
+    Args:
+        window: what is wanted.
+        inside: the image's own window, at `(0, 0)`.
+        read: reads a window that lies in the image.
+    """
+    if inside.contains(window):
+        return read(window)
+    rows = reflect(window.y, window.y_stop, inside.height)
+    columns = reflect(window.x, window.x_stop, inside.width)
+    y, x = int(rows.min()), int(columns.min())
+    values, valid = read(Window.from_bounds(y, x, int(rows.max()) + 1, int(columns.max()) + 1))
+    rows, columns = rows - y, columns - x
+    return Pixels(values[:, rows[:, None], columns], valid[rows[:, None], columns])
