@@ -1,0 +1,6 @@
+"""`python -m tilesseg`."""
+
+from tilesseg.cli import main
+
+if __name__ == "__main__":
+    main()

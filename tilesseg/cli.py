@@ -1,0 +1,293 @@
+"""The command line. Every command calls one public function; heavy imports wait until a command needs them.
+
+Exit codes: 0 complete · 1 refused, in one line · 2 usage · 3 finished with failed tiles or refused scenes · 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from tilesseg import __version__
+from tilesseg.errors import JobError, TilessegError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tilesseg.job import Job
+    from tilesseg.report import Report
+
+app = typer.Typer(
+    help="Segment images too large for memory, tile by tile, and put the mask back where the image was.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="A job file (YAML); see tilesseg schema job.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with its code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; refusals become one line on stderr and code 1."""
+    command = typer.main.get_command(app)
+    try:
+        result = command.main(arguments, prog_name="tilesseg", standalone_mode=False)
+    except TilessegError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted: what is done is kept; run the same command again to go on", file=sys.stderr)
+        return 130
+    except typer.Exit as finished:
+        return finished.exit_code
+    except Exception as error:
+        if not hasattr(error, "exit_code"):
+            raise
+        error.show()  # type: ignore[attr-defined]
+        return int(error.exit_code)
+    return result if isinstance(result, int) else 0
+
+
+@app.command(epilog="Example: tilesseg demo --dir demo")
+def demo(
+    directory: Annotated[Path, typer.Option("--dir", help="Folder for the scene, the run and the mask.")] = Path("demo"),
+    size: Annotated[int, typer.Option(min=64, help="Side of the scene in pixels.")] = 4096,
+    seed: Annotated[int, typer.Option(help="Another seed makes another landscape.")] = 1,
+) -> int:
+    """Make a landscape, segment it with the bundled model, and compare the mask with the truth."""
+    from tilesseg.demo import run_demo
+
+    with _progress() as listener:
+        result = run_demo(directory, size=size, seed=seed, listener=listener)
+    print(result.text)
+    return result.report.exit_code
+
+
+@app.command(epilog="Example: tilesseg inspect scene.tif")
+def inspect(
+    image: Annotated[list[str], typer.Argument(metavar="IMAGE", help="A file, a folder of bands, or several files.")],
+    as_json: AsJson = False,
+) -> None:
+    """Say what an image is and how it will be read."""
+    from tilesseg.formats import open_source
+
+    facts = open_source(image).describe()
+    print(json.dumps(facts, indent=1) if as_json else _lines(facts))
+
+
+@app.command(epilog="Example: tilesseg segment scene.tif --model clouds --out mask.tif")
+def segment(
+    image: Annotated[list[str], typer.Argument(metavar="IMAGE", help="A file, a folder of bands, or several files.")],
+    model: Annotated[str, typer.Option(help="A bundle, a weights file with its spec, an https URL, or a name.")],
+    out: Annotated[Path, typer.Option(help="The mask to write; the format follows from the suffix.")],
+    bands: Annotated[str | None, typer.Option(help="Bands for the model's channels, by number or name: 4,3,2.")] = None,
+    scale: Annotated[float | None, typer.Option(help="Multiply the values by this.")] = None,
+    offset: Annotated[float | None, typer.Option(help="Add this after the scale.")] = None,
+    patch: Annotated[int | None, typer.Option(help="Side of a patch in pixels.")] = None,
+    overlap: Annotated[int | None, typer.Option(help="Pixels that neighbouring patches share.")] = None,
+    blend: Annotated[str, typer.Option(help="auto, crop, gaussian, linear or hann.")] = "auto",
+    workers: Annotated[int | None, typer.Option(help="Worker processes.")] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option("--run", help="Keep the run directory here. [default: beside OUT, removed at the end]")
+    ] = None,
+) -> int:
+    """Segment one scene without a job file."""
+    import shutil
+
+    from tilesseg.job import parse_job
+    from tilesseg.run import run_job
+
+    if out.suffix.lower() not in (".tif", ".tiff"):
+        raise JobError(f"--out {out} has the suffix {out.suffix or 'none'}, and masks are written as .tif (COG)")
+    folder = run_dir or out.with_name(f".{out.name}.run")
+    job = parse_job(
+        _job_of(image, model, out, folder, bands, scale, offset, patch, overlap, blend, workers), where="arguments"
+    )
+    with _progress() as listener:
+        report = run_job(job, listeners=[listener])
+    print(_summary(report))
+    if run_dir is None and report.exit_code == 0:
+        shutil.rmtree(folder)
+    elif report.exit_code:
+        print(f"the run is kept in {folder}; the same command tries its failed tiles again")
+    return report.exit_code
+
+
+@app.command(epilog="Example: tilesseg plan job.yaml")
+def plan(job: JobFile, as_json: AsJson = False) -> None:
+    """Say what a job will take, and refuse what cannot work. Writes tiles.geojson into the run directory."""
+    from tilesseg.forecast import forecast
+    from tilesseg.job import read_job
+
+    result = forecast(read_job(job))
+    print(json.dumps(result.to_json(), indent=1) if as_json else result.text)
+
+
+@app.command("run", epilog="Example: tilesseg run job.yaml")
+def run_command(job: JobFile) -> int:
+    """Carry out a job here, or go on where it stopped."""
+    from tilesseg.job import read_job
+    from tilesseg.run import run_job
+
+    with _progress() as listener:
+        report = run_job(read_job(job), listeners=[listener])
+    print(_summary(report))
+    return report.exit_code
+
+
+@app.command(epilog="Example: tilesseg status runs/clouds")
+def status(run: RunFolder, as_json: AsJson = False) -> None:
+    """Say how far a run is, from its directory alone."""
+    from tilesseg.run import job_status
+
+    report = job_status(run)
+    print(json.dumps(report.to_json(), indent=1) if as_json else _summary(report))
+
+
+@app.command(epilog="Example: tilesseg export runs/clouds --format cog --out 'masks/{scene}.tif' --overviews nearest")
+def export(
+    run: RunFolder,
+    out: Annotated[str | None, typer.Option(help="Where; {scene} stands for the scene's name.")] = None,
+    product_format: Annotated[str, typer.Option("--format", help="cog")] = "cog",
+    overviews: Annotated[str, typer.Option(help="mode or nearest")] = "mode",
+) -> None:
+    """Write a further product from a finished run."""
+    from tilesseg.job import parse_product
+    from tilesseg.run import export_run
+
+    product = parse_product({"format": product_format, "path": out, "overviews": overviews}, where="arguments")
+    with _progress() as listener:
+        export_run(run, product, listeners=[listener])
+
+
+@app.command(epilog="Example: tilesseg models")
+def models(as_json: AsJson = False) -> None:
+    """List the models that are known by name: in the package, and in the folders on TILESSEG_MODELS."""
+    from tilesseg.models import list_models
+
+    rows = [
+        {
+            "name": row.name,
+            "bands": list(row.spec.bands) if row.spec else [],
+            "classes": [one.name for one in row.spec.classes] if row.spec else [],
+            "licence": row.spec.licence if row.spec else None,
+            "problem": row.problem,
+            "folder": str(row.folder),
+        }
+        for row in list_models()
+    ]
+    if as_json:
+        print(json.dumps(rows, indent=1))
+    for row in [] if as_json else rows:
+        print(f"{row['name']}: {', '.join(row['bands'])} → {', '.join(row['classes'])}; {row['licence']}")  # type: ignore[arg-type]
+        if row["problem"]:
+            print(f"  not usable: {row['problem']}")
+
+
+@app.command(epilog="Example: tilesseg schema job > job.schema.json")
+def schema(what: Annotated[str, typer.Argument(metavar="job|model", help="Which file.")]) -> None:
+    """Print the JSON Schema of a job file or of a model.yaml."""
+    if what not in ("job", "model"):
+        raise JobError(f"there is no schema for {what}; there is one for job and one for model")
+    from tilesseg.job import Job
+    from tilesseg.models.spec import ModelSpec
+
+    print(json.dumps((Job if what == "job" else ModelSpec).model_json_schema(), indent=1))
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    show: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
+    """Options of tilesseg itself."""
+    if show:
+        print(f"tilesseg {__version__}")
+        raise typer.Exit
+
+
+def _job_of(
+    image: list[str],
+    model: str,
+    out: Path,
+    folder: Path,
+    bands: str | None,
+    scale: float | None,
+    offset: float | None,
+    patch: int | None,
+    overlap: int | None,
+    blend: str,
+    workers: int | None,
+) -> dict[str, Any]:
+    """The job that the arguments of `segment` stand for."""
+    return {
+        "name": out.stem,
+        "scenes": {"image": image[0] if len(image) == 1 else image, "name": out.stem},
+        "model": model,
+        "input": {"bands": bands.split(",") if bands else None, "scale": scale, "offset": offset},
+        "tiling": {"patch": patch or "auto", "overlap": "auto" if overlap is None else overlap, "blend": blend},
+        "output": {"dir": str(folder), "products": [{"format": "cog", "path": str(out)}]},
+        "cluster": {"kind": "local", "workers": workers or "auto"},
+    }
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    from tilesseg.progress import progress_for
+
+    listener = progress_for(sys.stderr)
+    try:
+        yield listener
+    finally:
+        close = getattr(listener, "close", None)
+        if close:
+            close()
+
+
+def _summary(report: Report) -> str:
+    """A few lines for each scene: state, area per class, what failed."""
+    lines = []
+    for scene in report.scenes:
+        lines.append(f"{scene.scene}: {scene.state}, {scene.done} of {scene.tiles} tiles done")
+        if scene.refused:
+            lines.append(f"  {scene.refused}")
+        total = sum(scene.pixels.values())
+        for name, pixels in scene.pixels.items():
+            area = f", {scene.hectares[name]:,.2f} ha" if name in scene.hectares else ""
+            lines.append(f"  {name}: {pixels:,} px ({pixels / total:.1%}){area}")
+        lines += [f"  {tile} failed: {why}" for tile, why in scene.failed.items()]
+    return "\n".join(lines)
+
+
+def _lines(facts: dict[str, Any]) -> str:
+    """Facts as `key: value` lines, lists one item a line."""
+    lines = []
+    for key, value in facts.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict | str) and len(value) > 1:
+            lines.append(f"{key}:")
+            lines += [f"  {_inline(item)}" for item in value]
+        else:
+            lines.append(f"{key}: {_inline(value[0] if isinstance(value, list) and len(value) == 1 else value)}")
+    return "\n".join(lines)
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_inline(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_inline, value)) or "none"
+    return "none" if value is None else str(value)

@@ -1,0 +1,117 @@
+"""Does this image fit this model? Bands by name, values by range; every mismatch is refused with both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilesseg.errors import SourceError
+from tilesseg.normalise import mean_std, percentiles
+
+if TYPE_CHECKING:
+    from tilesseg.formats import Source
+    from tilesseg.models.spec import ModelSpec
+
+DARKEST = 20.0
+"""A scene may span this many times less than the model's input range (night, deep water) before it is refused."""
+
+
+def choose_bands(
+    source: Source, wanted: Sequence[str], asked: Sequence[str | int] | None, *, image: str
+) -> tuple[tuple[int, ...], list[str]]:
+    """Which bands of the source feed the model's channels, and what should be said about it.
+
+    Raises:
+        SourceError: too few bands, a name that is not there, or surplus bands without names.
+    """
+    names = source.bands
+    shown = ", ".join(name or f"{i} (no name)" for i, name in enumerate(names, start=1))
+    if asked is not None:
+        if len(asked) != len(wanted):
+            raise SourceError(
+                f"{len(asked)} bands are selected and the model takes {len(wanted)} ({', '.join(wanted)}); select as many"
+            )
+        return tuple(_index(band, names, image=image, shown=shown) for band in asked), []
+    if len(names) < len(wanted):
+        raise SourceError(
+            f"{image} has {len(names)} bands ({shown}) and the model takes {len(wanted)} ({', '.join(wanted)}); "
+            "add the missing bands, or take another model"
+        )
+    lowered = [name and name.lower() for name in names]
+    if all(lowered.count(name.lower()) == 1 for name in wanted):
+        return tuple(lowered.index(name.lower()) for name in wanted), []
+    if len(names) > len(wanted):
+        raise SourceError(
+            f"{image} has {len(names)} bands ({shown}) and the model takes {len(wanted)} ({', '.join(wanted)}); "
+            f"say which with --bands, e.g. --bands {','.join(map(str, range(1, len(wanted) + 1)))}"
+        )
+    note = f"bands are taken in the file's order ({shown}) for the model's {', '.join(wanted)}"
+    return tuple(range(len(names))), [note]
+
+
+def _index(band: str | int, names: Sequence[str | None], *, image: str, shown: str) -> int:
+    if isinstance(band, str) and not band.isdecimal():
+        matches = [i for i, name in enumerate(names) if name is not None and name.lower() == band.lower()]
+        if len(matches) != 1:
+            raise SourceError(f"{image} has {len(matches)} bands named {band}; its bands are {shown}")
+        return matches[0]
+    if not 1 <= int(band) <= len(names):
+        raise SourceError(f"{image} has no band {band}; its {len(names)} bands count from 1: {shown}")
+    return int(band) - 1
+
+
+def value_range(sample: NDArray[np.float64]) -> tuple[float, float] | None:
+    """The 2–98 % range of the sampled values `(channel, n)` over all bands, or None without any."""
+    if sample.shape[1] == 0:
+        return None
+    low, high = percentiles(sample, 2, 98)
+    return min(low), max(high)
+
+
+def check_range(span: tuple[float, float], spec: ModelSpec, *, image: str) -> None:
+    """Refuse values that the model cannot have been made for: another unit, another scaling.
+
+    Twice beyond the model's range is too much. Too little is twenty times below it, for dark scenes are common and
+    a wrong unit is wrong by more.
+
+    Raises:
+        SourceError: with both ranges, and the scale and offset that would fit.
+    """
+    low, high = spec.input_range
+    size, reach = high - low, max(span[1] - low, high - span[0])
+    if reach <= 2 * size and DARKEST * (span[1] - low) >= size:
+        return
+    scale = _nice((high - low) / max(span[1] - min(span[0], 0.0), 1e-12))
+    raise SourceError(
+        f"{image} has values from {span[0]:.6g} to {span[1]:.6g} (2–98 %) and the model expects {low:.6g} to {high:.6g}; "
+        f"if the units differ, give input.scale: {scale:g}, input.offset: {low:g} (check_range: false takes it as it is)"
+    )
+
+
+def _nice(scale: float) -> float:
+    """The closest scale that somebody would have used: a power of ten, or full scale of an integer type."""
+    usual = [10.0**power for power in range(-6, 7)] + [1 / 255, 255.0, 1 / 65535, 65535.0, 1 / 257, 257.0]
+    best = min(usual, key=lambda candidate: abs(np.log(candidate / scale)))
+    return float(best if abs(np.log(best / scale)) < np.log(3) else float(f"{scale:.3g}"))
+
+
+def scene_statistics(
+    sample: NDArray[np.float64], spec: ModelSpec
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """What to subtract and divide by: the model's numbers, or the scene's where the model asks for them."""
+    rule = spec.normalise
+    if not rule.needs_scene:
+        fixed = spec.normalisation()
+        return fixed.subtract, fixed.divide
+    if sample.shape[1] == 0:
+        return (0.0,) * len(spec.bands), (1.0,) * len(spec.bands)
+    scale, offset = spec.scaling
+    values = sample * scale + offset
+    if rule.kind == "scene_mean_std":
+        return mean_std(values)
+    assert isinstance(rule.low, float) and isinstance(rule.high, float)  # the spec has seen to it
+    low, high = percentiles(values, rule.low, rule.high)
+    return low, tuple(h - lo or 1.0 for lo, h in zip(low, high, strict=True))

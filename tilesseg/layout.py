@@ -1,0 +1,126 @@
+"""How a scene is cut: from the model's contract and what was asked to blending, lattice, core and batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tilesseg.blend import Blend
+from tilesseg.errors import JobError
+from tilesseg.tiling import Lattice, Tiling, blend_lattice, choose_core, choose_shard, crop_lattice
+
+if TYPE_CHECKING:
+    from tilesseg import job as jobs
+    from tilesseg.models.spec import ModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Every number that cutting a scene takes."""
+
+    blend: Blend
+    lattice: Lattice
+    core: tuple[int, int]
+    shard: int
+    chunk: int
+    batch: int
+
+    def tiling(self, shape: tuple[int, int]) -> Tiling:
+        return Tiling(shape, self.lattice, self.core, self.shard)
+
+
+def choose_layout(
+    shape: tuple[int, int], spec: ModelSpec, asked: jobs.Tiling, *, slots: int, device: str
+) -> Layout:
+    """Decide how a scene of `shape` is cut.
+
+    Args:
+        shape: height and width of the scene.
+        spec: the model's contract.
+        asked: what the job says; `auto` is decided here.
+        slots: tiles that will be worked on at the same time.
+        device: `cpu` or `cuda`, for the batch size.
+
+    Raises:
+        JobError: an illegal patch size, an overlap or a core that does not fit, or crop without a finite receptive field.
+    """
+    blend, lattice = choose_lattice(shape, spec, asked)
+    shard, chunk = choose_shard(lattice)
+    core = _core(shape, lattice, asked.core, shard=shard, slots=slots)
+    return Layout(blend, lattice, core, shard, chunk, _batch(asked.batch, lattice.patch, device))
+
+
+def choose_lattice(shape: tuple[int, int], spec: ModelSpec, asked: jobs.Tiling) -> tuple[Blend, Lattice]:
+    """The blending and the lattice of patches.
+
+    Raises:
+        JobError: an illegal patch size, an overlap that does not fit, or crop without a finite receptive field.
+    """
+    sizes = spec.patch
+    if asked.patch != "auto" and not sizes.legal(asked.patch):
+        raise JobError(f"patch {asked.patch} is not a size this model takes ({sizes.rule}); take {_near(asked.patch, spec)}")
+    blend = asked.blend
+    if blend == "auto":
+        blend = "crop" if spec.margin is not None and not sizes.fixed and asked.overlap == "auto" else "gaussian"
+    if blend == "crop":
+        return blend, _crop(shape, spec, asked)
+    return blend, _blended(shape, spec, asked)
+
+
+def _crop(shape: tuple[int, int], spec: ModelSpec, asked: jobs.Tiling) -> Lattice:
+    if spec.margin is None:
+        raise JobError(
+            f"blend: crop needs a model with a finite receptive field, and {spec.name} states no margin; take blend: gaussian"
+        )
+    if asked.overlap != "auto":
+        raise JobError(f"blend: crop takes no overlap ({asked.overlap} given): its overlap is two margins; give margin")
+    margin = spec.margin if asked.margin == "auto" else asked.margin
+    if margin < spec.margin:
+        raise JobError(f"margin {margin} is below the model's receptive half-width {spec.margin}; take at least that")
+    multiple = spec.patch.stride_multiple
+    lead = -(-margin // multiple) * multiple
+    patch = asked.patch
+    if patch == "auto":
+        patch = spec.patch.preferred or spec.patch.at_least(1024 + lead + margin)
+        patch = min(patch, spec.patch.at_least(max(shape) + multiple - 1 + lead + margin))
+    return crop_lattice(patch, margin=margin, multiple=multiple)
+
+
+def _blended(shape: tuple[int, int], spec: ModelSpec, asked: jobs.Tiling) -> Lattice:
+    multiple, margin = spec.patch.stride_multiple, spec.patch.shrink // 2
+    if asked.margin != "auto":
+        margin = max(margin, asked.margin)
+    patch, overlap = asked.patch, asked.overlap
+    if patch == "auto":
+        patch = spec.patch.preferred or spec.patch.at_least(512)
+        around = 2 * margin + multiple if overlap == "auto" else overlap
+        patch = min(patch, spec.patch.at_least(max(shape) + multiple - 1 + around))
+    if overlap == "auto":
+        room = patch - max(patch // 4, margin + -(-margin // multiple) * multiple)
+        overlap = patch - max(multiple, room // multiple * multiple)
+    return blend_lattice(patch, overlap=overlap, margin=margin, multiple=multiple)
+
+
+def _near(size: int, spec: ModelSpec) -> str:
+    above = spec.patch.at_least(size)
+    below = above - spec.patch.multiple
+    return f"{below} or {above}" if below < size and spec.patch.legal(below) else str(above)
+
+
+def _core(
+    shape: tuple[int, int], lattice: Lattice, asked: int | str, *, shard: int, slots: int
+) -> tuple[int, int]:
+    if not isinstance(asked, int):
+        return choose_core(shape, lattice, shard=shard, slots=slots)
+    if asked < 1 or asked % shard:
+        raise JobError(
+            f"core {asked} is not a whole number of shards of {shard}; take {max(1, round(asked / shard)) * shard}"
+        )
+    return asked, asked
+
+
+def _batch(asked: int | str, patch: int, device: str) -> int:
+    """Patches a call of the network gets: a CPU is busy with one of 512², a GPU wants more."""
+    if isinstance(asked, int):
+        return asked
+    return max(1, (4 * 1024**2 if device == "cuda" else 512**2) // patch**2)

@@ -1,0 +1,205 @@
+"""The plan: a job with every choice made. Plain data, stored in the run directory, reused when a run goes on.
+
+What the user wrote is compared on resume, what `auto` became is not decided again. So a resumed run gives the
+bytes that the uninterrupted one would have given.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
+
+from tilesseg import __version__
+from tilesseg.errors import JobError, StoreError, TilessegError
+from tilesseg.models import Bundle, find_bundle, verify_weights
+from tilesseg.models.hazards import tiling_hazards
+from tilesseg.models.spec import ModelSpec
+from tilesseg.scenes import Scene, ScenePlan, find_scenes, plan_scene
+
+if TYPE_CHECKING:
+    from tilesseg.job import Job
+
+FORMAT = 1
+PLAN_FILE = "plan.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the machine that will compute is; asked on a worker where the workers are elsewhere."""
+
+    device: str
+    """`cpu` or `cuda`."""
+    engine_threads: int
+    """Threads the network computes with in each worker process."""
+    slots: int
+    """Tiles at the same time, over all workers."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything decided before the first tile."""
+
+    asked: dict[str, Any]
+    """What the user wrote, as far as the mask depends on it."""
+    model: str
+    """The model's reference, as a worker finds it."""
+    model_sha256: str
+    spec: ModelSpec
+    device: str
+    engine_threads: int
+    scenes: tuple[ScenePlan, ...]
+    refused: dict[str, str]
+    """Scenes that cannot be segmented, and why."""
+    version: str = __version__
+    format: int = FORMAT
+
+    @cached_property
+    def by_name(self) -> Mapping[str, ScenePlan]:
+        return {scene.name: scene for scene in self.scenes}
+
+    def fingerprint(self, scene: str) -> str:
+        """Names exactly what a scene's mask was made from: input, model, normalisation, tiling, blending."""
+        made_from = {
+            "format": self.format,
+            "model": self.model_sha256,
+            "scene": _PLAN.dump_python(self, mode="json")["scenes"][list(self.by_name).index(scene)],
+        }
+        return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+
+    def to_json(self) -> Any:
+        return _PLAN.dump_python(self, mode="json")
+
+
+_PLAN: TypeAdapter[Plan] = TypeAdapter(Plan)
+
+
+def parse_plan(data: Any, *, where: Path) -> Plan:
+    """A stored plan.
+
+    Raises:
+        StoreError: it was written by another format of tilesseg, or is damaged.
+    """
+    if data is None:
+        raise StoreError(f"{where} is no run directory: it holds no {PLAN_FILE}; give the folder of a run")
+    if data.get("format") != FORMAT:
+        raise StoreError(
+            f"{where} was planned in format {data.get('format')} and this is tilesseg {__version__} with format {FORMAT}; "
+            "finish it with the version that began it, or start in a new directory"
+        )
+    try:
+        return _PLAN.validate_python(data)
+    except ValueError as error:
+        raise StoreError(f"{where}: {PLAN_FILE} is damaged ({' '.join(str(error).split())[:200]})") from None
+
+
+def plan_job(job: Job, machine: Machine, *, stored: Plan | None = None) -> Plan:
+    """Decide everything, or go on from the stored plan. All refusals of a job are raised here.
+
+    A scene that cannot be segmented is listed in `refused`; the others stay.
+
+    Raises:
+        TilessegError: the job cannot work, or differs from the one that the stored plan was made for.
+    """
+    bundle = find_bundle(job.model)
+    verify_weights(bundle)
+    asked = _asked(job, bundle)
+    if stored is not None:
+        _compare(stored.asked, asked)
+    _check_hazards(job, bundle)
+    plan = Plan(
+        asked=asked,
+        model=_anywhere(job.model),
+        model_sha256=bundle.sha256,
+        spec=bundle.spec,
+        device=stored.device if stored else machine.device,
+        engine_threads=stored.engine_threads if stored else machine.engine_threads,
+        scenes=(),
+        refused={},
+    )
+    scenes, refused = [], {}
+    found = find_scenes(job.scenes)
+    for scene, answer in _plan_scenes(found, job, plan, machine, stored):
+        if isinstance(answer, ScenePlan):
+            scenes.append(answer)
+        else:
+            if len(found) == 1:
+                raise answer
+            refused[scene.name] = str(answer)
+    if not scenes:
+        raise JobError(f"all {len(refused)} scenes are refused; the first: {next(iter(refused.values()))}")
+    return replace(plan, scenes=tuple(scenes), refused=refused)
+
+
+def _plan_scenes(
+    found: tuple[Scene, ...], job: Job, plan: Plan, machine: Machine, stored: Plan | None
+) -> Iterator[tuple[Scene, ScenePlan | TilessegError]]:
+    before = stored.by_name if stored else {}
+    for scene in found:
+        absolute = Scene(scene.name, tuple(map(_anywhere, scene.paths)))
+        try:
+            old = before.get(scene.name)
+            planned = plan_scene(absolute, asked=job, spec=plan.spec, slots=machine.slots, device=plan.device)
+            yield scene, planned if old is None else _unchanged(old, planned)
+        except StoreError:
+            raise
+        except TilessegError as error:
+            yield scene, error
+
+
+def _unchanged(old: ScenePlan, new: ScenePlan) -> ScenePlan:
+    """The stored plan of a scene whose files are still the same."""
+    if old.paths != new.paths or old.identity != new.identity:
+        changed = next(iter(_differences({"": old.identity}, {"": new.identity})), "its files")
+        raise StoreError(
+            f"scene {old.name} has changed since this run began: {changed}; start again in a new output.dir"
+        )
+    return old
+
+
+def _asked(job: Job, bundle: Bundle) -> dict[str, Any]:
+    wanted = job.model_dump(mode="json", include={"input", "tiling"})
+    wanted["model"] = {"name": bundle.spec.name, "sha256": bundle.sha256}
+    wanted["cluster"] = {"engine_threads": job.cluster.engine_threads, "device": job.cluster.device}
+    return wanted
+
+
+def _compare(stored: dict[str, Any], asked: dict[str, Any]) -> None:
+    differences = list(_differences(stored, asked))
+    if differences:
+        raise StoreError(
+            f"this run was planned differently: {'; '.join(differences)}; give the old value again, or another output.dir"
+        )
+
+
+def _differences(stored: Mapping[str, Any], asked: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    for key in sorted({*stored, *asked}):
+        old, new, place = stored.get(key), asked.get(key), f"{path}.{key}".strip(".")
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _differences(old, new, place)
+        elif old != new:
+            yield f"{place} was {old} and is {new} now"
+
+
+def _check_hazards(job: Job, bundle: Bundle) -> None:
+    """Refuse crop for networks in which every pixel depends on the whole patch."""
+    if job.tiling.blend != "crop" or bundle.weights_path is None or bundle.spec.engine == "unet":
+        return  # our U-Net has none
+    hazards = tiling_hazards(bundle.weights_path)
+    if hazards:
+        raise JobError(
+            f"blend: crop promises what a whole-image run gives, and {bundle.spec.name} has {', '.join(hazards)}, "
+            "which see the whole patch; take blend: gaussian"
+        )
+
+
+def _anywhere(reference: str) -> str:
+    """A path that means the same file from any working directory; anything else as it is."""
+    return os.path.abspath(reference) if "://" not in reference and Path(reference).exists() else reference

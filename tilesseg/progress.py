@@ -1,0 +1,151 @@
+"""Progress for people: listeners that draw events. Rich on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING
+
+from tilesseg.events import (
+    Event,
+    Note,
+    ProductWritten,
+    RunFinished,
+    RunStarted,
+    SceneRefused,
+    TileDone,
+    TileFailed,
+)
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+Listener = Callable[[Event], None]
+INTERVAL = 5.0
+"""Seconds between two plain lines."""
+
+
+def progress_for(stream: IO[str]) -> Listener:
+    """The listener that suits the stream."""
+    return TerminalProgress(stream) if stream.isatty() else LineProgress(stream)
+
+
+@dataclass(slots=True)
+class Tally:
+    """The figures of a run, from its events."""
+
+    tiles: int = 0
+    pixels: int = 0
+    done: int = 0
+    failed: int = 0
+    done_pixels: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    def take(self, event: Event) -> None:
+        match event:
+            case RunStarted():
+                self.tiles, self.pixels, self.started = event.tiles, event.pixels, time.monotonic()
+            case TileDone():
+                self.done, self.done_pixels = self.done + 1, self.done_pixels + event.pixels
+            case TileFailed():
+                self.failed, self.pixels = self.failed + 1, self.pixels - event.pixels
+
+    @property
+    def rate(self) -> float:
+        """Mpx/s of finished cores since the start."""
+        return self.done_pixels / 1e6 / max(1e-9, time.monotonic() - self.started)
+
+    @property
+    def eta(self) -> str:
+        """Time left as m:ss, at the rate so far."""
+        if not self.done_pixels:
+            return "-:--"
+        seconds = round((self.pixels - self.done_pixels) / 1e6 / self.rate)
+        minutes, seconds = divmod(seconds, 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+    def __str__(self) -> str:
+        text = f"{self.done + self.failed}/{self.tiles} tiles, {self.rate:.2f} Mpx/s, ETA {self.eta}"
+        return f"{text}, {self.failed} failed" if self.failed else text
+
+
+def sentence(event: Event) -> str | None:
+    """What an event that is more than progress says, or None."""
+    match event:
+        case Note():
+            return event.text
+        case SceneRefused():
+            return f"refused {event.scene}: {event.reason}"
+        case TileFailed():
+            return f"failed {event.scene} {event.tile}: {event.reason}"
+        case ProductWritten():
+            return f"wrote {event.path} ({event.seconds:.1f} s)"
+        case RunStarted():
+            begin = f"tiles to do: {event.tiles}" + (f", {event.done} done before" if event.done else "")
+            return f"{begin}; dashboard at {event.dashboard}" if event.dashboard else begin
+        case _:
+            return None
+
+
+class LineProgress:
+    """One plain line every few seconds, and at the end."""
+
+    def __init__(self, stream: IO[str], interval: float = INTERVAL) -> None:
+        self._stream, self._interval, self._tally = stream, interval, Tally()
+        self._next = 0.0
+
+    def __call__(self, event: Event) -> None:
+        """Take an event; perhaps say something."""
+        self._tally.take(event)
+        text = sentence(event)
+        if text:
+            self._say(text)
+        if isinstance(event, RunStarted):
+            self._next = time.monotonic() + self._interval
+        last = self._tally.done + self._tally.failed == self._tally.tiles
+        if isinstance(event, TileDone | TileFailed) and (last or time.monotonic() >= self._next):
+            self._next = time.monotonic() + self._interval
+            self._say(str(self._tally))
+
+    def _say(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+
+class TerminalProgress:
+    """A bar that stays in place, with sentences above it."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream, self._tally = stream, Tally()
+        self._bar: Progress | None = None
+
+    def __call__(self, event: Event) -> None:
+        """Take an event and redraw."""
+        self._tally.take(event)
+        if isinstance(event, RunStarted):
+            self._bar = self._start()
+        text = sentence(event)
+        if text and self._bar:
+            self._bar.console.print(text, markup=False, highlight=False)
+        elif text:
+            print(text, file=self._stream, flush=True)
+        if self._bar:
+            self._bar.update(self._bar.task_ids[0], completed=self._tally.done + self._tally.failed, text=str(self._tally))
+            if isinstance(event, RunFinished):
+                self.close()
+
+    def close(self) -> None:
+        """Leave the terminal as it was, also when the run is cut off."""
+        if self._bar:
+            self._bar.stop()
+            self._bar = None
+
+    def _start(self) -> Progress:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        bar = Progress(BarColumn(), TextColumn("{task.fields[text]}"), console=Console(file=self._stream))
+        bar.add_task("tiles", total=self._tally.tiles, text="")
+        bar.start()
+        return bar

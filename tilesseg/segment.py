@@ -1,0 +1,163 @@
+"""`segment_tile`: the function that every worker runs, whatever runs the workers."""
+
+from __future__ import annotations
+
+import resource
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilesseg.blend import NODATA, Blend, Blender, decide, patch_weights
+from tilesseg.events import TileDone
+from tilesseg.window import Window
+
+if TYPE_CHECKING:
+    from tilesseg.formats import Pixels, Source
+    from tilesseg.models import Model
+    from tilesseg.normalise import Normalisation
+    from tilesseg.store import Store
+    from tilesseg.tiling import Patch, Tile
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What the plan fixed for every tile of a scene, so that no tile decides anything."""
+
+    blend: Blend
+    normalisation: Normalisation
+    batch_size: int
+    """Patches a call of the network gets; the last batch is padded, so its shape never changes."""
+
+
+def segment_tile(tile: Tile, *, source: Source, model: Model, store: Store, recipe: Recipe) -> TileDone:
+    """Segment one tile and store its core. Depends on its arguments alone, and is safe to run twice.
+
+    Raises:
+        SourceError: the tile's pixels cannot be read.
+        ValueError: the model gave scores that are not finite.
+    """
+    spec, lattice, clock = model.spec, tile.lattice, Stopwatch()
+    weights = patch_weights(recipe.blend, lattice.support)
+    blender = Blender(tile.core, weights, spec.score_channels, exclusive=lattice.exclusive)
+    census, band = Census(source.grid.pixel_areas), store.band(tile.core)
+    predicted = skipped = 0
+    for row in tile.patch_rows:
+        with clock("read"):
+            pixels = source.read(row.window)
+        wanted = [patch for patch in row.patches if _any_valid(patch, tile.core, pixels, row.window)]
+        predicted, skipped = predicted + len(wanted), skipped + len(row.patches) - len(wanted)
+        for batch in batched(wanted, recipe.batch_size):
+            with clock("prepare"):
+                inputs = _cut(pixels, row.window, batch, fill=spec.fill, recipe=recipe)
+            with clock("predict"):
+                scores = model.predict(inputs)
+            with clock("blend"):
+                _blend(blender, batch, scores, shrink=spec.patch.shrink)
+        with clock("blend"):
+            final = Window.from_bounds(band.y_next, tile.core.x, row.until, tile.core.x_stop)
+            labels = decide(blender.finish(row.until), spec.decision.threshold)
+            labels[~pixels.valid[final.slices(row.window)]] = NODATA
+            census.add(labels, final.y)
+        with clock("write"):
+            band.write(labels)
+    return store.mark_done(
+        TileDone(
+            scene=store.scene,
+            tile=tile.name,
+            pixels=tile.core.area,
+            patches=predicted,
+            skipped=skipped,
+            counts=census.counts,
+            areas=census.areas,
+            seconds=clock.seconds,
+            peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            worker=socket.gethostname(),
+        )
+    )
+
+
+def batched(items: Sequence[Patch], size: int) -> Iterator[Sequence[Patch]]:
+    """Runs of `size` items, the last one shorter."""
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _any_valid(patch: Patch, core: Window, pixels: Pixels, read: Window) -> bool:
+    """Whether the patch has a say in any valid pixel of the core; elsewhere the mask is nodata whatever it says."""
+    seen = patch.support.intersect(core)
+    return bool(pixels.valid[seen.slices(read)].any())
+
+
+def _cut(
+    pixels: Pixels, read: Window, batch: Sequence[Patch], *, fill: float, recipe: Recipe
+) -> NDArray[np.float32]:
+    """The network's input `(batch_size, channel, P, P)`: filled where invalid, normalised, padded with zeros."""
+    side = batch[0].window.height
+    inputs = np.zeros((recipe.batch_size, pixels.values.shape[0], side, side), np.float32)
+    for place, patch in zip(inputs, batch, strict=False):
+        rows, columns = patch.window.slices(read)
+        values, valid = pixels.values[:, rows, columns], pixels.valid[rows, columns]
+        if not valid.all():
+            values = np.where(valid, values, np.asarray(fill, values.dtype))
+        place[:] = recipe.normalisation.apply(values)
+    return inputs
+
+
+def _blend(blender: Blender, batch: Sequence[Patch], scores: NDArray[np.float32], *, shrink: int) -> None:
+    """Add the part of each prediction that counts, in lattice order."""
+    for patch, predicted in zip(batch, scores, strict=False):
+        output = patch.window.inset(shrink // 2, shrink // 2)
+        blender.add(patch.support, predicted[:, *patch.support.slices(output)])
+
+
+class Stopwatch:
+    """Wall seconds by the part of the work they went to."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[part] = round(self.seconds.get(part, 0.0) + time.perf_counter() - start, 4)
+
+
+@dataclass(slots=True)
+class Census:
+    """Counts pixels and square metres per label while the labels pass by."""
+
+    pixel_areas: Any
+    _counts: Counter[int] = field(default_factory=Counter)
+    _areas: Counter[int] = field(default_factory=Counter)
+
+    def add(self, labels: NDArray[np.uint8], y: int) -> None:
+        """Count the rows `labels (rows, width)` that begin at image row `y`."""
+        areas = self.pixel_areas(y, y + len(labels))
+        self._counts.update(_tally(labels))
+        if areas is None:
+            return
+        if np.all(areas == areas[0]):
+            self._areas.update({label: count * float(areas[0]) for label, count in _tally(labels).items()})
+            return
+        for row, area in zip(labels, areas, strict=True):
+            self._areas.update({label: count * float(area) for label, count in _tally(row).items()})
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        return {str(label): self._counts[label] for label in sorted(self._counts)}
+
+    @property
+    def areas(self) -> Mapping[str, float]:
+        return {str(label): self._areas[label] for label in sorted(self._areas)}
+
+
+def _tally(labels: NDArray[np.uint8]) -> dict[int, int]:
+    counts = np.bincount(labels.ravel(), minlength=256)
+    return {int(label): int(counts[label]) for label in np.flatnonzero(counts)}

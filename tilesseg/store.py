@@ -1,0 +1,236 @@
+"""The run directory: what is planned, what is stored, what is done. The truth of a run; Dask is disposable.
+
+    RUN/  job.yaml  plan.json  events.jsonl  summary.json
+          scenes/<scene>/  mask.zarr  done/r012-c034.json  failed/r003-c007.json
+
+"Done" is a record written after the core, never the presence of chunks: a missing chunk, an empty chunk and a
+failed read look the same to a reader of Zarr.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import ZstdCodec
+from zarr.errors import BaseZarrError
+
+from tilesseg.blend import FAILED
+from tilesseg.errors import StoreError
+from tilesseg.events import Event, TileDone, TileFailed
+from tilesseg.window import Window
+
+ROW_COPIES = 6
+"""How often a row of shards is in memory while it is joined, encoded and written; for estimates."""
+
+# Total threads would be tiles in flight × this; a worker has few tiles and few cores.
+zarr.config.set({"async.concurrency": 4, "threading.max_workers": 4})
+
+
+class Store:
+    """One scene's folder: its mask and its ledger. Picklable, safe for several writers of different tiles."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def scene(self) -> str:
+        return self.folder.name
+
+    def create(self, *, shape: tuple[int, int], shard: int, chunk: int) -> None:
+        """Make the folder and an empty mask, `(y, x)` uint8 full of 254; an existing one is kept.
+
+        Raises:
+            StoreError: the folder cannot be written.
+        """
+        try:
+            for part in (self._done, self._failed):
+                part.mkdir(parents=True, exist_ok=True)
+            if not self._mask.exists():
+                temporary = self.folder / f".mask.{os.getpid()}.zarr"
+                zarr.create_array(
+                    store=str(temporary),
+                    shape=shape,
+                    chunks=(chunk, chunk),
+                    shards=(shard, shard),
+                    dtype="uint8",
+                    fill_value=FAILED,
+                    compressors=[ZstdCodec(level=1)],
+                )
+                temporary.rename(self._mask)
+        except OSError as error:
+            raise StoreError(f"{self.folder} cannot be written ({error.strerror}); choose another output.dir") from None
+
+    @cached_property
+    def mask(self) -> zarr.Array[Any]:
+        try:
+            return zarr.open_array(str(self._mask), mode="r+")
+        except (OSError, BaseZarrError) as error:
+            raise StoreError(f"{self.folder} holds no mask ({error}); run the job first") from None
+
+    @property
+    def shard(self) -> int:
+        """Side of a shard, the unit of writing."""
+        shards = self.mask.shards
+        assert shards is not None
+        return int(shards[0])
+
+    def read(self, window: Window) -> NDArray[np.uint8]:
+        """Labels `(y, x)` of a window inside the image."""
+        return np.asarray(self.mask[window.slices()], np.uint8)
+
+    def band(self, core: Window) -> Band:
+        """Where the labels of a core go, from top to bottom."""
+        return Band(self, core)
+
+    def clear(self, core: Window) -> None:
+        """Put a core back to 254, as if its tile had never run."""
+        height = self.shard
+        for y in range(core.y, core.y_stop, height):
+            self.mask[y : min(y + height, core.y_stop), core.x : core.x_stop] = FAILED
+
+    def mark_done(self, record: TileDone) -> TileDone:
+        """Put a tile into the ledger; call it after the last shard."""
+        _write_json(self._done / f"{record.tile}.json", record.to_json())
+        (self._failed / f"{record.tile}.json").unlink(missing_ok=True)
+        return record
+
+    def mark_failed(self, record: TileFailed) -> TileFailed:
+        """List a tile as failed; the next run tries it again."""
+        _write_json(self._failed / f"{record.tile}.json", record.to_json())
+        return record
+
+    def done_names(self) -> list[str]:
+        """Names of the tiles that are stored."""
+        return [path.stem for path in self._done.glob("[!.]*.json")]
+
+    def done(self) -> dict[str, TileDone]:
+        """Records of the tiles that are stored, by name."""
+        return {name: TileDone(**fields) for name, fields in _read_records(self._done)}
+
+    def failed(self) -> dict[str, TileFailed]:
+        """Records of the tiles that could not be made, by name."""
+        return {name: TileFailed(**fields) for name, fields in _read_records(self._failed)}
+
+    @property
+    def _mask(self) -> Path:
+        return self.folder / "mask.zarr"
+
+    @property
+    def _done(self) -> Path:
+        return self.folder / "done"
+
+    @property
+    def _failed(self) -> Path:
+        return self.folder / "failed"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder}
+
+
+class Band:
+    """Finished rows of a core, waiting until a whole row of shards can be written: every shard once, whole.
+
+    zarr does not protect a shard that is written in parts (zarr-python #3682).
+    """
+
+    def __init__(self, store: Store, core: Window) -> None:
+        self._store, self._core = store, core
+        self._rows: list[NDArray[np.uint8]] = []
+        self.y_next = core.y
+        """Image row that the next labels belong to."""
+        self._written = core.y
+
+    def write(self, labels: NDArray[np.uint8]) -> None:
+        """Take the next rows `(rows, width)`; write what makes whole shards."""
+        self._rows.append(labels)
+        self.y_next += len(labels)
+        at_end = self.y_next == self._core.y_stop
+        stop = self.y_next if at_end else self.y_next // self._store.shard * self._store.shard
+        if stop > self._written:
+            waiting = np.concatenate(self._rows)
+            now, later = np.split(waiting, [stop - self._written])
+            self._store.mask[self._written : stop, self._core.x : self._core.x_stop] = now
+            self._rows, self._written = [later] if len(later) else [], stop
+
+
+class RunDirectory:
+    """The folder of a run: everything that resume, status and export need."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path) -> RunDirectory:
+        """Make the folder, or find it.
+
+        Raises:
+            StoreError: it cannot be made or written.
+        """
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            probe = path / f".writable.{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise StoreError(f"{path} cannot be written ({error.strerror}); choose another output.dir") from None
+        return cls(path)
+
+    def scene(self, name: str) -> Store:
+        return Store(self.path / "scenes" / name)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file of the run whole or not at all."""
+        _write_text(self.path / name, text)
+
+    def write_json(self, name: str, data: Any) -> None:
+        """Write a JSON file of the run whole or not at all."""
+        _write_json(self.path / name, data)
+
+    def read_json(self, name: str) -> Any:
+        """A JSON file of the run, or None where there is none yet.
+
+        Raises:
+            StoreError: the file is damaged.
+        """
+        try:
+            return json.loads((self.path / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{self.path / name} cannot be read ({error}); start again in a new directory") from None
+
+    def log(self, event: Event, when: float) -> None:
+        """Append an event to `events.jsonl`; `when` in seconds since 1970."""
+        line = json.dumps({"time": round(when, 3), **event.to_json()}, separators=(",", ":"))
+        with (self.path / "events.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def remove(self) -> None:
+        shutil.rmtree(self.path)
+
+
+def _read_records(folder: Path) -> Iterable[tuple[str, dict[str, Any]]]:
+    for path in sorted(folder.glob("[!.]*.json")):
+        fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        fields.pop("event")
+        yield path.stem, fields
+
+
+def _write_json(path: Path, data: Mapping[str, Any]) -> None:
+    _write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
