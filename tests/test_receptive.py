@@ -17,7 +17,7 @@ from tilesseg.errors import ModelError
 from tilesseg.models import find_bundle
 from tilesseg.models.hazards import tiling_hazards
 from tilesseg.models.onnx_nodes import read_nodes
-from tilesseg.models.receptive import perturbed_margin, receptive_field, receptive_margin
+from tilesseg.models.receptive import perturbed_margin, receptive_field, receptive_margin, unet_margin
 from tilesseg.models.spec import UNetShape
 from tilesseg.models.unet import UNet, patch_rule, shrink_of
 
@@ -270,3 +270,10 @@ def test_patches_of_numpy_scores_may_be_read_only():
     frozen = np.ones((1, 2, 32, 32), np.float32)
     frozen.flags.writeable = False
     assert perturbed_margin(lambda patch: patch, 2, 4, size=32) == 0
+
+
+@pytest.mark.parametrize("changes", [{}, {"depth": 3}, {"depth": 2, "up": "bilinear"}, {"convolutions": "valid"}], ids=str)
+def test_the_margin_of_our_unet_does_not_depend_on_its_width(changes):
+    shape = UNetShape(**{"width": 3, **changes})
+    offset, multiple = patch_rule(shape)
+    assert unet_margin(shape) == receptive_margin(UNet(2, 3, shape).eval(), 2, multiple, offset=offset)

@@ -193,6 +193,16 @@ def test_a_spec_written_as_yaml_reads_back_the_same(spec: ModelSpec) -> None:
     assert parse_spec(yaml.safe_load(spec.to_yaml()), where="again") == spec
 
 
+@pytest.mark.parametrize("text", ["ombré", "a\x85b", "a\u2028b", "a\u2029b", "a\nb", " a: #b ", "\ufeff"], ids=ascii)
+def test_awkward_text_survives_yaml(text: str) -> None:
+    spec = parse_spec(SPEC | {"description": text}, where="here")
+    assert parse_spec(yaml.safe_load(spec.to_yaml()), where="again") == spec
+
+
+def test_letters_are_written_as_letters() -> None:
+    assert "ombré" in parse_spec(SPEC | {"name": "ombré"}, where="here").to_yaml()
+
+
 def test_yaml_written_begins_with_its_format() -> None:
     assert parse_spec(SPEC, where="here").to_yaml().startswith("format: 1\n")
 
@@ -263,5 +273,5 @@ def test_scene_kinds_take_the_scenes_statistics_and_nothing_else(rule: dict[str,
 
 def test_a_threshold_model_gives_one_score_an_argmax_one_per_class() -> None:
     assert parse_spec(SPEC, where="here").score_channels == 2
-    decision = {"decision": {"kind": "threshold", "threshold": 0.5}}
+    decision = {"decision": {"kind": "threshold", "threshold": 0.5}, "activation": "sigmoid"}
     assert parse_spec(spec_with(decision), where="here").score_channels == 1

@@ -30,7 +30,7 @@ _HOMES = {
     "segment_tile": "segment",
 }
 
-__all__ = [*_HOMES]  # noqa: PLE0604 -- the table is the list
+__all__ = [*_HOMES]
 
 if TYPE_CHECKING:
     from tilesseg.errors import TilessegError as TilessegError

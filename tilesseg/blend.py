@@ -111,7 +111,8 @@ def decide(scores: NDArray[np.float32], threshold: float | None = None) -> NDArr
     The class of the highest score, ties to the lower class; or, with a threshold, 1 where the only channel reaches it.
     """
     if threshold is not None:
-        return (scores[0] >= np.float32(threshold)).astype(np.uint8)
+        reached: NDArray[np.bool_] = scores[0] >= np.float32(threshold)
+        return reached.astype(np.uint8)
     best, labels = scores[0].copy(), np.zeros(scores.shape[1:], np.uint8)
     for label, channel in enumerate(scores[1:], start=1):
         labels[channel > best] = label

@@ -20,7 +20,6 @@ from tilesseg.errors import JobError, TilessegError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tilesseg.job import Job
     from tilesseg.report import Report
 
 app = typer.Typer(

@@ -85,7 +85,7 @@ class DaskExecutor:
 
     @property
     def slots(self) -> int:
-        threads = self.client.nthreads(workers=list(self._workers) if self._workers else None)
+        threads: dict[str, int] = self.client.nthreads(workers=list(self._workers) if self._workers else None)
         return max(1, sum(threads.values()))
 
     def map(

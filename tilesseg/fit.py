@@ -71,11 +71,19 @@ def value_range(sample: NDArray[np.float64]) -> tuple[float, float] | None:
     return min(low), max(high)
 
 
-def check_range(span: tuple[float, float], spec: ModelSpec, *, image: str) -> None:
+def check_range(
+    span: tuple[float, float], spec: ModelSpec, *, image: str, scaling: tuple[float, float] | None = (1.0, 0.0)
+) -> None:
     """Refuse values that the model cannot have been made for: another unit, another scaling.
 
     Twice beyond the model's range is too much. Too little is twenty times below it, for dark scenes are common and
     a wrong unit is wrong by more.
+
+    Args:
+        span: 2–98 % range of the values as they are read.
+        spec: the model's contract.
+        image: names the scene in the refusal.
+        scaling: scale and offset with which they are read, or None where the bands differ in them.
 
     Raises:
         SourceError: with both ranges, and the scale and offset that would fit.
@@ -84,18 +92,30 @@ def check_range(span: tuple[float, float], spec: ModelSpec, *, image: str) -> No
     size, reach = high - low, max(span[1] - low, high - span[0])
     if reach <= 2 * size and DARKEST * (span[1] - low) >= size:
         return
-    scale = _nice((high - low) / max(span[1] - min(span[0], 0.0), 1e-12))
     raise SourceError(
         f"{image} has values from {span[0]:.6g} to {span[1]:.6g} (2–98 %) and the model expects {low:.6g} to {high:.6g}; "
-        f"if the units differ, give input.scale: {scale:g}, input.offset: {low:g} (check_range: false takes it as it is)"
+        f"{_remedy(span, low, high, scaling)} (check_range: false takes it as it is)"
     )
 
 
+def _remedy(span: tuple[float, float], low: float, high: float, scaling: tuple[float, float] | None) -> str:
+    """The scale and offset that bring the values into the model's range, where there is one pair that does."""
+    least = min(span[0], 0.0)
+    if scaling is None or span[1] <= least:
+        return "take another model, or another image"
+    scale = _nice((high - low) / (span[1] - least))
+    total, offset = scale * scaling[0], scale * (scaling[1] - least) + low
+    return f"if the units differ, give input.scale: {total:.9g}, input.offset: {offset:.9g}"
+
+
 def _nice(scale: float) -> float:
-    """The closest scale that somebody would have used: a power of ten, or full scale of an integer type."""
+    """The closest scale that somebody would have used: a power of ten, or full scale of an integer type.
+
+    At most 1.9 times the scale, which stays within what `check_range` accepts.
+    """
     usual = [10.0**power for power in range(-6, 7)] + [1 / 255, 255.0, 1 / 65535, 65535.0, 1 / 257, 257.0]
-    best = min(usual, key=lambda candidate: abs(np.log(candidate / scale)))
-    return float(best if abs(np.log(best / scale)) < np.log(3) else float(f"{scale:.3g}"))
+    near = [candidate for candidate in usual if scale / 3 < candidate < 1.9 * scale]
+    return min(near, key=lambda candidate: abs(np.log(candidate / scale)), default=float(f"{scale:.3g}"))
 
 
 def scene_statistics(

@@ -70,19 +70,17 @@ def choose_lattice(shape: tuple[int, int], spec: ModelSpec, asked: jobs.Tiling) 
 def _crop(shape: tuple[int, int], spec: ModelSpec, asked: jobs.Tiling) -> Lattice:
     if spec.margin is None:
         raise JobError(
-            f"blend: crop needs a model with a finite receptive field, and {spec.name} states no margin; take blend: gaussian"
+            f"blend: crop needs a model with a finite receptive field, and {spec.name} states no margin; "
+            "take blend: gaussian"
         )
     if asked.overlap != "auto":
-        raise JobError(f"blend: crop takes no overlap ({asked.overlap} given): its overlap is two margins; give margin")
+        raise JobError(f"blend: crop takes no overlap, its overlap is two margins, and {asked.overlap} is given; give margin")
     margin = spec.margin if asked.margin == "auto" else asked.margin
     if margin < spec.margin:
         raise JobError(f"margin {margin} is below the model's receptive half-width {spec.margin}; take at least that")
     multiple = spec.patch.stride_multiple
-    lead = -(-margin // multiple) * multiple
-    patch = asked.patch
-    if patch == "auto":
-        patch = spec.patch.preferred or spec.patch.at_least(1024 + lead + margin)
-        patch = min(patch, spec.patch.at_least(max(shape) + multiple - 1 + lead + margin))
+    around = -(-margin // multiple) * multiple + margin
+    patch = _patch(shape, spec, asked, around=around, usual=1024 + around)
     return crop_lattice(patch, margin=margin, multiple=multiple)
 
 
@@ -90,15 +88,23 @@ def _blended(shape: tuple[int, int], spec: ModelSpec, asked: jobs.Tiling) -> Lat
     multiple, margin = spec.patch.stride_multiple, spec.patch.shrink // 2
     if asked.margin != "auto":
         margin = max(margin, asked.margin)
-    patch, overlap = asked.patch, asked.overlap
-    if patch == "auto":
-        patch = spec.patch.preferred or spec.patch.at_least(512)
-        around = 2 * margin + multiple if overlap == "auto" else overlap
-        patch = min(patch, spec.patch.at_least(max(shape) + multiple - 1 + around))
+    least = -(-margin // multiple) * multiple + margin
+    around = least + multiple if asked.overlap == "auto" else asked.overlap
+    patch = _patch(shape, spec, asked, around=around, usual=512)
+    overlap = asked.overlap
     if overlap == "auto":
-        room = patch - max(patch // 4, margin + -(-margin // multiple) * multiple)
+        room = patch - max(patch // 4, least)
         overlap = patch - max(multiple, room // multiple * multiple)
     return blend_lattice(patch, overlap=overlap, margin=margin, multiple=multiple)
+
+
+def _patch(shape: tuple[int, int], spec: ModelSpec, asked: jobs.Tiling, *, around: int, usual: int) -> int:
+    """The patch asked for; else the model's preferred or the usual one, but no larger than a small scene needs."""
+    if asked.patch != "auto":
+        return asked.patch
+    sizes = spec.patch
+    whole = sizes.at_least(max(shape) + sizes.stride_multiple - 1 + around)
+    return min(sizes.preferred or sizes.at_least(usual), whole)
 
 
 def _near(size: int, spec: ModelSpec) -> str:

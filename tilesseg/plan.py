@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from tilesseg import __version__
-from tilesseg.errors import JobError, StoreError, TilessegError
+from tilesseg.errors import JobError, ModelError, StoreError, TilessegError
 from tilesseg.models import Bundle, find_bundle, verify_weights
-from tilesseg.models.hazards import tiling_hazards
 from tilesseg.models.spec import ModelSpec
 from tilesseg.scenes import Scene, ScenePlan, find_scenes, plan_scene
 
@@ -113,7 +112,6 @@ def plan_job(job: Job, machine: Machine, *, stored: Plan | None = None) -> Plan:
     asked = _asked(job, bundle)
     if stored is not None:
         _compare(stored.asked, asked)
-    _check_hazards(job, bundle)
     plan = Plan(
         asked=asked,
         model=_anywhere(job.model),
@@ -135,6 +133,8 @@ def plan_job(job: Job, machine: Machine, *, stored: Plan | None = None) -> Plan:
             refused[scene.name] = str(answer)
     if not scenes:
         raise JobError(f"all {len(refused)} scenes are refused; the first: {next(iter(refused.values()))}")
+    if any(scene.layout.blend == "crop" for scene in scenes):
+        _check_crop(bundle)
     return replace(plan, scenes=tuple(scenes), refused=refused)
 
 
@@ -188,15 +188,27 @@ def _differences(stored: Mapping[str, Any], asked: Mapping[str, Any], path: str 
             yield f"{place} was {old} and is {new} now"
 
 
-def _check_hazards(job: Job, bundle: Bundle) -> None:
-    """Refuse crop for networks in which every pixel depends on the whole patch."""
-    if job.tiling.blend != "crop" or bundle.weights_path is None or bundle.spec.engine == "unet":
-        return  # our U-Net has none
-    hazards = tiling_hazards(bundle.weights_path)
+def _check_crop(bundle: Bundle) -> None:
+    """Refuse crop where it would not give what whole-image inference gives.
+
+    Raises:
+        JobError: a layer sees the whole patch.
+        ModelError: the margin that the spec states is below the measured one.
+    """
+    from tilesseg.models.receptive import receptive_field, unet_margin
+
+    spec = bundle.spec
+    needed = unet_margin(spec.unet) if spec.unet else 0
+    if spec.margin is None or spec.margin < needed:
+        raise ModelError(
+            f"model {spec.name} states a margin of {spec.margin}, and its receptive half-width is {needed}; "
+            "correct margin in its model.yaml"
+        )
+    hazards = () if spec.unet else receptive_field(spec, bundle.weights_path).hazards
     if hazards:
         raise JobError(
-            f"blend: crop promises what a whole-image run gives, and {bundle.spec.name} has {', '.join(hazards)}, "
-            "which see the whole patch; take blend: gaussian"
+            f"model {spec.name} states a margin of {spec.margin}, and it has {', '.join(hazards)}, which see the whole "
+            "patch, so that crop is not exact; take blend: gaussian"
         )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tilesseg import __version__
 from tilesseg.events import ProductWritten
 from tilesseg.formats import FORMATS, Mask, MaskClass, Writer, resolve
+from tilesseg.preview import write_quick_look
 
 if TYPE_CHECKING:
     from tilesseg import job as jobs
@@ -39,7 +40,6 @@ def write_products(
     if output.preview and output.products:
         start = time.perf_counter()
         path = product_path(store, output.products[0]).with_suffix(".png")
-        from tilesseg.preview import write_quick_look
         write_quick_look(path, source=plan.by_name[scene].open(), mask=mask_of(store, plan))
         yield ProductWritten(scene, str(path), round(time.perf_counter() - start, 3))
 

@@ -19,6 +19,8 @@ Labels = NDArray[np.uint8]
 Halve = Callable[[Labels], Labels]
 
 NODATA = 255
+_STRIP = 1 << 18
+"""Cells halved at a time: what is in between stays in the processor's cache."""
 
 
 class Rows(NamedTuple):
@@ -37,11 +39,10 @@ def halve_mode(labels: Labels) -> Labels:
     255 (nodata) is not counted: a cell is nodata only where all its pixels are. Ties go to the lower label.
     """
     top, bottom = _pairs(labels)
-    result = top.astype(np.uint8)  # the low byte: the top-left pixel
-    mixed = (top != bottom) | (result != top >> 8)
-    if np.count_nonzero(mixed) * 4 > mixed.size:
-        return _cell_mode(top, bottom)
-    result[mixed] = _cell_mode(top[mixed], bottom[mixed])  # most cells of a real mask are uniform: 3 times as fast
+    result = np.empty(top.shape, np.uint8)
+    step = max(1, _STRIP // top.shape[1])
+    for y in range(0, len(top), step):
+        result[y : y + step] = _mode(top[y : y + step], bottom[y : y + step])
     return result
 
 
@@ -129,6 +130,16 @@ def _pairs(labels: Labels) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
         labels = np.pad(labels, ((0, height % 2), (0, width % 2)), constant_values=NODATA)
     cells = np.ascontiguousarray(labels, np.uint8).view("<u2")
     return cells[::2], cells[1::2]
+
+
+def _mode(top: NDArray[np.uint16], bottom: NDArray[np.uint16]) -> Labels:
+    """The mode of each cell; most cells of a real mask are uniform, and looking for those is 3 times as fast."""
+    result = top.astype(np.uint8)  # the low byte: the top-left pixel
+    mixed = (top != bottom) | (result != top >> 8)
+    if np.count_nonzero(mixed) * 4 > mixed.size:
+        return _cell_mode(top, bottom)
+    result[mixed] = _cell_mode(top[mixed], bottom[mixed])
+    return result
 
 
 def _cell_mode(top: NDArray[np.uint16], bottom: NDArray[np.uint16]) -> Labels:

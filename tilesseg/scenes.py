@@ -74,7 +74,7 @@ def find_scenes(asked: str | jobs.SceneEntry | Sequence[str | jobs.SceneEntry]) 
         JobError: a glob matches nothing, or two scenes have one name.
     """
     entries = asked if isinstance(asked, tuple) else (asked,)
-    scenes = [scene for entry in entries for scene in _expand(entry)]  # type: ignore[arg-type]
+    scenes = [scene for entry in entries for scene in _expand(entry)]
     named: dict[str, Scene] = {}
     for scene in scenes:
         other = named.setdefault(scene.name, scene)
@@ -101,6 +101,13 @@ def _stem(path: str) -> str:
     return Path(path).name.partition(".")[0] or "scene"
 
 
+def _scaling(source: Source) -> tuple[float, float] | None:
+    """Scale and offset with which the selected bands are read, or None where they differ."""
+    bands = source.describe()["bands"]
+    found = {(float(bands[i]["scale"]), float(bands[i]["offset"])) for i in source.selected}
+    return found.pop() if len(found) == 1 else None
+
+
 def plan_scene(scene: Scene, *, asked: jobs.Job, spec: ModelSpec, slots: int, device: str) -> ScenePlan:
     """Decide everything about one scene; every refusal of a scene is raised here.
 
@@ -124,7 +131,7 @@ def plan_scene(scene: Scene, *, asked: jobs.Job, spec: ModelSpec, slots: int, de
     if span is None:
         notes.append("no valid pixel was found in the sample: the mask may be all nodata")
     elif how.check_range:
-        check_range(span, spec, image=scene.paths[0])
+        check_range(span, spec, image=scene.paths[0], scaling=_scaling(source))
     subtract, divide = scene_statistics(sample, spec)
     return ScenePlan(
         name=scene.name,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import time
 import uuid
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 TRANSIENT = (ConnectionError, TimeoutError, InterruptedError)
 TRANSIENT_WORDS = ("curl error", "http error code: 5", "timed out", "connection reset", "temporarily unavailable")
 ATTEMPTS, BACK_OFF = 3, 1.0
+SOURCES_KEPT = 4
 
 Item = tuple[str, str]
 """Names of a scene and of one of its tiles: all that goes out to a worker."""
@@ -49,11 +51,12 @@ class TileWork:
     def __call__(self, item: Item) -> TileDone | TileFailed:
         """Segment one tile. Whatever goes wrong costs this tile alone: it is put back to 254 and listed."""
         scene, name = item
-        opened = open_run(self.run, self.token)
+        opened = open_run(self)
         tile = opened.plan.by_name[scene].tiling.named(name)
         try:
             return _with_retries(opened, scene, name)
-        except Exception as error:  # noqa: BLE001 -- one bad tile costs one tile; the reason is in its record
+        except Exception as error:
+            # ^ of any kind: one bad tile costs one tile, and the reason is in its record
             store = opened.store(scene)
             store.clear(tile.core)
             return store.mark_failed(TileFailed(scene, name, tile.core.area, _reason(error), socket.gethostname()))
@@ -61,50 +64,68 @@ class TileWork:
     def lost(self, item: Item, reason: str) -> TileFailed:
         """The record of a tile whose worker process died."""
         scene, name = item
-        opened = open_run(self.run, self.token)
+        opened = open_run(self)
         tile, store = opened.plan.by_name[scene].tiling.named(name), opened.store(scene)
         store.clear(tile.core)
         return store.mark_failed(TileFailed(scene, name, tile.core.area, reason))
 
 
-@dataclass(frozen=True)
 class Opened:
-    """A run as a worker process holds it."""
+    """A run as a worker process holds it: plan, model and the latest sources, each opened once for all threads."""
 
-    run: RunDirectory
-    plan: Plan
+    def __init__(self, directory: RunDirectory) -> None:
+        self.run = directory
+        self.plan = parse_plan(directory.read_json(PLAN_FILE), where=directory.path)
+        self._lock = Lock()
+        self._model: Model | None = None
+        self._sources: dict[str, Source] = {}
 
-    @cached_property
+    @property
     def model(self) -> Model:
-        """The network, loaded once per process and checked against the plan.
+        """The network, checked against the plan.
 
         Raises:
-            ModelError: it is not the one that the plan was made with.
+            ModelError: it is not the one that the plan was made with, or cannot be loaded.
         """
-        bundle = find_bundle(self.plan.model)
-        if bundle.sha256 != self.plan.model_sha256:
-            raise ModelError(
-                f"model {self.plan.model} has sha256 {bundle.sha256[:12]}… here and {self.plan.model_sha256[:12]}… in the plan; "
-                "give every worker the same bundle"
-            )
-        return load_model(bundle, device=self.plan.device, threads=self.plan.engine_threads)
+        with self._lock:
+            if self._model is None:
+                self._model = _load(self.plan)
+            return self._model
+
+    def source(self, scene: str) -> Source:
+        """The image of a scene; the least recently opened one of more than a few is let go."""
+        with self._lock:
+            if scene not in self._sources:
+                while len(self._sources) >= SOURCES_KEPT:
+                    self._sources.pop(next(iter(self._sources)))
+                self._sources[scene] = self.plan.by_name[scene].open()
+            return self._sources[scene]
 
     def store(self, scene: str) -> Store:
         return self.run.scene(scene)
 
-    @lru_cache(maxsize=4)  # noqa: B019 -- lives as long as the process serves this run
-    def source(self, scene: str) -> Source:
-        return self.plan.by_name[scene].open()
 
-    def __hash__(self) -> int:
-        return id(self)
+def _load(plan: Plan) -> Model:
+    bundle = find_bundle(plan.model)
+    if bundle.sha256 != plan.model_sha256:
+        raise ModelError(
+            f"model {plan.model} has sha256 {bundle.sha256[:12]}… here and {plan.model_sha256[:12]}… in the plan; "
+            "give every worker the same bundle"
+        )
+    return load_model(bundle, device=plan.device, threads=plan.engine_threads)
 
 
-@lru_cache(maxsize=1)
-def open_run(run: str, token: str) -> Opened:
-    """The run directory, opened once per process and carrying-out."""
-    directory = RunDirectory(Path(run))
-    return Opened(directory, parse_plan(directory.read_json(PLAN_FILE), where=directory.path))
+_OPENING = Lock()
+_opened: tuple[TileWork, Opened] | None = None
+
+
+def open_run(work: TileWork) -> Opened:
+    """The run directory, opened once per process and carrying-out; an earlier one is let go."""
+    global _opened
+    with _OPENING:
+        if _opened is None or _opened[0] != work:
+            _opened = work, Opened(RunDirectory(Path(work.run)))
+        return _opened[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,15 +141,13 @@ class Proof:
 def prove(work: TileWork) -> Proof:
     """Show that this process can read the first scene, load the model, predict, and write in the run directory."""
     try:
-        opened = open_run(work.run, work.token)
+        opened = open_run(work)
         scene = opened.plan.scenes[0]
         opened.source(scene.name)
         seconds = _predict_once(opened)
         RunDirectory.create(opened.run.path)
     except TilessegError as error:
         return Proof(__version__, 0.0, 0.0, str(error))
-    import resource
-
     return Proof(__version__, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 

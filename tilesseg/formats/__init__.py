@@ -83,6 +83,8 @@ class Source(Protocol):
 
 
 class OpenSource(Protocol):
+    """What a row's `opens` names."""
+
     def __call__(
         self,
         paths: Sequence[str],
@@ -117,6 +119,8 @@ class Mask:
 
 
 class Writer(Protocol):
+    """What a row's `writes` names."""
+
     def __call__(
         self, mask: Mask, path: Path, *, overviews: Literal["mode", "nearest"] = "mode", threads: int = 1
     ) -> tuple[Path, ...]:

@@ -103,19 +103,21 @@ class _Level:
 
     def add(self, rows: NDArray[np.uint8]) -> None:
         while len(rows):
-            taken = rows[: SIDE - self._rows]
-            self._waiting[self._rows : self._rows + len(taken)] = taken
-            self._rows += len(taken)
-            rows = rows[len(taken) :]
-            if self._rows == SIDE or self._y + self._rows == self.height:
-                self._write()
+            taken, rows = np.split(rows, [SIDE - self._rows])
+            if len(taken) < SIDE:
+                self._waiting[self._rows : self._rows + len(taken)] = taken
+                self._rows += len(taken)
+            if len(taken) == SIDE:
+                self._write(taken)
+            elif self._rows == SIDE or self._y + self._rows == self.height:
+                self._write(self._waiting[: self._rows])
+                self._rows = 0
 
-    def _write(self) -> None:
-        rows = self._waiting[: self._rows]
+    def _write(self, rows: NDArray[np.uint8]) -> None:
         lowest = np.minimum.reduceat(rows.min(axis=0), np.arange(0, self.width, SIDE))
         self.filled.append(lowest != NODATA)
-        self._file.write(rows, 1, window=((self._y, self._y + self._rows), (0, self.width)))
-        self._y, self._rows = self._y + self._rows, 0
+        self._file.write(rows, 1, window=((self._y, self._y + len(rows)), (0, self.width)))
+        self._y += len(rows)
 
     def close(self) -> None:
         self._file.close()
@@ -253,6 +255,10 @@ def _refusing(path: Path) -> Iterator[None]:
     """What GDAL and the file system complain about, as one line that names the target."""
     try:
         yield
-    except (RasterioError, CRSError, CPLE_BaseError, OSError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    except (RasterioError, CPLE_BaseError) as error:
+        free = shutil.disk_usage(path.parent).free / 2**20  # GDAL's words for a full disk seldom say so
+        reason = f"{' '.join(str(error).split())}; {free:.0f} MB are free there"
+        raise FormatError(f"cannot write {path}: {reason}") from error
+    except (CRSError, OSError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
         raise FormatError(f"cannot write {path}: {' '.join(reason.split())}") from error

@@ -1,7 +1,7 @@
 """From a network's raw scores to scores between 0 and 1, on the CPU.
 
-In NumPy for every engine: PyTorch rounds the exponential otherwise in the last few pixels of a row than in the
-others, so a pixel's score would depend on where in its patch it lies, and `crop` would not be exact.
+In NumPy for every engine, where an element's result does not depend on its place in the array (a test shows it):
+vectorised loops may treat the last elements of a row apart, and then `crop` would not be exact.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ from torch.overrides import TorchFunctionMode
 
 from tilesseg.errors import ModelError
 from tilesseg.models.hazards import tiling_hazards
-from tilesseg.models.spec import ModelSpec
-from tilesseg.models.unet import UNet, patch_rule
+from tilesseg.models.spec import ModelSpec, UNetShape
+from tilesseg.models.unet import UNet, patch_rule, stride_multiple
 
 LARGEST = 2048
 """Side of the largest patch on which the reach is looked for; a field beyond it counts as unbounded."""
@@ -51,6 +51,14 @@ def receptive_field(spec: ModelSpec, weights: Path | None) -> Receptive:
         return Receptive(receptive_margin(module, len(spec.bands), multiple, offset=offset), tiling_hazards(module))
     holds_layers = weights is not None and spec.engine in ("onnx", "torchscript")
     return Receptive(None, tiling_hazards(weights) if weights is not None and holds_layers else ())
+
+
+def unet_margin(shape: UNetShape) -> int:
+    """The margin that `crop` needs for our U-Net: measured on one of width 1, for width does not matter."""
+    narrow = UNet(1, 1, shape.model_copy(update={"width": 1})).eval()
+    margin = receptive_margin(narrow, 1, stride_multiple(shape), offset=patch_rule(shape)[0])
+    assert margin is not None  # a U-Net in evaluation mode has a finite receptive field
+    return margin
 
 
 def receptive_margin(module: torch.nn.Module, channels: int, multiple: int, *, offset: int = 0) -> int | None:
@@ -139,9 +147,7 @@ def _structure(module: torch.nn.Module) -> torch.nn.Module:
     return network
 
 
-def _reach(
-    network: torch.nn.Module, channels: int, multiple: int, offset: int, size: int, turned: bool
-) -> int | None:
+def _reach(network: torch.nn.Module, channels: int, multiple: int, offset: int, size: int, turned: bool) -> int | None:
     """How far one cell's gradient goes beyond it along a strip; None where it meets the strip's end."""
     width = _width(network, channels, multiple, offset)
     axis, sides = (1, (width, size)) if turned else (0, (size, width))

@@ -6,7 +6,6 @@ complete or refused: no normalisation is guessed, no colour invented, no patch s
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,18 +13,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tilesseg.errors import ModelError
+from tilesseg.models.colours import hexadecimal, red_green_blue
 from tilesseg.normalise import Normalisation
 
 FORMAT: Literal[1] = 1
-NAMED_COLOURS = {
-    "black": "#000000", "white": "#ffffff", "grey": "#808080", "gray": "#808080", "silver": "#c0c0c0",
-    "red": "#ff0000", "maroon": "#800000", "orange": "#ffa500", "yellow": "#ffff00", "olive": "#808000",
-    "lime": "#00ff00", "green": "#008000", "aqua": "#00ffff", "cyan": "#00ffff", "teal": "#008080",
-    "blue": "#0000ff", "navy": "#000080", "fuchsia": "#ff00ff", "magenta": "#ff00ff", "purple": "#800080",
-    "brown": "#a52a2a", "tan": "#d2b48c", "pink": "#ffc0cb",
-}  # fmt: skip
-
-
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -35,19 +26,16 @@ class ClassSpec(_Strict):
 
     name: str = Field(min_length=1)
     colour: str
-    """`#rrggbb`, or one of `NAMED_COLOURS`."""
+    """`#rrggbb`, or a name of `colours.NAMED`."""
 
     @field_validator("colour")
     @classmethod
     def _known(cls, value: str) -> str:
-        colour = NAMED_COLOURS.get(value.lower(), value.lower())
-        if not re.fullmatch(r"#[0-9a-f]{6}", colour):
-            raise ValueError(f"unknown colour {value!r}; write #rrggbb or one of {', '.join(sorted(NAMED_COLOURS))}")
-        return colour
+        return hexadecimal(value)
 
     @property
     def rgb(self) -> tuple[int, int, int]:
-        return int(self.colour[1:3], 16), int(self.colour[3:5], 16), int(self.colour[5:7], 16)
+        return red_green_blue(self.colour)
 
 
 class Weights(_Strict):
@@ -208,6 +196,8 @@ class ModelSpec(_Strict):
             raise ValueError(f"input_range goes from low to high, not {low} to {high}")
         if self.decision.kind == "threshold" and len(self.classes) != 2:
             raise ValueError(f"a threshold decides between 2 classes, not {len(self.classes)}")
+        if self.decision.kind == "threshold" and self.activation == "softmax":
+            raise ValueError("softmax of the one score of a threshold model is always 1; activation is sigmoid or none")
         if (self.engine == "unet") != (self.unet is not None):
             raise ValueError("engine unet needs the section `unet`, and no other engine takes it")
         for key in ("mean", "std", "low", "high"):
@@ -249,7 +239,9 @@ class ModelSpec(_Strict):
     def to_yaml(self) -> str:
         """The text of a `model.yaml`, without what is left at its default."""
         data = self.model_dump(mode="json", exclude_defaults=True)
-        return yaml.safe_dump({"format": FORMAT, **data}, sort_keys=False, allow_unicode=True, width=110)
+        # PyYAML writes the line end U+0085 plainly and then reads it as a space; escaped, it comes back.
+        plain = "\x85" not in self.model_dump_json()
+        return yaml.safe_dump({"format": FORMAT, **data}, sort_keys=False, allow_unicode=plain, width=110)
 
 
 def _spread(value: float | tuple[float, ...] | None, n: int) -> tuple[float, ...]:

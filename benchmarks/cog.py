@@ -1,0 +1,156 @@
+"""Writing a mask as a COG: ours, with our own levels, against GDAL's COG driver making mode overviews itself.
+
+Both read the same Zarr mask in bands of 512 rows and write DEFLATE with the same threads, each in a process of its
+own. Run it as `python benchmarks/cog.py --size 16384 --threads 2`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+import zarr
+
+from tilesseg.formats import Mask, MaskClass
+from tilesseg.formats.cog import write_cog
+from tilesseg.grid import Grid
+from tilesseg.window import Window
+
+TRANSFORM = (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_200_000.0)
+BAND = 512
+
+
+def smooth_labels(size: int, cells: int = 150) -> Iterator[np.ndarray[Any, Any]]:
+    """Bands of a random field, interpolated and cut into five classes, with a nodata wedge and grain on the edges."""
+    rng = np.random.default_rng(0)
+    field = rng.random((cells + 2, cells + 2), np.float32)
+    x = np.linspace(0, cells, size, dtype=np.float32)
+    column, right = x.astype(int), x - x.astype(int)
+    for y in range(0, size, BAND):
+        rows = x[y : y + BAND]
+        row, down = rows.astype(int), (rows - rows.astype(int))[:, None]
+        strip = field[row] * (1 - down) + field[row + 1] * down
+        values = strip[:, column] * (1 - right) + strip[:, column + 1] * right
+        values += rng.normal(0, 0.004, values.shape).astype(np.float32)
+        labels = np.digitize(values, [0.3, 0.45, 0.55, 0.7]).astype(np.uint8)
+        labels[np.arange(size)[None] + np.arange(y, y + len(labels))[:, None] < size // 3] = 255
+        yield labels
+
+
+def make_mask(path: Path, size: int) -> None:
+    array = zarr.create_array(
+        path, shape=(size, size), shards=(2048, 2048), chunks=(512, 512), dtype="uint8", fill_value=254
+    )
+    waiting: list[np.ndarray[Any, Any]] = []
+    for y, band in enumerate(smooth_labels(size)):
+        waiting.append(band)
+        if len(waiting) == 4 or (y + 1) * BAND >= size:
+            stop = (y + 1) * BAND
+            array[stop - BAND * len(waiting) : stop] = np.concatenate(waiting)
+            waiting = []
+
+
+def read_mask(path: Path) -> Mask:
+    array = zarr.open_array(path, mode="r")
+    grid = Grid(*array.shape, transform=TRANSFORM, crs=rasterio.CRS.from_epsg(32633).to_wkt())
+    classes = tuple(MaskClass(f"class {k}", (50 * k, 255 - 50 * k, 90)) for k in range(5))
+    return Mask(grid, lambda w: np.asarray(array[w.slices()], np.uint8), classes, {"model": "benchmark"})
+
+
+def ours(mask: Mask, path: Path, *, threads: int) -> None:
+    write_cog(mask, path, threads=threads)
+
+
+def gdal(mask: Mask, path: Path, *, threads: int) -> None:
+    height, width = mask.grid.shape
+    plain = path.with_name("plain.tif")
+    where = {"height": height, "width": width, "crs": mask.grid.crs, "transform": rasterio.Affine(*TRANSFORM)}
+    where |= {"nodata": 255, "num_threads": threads}
+    stored = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "zstd", "zstd_level": 1}
+    with rasterio.Env(GDAL_CACHEMAX=64 * 2**20):
+        with rasterio.open(plain, "w", driver="GTiff", dtype="uint8", count=1, **where, **stored) as file:
+            for y in range(0, height, BAND):
+                band = mask.read(Window(y, 0, min(BAND, height - y), width))
+                file.write(band, 1, window=((y, y + len(band)), (0, width)))
+        rasterio.shutil.copy(
+            plain, path, driver="COG", COMPRESS="DEFLATE", BLOCKSIZE=512, BIGTIFF="IF_SAFER",
+            OVERVIEW_RESAMPLING="MODE", NUM_THREADS=threads,
+        )  # fmt: skip
+    plain.unlink()
+
+
+def read_only(mask: Mask, path: Path, *, threads: int) -> None:
+    del path, threads
+    for y in range(0, mask.grid.height, BAND):
+        mask.read(Window(y, 0, min(BAND, mask.grid.height - y), mask.grid.width))
+
+
+ROUTES = {"tilesseg write_cog": ours, "GDAL COG, MODE": gdal, "(reading the Zarr)": read_only}
+
+
+def measure(route: str, source: Path, target: Path, threads: int, results: Any) -> None:
+    mask = read_mask(source)
+    ROUTES[route](Mask(Grid(1, 1), lambda w: np.zeros(w.shape, np.uint8), mask.classes, {}), target, threads=threads)
+    before = peak_memory()
+    start = time.perf_counter()
+    ROUTES[route](mask, target, threads=threads)
+    seconds = time.perf_counter() - start
+    results.put((seconds, peak_memory() - before))
+
+
+def peak_memory() -> float:
+    """Largest resident size of this process so far, MB; `getrusage` would count the parent's."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def in_a_process(route: str, source: Path, target: Path, threads: int) -> tuple[float, float]:
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    process = context.Process(target=measure, args=(route, source, target, threads, results))
+    process.start()
+    seconds, megabytes = results.get(timeout=3600)
+    process.join()
+    return seconds, megabytes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, default=16384, help="side of the mask in pixels, a multiple of 512")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeat", type=int, default=3, help="the best time counts")
+    arguments = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="tilesseg-benchmark-"))
+    try:
+        make_mask(folder / "mask.zarr", arguments.size)
+        report(folder, arguments)
+    finally:
+        shutil.rmtree(folder)
+
+
+def report(folder: Path, arguments: argparse.Namespace) -> None:
+    print(f"{arguments.size}² labels, {arguments.threads} threads, best of {arguments.repeat}")
+    print(f"{'route':20} {'s':>7} {'Mpx/s':>7} {'peak above start':>17} {'size':>9}")
+    best: dict[str, float] = {}
+    for route in ROUTES:
+        target = folder / "out.tif"
+        runs = [in_a_process(route, folder / "mask.zarr", target, arguments.threads) for _ in range(arguments.repeat)]
+        best[route], peak = min(runs)[0], max(run[1] for run in runs)
+        size = f"{target.stat().st_size / 2**20:6.1f} MB" if target.exists() else ""
+        print(f"{route:20} {best[route]:7.2f} {arguments.size**2 / best[route] / 1e6:7.0f} {peak:14.0f} MB {size:>9}")
+        target.unlink(missing_ok=True)
+    first, second, *_ = best
+    print(f"{first} takes {best[first] / best[second]:.2f} × the time of {second}")
+
+
+if __name__ == "__main__":
+    main()
