@@ -5,6 +5,7 @@ Engines are found by dotted path (`engine: fakes:Identity`), in worker processes
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import time
@@ -14,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from tilesseg.formats import Pixels, read_reflected
 from tilesseg.grid import Grid
-from tilesseg.models.spec import ModelSpec, parse_spec
+from tilesseg.models.spec import ModelSpec, UNetShape, parse_spec
 from tilesseg.window import Window
 
 
@@ -148,3 +150,70 @@ def spec_data(engine: str = "Identity", *, bands: int = 1, classes: int = 3, **c
 def fake_model(engine: str = "Identity", **changes: Any) -> FakeModel:
     spec = parse_spec(spec_data(engine, **changes), where="fake")
     return FakeModel(spec, ENGINES[engine](spec))
+
+
+def write_bundle(folder: Path, engine: str = "Identity", **changes: Any) -> Path:
+    """A bundle on disk whose engine is one of the classes above."""
+    return write_spec(folder, spec_data(engine, **changes))
+
+
+def write_spec(folder: Path, data: dict[str, Any]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.yaml").write_text(yaml.safe_dump(data), encoding="utf-8")
+    return folder
+
+
+def write_unet_bundle(
+    folder: Path, *, bands: int = 3, classes: int = 4, depth: int = 2, width: int = 4, seed: int = 0, **changes: Any
+) -> Path:
+    """A bundle with a real, untrained U-Net: seeded weights, its margin and patch rule as its shape demands."""
+    import torch
+    from safetensors.torch import save_file
+
+    from tilesseg.models.receptive import unet_margin
+    from tilesseg.models.unet import UNet, patch_rule, stride_multiple
+
+    shape = UNetShape(depth=depth, width=width)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = UNet(bands, classes, shape)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(network.state_dict(), folder / "weights.safetensors")
+    offset, multiple = patch_rule(shape)
+    own = {
+        "name": f"untrained-{bands}",
+        "engine": "unet",
+        "unet": {"depth": depth, "width": width},
+        "weights": {
+            "file": "weights.safetensors",
+            "sha256": hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest(),
+        },
+        "patch": {"offset": offset, "multiple": multiple, "stride_multiple": stride_multiple(shape)},
+        "margin": unet_margin(shape),
+        "activation": "softmax",
+    }
+    return write_spec(folder, {**spec_data(bands=bands, classes=classes), **own, **changes})
+
+
+def job_data(scenes: Any, model: Path | str, folder: Path, **changes: Any) -> dict[str, Any]:
+    """A job without worker processes, as plain data; sections in `changes` replace those here."""
+    return {
+        "scenes": scenes if not isinstance(scenes, Path) else str(scenes),
+        "model": str(model),
+        "output": {"dir": str(folder)},
+        "cluster": {"kind": "serial", "engine_threads": 1},
+        **changes,
+    }
+
+
+def write_scene(path: Path, values: NDArray[Any], *, names: Sequence[str] | None = None, **profile: Any) -> Path:
+    """A GeoTIFF of `values (channel, y, x)` at 10 m in UTM zone 33; `profile` is rasterio's."""
+    import rasterio
+
+    place = {"crs": "EPSG:32633", "transform": rasterio.Affine(10, 0, 500_000, 0, -10, 5_600_000)}
+    shape = {"count": len(values), "height": values.shape[1], "width": values.shape[2], "dtype": values.dtype}
+    with rasterio.open(path, "w", driver="GTiff", **{**place, **shape, **profile}) as file:
+        file.write(values)
+        if names is not None:
+            file.descriptions = tuple(names)
+    return path

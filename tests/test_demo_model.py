@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 import tilesseg
+from tilesseg.models.receptive import unet_margin
 from tilesseg.models.spec import ModelSpec, read_spec
-from tilesseg.models.unet import UNet, reach_of
+from tilesseg.models.unet import UNet
 from tilesseg.synthetic import BANDS, CLASSES, Landscape, landscape
 
 BUNDLE = Path(tilesseg.__file__).parent / "bundles" / "landscape"
@@ -106,7 +107,7 @@ def test_the_margin_covers_the_reach_and_leaves_a_round_core(spec: ModelSpec) ->
     assert spec.unet is not None
     assert spec.margin is not None
     assert spec.patch.preferred is not None
-    assert spec.margin >= reach_of(spec.unet)
+    assert spec.margin == unet_margin(spec.unet)
     assert spec.patch.preferred - 2 * spec.margin == 1024
 
 
@@ -118,7 +119,7 @@ def test_the_range_said_is_the_range_seen(spec: ModelSpec, scenes: list[Landscap
 
 
 def test_pixels_beyond_the_margin_do_not_matter(spec: ModelSpec, network: UNet) -> None:
-    """At every phase of the pooling, in the network as trained; this is what `crop` relies on."""
+    """A cell of the stride multiple, in the network as trained; this is what `crop` relies on."""
     assert spec.margin is not None
     torch.manual_seed(0)
     margin, step = spec.margin, spec.patch.stride_multiple

@@ -128,6 +128,17 @@ def test_a_chosen_core_is_whole_shards_and_no_larger_than_needed(shape: tuple[in
         assert Tiling(shape, lattice, core, shard).recompute_factor == 1.0
 
 
+@given(lattices(), st.integers(1, 40))
+def test_shards_divide_a_core_that_is_given(lattice: Lattice, count: int) -> None:
+    unit = lattice.stride if lattice.exclusive else 64
+    shard, chunk = choose_shard(lattice, core=count * unit, about=200)
+    assert (count * unit % shard, shard % unit, shard % chunk) == (0, 0, 0)
+    assert shard <= max(200, unit)
+    if unit > 1:
+        with pytest.raises(JobError, match=f"core {count * unit + 1} is not a multiple of {unit}"):
+            choose_shard(lattice, core=count * unit + 1)
+
+
 def test_the_valid_unet_of_depth_4_keeps_its_stride_on_the_multiple() -> None:
     lattice = crop_lattice(572, margin=92, multiple=16)
     assert (lattice.stride, lattice.lead) == (384, 96)

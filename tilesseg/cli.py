@@ -30,6 +30,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+INTERRUPTED = 130
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="A job file (YAML); see tilesseg schema job.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
@@ -43,23 +45,19 @@ def main() -> NoReturn:
 
 def run(arguments: list[str]) -> int:
     """Run one command; refusals become one line on stderr and code 1."""
-    command = typer.main.get_command(app)
     try:
-        result = command.main(arguments, prog_name="tilesseg", standalone_mode=False)
+        code = typer.main.get_command(app).main(arguments, prog_name="tilesseg", standalone_mode=False) or 0
     except TilessegError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
-    except (KeyboardInterrupt, typer.Abort):
-        print("interrupted: what is done is kept; run the same command again to go on", file=sys.stderr)
-        return 130
-    except typer.Exit as finished:
-        return finished.exit_code
     except Exception as error:
         if not hasattr(error, "exit_code"):
-            raise
+            raise  # a mistake of ours
         error.show()  # type: ignore[attr-defined]
         return int(error.exit_code)
-    return result if isinstance(result, int) else 0
+    if code == INTERRUPTED:
+        print("interrupted: what is done is kept; run the same command again to go on", file=sys.stderr)
+    return int(code)
 
 
 @app.command(epilog="Example: tilesseg demo --dir demo")

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from tilesseg import job as jobs
 
 DASHBOARD_PORT = 8787
+ANSWER_WITHIN, JOIN_WITHIN = 10, 30
+"""Seconds that a scheduler has to answer, and its first worker to join."""
 WORKER_ENVIRONMENT = {"GDAL_CACHEMAX": "64"}
 """GDAL's default is 5 % of the machine's memory, in every process."""
 
@@ -97,14 +99,14 @@ def reach(address: str) -> Iterator[Client]:
     from distributed import Client
 
     try:
-        client = Client(address, timeout="10s", set_as_default=False)
+        client = Client(address, timeout=ANSWER_WITHIN, set_as_default=False)
     except (OSError, ValueError) as error:
         raise JobError(f"no Dask scheduler answers at {address} ({error}); start one, or take kind: local") from None
     with client:
         try:
-            client.wait_for_workers(1, timeout=30)
+            client.wait_for_workers(1, timeout=JOIN_WITHIN)
         except TimeoutError:
-            raise JobError(f"the scheduler at {address} has 0 workers after 30 s; start workers") from None
+            raise JobError(f"the scheduler at {address} has 0 workers after {JOIN_WITHIN} s; start workers") from None
         yield client
 
 
@@ -171,8 +173,8 @@ def _guarded(path: Path, line: int) -> bool:
     return False
 
 
-def proofs(executor: Executor, function: Any, *args: Any) -> dict[str, Any]:
-    """What `function(*args)` answers on every worker, by address; here, where there are no workers."""
+def ask_workers(executor: Executor, function: Any, *args: Any) -> dict[str, Any]:
+    """What `function(*args)` answers, or raises, on every worker, by address; here, where there are no workers."""
     if isinstance(executor, DaskExecutor):
-        return dict(executor.client.run(function, *args))
+        return dict(executor.client.run(function, *args, on_error="return"))
     return {"here": function(*args)}

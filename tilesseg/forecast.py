@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tilesseg import cluster
 from tilesseg.errors import JobError
 from tilesseg.estimate import Estimate, estimate
-from tilesseg.run import prepare
+from tilesseg.run import prepare, problem_of
 from tilesseg.tile_index import write_tile_index
 from tilesseg.worker import Proof, TileWork, prove
 
@@ -99,11 +99,12 @@ def _measured(asked: Cluster, plan: Plan, work: TileWork) -> Proof:
     """
     alone = asked.model_copy(update={"workers": 1, "threads": 1} if asked.kind == "local" else {})
     with cluster.connect(alone, plan.device) as executor:
-        answers: dict[str, Proof] = cluster.proofs(executor, prove, work)
-    best = next((proof for proof in answers.values() if not proof.problem), None)
-    if best is None:
-        raise JobError(str(next(iter(answers.values())).problem))
-    return best
+        answers = cluster.ask_workers(executor, prove, work).values()
+    able = [answer for answer in answers if problem_of(answer) is None]
+    if not able:
+        raise JobError(str(problem_of(next(iter(answers)))))
+    proof: Proof = able[0]
+    return proof
 
 
 def _choices(scene: ScenePlan) -> dict[str, Any]:

@@ -49,15 +49,15 @@ class Input(_Strict):
 class Tiling(_Strict):
     """How the scene is cut. The mask depends on patch, overlap, margin and blend; never on the core."""
 
-    patch: int | Auto = "auto"
-    overlap: int | Auto = "auto"
+    patch: Annotated[int, Field(ge=1)] | Auto = "auto"
+    overlap: Annotated[int, Field(ge=0)] | Auto = "auto"
     """Pixels that neighbouring patches share, for the blended modes; auto: an eighth of the patch."""
-    margin: int | Auto = "auto"
+    margin: Annotated[int, Field(ge=0)] | Auto = "auto"
     """Pixels that crop discards at each side; auto: the model's."""
     blend: Literal["auto", "gaussian", "linear", "hann", "crop"] = "auto"
     """auto: crop where the model's margin and patch allow it, else gaussian."""
-    core: int | Auto = "auto"
-    """Side of a tile's core in pixels, a whole number of shards."""
+    core: Annotated[int, Field(ge=1)] | Auto = "auto"
+    """Side of a tile's core in pixels: a multiple of the stride (crop) or of 64 (blended)."""
     batch: Annotated[int, Field(ge=1)] | Auto = "auto"
     """Patches a call of the network gets."""
 

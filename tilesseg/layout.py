@@ -45,8 +45,9 @@ def choose_layout(
         JobError: an illegal patch size, an overlap or a core that does not fit, or crop without a finite receptive field.
     """
     blend, lattice = choose_lattice(shape, spec, asked)
-    shard, chunk = choose_shard(lattice)
-    core = _core(shape, lattice, asked.core, shard=shard, slots=slots)
+    given = None if asked.core == "auto" else asked.core
+    shard, chunk = choose_shard(lattice, core=given)
+    core = (given, given) if given else choose_core(shape, lattice, shard=shard, slots=slots)
     return Layout(blend, lattice, core, shard, chunk, _batch(asked.batch, lattice.patch, device))
 
 
@@ -111,18 +112,6 @@ def _near(size: int, spec: ModelSpec) -> str:
     above = spec.patch.at_least(size)
     below = above - spec.patch.multiple
     return f"{below} or {above}" if below < size and spec.patch.legal(below) else str(above)
-
-
-def _core(
-    shape: tuple[int, int], lattice: Lattice, asked: int | str, *, shard: int, slots: int
-) -> tuple[int, int]:
-    if not isinstance(asked, int):
-        return choose_core(shape, lattice, shard=shard, slots=slots)
-    if asked < 1 or asked % shard:
-        raise JobError(
-            f"core {asked} is not a whole number of shards of {shard}; take {max(1, round(asked / shard)) * shard}"
-        )
-    return asked, asked
 
 
 def _batch(asked: int | str, patch: int, device: str) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tilesseg import __version__
+from tilesseg.errors import FormatError
 from tilesseg.events import ProductWritten
 from tilesseg.formats import FORMATS, Mask, MaskClass, Writer, resolve
 from tilesseg.preview import write_quick_look
@@ -42,6 +44,37 @@ def write_products(
         path = product_path(store, output.products[0]).with_suffix(".png")
         write_quick_look(path, source=plan.by_name[scene].open(), mask=mask_of(store, plan))
         yield ProductWritten(scene, str(path), round(time.perf_counter() - start, 3))
+
+
+def check_products(run: RunDirectory, plan: Plan, output: jobs.Output) -> None:
+    """Refuse before the first tile what could not be written after the last one, or would destroy something.
+
+    Raises:
+        FormatError: a product would replace another one or an image, or its folder cannot be written.
+    """
+    images = {os.path.realpath(file): file for scene in plan.scenes for file in (*scene.paths, *scene.identity)}
+    taken: dict[str, str] = {}
+    for path, what in _targets(run, plan, output):
+        place = os.path.realpath(path)
+        if place in images:
+            raise FormatError(f"{what} would be written over the image {images[place]}; choose another path")
+        if place in taken:
+            raise FormatError(f"{path} is {taken[place]} and {what}; put {{scene}} into the path, or give each its own")
+        taken[place] = what
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise FormatError(f"{path} cannot be written ({path if path.is_dir() else folder} is in the way); choose another path")
+
+
+def _targets(run: RunDirectory, plan: Plan, output: jobs.Output) -> Iterator[tuple[Path, str]]:
+    """Every file that is going to be written outside the ledger, and what it is."""
+    for scene in plan.scenes:
+        for number, product in enumerate(output.products):
+            path = product_path(run.scene(scene.name), product)
+            yield path, f"the mask of scene {scene.name}"
+            yield path.with_suffix(".qml"), f"the style of scene {scene.name}"
+            if output.preview and number == 0:
+                yield path.with_suffix(".png"), f"the quick look of scene {scene.name}"
 
 
 def product_path(store: Store, product: jobs.Product) -> Path:

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from tilesseg import cluster
+from tilesseg import __version__, cluster
 from tilesseg.errors import JobError, StoreError
 from tilesseg.events import Event, Note, RunFinished, RunStarted, SceneRefused
 from tilesseg.executors import DaskExecutor, Executor
 from tilesseg.job import Output, Product, parse_job
 from tilesseg.plan import PLAN_FILE, Machine, Plan, parse_plan, plan_job
-from tilesseg.products import write_products
+from tilesseg.products import check_products, write_products
 from tilesseg.report import Report, report_of
 from tilesseg.store import RunDirectory
 from tilesseg.worker import Item, Proof, TileWork, prove
@@ -70,6 +70,7 @@ def prepare(job: Job, machine: Machine) -> tuple[RunDirectory, Plan]:
     directory = RunDirectory(path)
     data = directory.read_json(PLAN_FILE) if path.exists() else None
     plan = plan_job(job, machine, stored=None if data is None else parse_plan(data, where=path))
+    check_products(directory, plan, job.output)
     run = RunDirectory.create(path)
     for scene in plan.scenes:
         layout = scene.layout
@@ -156,14 +157,16 @@ class _Run:
         Raises:
             JobError: none can.
         """
-        answers: dict[str, Proof] = cluster.proofs(self.executor, prove, work)
-        failing = {address: proof.problem for address, proof in answers.items() if proof.problem}
-        if len(failing) == len(answers):
-            raise JobError(str(next(iter(failing.values()))))
+        problems = {
+            address: problem_of(answer) for address, answer in cluster.ask_workers(self.executor, prove, work).items()
+        }
+        failing = {address: problem for address, problem in problems.items() if problem}
+        if len(failing) == len(problems):
+            raise JobError(next(iter(failing.values())))
         for address, problem in failing.items():
             self._tell(Note(f"worker {address} is left out: {problem}"))
         if failing and isinstance(self.executor, DaskExecutor):
-            able = tuple(address for address in answers if address not in failing)
+            able = tuple(address for address in problems if address not in failing)
             self.executor = DaskExecutor(self.executor.client, workers=able)
 
     def _pending(self) -> list[Item]:
@@ -220,6 +223,15 @@ class _Run:
     def _tell(self, event: Event) -> None:
         self.run.log(event, time.time())
         _tell(self.listeners, event)
+
+
+def problem_of(answer: Proof | Exception) -> str | None:
+    """Why a worker cannot be used, or None."""
+    if isinstance(answer, Exception):
+        return f"{type(answer).__name__}: {' '.join(str(answer).split())}"
+    if answer.version != __version__:
+        return f"it has tilesseg {answer.version} and the client has {__version__}; install the same version"
+    return answer.problem
 
 
 def _tell(listeners: Sequence[Listener], event: Event) -> None:

@@ -238,9 +238,27 @@ def blend_lattice(patch: int, *, overlap: int, margin: int, multiple: int) -> La
     return Lattice(patch, stride, lead, before=margin, after=margin)
 
 
-def choose_shard(lattice: Lattice, about: int = 1024) -> tuple[int, int]:
-    """Sides of shard and chunk for the mask: with crop a multiple of the stride, so that nothing is computed twice."""
-    shard = lattice.stride * max(1, round(about / lattice.stride)) if lattice.exclusive else about
+def choose_shard(lattice: Lattice, *, core: int | None = None, about: int = 1024) -> tuple[int, int]:
+    """Sides of shard and chunk for the mask: with crop a multiple of the stride, so that nothing is computed twice.
+
+    Args:
+        lattice: the lattice of patches.
+        core: side of the cores, where it is given: shards must divide it.
+        about: side wanted, in pixels.
+
+    Raises:
+        JobError: the core is no multiple of the stride (crop) or of 64 (blended).
+    """
+    unit = lattice.stride if lattice.exclusive else 64
+    if core is None:
+        count = max(1, round(about / unit))
+    elif core % unit or core < unit:
+        what = "the stride" if lattice.exclusive else "the smallest shard"
+        raise JobError(f"core {core} is not a multiple of {unit}, {what}; take {max(1, round(core / unit)) * unit}")
+    else:
+        units = core // unit
+        count = max(n for n in range(1, units + 1) if units % n == 0 and (n == 1 or n * unit <= about))
+    shard = unit * count
     chunk = max(side for side in range(1, min(shard, 512) + 1) if shard % side == 0)
     return shard, chunk if chunk >= 64 else shard
 

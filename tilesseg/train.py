@@ -22,8 +22,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
 from tilesseg.errors import JobError, ModelError
+from tilesseg.models.receptive import unet_margin
 from tilesseg.models.spec import ClassSpec, ModelSpec, Normalise, PatchSizes, UNetShape, Weights
-from tilesseg.models.unet import UNet, patch_rule, reach_of, shrink_of, stride_multiple
+from tilesseg.models.unet import UNet, patch_rule, shrink_of, stride_multiple
 from tilesseg.normalise import mean_std, percentiles
 
 IGNORED = 255
@@ -100,9 +101,9 @@ def train(
     Raises:
         JobError: scenes and training do not fit each other.
     """
-    spec = describe(scenes, training)
     generator = np.random.default_rng(training.seed)
     with torch.random.fork_rng():  # the caller's own random numbers go on as if nothing had happened
+        spec = describe(scenes, training)
         torch.manual_seed(training.seed)
         network = UNet(len(spec.bands), spec.score_channels, training.unet)
     network = network.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
@@ -155,9 +156,13 @@ def describe(scenes: Sequence[LabelledScene], training: Training) -> ModelSpec:
     sample = _sample(scenes)
     mean, std = mean_std(sample)
     low, high = percentiles(sample, 2, 98)
-    step, (offset, multiple) = stride_multiple(training.unet), patch_rule(training.unet)
-    margin = -(-reach_of(training.unet) // step) * step
-    sizes = PatchSizes(offset=offset, multiple=multiple, stride_multiple=step, shrink=shrink_of(training.unet))
+    margin, (offset, multiple) = unet_margin(training.unet), patch_rule(training.unet)
+    sizes = PatchSizes(
+        offset=offset,
+        multiple=multiple,
+        stride_multiple=stride_multiple(training.unet),
+        shrink=shrink_of(training.unet),
+    )
     return ModelSpec(
         name=training.name,
         description=training.description,

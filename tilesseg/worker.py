@@ -146,8 +146,9 @@ def prove(work: TileWork) -> Proof:
         opened.source(scene.name)
         seconds = _predict_once(opened)
         RunDirectory.create(opened.run.path)
-    except TilessegError as error:
-        return Proof(__version__, 0.0, 0.0, str(error))
+    except Exception as error:
+        # ^ whatever it is, this worker cannot work, and the others may
+        return Proof(__version__, 0.0, 0.0, _reason(error))
     return Proof(__version__, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 

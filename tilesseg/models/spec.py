@@ -283,5 +283,7 @@ def first_problem(error: ValidationError) -> str:
         return f"{place} is required and missing"
     if problem["type"] == "extra_forbidden":
         return f"unknown key {place}"
+    if problem["type"] != "value_error" and isinstance(problem["input"], str | int | float):
+        message += f", not {problem['input']!r}"
     more = error.error_count() - 1
     return f"{place}: {message}" + (f" (and {more} more)" if more else "")

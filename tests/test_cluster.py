@@ -1,0 +1,117 @@
+"""Clusters: workers prove themselves, a script without a guard is refused, a scheduler that is not there too."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from fakes import spec_data
+
+from tilesseg import cluster
+from tilesseg.errors import JobError
+from tilesseg.events import Event, Note, TileDone
+from tilesseg.executors import DaskExecutor
+from tilesseg.formats.image import utm_grid, write_image
+from tilesseg.job import Cluster, Job, parse_job
+from tilesseg.run import run_job
+
+TESTS = Path(__file__).parent
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
+    """Four tiles, and a model known by name through TILESSEG_MODELS."""
+    bundle = tmp_path / "models" / "labels"
+    bundle.mkdir(parents=True)
+    patch = {"multiple": 16, "stride_multiple": 16, "preferred": 96}
+    (bundle / "model.yaml").write_text(yaml.safe_dump(spec_data(input_range=[0, 3], patch=patch, margin=16)))
+    monkeypatch.setenv("TILESSEG_MODELS", str(tmp_path / "models"))
+    rows = np.random.default_rng(1).integers(0, 3, (1, 256, 256)).astype(np.uint8)
+    write_image(tmp_path / "scene.tif", grid=utm_grid((256, 256), resolution=10), rows=[rows], names=["b1"], dtype="uint8")
+    return parse_job(
+        {
+            "scenes": str(tmp_path / "scene.tif"),
+            "model": "labels",
+            "tiling": {"core": 128},
+            "output": {"dir": str(tmp_path / "run"), "preview": False},
+        },
+        where="test",
+    )
+
+
+@pytest.mark.cluster
+def test_a_worker_that_cannot_load_the_model_is_named_and_left_out(job: Job, tmp_path: Path) -> None:
+    from distributed import Client, Nanny, Scheduler, SpecCluster
+
+    def nanny(models: str) -> dict[str, object]:
+        return {"cls": Nanny, "options": {"nthreads": 1, "env": {"TILESSEG_MODELS": models}}}
+
+    spec = {"able": nanny(str(tmp_path / "models")), "unable": nanny(str(tmp_path / "nowhere"))}
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}}
+    events: list[Event] = []
+    with SpecCluster(workers=spec, scheduler=scheduler) as running, Client(running, set_as_default=False) as client:
+        unable = running.workers["unable"].worker_address
+        report = run_job(job, executor=DaskExecutor(client), listeners=[events.append])
+    assert report.exit_code == 0
+    left_out = [event.text for event in events if isinstance(event, Note) and "left out" in event.text]
+    assert len(left_out) == 1
+    assert "no model is named labels" in left_out[0]
+    assert f"worker {unable} is left out" in left_out[0]
+    assert sum(isinstance(event, TileDone) for event in events) == 4
+
+
+@pytest.mark.cluster
+def test_a_job_runs_on_a_scheduler_given_by_its_address(job: Job) -> None:
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0") as running:
+        there = Cluster(kind="address", address=running.scheduler_address)
+        assert run_job(job.model_copy(update={"cluster": there})).exit_code == 0
+
+
+def test_a_scheduler_that_does_not_answer_is_refused(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = Cluster(kind="address", address="tcp://127.0.0.1:9")
+    monkeypatch.setattr(cluster, "ANSWER_WITHIN", 1)
+    with pytest.raises(JobError, match="no Dask scheduler answers at tcp://127.0.0.1:9"):
+        run_job(job.model_copy(update={"cluster": there}))
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import tilesseg
+
+{guard}
+    tilesseg.run_job(tilesseg.read_job(Path(sys.argv[1])))
+    print("done")
+"""
+
+
+def script(folder: Path, job: Job, guard: str) -> subprocess.CompletedProcess[str]:
+    path = folder / "script.py"
+    path.write_text(SCRIPT.format(guard=guard))
+    (folder / "job.yaml").write_text(yaml.safe_dump(job.model_dump(mode="json")))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])}
+    command = [sys.executable, str(path), str(folder / "job.yaml")]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+
+
+def test_a_script_without_a_main_guard_is_refused_in_one_clear_line(job: Job, tmp_path: Path) -> None:
+    result = script(tmp_path, job, "if True:")
+    assert result.returncode == 1
+    assert result.stderr.count("JobError: ") == 1
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("tilesseg.errors.JobError: ")
+    assert 'script.py, line 7, starts worker processes outside `if __name__ == "__main__":`' in last
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.cluster
+def test_a_script_with_a_main_guard_runs(job: Job, tmp_path: Path) -> None:
+    result = script(tmp_path, job, 'if __name__ == "__main__":')
+    assert (result.returncode, result.stdout) == (0, "done\n"), result.stderr
