@@ -115,3 +115,23 @@ def test_a_script_without_a_main_guard_is_refused_in_one_clear_line(job: Job, tm
 def test_a_script_with_a_main_guard_runs(job: Job, tmp_path: Path) -> None:
     result = script(tmp_path, job, 'if __name__ == "__main__":')
     assert (result.returncode, result.stdout) == (0, "done\n"), result.stderr
+
+
+@pytest.mark.cluster
+def test_a_scheduler_that_goes_away_ends_the_run_in_one_line_and_the_next_run_finishes_it(job: Job, tmp_path: Path) -> None:  # fmt: skip
+    from distributed import Client, LocalCluster
+
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50) as running:
+        client = Client(running, set_as_default=False)
+
+        def stop_at_the_first_tile(event: Event) -> None:
+            if isinstance(event, TileDone):
+                running.close()
+
+        slow = tmp_path / "models" / "labels" / "model.yaml"
+        slow.write_text(slow.read_text().replace("fakes:Identity", "fakes:Slow"))
+        with pytest.raises(JobError, match="scheduler has gone away; what is done is kept"):
+            run_job(job, executor=DaskExecutor(client), listeners=[stop_at_the_first_tile])
+        client.close()
+    serial = job.model_copy(update={"cluster": Cluster(kind="serial")})
+    assert run_job(serial).exit_code == 0

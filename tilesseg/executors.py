@@ -11,8 +11,12 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from tilesseg.errors import JobError
+
 if TYPE_CHECKING:
     from distributed import Client, Future
+
+GONE = "the Dask scheduler has gone away; what is done is kept: run again to go on"
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -113,6 +117,8 @@ class DaskExecutor:
                 item, _ = items.pop(future.key)
                 if future.status == "error" and isinstance(future.exception(), KilledWorker):
                     suspects.append(item)
+                elif future.status in ("cancelled", "lost"):
+                    raise JobError(GONE)
                 else:
                     yield future.result()
                 future.release()
@@ -120,10 +126,13 @@ class DaskExecutor:
                     items[started.key] = (more, started)
                     ready.add(started)
         finally:
-            self.client.cancel([future for _, future in items.values()])
+            if self.client.status == "running":
+                self.client.cancel([future for _, future in items.values()])
 
     def _submit(
         self, function: Callable[[Item], Result], items: Iterable[Item]
     ) -> Iterator[tuple[Item, Future[Any]]]:
         for item in items:
+            if self.client.status != "running":
+                raise JobError(GONE)
             yield item, self.client.submit(function, item, pure=False, workers=self._workers)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilesseg import __version__
-from tilesseg.errors import ModelError, TilessegError
+from tilesseg.errors import ModelError, StoreError, TilessegError
 from tilesseg.events import TileDone, TileFailed
 from tilesseg.models import find_bundle, load_model
 from tilesseg.plan import PLAN_FILE, Plan, parse_plan
@@ -49,25 +49,35 @@ class TileWork:
         return cls(os.path.abspath(run.path), uuid.uuid4().hex)
 
     def __call__(self, item: Item) -> TileDone | TileFailed:
-        """Segment one tile. Whatever goes wrong costs this tile alone: it is put back to 254 and listed."""
+        """Segment one tile. What goes wrong costs this tile alone, unless the run directory cannot be written."""
         scene, name = item
-        opened = open_run(self)
-        tile = opened.plan.by_name[scene].tiling.named(name)
         try:
-            return _with_retries(opened, scene, name)
+            return _with_retries(open_run(self), scene, name)
         except Exception as error:
             # ^ of any kind: one bad tile costs one tile, and the reason is in its record
-            store = opened.store(scene)
-            store.clear(tile.core)
-            return store.mark_failed(TileFailed(scene, name, tile.core.area, _reason(error), socket.gethostname()))
+            return self._failed(item, _reason(error), worker=socket.gethostname())
 
     def lost(self, item: Item, reason: str) -> TileFailed:
         """The record of a tile whose worker process died."""
+        return self._failed(item, reason)
+
+    def _failed(self, item: Item, reason: str, *, worker: str = "") -> TileFailed:
+        """Put a tile back to 254 and list it.
+
+        Raises:
+            StoreError: not even that can be written.
+        """
         scene, name = item
         opened = open_run(self)
-        tile, store = opened.plan.by_name[scene].tiling.named(name), opened.store(scene)
-        store.clear(tile.core)
-        return store.mark_failed(TileFailed(scene, name, tile.core.area, reason))
+        core, store = opened.plan.by_name[scene].tiling.named(name).core, opened.store(scene)
+        try:
+            store.clear(core)
+            return store.mark_failed(TileFailed(scene, name, core.area, reason, worker))
+        except OSError as error:
+            raise StoreError(
+                f"{self.run} cannot be written ({error.strerror}), after tile {name} failed ({reason}); "
+                "what is done is kept: make room and run again"
+            ) from error
 
 
 class Opened:
