@@ -53,7 +53,9 @@ class ArraySource:
 
 
 class _Engine:
-    def __init__(self, spec: ModelSpec, weights: Path | None = None, *, device: str = "cpu", threads: int | None = None):
+    def __init__(
+        self, spec: ModelSpec, weights: Path | None = None, *, device: str = "cpu", threads: int | None = None
+    ):
         self.spec, self.device = spec, "cpu"
 
     def trim(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -83,7 +85,7 @@ class Positional(_Engine):
     """Scores depend on the place in the patch as much as on the pixel: the worst neighbour for blending."""
 
     def predict(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
-        n, _, height, width = patches.shape
+        height, width = patches.shape[2:]
         y, x = np.mgrid[0:height, 0:width].astype(np.float32)
         pixel = patches.mean(axis=1)
         stacked = np.stack([np.sin(pixel * 3 + y / 5), np.cos(pixel * 2 + x / 7), np.sin(pixel + (x - y) / 11)], axis=1)
@@ -176,7 +178,7 @@ def write_unet_bundle(
     shape = UNetShape(depth=depth, width=width)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = UNet(bands, classes, shape)
+        network = _stirred(UNet(bands, classes, shape))
     folder.mkdir(parents=True, exist_ok=True)
     save_file(network.state_dict(), folder / "weights.safetensors")
     offset, multiple = patch_rule(shape)
@@ -193,6 +195,19 @@ def write_unet_bundle(
         "activation": "softmax",
     }
     return write_spec(folder, {**spec_data(bands=bands, classes=classes), **own, **changes})
+
+
+def _stirred(network: Any) -> Any:
+    """Batch norm as training leaves it: not the identity."""
+    import torch
+
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            for numbers in (layer.bias.data, layer.running_mean):
+                torch.nn.init.normal_(numbers, std=0.2)
+            for numbers in (layer.weight.data, layer.running_var):
+                torch.nn.init.uniform_(numbers, 0.5, 1.5)
+    return network
 
 
 def job_data(scenes: Any, model: Path | str, folder: Path, **changes: Any) -> dict[str, Any]:

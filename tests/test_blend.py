@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilesseg.blend import Blender, decide, patch_weights, profile
+from tilesseg.blend import Blender, Mosaic, decide, patch_weights, profile
 from tilesseg.window import Window
 
 KINDS = ("gaussian", "linear", "hann", "crop")
@@ -32,7 +32,7 @@ def test_streaming_gives_the_sum_of_weighted_scores_over_the_sum_of_weights(kind
     rng = np.random.default_rng(0)
     core, weights = Window(4, 6, 20, 17), patch_weights(kind, 12)  # type: ignore[arg-type]
     sums, total = np.zeros((2, 40, 40), np.float64), np.zeros((40, 40), np.float64)
-    blender, bands = Blender(core, weights, 2), []
+    blender, bands = Blender(core, weights, 2, np.copy), []
     for y in range(0, 28, 8):
         for x in range(0, 28, 8):
             scores = rng.normal(size=(2, 12, 12)).astype(np.float32)
@@ -47,7 +47,7 @@ def test_streaming_gives_the_sum_of_weighted_scores_over_the_sum_of_weights(kind
 
 def test_crop_gives_the_scores_themselves() -> None:
     scores = np.random.default_rng(1).normal(size=(3, 8, 8)).astype(np.float32)
-    blender = Blender(Window(0, 0, 8, 8), patch_weights("crop", 8), 3, exclusive=True)
+    blender = Mosaic(Window(0, 0, 8, 8), 8, 3, np.copy)
     blender.add(Window(0, 0, 8, 8), scores)
     assert (blender.finish(8) == scores).all()
 
@@ -57,7 +57,7 @@ def test_scores_that_are_not_finite_are_refused(bad: float) -> None:
     scores = np.zeros((2, 4, 4), np.float32)
     scores[1, 3, 2] = bad
     with pytest.raises(ValueError, match="not finite"):
-        Blender(Window(0, 0, 4, 4), patch_weights("gaussian", 4), 2).add(Window(0, 0, 4, 4), scores)
+        Blender(Window(0, 0, 4, 4), patch_weights("gaussian", 4), 2, decide).add(Window(0, 0, 4, 4), scores)
 
 
 @given(st.integers(0, 10**6), st.integers(1, 9))

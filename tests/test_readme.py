@@ -2,7 +2,8 @@
 
 A ```python block is run as a script. A ```console block holds commands after `$ ` and what they print (which is not
 compared); a ```bash or ```sh block holds commands alone. Only `tilesseg` is run: a block with any other command must
-say why it is not run, on the line above: `<!-- test: skip needs a cluster -->`.
+say why it is not run, on the line above: `<!-- test: skip needs a cluster -->`. A ```yaml block with a title
+(```yaml title="job.yaml") is written to the file of that name, for the blocks below it.
 """
 
 import os
@@ -18,7 +19,8 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").rglob("*.md"))]
 FENCE = re.compile(
     r"(?:^[ ]*<!-- test: skip (?P<reason>\S.*?) -->[ ]*\n+)?"
-    r"^(?P<indent>[ ]*)```(?P<language>python|console|bash|sh)[^\n]*\n(?P<body>.*?)^[ ]*```[ ]*$",
+    r"^(?P<indent>[ ]*)```(?P<language>python|console|bash|sh|yaml(?= title=))(?: title=\"(?P<title>[^\"\n]+)\")?[^\n]*\n"
+    r"(?P<body>.*?)^[ ]*```[ ]*$",
     re.MULTILINE | re.DOTALL,
 )
 
@@ -30,12 +32,15 @@ class Block:
     line: int
     reason: str | None
     """Why it is not run."""
+    title: str | None = None
+    """The file that a YAML block is."""
 
 
 def blocks_of(text: str) -> list[Block]:
     def block(match: re.Match[str]) -> Block:
         body = "\n".join(line.removeprefix(match["indent"]) for line in match["body"].splitlines())
-        return Block(match["language"], body, text.count("\n", 0, match.start("language")) + 1, match["reason"])
+        line = text.count("\n", 0, match.start("language")) + 1
+        return Block(match["language"], body, line, match["reason"], match["title"])
 
     return [block(match) for match in FENCE.finditer(text)]
 
@@ -49,6 +54,10 @@ def commands_of(block: Block) -> list[str]:
 
 
 def run(block: Block, folder: Path) -> None:
+    if block.language == "yaml":
+        assert block.title is not None  # only such blocks are found
+        (folder / block.title).write_text(block.body + "\n", encoding="utf-8")
+        return
     if block.language == "python":
         script = folder / f"block_at_line_{block.line}.py"
         script.write_text(block.body, encoding="utf-8")
@@ -104,16 +113,20 @@ sbatch job.sh
 ```yaml
 name: no code
 ```
+
+```yaml title="job.yaml"
+name: a file
+```
 """
 
 
 def test_blocks_are_found_with_their_language_line_and_reason() -> None:
     found = [(b.language, b.line, b.reason) for b in blocks_of(EXAMPLE)]
-    assert found == [("console", 4, None), ("bash", 12, "needs a cluster"), ("python", 18, None)]
+    assert found == [("console", 4, None), ("bash", 12, "needs a cluster"), ("python", 18, None), ("yaml", 27, None)]
 
 
 def test_commands_are_the_lines_after_a_dollar_with_their_continuations() -> None:
-    first, second, third = blocks_of(EXAMPLE)
+    first, second, third, _ = blocks_of(EXAMPLE)
     assert [" ".join(c.split()) for c in commands_of(first)] == ["tilesseg inspect a.tif --json", "tilesseg models"]
     assert commands_of(second) == ["sbatch job.sh"]
     assert third.body == "if True:\n    x = 1"
@@ -122,6 +135,11 @@ def test_commands_are_the_lines_after_a_dollar_with_their_continuations() -> Non
 def test_a_block_with_another_command_must_say_why_it_is_not_run(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="sbatch"):
         run(blocks_of(EXAMPLE)[1], tmp_path)
+
+
+def test_a_titled_yaml_block_is_a_file_for_the_blocks_below(tmp_path: Path) -> None:
+    run(blocks_of(EXAMPLE)[3], tmp_path)
+    assert (tmp_path / "job.yaml").read_text(encoding="utf-8") == "name: a file\n"
 
 
 def test_a_block_that_fails_fails_its_test_with_what_it_said(tmp_path: Path) -> None:

@@ -113,7 +113,9 @@ def nodata_of(image: Path, asked: dict[str, Any]) -> NDArray[np.bool_]:
     return nothing
 
 
-@pytest.fixture(params=CASES, ids=lambda case: f"{Path(case.image).stem}-{case.bands}-{case.tiling.get('blend', 'auto')}")
+@pytest.fixture(
+    params=CASES, ids=lambda case: f"{Path(case.image).stem}-{case.bands}-{case.tiling.get('blend', 'auto')}"
+)
 def case(request: pytest.FixtureRequest) -> Any:
     return request.param
 

@@ -62,7 +62,7 @@ class Refusal:
     def __init__(self, capsys: pytest.CaptureFixture[str], folder: Path) -> None:
         self.capsys, self.folder = capsys, folder
 
-    def __call__(self, *arguments: object, **job: Any) -> str:
+    def __call__(self, *arguments: object) -> str:
         before = self.written()
         code = run([str(argument) for argument in arguments])
         out, err = self.capsys.readouterr()
@@ -74,7 +74,9 @@ class Refusal:
 
     def written(self) -> list[Path]:
         """Products, and tiles in a ledger."""
-        return [path for path in self.folder.rglob("*") if path.suffix == ".png" or path.parent.name in ("done", "failed")]
+        return [
+            path for path in self.folder.rglob("*") if path.suffix == ".png" or path.parent.name in ("done", "failed")
+        ]
 
     def of_scene(self, image: object, model: object, *more: object) -> str:
         line = self("segment", image, "--model", model, "--out", self.folder / "out" / "mask.tif", *more)
@@ -271,17 +273,35 @@ def test_a_product_that_cannot_be_written_is_refused_before_the_first_tile(
 ) -> None:
     (tmp_path / "file").write_text("not a folder")
     products = [{"path": str(tmp_path / "file" / "{scene}.tif")}]
-    job = write_job(tmp_path, str(scene), bundle, tmp_path / "run", output={"dir": str(tmp_path / "run"), "products": products})
+    job = write_job(
+        tmp_path, str(scene), bundle, tmp_path / "run", output={"dir": str(tmp_path / "run"), "products": products}
+    )
     for command in ("plan", "run"):
         line = refusal(command, job)
         assert str(tmp_path / "file") in line and "cannot be written" in line
 
 
-def test_a_product_in_the_place_of_an_image_is_refused(refusal: Refusal, tmp_path: Path, scene: Path, bundle: Path) -> None:
+def test_a_product_in_the_place_of_an_image_is_refused(
+    refusal: Refusal, tmp_path: Path, scene: Path, bundle: Path
+) -> None:
     before = scene.read_bytes()
     line = refusal("segment", scene, "--model", bundle, "--out", tmp_path / "." / scene.name)
     assert str(scene) in line and "over the image" in line
     assert scene.read_bytes() == before
+
+
+@pytest.mark.parametrize("path", ["{scene}.png", "{scene}"])
+def test_a_product_of_another_suffix_is_refused(
+    refusal: Refusal, tmp_path: Path, scene: Path, bundle: Path, path: str
+) -> None:
+    output = {"dir": str(tmp_path / "run"), "products": [{"path": str(tmp_path / path)}]}
+    line = refusal.of_job(str(scene), bundle, output=output)
+    assert path.replace("{scene}", "scene") in line and ".tif" in line
+    run_job(parse_job(job_data(scene, bundle, tmp_path / "run"), where="test"), executor=SerialExecutor())
+    for wrong in (tmp_path / path, scene, scene / "mask.tif"):
+        before = scene.read_bytes()
+        refusal("export", tmp_path / "run", "--out", wrong)
+        assert scene.read_bytes() == before
 
 
 def test_two_products_at_one_place_are_refused(refusal: Refusal, tmp_path: Path, bundle: Path) -> None:
@@ -302,6 +322,11 @@ def test_an_illegal_patch_size_is_refused(refusal: Refusal, tmp_path: Path, scen
     model = write_bundle(tmp_path / "model", input_range=[0, 2], patch={"multiple": 16, "offset": 12})
     line = refusal.of_scene(scene, model, "--patch", "100")
     assert "patch 100" in line and "12 + k·16" in line and "92 or 108" in line
+
+
+@pytest.mark.parametrize("option", ["--patch", "--workers"])
+def test_zero_is_not_taken_for_automatic(refusal: Refusal, scene: Path, bundle: Path, option: str) -> None:
+    assert "to 1, not 0" in refusal.of_scene(scene, bundle, option, "0")
 
 
 def test_crop_is_refused_for_a_model_without_a_margin(refusal: Refusal, scene: Path, bundle: Path) -> None:
@@ -350,7 +375,9 @@ def test_two_scenes_of_one_name_are_refused(refusal: Refusal, tmp_path: Path, bu
 
 
 @pytest.mark.parametrize("name", ["mask.png", "mask", "mask.ome.zarr"])
-def test_an_output_of_another_suffix_is_refused(refusal: Refusal, tmp_path: Path, scene: Path, bundle: Path, name: str) -> None:
+def test_an_output_of_another_suffix_is_refused(
+    refusal: Refusal, tmp_path: Path, scene: Path, bundle: Path, name: str
+) -> None:
     line = refusal("segment", scene, "--model", bundle, "--out", tmp_path / name)
     assert name in line and ".tif" in line and not (tmp_path / name).exists()
 
@@ -373,7 +400,38 @@ def test_a_damaged_plan_is_refused(refusal: Refusal, tmp_path: Path) -> None:
         assert str(tmp_path) in refusal("status", tmp_path)
 
 
-def test_a_run_that_is_not_finished_is_not_exported(refusal: Refusal, tmp_path: Path, scene: Path, bundle: Path) -> None:
+def test_a_damaged_record_is_refused_and_deleting_it_heals_the_run(
+    refusal: Refusal, tmp_path: Path, scene: Path, bundle: Path
+) -> None:
+    job = write_job(tmp_path, str(scene), bundle, tmp_path / "run")
+    assert run(["run", str(job)]) == 0
+    refusal.capsys.readouterr()
+    record = tmp_path / "run" / "scenes" / "scene" / "done" / "r000-c000.json"
+    for text in ("", "[]", '{"tile": '):
+        record.write_text(text)
+        for command in (("status", tmp_path / "run"), ("run", job)):
+            assert str(record) in refusal(*command)
+    record.unlink()
+    assert run(["run", str(job)]) == 0
+
+
+def test_records_without_a_mask_are_refused_for_they_would_hide_holes(
+    refusal: Refusal, tmp_path: Path, scene: Path, bundle: Path
+) -> None:
+    job = write_job(tmp_path, str(scene), bundle, tmp_path / "run")
+    assert run(["run", str(job)]) == 0
+    refusal.capsys.readouterr()
+    folder = tmp_path / "run" / "scenes" / "scene"
+    shutil.rmtree(folder / "mask.zarr")
+    line = refusal("run", job)
+    assert "1 tiles" in line and "no mask.zarr" in line and str(folder / "done") in line
+    shutil.rmtree(folder / "done")
+    assert run(["run", str(job)]) == 0
+
+
+def test_a_run_that_is_not_finished_is_not_exported(
+    refusal: Refusal, tmp_path: Path, scene: Path, bundle: Path
+) -> None:
     job = parse_job(job_data(scene, bundle, tmp_path / "run"), where="test")
     prepare(job, Machine("cpu", 1, 1))
     line = refusal("export", tmp_path / "run", "--out", tmp_path / "{scene}-again.tif")
@@ -434,6 +492,24 @@ def test_an_image_cut_off_after_its_header_is_refused(refusal: Refusal, tmp_path
     assert "cut.tif" in refusal.of_scene(damaged(tmp_path / "cut.tif", keep=0.001), bundle)
 
 
+@pytest.mark.parametrize("kind", ["corrupt", "vrt"])
+def test_damaged_real_files_are_refused_or_cost_their_tiles_and_never_end_in_a_traceback(
+    capsys: pytest.CaptureFixture[str], shared_data: Path, tmp_path: Path, bundle: Path, kind: str
+) -> None:
+    codes = {}
+    for image in sorted((shared_data / "hostile" / kind).iterdir()):
+        folder = tmp_path / image.name
+        job = write_job(tmp_path, str(image), bundle, folder, input={"bands": [1], "check_range": False})
+        code = codes[image.name] = run(["run", str(job)])
+        out, err = capsys.readouterr()
+        assert code in (0, 1, 3), (image, out, err)
+        if code == 1:
+            assert err.startswith("error: ") and err.count("\n") == 1 and not folder.exists(), err
+        if code == 3:
+            assert " failed: " in out and json.loads((folder / "summary.json").read_text())["scenes"][0]["failed"]
+    assert 1 in codes.values(), codes
+
+
 def test_one_bad_scene_of_three_costs_one_scene(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, bundle: Path
 ) -> None:
@@ -467,7 +543,7 @@ def all_nodata(shared_data: Path, tmp_path: Path, kind: str) -> Path:
         return Path(shutil.copy(shared_data / "hostile" / "mask_nodata" / "all-nodata.tif", tmp_path / "empty.tif"))
     if kind == "nan":
         return write_scene(tmp_path / "empty.tif", np.full((4, 70, 90), np.nan, np.float32))
-    return write_scene(tmp_path / "empty.tif", np.zeros((4, 70, 90), np.uint8), nodata=0)
+    return write_scene(tmp_path / "empty.tif", np.zeros((4, 70, 90), np.uint8), nodata=0, photometric="minisblack")
 
 
 @pytest.mark.parametrize("kind", ["real", "nan", "generated"])

@@ -170,4 +170,4 @@ def test_a_core_is_written_in_whole_shards_each_once(tmp_path: Path, monkeypatch
     rows = [(y.start, y.stop) for y, _ in writes]
     assert all(start % 8 == 0 and (stop % 8 == 0 or stop == 50) for start, stop in rows)
     cells = [(y0, x.start) for (y, x) in writes for y0 in range(y.start, y.stop)]
-    assert len(cells) == len(set(cells)) == 50 * 2
+    assert len(cells) == len(set(cells)) == 50 * 4

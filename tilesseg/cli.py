@@ -236,10 +236,14 @@ def _job_of(
         "scenes": {"image": image[0] if len(image) == 1 else image, "name": out.stem},
         "model": model,
         "input": {"bands": bands.split(",") if bands else None, "scale": scale, "offset": offset},
-        "tiling": {"patch": patch or "auto", "overlap": "auto" if overlap is None else overlap, "blend": blend},
+        "tiling": {"patch": _or_auto(patch), "overlap": _or_auto(overlap), "blend": blend},
         "output": {"dir": str(folder), "products": [{"format": "cog", "path": str(out)}]},
-        "cluster": {"kind": "local", "workers": workers or "auto"},
+        "cluster": {"kind": "local", "workers": _or_auto(workers)},
     }
+
+
+def _or_auto(value: int | None) -> int | str:
+    return "auto" if value is None else value
 
 
 @contextmanager

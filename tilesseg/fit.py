@@ -32,7 +32,8 @@ def choose_bands(
     if asked is not None:
         if len(asked) != len(wanted):
             raise SourceError(
-                f"{len(asked)} bands are selected and the model takes {len(wanted)} ({', '.join(wanted)}); select as many"
+                f"{len(asked)} bands are selected and the model takes {len(wanted)} ({', '.join(wanted)}); "
+                "select as many"
             )
         return tuple(_index(band, names, image=image, shown=shown) for band in asked), []
     if len(names) < len(wanted):
@@ -93,8 +94,8 @@ def check_range(
     if reach <= 2 * size and DARKEST * (span[1] - low) >= size:
         return
     raise SourceError(
-        f"{image} has values from {span[0]:.6g} to {span[1]:.6g} (2–98 %) and the model expects {low:.6g} to {high:.6g}; "
-        f"{_remedy(span, low, high, scaling)} (check_range: false takes it as it is)"
+        f"{image} has values from {span[0]:.6g} to {span[1]:.6g} (2–98 %) and the model expects {low:.6g} to "
+        f"{high:.6g}; {_remedy(span, low, high, scaling)} (check_range: false takes it as it is)"
     )
 
 
@@ -118,9 +119,7 @@ def _nice(scale: float) -> float:
     return min(near, key=lambda candidate: abs(np.log(candidate / scale)), default=float(f"{scale:.3g}"))
 
 
-def scene_statistics(
-    sample: NDArray[np.float64], spec: ModelSpec
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def scene_statistics(sample: NDArray[np.float64], spec: ModelSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """What to subtract and divide by: the model's numbers, or the scene's where the model asks for them."""
     rule = spec.normalise
     if not rule.needs_scene:

@@ -29,11 +29,12 @@ class Normalisation:
         if not all(self.divide):
             raise ValueError(f"a normalisation cannot divide by zero: {self.divide}")
 
-    def apply(self, values: NDArray[Any]) -> NDArray[np.float32]:
-        """Normalise `values (…, channel, y, x)` of any dtype to float32; the input is left alone."""
+    def apply(self, values: NDArray[Any], *, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """Normalise `values (…, channel, y, x)` of any dtype to float32, into `out` if given; the input is left alone."""
         if values.shape[-3] != len(self.subtract):
             raise ValueError(f"{values.shape[-3]} channels, but statistics for {len(self.subtract)} bands")
-        result = values.astype(np.float32)
+        result = np.empty(values.shape, np.float32) if out is None else out
+        np.copyto(result, values, casting="unsafe")
         if (self.scale, self.offset) != (1.0, 0.0):
             result *= np.float32(self.scale)
             result += np.float32(self.offset)

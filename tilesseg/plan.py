@@ -89,7 +89,7 @@ def parse_plan(data: Any, *, where: Path) -> Plan:
     if data is None:
         raise StoreError(f"{where} is no run directory: it holds no {PLAN_FILE}; give the folder of a run")
     if not isinstance(data, dict):
-        raise StoreError(f"{where}: {PLAN_FILE} is damaged (no mapping but {type(data).__name__}); start in a new directory")
+        raise StoreError(f"{where}: {PLAN_FILE} is damaged (it is a {type(data).__name__}); start in a new directory")
     if data.get("format") != FORMAT:
         raise StoreError(
             f"{where} was planned in format {data.get('format')} and this is tilesseg {__version__} with format {FORMAT}; "

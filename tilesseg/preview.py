@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 SIZE = 1024
 GAP = 8
 OPACITY = 0.5
-_BAND = 512
+_BAND, _STRIPE = 512, 4096
+"""Height and width of what is read of the mask at a time."""
 _COLOURS = (("red", "green", "blue"), ("r", "g", "b"), ("b4", "b3", "b2"), ("b04", "b03", "b02"))
 
 
@@ -121,10 +122,14 @@ def thin(mask: Mask, shape: tuple[int, int]) -> Labels:
     rows, columns = (_centres(full, thin) for full, thin in zip(mask.grid.shape, shape, strict=True))
     level = max(0, min(full // small for full, small in zip(mask.grid.shape, shape, strict=True)).bit_length() - 1)
     result = np.empty(shape, np.uint8)
-    for k, y, labels in cascade(_bands(mask), levels=level + 1):
-        if k == level:
-            chosen = np.flatnonzero((rows >> level >= y) & (rows >> level < y + len(labels)))
-            result[chosen] = labels[(rows[chosen] >> level)[:, None] - y, columns >> level]
+    side = max(_STRIPE, 1 << level)  # whole cells of the level
+    for x in range(0, mask.grid.width, side):
+        places = np.flatnonzero(columns // side == x // side)
+        for k, y, labels in cascade(_bands(mask, x, side), levels=level + 1):
+            if k == level:
+                chosen = np.flatnonzero((rows >> level >= y) & (rows >> level < y + len(labels)))
+                picked = (rows[chosen] >> level) - y, (columns[places] - x) >> level
+                result[np.ix_(chosen, places)] = labels[np.ix_(*picked)]
     return result
 
 
@@ -149,9 +154,11 @@ def _axis(shape: tuple[int, int]) -> int:
     return 0 if shape[1] > 1.5 * shape[0] else 1
 
 
-def _bands(mask: Mask) -> Iterator[Labels]:
+def _bands(mask: Mask, x: int, width: int) -> Iterator[Labels]:
+    """A stripe of the mask from top to bottom."""
+    stripe = Window(0, x, mask.grid.height, width).intersect(mask.grid.window)
     for y in range(0, mask.grid.height, _BAND):
-        yield mask.read(Window(y, 0, min(_BAND, mask.grid.height - y), mask.grid.width))
+        yield mask.read(Window(y, x, _BAND, stripe.width).intersect(stripe))
 
 
 def _centres(size: int, wanted: int) -> NDArray[np.intp]:

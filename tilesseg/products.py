@@ -63,14 +63,20 @@ def check_products(run: RunDirectory, plan: Plan, output: jobs.Output) -> None:
         taken[place] = what
         folder = next(parent for parent in path.absolute().parents if parent.exists())
         if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-            raise FormatError(f"{path} cannot be written ({path if path.is_dir() else folder} is in the way); choose another path")
+            obstacle = path if path.is_dir() else folder
+            raise FormatError(f"{path} cannot be written ({obstacle} is in the way); choose another path")
 
 
 def _targets(run: RunDirectory, plan: Plan, output: jobs.Output) -> Iterator[tuple[Path, str]]:
     """Every file that is going to be written outside the ledger, and what it is."""
     for scene in plan.scenes:
         for number, product in enumerate(output.products):
-            path = product_path(run.scene(scene.name), product)
+            path, suffixes = product_path(run.scene(scene.name), product), FORMATS[product.format].suffixes
+            if path.suffix.lower() not in suffixes:
+                found = path.suffix or "none"
+                raise FormatError(
+                    f"{path} has the suffix {found}, and a {product.format} has {suffixes[0]}; give it that"
+                )
             yield path, f"the mask of scene {scene.name}"
             yield path.with_suffix(".qml"), f"the style of scene {scene.name}"
             if output.preview and number == 0:

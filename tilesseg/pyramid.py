@@ -109,6 +109,7 @@ def cascade(bands: Iterable[Labels], *, levels: int, halve: Halve = halve_mode) 
     pyramid = Cascade(levels=levels, halve=halve)
     for band in bands:
         yield from pyramid.add(band)
+        del band  # before the next one is read
     yield from pyramid.close()
 
 

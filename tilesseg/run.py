@@ -172,7 +172,7 @@ class _Run:
 
     def _pending(self) -> list[Item]:
         stores = {scene.name: self.run.scene(scene.name) for scene in self.plan.scenes}
-        done = {name: set(store.done_names()) for name, store in stores.items()}
+        done = {name: set(store.done()) for name, store in stores.items()}
         return [
             (scene.name, tile.name)
             for scene in self.plan.scenes

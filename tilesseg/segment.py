@@ -9,21 +9,27 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tilesseg.blend import NODATA, Blend, Blender, decide, patch_weights
+from tilesseg.blend import NODATA, Blend, Blender, Mosaic, decide, patch_weights
 from tilesseg.events import TileDone
 from tilesseg.window import Window
 
 if TYPE_CHECKING:
     from tilesseg.formats import Pixels, Source
     from tilesseg.models import Model
+    from tilesseg.models.spec import ModelSpec
     from tilesseg.normalise import Normalisation
     from tilesseg.store import Store
     from tilesseg.tiling import Patch, Tile
+
+
+_TALLIED = 1 << 17
+"""Labels counted at a time: NumPy makes each of them eight bytes first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +49,9 @@ def segment_tile(tile: Tile, *, source: Source, model: Model, store: Store, reci
         SourceError: the tile's pixels cannot be read.
         ValueError: the model gave scores that are not finite.
     """
-    spec, lattice, clock = model.spec, tile.lattice, Stopwatch()
-    weights = patch_weights(recipe.blend, lattice.support)
-    blender = Blender(tile.core, weights, spec.score_channels, exclusive=lattice.exclusive)
+    spec, clock = model.spec, Stopwatch()
+    blender = _blender(tile, spec, recipe)
+    inputs = np.zeros((recipe.batch_size, len(spec.bands), tile.lattice.patch, tile.lattice.patch), np.float32)
     census, band = Census(source.grid.pixel_areas), store.band(tile.core)
     predicted = skipped = 0
     for row in tile.patch_rows:
@@ -55,18 +61,19 @@ def segment_tile(tile: Tile, *, source: Source, model: Model, store: Store, reci
         predicted, skipped = predicted + len(wanted), skipped + len(row.patches) - len(wanted)
         for batch in batched(wanted, recipe.batch_size):
             with clock("prepare"):
-                inputs = _cut(pixels, row.window, batch, fill=spec.fill, recipe=recipe)
+                _cut(pixels, row.window, batch, fill=spec.fill, recipe=recipe, out=inputs)
             with clock("predict"):
                 scores = model.predict(inputs)
             with clock("blend"):
                 _blend(blender, batch, scores, shrink=spec.patch.shrink)
         with clock("blend"):
             final = Window.from_bounds(band.y_next, tile.core.x, row.until, tile.core.x_stop)
-            labels = decide(blender.finish(row.until), spec.decision.threshold)
-            labels[~pixels.valid[final.slices(row.window)]] = NODATA
+            labels = blender.finish(row.until)
+            np.copyto(labels, NODATA, where=~pixels.valid[final.slices(row.window)])
             census.add(labels, final.y)
         with clock("write"):
             band.write(labels)
+        del pixels, labels  # before the next row is read
     return store.mark_done(
         TileDone(
             scene=store.scene,
@@ -77,7 +84,7 @@ def segment_tile(tile: Tile, *, source: Source, model: Model, store: Store, reci
             counts=census.counts,
             areas=census.areas,
             seconds=clock.seconds,
-            peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            peak_mb=peak_mb(),
             worker=socket.gethostname(),
         )
     )
@@ -94,26 +101,45 @@ def _any_valid(patch: Patch, core: Window, pixels: Pixels, read: Window) -> bool
     return bool(pixels.valid[seen.slices(read)].any())
 
 
+def _blender(tile: Tile, spec: ModelSpec, recipe: Recipe) -> Blender | Mosaic:
+    """What joins a tile's predictions to labels."""
+    lattice, decided = tile.lattice, partial(decide, threshold=spec.decision.threshold)
+    if lattice.exclusive:
+        return Mosaic(tile.core, lattice.support, spec.score_channels, decided)
+    return Blender(tile.core, patch_weights(recipe.blend, lattice.support), spec.score_channels, decided)
+
+
 def _cut(
-    pixels: Pixels, read: Window, batch: Sequence[Patch], *, fill: float, recipe: Recipe
-) -> NDArray[np.float32]:
-    """The network's input `(batch_size, channel, P, P)`: filled where invalid, normalised, padded with zeros."""
-    side = batch[0].window.height
-    inputs = np.zeros((recipe.batch_size, pixels.values.shape[0], side, side), np.float32)
-    for place, patch in zip(inputs, batch, strict=False):
+    pixels: Pixels, read: Window, batch: Sequence[Patch], *, fill: float, recipe: Recipe, out: NDArray[np.float32]
+) -> None:
+    """Put the network's input into `out (batch_size, channel, P, P)`: filled where invalid, normalised, padded with 0."""
+    out[len(batch) :] = 0
+    for place, patch in zip(out, batch, strict=False):
         rows, columns = patch.window.slices(read)
         values, valid = pixels.values[:, rows, columns], pixels.valid[rows, columns]
         if not valid.all():
             values = np.where(valid, values, np.asarray(fill, values.dtype))
-        place[:] = recipe.normalisation.apply(values)
-    return inputs
+        recipe.normalisation.apply(values, out=place)
 
 
-def _blend(blender: Blender, batch: Sequence[Patch], scores: NDArray[np.float32], *, shrink: int) -> None:
+def _blend(blender: Blender | Mosaic, batch: Sequence[Patch], scores: NDArray[np.float32], *, shrink: int) -> None:
     """Add the part of each prediction that counts, in lattice order."""
     for patch, predicted in zip(batch, scores, strict=False):
         output = patch.window.inset(shrink // 2, shrink // 2)
         blender.add(patch.support, predicted[:, *patch.support.slices(output)])
+
+
+def peak_mb() -> float:
+    """Peak resident memory of this process so far, in MB of 10^6 bytes.
+
+    Of the kernel's figures VmHWM, where there is one: ru_maxrss still counts what this process was forked from.
+    """
+    try:
+        with open("/proc/self/status", encoding="ascii") as status:
+            found = next(line for line in status if line.startswith("VmHWM:"))
+        return int(found.split()[1]) * 1024 / 1e6
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 class Stopwatch:
@@ -139,6 +165,8 @@ class Census:
 
     def add(self, labels: NDArray[np.uint8], y: int) -> None:
         """Count the rows `labels (rows, width)` that begin at image row `y`."""
+        if not len(labels):
+            return
         areas = self.pixel_areas(y, y + len(labels))
         self._counts.update(_tally(labels))
         if areas is None:
@@ -159,5 +187,8 @@ class Census:
 
 
 def _tally(labels: NDArray[np.uint8]) -> dict[int, int]:
-    counts = np.bincount(labels.ravel(), minlength=256)
+    counts = np.zeros(256, np.int64)
+    step = max(1, _TALLIED // max(1, labels.shape[-1]))
+    for start in range(0, len(labels), step):
+        counts += np.bincount(labels[start : start + step].ravel(), minlength=256)
     return {int(label): int(counts[label]) for label in np.flatnonzero(counts)}

@@ -50,12 +50,13 @@ class Store:
         """Make the folder and an empty mask, `(y, x)` uint8 full of 254; an existing one is kept.
 
         Raises:
-            StoreError: the folder cannot be written.
+            StoreError: the folder cannot be written, or its mask is gone and the records of its tiles are not.
         """
         try:
             for part in (self._done, self._failed):
                 part.mkdir(parents=True, exist_ok=True)
             if not self._mask.exists():
+                self._refuse_records()
                 temporary = self.folder / f".mask.{os.getpid()}.zarr"
                 zarr.create_array(
                     store=str(temporary),
@@ -69,6 +70,15 @@ class Store:
                 temporary.rename(self._mask)
         except OSError as error:
             raise StoreError(f"{self.folder} cannot be written ({error.strerror}); choose another output.dir") from None
+
+    def _refuse_records(self) -> None:
+        """An empty mask under records of done tiles would be a hole that nobody sees."""
+        done = len(self.done_names())
+        if done:
+            raise StoreError(
+                f"{self.folder} has records of {done} tiles and no {self._mask.name}; restore it, or delete "
+                f"{self._done} to do the tiles again"
+            )
 
     @cached_property
     def mask(self) -> zarr.Array[Any]:
@@ -140,27 +150,43 @@ class Store:
 class Band:
     """Finished rows of a core, waiting until a whole row of shards can be written: every shard once, whole.
 
-    zarr does not protect a shard that is written in parts (zarr-python #3682).
+    zarr does not protect a shard that is written in parts (zarr-python #3682). Shards are written one by one: zarr
+    encodes several at a time in threads of its own, and holds some copies of each.
     """
 
     def __init__(self, store: Store, core: Window) -> None:
         self._store, self._core = store, core
-        self._rows: list[NDArray[np.uint8]] = []
+        self._waiting = np.empty((0, core.width), np.uint8)
+        self._filled = 0
         self.y_next = core.y
         """Image row that the next labels belong to."""
-        self._written = core.y
 
     def write(self, labels: NDArray[np.uint8]) -> None:
         """Take the next rows `(rows, width)`; write what makes whole shards."""
-        self._rows.append(labels)
-        self.y_next += len(labels)
-        at_end = self.y_next == self._core.y_stop
-        stop = self.y_next if at_end else self.y_next // self._store.shard * self._store.shard
-        if stop > self._written:
-            waiting = np.concatenate(self._rows)
-            now, later = np.split(waiting, [stop - self._written])
-            self._store.mask[self._written : stop, self._core.x : self._core.x_stop] = now
-            self._rows, self._written = [later] if len(later) else [], stop
+        while len(labels):
+            height = min(self._store.shard, self._core.y_stop - (self.y_next - self._filled))
+            now, labels = labels[: height - self._filled], labels[height - self._filled :]
+            self.y_next += len(now)
+            if len(now) == height:
+                self._write(now)
+            else:
+                self._wait(now, height)
+
+    def _wait(self, rows: NDArray[np.uint8], height: int) -> None:
+        if not self._filled:
+            self._waiting = np.empty((height, self._core.width), np.uint8)
+        self._waiting[self._filled : self._filled + len(rows)] = rows
+        self._filled += len(rows)
+        if self._filled == height:
+            self._filled = 0
+            self._write(self._waiting)
+
+    def _write(self, rows: NDArray[np.uint8]) -> None:
+        """Store the rows that end at `y_next`."""
+        core, side = self._core, self._store.shard
+        for x in range(core.x, core.x_stop, side):
+            place = Window.from_bounds(self.y_next - len(rows), x, self.y_next, min(x + side, core.x_stop))
+            self._store.mask[place.slices()] = rows[:, x - core.x : x - core.x + side]
 
 
 class RunDirectory:
@@ -221,8 +247,11 @@ class RunDirectory:
 
 def _read_records(folder: Path) -> Iterable[tuple[str, dict[str, Any]]]:
     for path in sorted(folder.glob("[!.]*.json")):
-        fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        fields.pop("event")
+        try:
+            fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            fields.pop("event")
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise StoreError(f"{path} is damaged ({error}); delete it, and the next run does its tile again") from None
         yield path.stem, fields
 
 

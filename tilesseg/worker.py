@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import socket
 import time
 import uuid
@@ -19,7 +18,7 @@ from tilesseg.errors import ModelError, StoreError, TilessegError
 from tilesseg.events import TileDone, TileFailed
 from tilesseg.models import find_bundle, load_model
 from tilesseg.plan import PLAN_FILE, Plan, parse_plan
-from tilesseg.segment import segment_tile
+from tilesseg.segment import peak_mb, segment_tile
 from tilesseg.store import RunDirectory, Store
 
 if TYPE_CHECKING:
@@ -159,7 +158,7 @@ def prove(work: TileWork) -> Proof:
     except Exception as error:
         # ^ whatever it is, this worker cannot work, and the others may
         return Proof(__version__, 0.0, 0.0, _reason(error))
-    return Proof(__version__, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    return Proof(__version__, seconds, peak_mb())
 
 
 def _predict_once(opened: Opened) -> float:

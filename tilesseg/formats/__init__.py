@@ -223,4 +223,28 @@ def read_reflected(window: Window, inside: Window, read: Callable[[Window], Pixe
     y, x = int(rows.min()), int(columns.min())
     values, valid = read(Window.from_bounds(y, x, int(rows.max()) + 1, int(columns.max()) + 1))
     rows, columns = rows - y, columns - x
-    return Pixels(values[:, rows[:, None], columns], valid[rows[:, None], columns])
+    part = window.intersect(inside)
+    if part.empty:
+        return Pixels(values[:, rows[:, None], columns], valid[rows[:, None], columns])
+    inner = part.slices(window)
+    values = _spread(values, rows, columns, inner)  # one after the other: what was read is let go
+    valid = _spread(valid, rows, columns, inner)
+    return Pixels(values, valid)
+
+
+def _spread(
+    seen: NDArray[Any], rows: NDArray[np.intp], columns: NDArray[np.intp], inner: tuple[slice, slice]
+) -> NDArray[Any]:
+    """As `seen[…, rows[:, None], columns]`, the `inner` part of which is copied as one: ten times as fast."""
+    out = np.empty((*seen.shape[:-2], len(rows), len(columns)), seen.dtype)
+    whole, _ = inner
+    _spread_columns(out[..., whole, :], seen[..., rows[whole.start] : rows[whole.stop - 1] + 1, :], columns, inner[1])
+    for row in (*range(whole.start), *range(whole.stop, len(rows))):
+        _spread_columns(out[..., row, :], seen[..., rows[row], :], columns, inner[1])
+    return out
+
+
+def _spread_columns(out: NDArray[Any], seen: NDArray[Any], columns: NDArray[np.intp], inner: slice) -> None:
+    out[..., inner] = seen[..., columns[inner.start] : columns[inner.stop - 1] + 1]
+    for edge in (slice(0, inner.start), slice(inner.stop, len(columns))):
+        out[..., edge] = seen[..., columns[edge]]

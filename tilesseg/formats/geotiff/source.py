@@ -91,11 +91,12 @@ class GeoTiffSource:
         """A decimated view for people to look at; see `formats.Source.thumbnail`."""
         shape = thumbnail_shape(self.grid.shape, size)
         level = self._overview_above(shape)
-        rows = max(layer.file.facts.cell[0] for layer in self.layers)
+        heights, widths = zip(*(layer.file.facts.cell for layer in self.layers), strict=True)
+        cell = max(heights), max(widths)
         if level is None:
-            return decimate(self._read_inside, self.grid.shape, shape, strip=rows, empty=self._empty(shape))
+            return decimate(self._read_inside, self.grid.shape, shape, cell=cell, empty=self._empty(shape))
         read = partial(self._on_file()._read_inside, level=level.number)
-        return decimate(read, level.shape, shape, strip=rows, empty=self._empty(shape))
+        return decimate(read, level.shape, shape, cell=cell, empty=self._empty(shape))
 
     def identity(self) -> dict[str, Any]:
         """`[size, mtime in ns]` of every file, None where it cannot be had (missing, or remote)."""
@@ -143,24 +144,24 @@ class GeoTiffSource:
     def _read_inside(self, window: Window, level: int | None = None) -> Pixels:
         dtype = self.dtype
         values: NDArray[Any] | None = None
-        valid = np.ones(window.shape, np.bool_)
+        valid: NDArray[np.bool_] | None = None
         for number, layer in enumerate(self.layers):
             channels = [k for k, i in enumerate(self.selected) if self.all_bands[i].layer == number]
             if not channels:
                 continue
             bands = [self.all_bands[self.selected[k]] for k in channels]
             raw, layer_valid = _read_layer(layer, bands, window, level)
-            valid &= layer_valid
+            valid = layer_valid if valid is None else valid & layer_valid
             if len(channels) == len(self.selected) and not any(band.scaled for band in bands):
                 values = raw  # the usual case: one file as it is, without a copy
                 break
             values = np.empty((len(self.selected), *window.shape), dtype) if values is None else values
             for k, band, channel in zip(channels, bands, raw, strict=True):
                 values[k] = _physical(channel, band)
-        assert values is not None  # there is always a selected band
+        assert values is not None and valid is not None  # there is always a selected band
         if dtype.kind == "f":
             for channel in values:
-                valid &= np.isfinite(channel)
+                valid = valid & np.isfinite(channel)
         return Pixels(values, valid)
 
     def _sample_overview(self) -> NDArray[np.float64] | None:

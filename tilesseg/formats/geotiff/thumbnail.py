@@ -1,8 +1,9 @@
-"""A small view of a large image: nearest pixels, read one strip of rows at a time."""
+"""A small view of a large image: nearest pixels, read piece by piece."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from tilesseg.errors import SourceError
 from tilesseg.formats import Pixels
 from tilesseg.window import Window
 
-_VALUES = 1 << 25  # in one strip, all channels together
+_VALUES = 1 << 22  # in one piece, all channels together
 
 
 def thumbnail_shape(shape: tuple[int, int], size: int) -> tuple[int, int]:
@@ -22,7 +23,12 @@ def thumbnail_shape(shape: tuple[int, int], size: int) -> tuple[int, int]:
 
 
 def decimate(
-    read: Callable[[Window], Pixels], shape: tuple[int, int], wanted: tuple[int, int], *, strip: int, empty: Pixels
+    read: Callable[[Window], Pixels],
+    shape: tuple[int, int],
+    wanted: tuple[int, int],
+    *,
+    cell: tuple[int, int],
+    empty: Pixels,
 ) -> Pixels:
     """Pick the pixels under the centres of a coarser grid.
 
@@ -30,22 +36,42 @@ def decimate(
         read: reads a window of an image of `shape`.
         shape: the image to pick from.
         wanted: shape of the view.
-        strip: rows that are decoded together.
-        empty: what to fill, all invalid; strips that cannot be read stay so.
+        cell: height and width of what is decoded together.
+        empty: what to fill, all invalid; pieces that cannot be read stay so.
     """
-    rows, columns = _centres(shape[0], wanted[0]), _centres(shape[1], wanted[1])
-    height = max(1, min(strip, _VALUES // (shape[1] * len(empty.values))))
-    for number in np.unique(rows // height):
-        chosen = np.flatnonzero(rows // height == number)
-        y, y_stop = int(rows[chosen[0]]), int(rows[chosen[-1]]) + 1
-        try:
-            values, valid = read(Window.from_bounds(y, 0, y_stop, shape[1]))
-        except SourceError:
-            continue
-        inside = (rows[chosen] - y)[:, None]
-        empty.values[:, chosen] = values[:, inside, columns]
-        empty.valid[chosen] = valid[inside, columns]
+    values = max(1, _VALUES // len(empty.values))
+    height = max(1, min(cell[0], values // min(cell[1], shape[1])))
+    width = max(1, values // height // cell[1]) * cell[1]
+    for rows in _pieces(shape[0], wanted[0], height):
+        for columns in _pieces(shape[1], wanted[1], width):
+            try:
+                seen = read(Window.from_bounds(rows.start, columns.start, rows.stop, columns.stop))
+            except SourceError:
+                continue
+            inside = (rows.chosen - rows.start)[:, None], columns.chosen - columns.start
+            empty.values[:, rows.places, columns.places] = seen.values[:, *inside]
+            empty.valid[rows.places, columns.places] = seen.valid[inside]
     return empty
+
+
+class _Piece(NamedTuple):
+    """A stretch of an axis that is read at once."""
+
+    places: slice
+    """Where its pixels go in the view."""
+    chosen: NDArray[np.intp]
+    """The pixels that are picked."""
+    start: int
+    stop: int
+
+
+def _pieces(size: int, wanted: int, length: int) -> Iterator[_Piece]:
+    """Stretches of at most `length` pixels that begin and end with a picked one."""
+    picked = _centres(size, wanted)
+    for number in np.unique(picked // length):
+        places = np.flatnonzero(picked // length == number)
+        chosen = picked[places]
+        yield _Piece(slice(places[0], places[-1] + 1), chosen, int(chosen[0]), int(chosen[-1]) + 1)
 
 
 def _centres(size: int, wanted: int) -> NDArray[np.intp]:
