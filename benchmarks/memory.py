@@ -113,7 +113,14 @@ TILINGS: dict[str, dict[str, Any]] = {
 
 
 def measure(
-    folder: Path, scene: Path, model: str | Path, *, tiling: dict[str, Any], workers: int = 1, threads: int = 2, **cluster: Any
+    folder: Path,
+    scene: Path,
+    model: str | Path,
+    *,
+    tiling: dict[str, Any],
+    workers: int = 1,
+    threads: int = 2,
+    **cluster: Any,
 ) -> Measured:
     """Plan and run one scene in processes of their own."""
     job = folder / "job.yaml"
@@ -209,7 +216,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         scenes = {
-            size: write_scene(folder / f"scene{size}.tif", size, bands=asked.bands, dtype=asked.dtype) for size in asked.sizes
+            size: write_scene(folder / f"scene{size}.tif", size, bands=asked.bands, dtype=asked.dtype)
+            for size in asked.sizes
         }
         for blend in asked.blend:
             margin = 96 if blend == "crop" else None
@@ -219,7 +227,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 print(f"{blend}, {workers} worker processes, {asked.threads} tiles at a time in each", flush=True)
                 for size, scene in scenes.items():
                     with tempfile.TemporaryDirectory(dir=folder) as place:
-                        print(measure(Path(place), scene, model, tiling=tiling, workers=workers, threads=asked.threads), flush=True)
+                        print(
+                            measure(Path(place), scene, model, tiling=tiling, workers=workers, threads=asked.threads),
+                            flush=True,
+                        )
 
 
 if __name__ == "__main__":

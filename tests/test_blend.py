@@ -32,24 +32,25 @@ def test_streaming_gives_the_sum_of_weighted_scores_over_the_sum_of_weights(kind
     rng = np.random.default_rng(0)
     core, weights = Window(4, 6, 20, 17), patch_weights(kind, 12)  # type: ignore[arg-type]
     sums, total = np.zeros((2, 40, 40), np.float64), np.zeros((40, 40), np.float64)
-    blender, bands = Blender(core, weights, 2, np.copy), []
+    blender, bands = Blender(core, weights, 2, np.copy, stride=8), []
     for y in range(0, 28, 8):
+        blender.start(Window(y, 0, 12, 12), core.y_stop if y == 24 else max(core.y, y + 8))
         for x in range(0, 28, 8):
             scores = rng.normal(size=(2, 12, 12)).astype(np.float32)
             blender.add(Window(y, x, 12, 12), scores)
             sums[:, y : y + 12, x : x + 12] += scores * weights
             total[y : y + 12, x : x + 12] += weights
-        bands.append(blender.finish(min(y + 8, core.y_stop)))
-    bands.append(blender.finish(core.y_stop))
+        bands.append(blender.finish())
     seen = (slice(None), *core.slices())
     np.testing.assert_allclose(np.concatenate(bands, axis=1), sums[seen] / total[seen[1:]], rtol=2e-4, atol=1e-5)
 
 
 def test_crop_gives_the_scores_themselves() -> None:
     scores = np.random.default_rng(1).normal(size=(3, 8, 8)).astype(np.float32)
-    blender = Mosaic(Window(0, 0, 8, 8), 8, 3, np.copy)
-    blender.add(Window(0, 0, 8, 8), scores)
-    assert (blender.finish(8) == scores).all()
+    mosaic = Mosaic(Window(0, 0, 8, 8), 3, np.copy)
+    mosaic.start(Window(0, 0, 8, 8), 8)
+    mosaic.add(Window(0, 0, 8, 8), scores)
+    assert (mosaic.finish() == scores).all()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -57,7 +58,7 @@ def test_scores_that_are_not_finite_are_refused(bad: float) -> None:
     scores = np.zeros((2, 4, 4), np.float32)
     scores[1, 3, 2] = bad
     with pytest.raises(ValueError, match="not finite"):
-        Blender(Window(0, 0, 4, 4), patch_weights("gaussian", 4), 2, decide).add(Window(0, 0, 4, 4), scores)
+        Blender(Window(0, 0, 4, 4), patch_weights("gaussian", 4), 2, decide, stride=3).add(Window(0, 0, 4, 4), scores)
 
 
 @given(st.integers(0, 10**6), st.integers(1, 9))

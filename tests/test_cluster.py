@@ -32,7 +32,9 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     (bundle / "model.yaml").write_text(yaml.safe_dump(spec_data(input_range=[0, 3], patch=patch, margin=16)))
     monkeypatch.setenv("TILESSEG_MODELS", str(tmp_path / "models"))
     rows = np.random.default_rng(1).integers(0, 3, (1, 256, 256)).astype(np.uint8)
-    write_image(tmp_path / "scene.tif", grid=utm_grid((256, 256), resolution=10), rows=[rows], names=["b1"], dtype="uint8")
+    write_image(
+        tmp_path / "scene.tif", grid=utm_grid((256, 256), resolution=10), rows=[rows], names=["b1"], dtype="uint8"
+    )
     return parse_job(
         {
             "scenes": str(tmp_path / "scene.tif"),
@@ -77,7 +79,7 @@ def test_a_job_runs_on_a_scheduler_given_by_its_address(job: Job) -> None:
 def test_a_scheduler_that_does_not_answer_is_refused(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     there = Cluster(kind="address", address="tcp://127.0.0.1:9")
     monkeypatch.setattr(cluster, "ANSWER_WITHIN", 1)
-    with pytest.raises(JobError, match="no Dask scheduler answers at tcp://127.0.0.1:9"):
+    with pytest.raises(JobError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
         run_job(job.model_copy(update={"cluster": there}))
 
 
@@ -118,7 +120,9 @@ def test_a_script_with_a_main_guard_runs(job: Job, tmp_path: Path) -> None:
 
 
 @pytest.mark.cluster
-def test_a_scheduler_that_goes_away_ends_the_run_in_one_line_and_the_next_run_finishes_it(job: Job, tmp_path: Path) -> None:  # fmt: skip
+def test_a_scheduler_that_goes_away_ends_the_run_in_one_line_and_the_next_run_finishes_it(
+    job: Job, tmp_path: Path
+) -> None:
     from distributed import Client, LocalCluster
 
     with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50) as running:

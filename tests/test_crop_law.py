@@ -54,9 +54,13 @@ def whole(image: NDArray[np.uint8], model: Model) -> Scores:
     return model.predict(padded[None])[0, :, MARGIN : MARGIN + height, MARGIN : MARGIN + width]
 
 
-def run(folder: Path, image: NDArray[np.uint8], bundle: Path, executor: Executor, **tiling: Any) -> tuple[NDArray[np.uint8], Plan]:
+def run(
+    folder: Path, image: NDArray[np.uint8], bundle: Path, executor: Executor, **tiling: Any
+) -> tuple[NDArray[np.uint8], Plan]:
     """The mask that a job leaves behind, and its plan."""
-    scene = write_scene(folder / "scene.tif", image, names=["b1", "b2", "b3"], tiled=True, blockxsize=256, blockysize=256)
+    scene = write_scene(
+        folder / "scene.tif", image, names=["b1", "b2", "b3"], tiled=True, blockxsize=256, blockysize=256
+    )
     job = parse_job(job_data(scene, bundle, folder / "run", tiling={"blend": "crop", **tiling}), where="test")
     report = run_job(job, executor=executor)
     assert report.exit_code == 0

@@ -73,7 +73,7 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
         reached.add(page)
         links = (target.partition("#")[0] for target in LINK.findall(prose(page)) if "://" not in target)
         pending += [(page.parent / link).resolve() for link in links if link]
-    assert not {page for page in DOCS.rglob("*.md")} - reached
+    assert set(DOCS.rglob("*.md")) - reached == set()
 
 
 def test_every_command_has_a_section_and_every_section_is_a_command() -> None:

@@ -29,7 +29,9 @@ TESTS = Path(__file__).parent
 def job(tmp_path: Path) -> Path:
     """A job of 36 tiles with a slow model, on one worker process."""
     rows = np.random.default_rng(0).integers(1, 12, (1, SIZE, SIZE)).astype(np.uint8)
-    write_image(tmp_path / "scene.tif", grid=utm_grid((SIZE, SIZE), resolution=10), rows=[rows], names=["b1"], dtype="uint8")
+    write_image(
+        tmp_path / "scene.tif", grid=utm_grid((SIZE, SIZE), resolution=10), rows=[rows], names=["b1"], dtype="uint8"
+    )
     return write_job(tmp_path, engine="Slow")
 
 
@@ -37,7 +39,9 @@ def write_job(folder: Path, *, engine: str, workers: int = 1, run: str = "run", 
     model = folder / engine.lower()
     model.mkdir(exist_ok=True)
     patch = {"multiple": 16, "stride_multiple": 16, "preferred": 128}
-    (model / "model.yaml").write_text(yaml.safe_dump(spec_data(engine, input_range=[0, 12], patch=patch, margin=16, classes=3)))
+    (model / "model.yaml").write_text(
+        yaml.safe_dump(spec_data(engine, input_range=[0, 12], patch=patch, margin=16, classes=3))
+    )
     path = folder / f"{run}.yaml"
     path.write_text(
         yaml.safe_dump(
@@ -56,7 +60,9 @@ def write_job(folder: Path, *, engine: str, workers: int = 1, run: str = "run", 
 def tilesseg(*arguments: str | Path, **options: Any) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])}
     command = [sys.executable, "-m", "tilesseg", *map(str, arguments)]
-    return subprocess.Popen(command, text=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, **options)
+    return subprocess.Popen(
+        command, text=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, **options
+    )
 
 
 def finished(*arguments: str | Path) -> tuple[int, str, str]:
@@ -151,7 +157,9 @@ def test_interrupted_it_ends_with_130_and_says_how_to_go_on(job: Path, tmp_path:
 def test_a_tile_that_kills_its_worker_is_listed_and_the_others_are_done(tmp_path: Path) -> None:
     rows = np.random.default_rng(0).integers(0, 3, (1, SIZE, SIZE)).astype(np.uint8)
     rows[0, 700, 700] = 13
-    write_image(tmp_path / "scene.tif", grid=utm_grid((SIZE, SIZE), resolution=10), rows=[rows], names=["b1"], dtype="uint8")
+    write_image(
+        tmp_path / "scene.tif", grid=utm_grid((SIZE, SIZE), resolution=10), rows=[rows], names=["b1"], dtype="uint8"
+    )
     code, out, err = finished("run", write_job(tmp_path, engine="Deadly", workers=2))
     assert code == 3, err
     assert "35 of 36 tiles done" in out
@@ -168,7 +176,9 @@ def test_a_tile_that_kills_its_worker_is_listed_and_the_others_are_done(tmp_path
 def test_a_worker_killed_in_the_middle_costs_nothing(job: Path, tmp_path: Path) -> None:
     process = tilesseg("run", write_job(tmp_path, engine="Slow", workers=2))
     wait_for_tiles(tmp_path / "run", 5, process)
-    grandchildren = [pid for pid in children_of(process.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    grandchildren = [
+        pid for pid in children_of(process.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
     os.kill(grandchildren[0], signal.SIGKILL)
     out, err = process.communicate(timeout=120)
     assert (process.returncode, "36 of 36 tiles done" in out) == (0, True), err

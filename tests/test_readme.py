@@ -19,8 +19,8 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").rglob("*.md"))]
 FENCE = re.compile(
     r"(?:^[ ]*<!-- test: skip (?P<reason>\S.*?) -->[ ]*\n+)?"
-    r"^(?P<indent>[ ]*)```(?P<language>python|console|bash|sh|yaml(?= title=))(?: title=\"(?P<title>[^\"\n]+)\")?[^\n]*\n"
-    r"(?P<body>.*?)^[ ]*```[ ]*$",
+    r"^(?P<indent>[ ]*)```(?P<language>python|console|bash|sh|yaml(?= title=))"
+    r"(?: title=\"(?P<title>[^\"\n]+)\")?[^\n]*\n(?P<body>.*?)^[ ]*```[ ]*$",
     re.MULTILINE | re.DOTALL,
 )
 

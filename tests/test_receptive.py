@@ -272,7 +272,9 @@ def test_patches_of_numpy_scores_may_be_read_only():
     assert perturbed_margin(lambda patch: patch, 2, 4, size=32) == 0
 
 
-@pytest.mark.parametrize("changes", [{}, {"depth": 3}, {"depth": 2, "up": "bilinear"}, {"convolutions": "valid"}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{}, {"depth": 3}, {"depth": 2, "up": "bilinear"}, {"convolutions": "valid"}], ids=str
+)
 def test_the_margin_of_our_unet_does_not_depend_on_its_width(changes):
     shape = UNetShape(**{"width": 3, **changes})
     offset, multiple = patch_rule(shape)

@@ -240,11 +240,11 @@ def test_an_unknown_key_of_a_job_is_refused(
     ("changes", "said"),
     [
         ({"tiling": {"blend": "mean"}}, "not 'mean'"),
-        ({"tiling": {"batch": 0}}, "to 1, not 0"),
-        ({"tiling": {"overlap": -4}}, "to 0, not -4"),
-        ({"tiling": {"patch": 0}}, "to 1, not 0"),
-        ({"tiling": {"margin": -1}}, "to 0, not -1"),
-        ({"tiling": {"core": 0}}, "to 1, not 0"),
+        ({"tiling": {"batch": 0}}, "to 1 or 'auto', not 0"),
+        ({"tiling": {"overlap": -4}}, "to 0 or 'auto', not -4"),
+        ({"tiling": {"patch": 0}}, "to 1 or 'auto', not 0"),
+        ({"tiling": {"margin": -1}}, "to 0 or 'auto', not -1"),
+        ({"tiling": {"core": 0}}, "to 1 or 'auto', not 0"),
         ({"scenes": []}, "scenes"),
         ({"cluster": {"kind": "address"}}, "address"),
         ({"input": {"resolution": 0}}, "resolution"),
@@ -326,7 +326,7 @@ def test_an_illegal_patch_size_is_refused(refusal: Refusal, tmp_path: Path, scen
 
 @pytest.mark.parametrize("option", ["--patch", "--workers"])
 def test_zero_is_not_taken_for_automatic(refusal: Refusal, scene: Path, bundle: Path, option: str) -> None:
-    assert "to 1, not 0" in refusal.of_scene(scene, bundle, option, "0")
+    assert "to 1 or 'auto', not 0" in refusal.of_scene(scene, bundle, option, "0")
 
 
 def test_crop_is_refused_for_a_model_without_a_margin(refusal: Refusal, scene: Path, bundle: Path) -> None:

@@ -73,15 +73,18 @@ def test_tiling_never_changes_the_result(tmp_path_factory: pytest.TempPathFactor
     core = (shard * draw(st.integers(1, 5)), shard * draw(st.integers(1, 5)))
     folder = tmp_path_factory.mktemp("tiling")
     whole, _ = run(folder / "whole", source, model, lattice, blend=blend, shard=60)
+    batch, order = draw(st.integers(1, 3)), draw(st.integers(0, 9))
     tiled, _ = run(
-        folder / "tiled", source, model, lattice, blend=blend, core=core, shard=shard, batch=draw(st.integers(1, 3)), order=draw(st.integers(0, 9))
-    )  # fmt: skip
+        folder / "tiled", source, model, lattice, blend=blend, core=core, shard=shard, batch=batch, order=order
+    )
     assert (tiled == whole).all()
 
 
 @pytest.mark.parametrize("blend", BLENDS)
 @pytest.mark.parametrize("shape", AWKWARD)
-def test_a_constant_model_gives_a_constant_mask_borders_included(tmp_path: Path, blend: Blend, shape: tuple[int, int]) -> None:  # fmt: skip
+def test_a_constant_model_gives_a_constant_mask_borders_included(
+    tmp_path: Path, blend: Blend, shape: tuple[int, int]
+) -> None:
     mask, _ = run(tmp_path, picture(shape), fake_model("Constant"), lattice_of(blend), blend=blend, core=(16, 8))
     assert (mask == 1).all()
 
@@ -144,7 +147,9 @@ def test_scores_that_are_not_finite_fail_the_tile(tmp_path: Path) -> None:
 @pytest.mark.parametrize("blend", BLENDS)
 def test_the_records_count_every_pixel_once(tmp_path: Path, blend: Blend) -> None:
     source = picture((45, 38), holes=True)
-    mask, records = run(tmp_path, source, fake_model("Identity", classes=250), lattice_of(blend), blend=blend, core=(16, 8))
+    mask, records = run(
+        tmp_path, source, fake_model("Identity", classes=250), lattice_of(blend), blend=blend, core=(16, 8)
+    )
     counts: dict[str, int] = {}
     for record in records:
         for label, n in record.counts.items():

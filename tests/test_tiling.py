@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -24,9 +25,12 @@ def lattices(draw: st.DrawFn) -> Lattice:
     margin = draw(st.integers(0, 9))
     lead = -(-margin // multiple) * multiple
     if draw(st.booleans()):
-        return crop_lattice(lead + margin + multiple * draw(st.integers(1, 4)) + draw(st.integers(0, 3)), margin=margin, multiple=multiple)  # fmt: skip
+        patch = lead + margin + multiple * draw(st.integers(1, 4)) + draw(st.integers(0, 3))
+        return crop_lattice(patch, margin=margin, multiple=multiple)
     overlap = 2 * max(lead, multiple) + draw(st.integers(0, 5))
-    return blend_lattice(overlap + multiple * draw(st.integers(1, 6)), overlap=overlap, margin=margin, multiple=multiple)
+    return blend_lattice(
+        overlap + multiple * draw(st.integers(1, 6)), overlap=overlap, margin=margin, multiple=multiple
+    )
 
 
 @st.composite
@@ -74,7 +78,7 @@ def test_every_pixel_lies_in_the_support_of_a_patch_and_with_crop_of_exactly_one
 def test_a_row_is_final_before_any_later_patch_could_touch_it(tiling: Tiling) -> None:
     for tile in tiling:
         rows = list(tile.patch_rows)
-        for row, after in zip(rows, rows[1:], strict=False):
+        for row, after in pairwise(rows):
             assert all(max(patch.support.y, tile.core.y) >= row.until for patch in after.patches)
             assert row.window.y_stop >= row.until
         assert rows[-1].until == tile.core.y_stop
@@ -119,7 +123,9 @@ def test_the_recompute_factor_is_one_for_crop_and_below_1_10_for_gaussian_512_64
 
 
 @given(shapes, lattices(), st.integers(1, 5))
-def test_a_chosen_core_is_whole_shards_and_no_larger_than_needed(shape: tuple[int, int], lattice: Lattice, slots: int) -> None:  # fmt: skip
+def test_a_chosen_core_is_whole_shards_and_no_larger_than_needed(
+    shape: tuple[int, int], lattice: Lattice, slots: int
+) -> None:
     shard, chunk = choose_shard(lattice, about=16)
     core = choose_core(shape, lattice, shard=shard, slots=slots, largest=64)
     assert shard % chunk == 0
@@ -159,6 +165,8 @@ def test_an_overlap_below_two_margins_is_refused_with_one_that_fits() -> None:
 
 
 def test_a_patch_of_nothing_but_margin_is_refused() -> None:
-    with pytest.raises(JobError, match="patch 192 leaves nothing between two margins of 96: take a patch of at least 208"):
+    with pytest.raises(
+        JobError, match="patch 192 leaves nothing between two margins of 96: take a patch of at least 208"
+    ):
         crop_lattice(192, margin=96, multiple=16)
     assert crop_lattice(208, margin=96, multiple=16).stride == 16

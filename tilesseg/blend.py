@@ -50,13 +50,16 @@ def patch_weights(kind: Blend, size: int) -> NDArray[np.float32]:
 
 
 class Blender:
-    """Sums the predictions over one core, from top to bottom.
+    """Sums the predictions over one core, in lattice order: rows from top to bottom, each from left to right.
 
-    Holds only the rows that further patches may still touch. Contributions are added in the order of the calls:
-    call in lattice order, and a pixel's sum does not depend on the core it lies in.
+    For each row of patches: `start`, `add` for those that were predicted, `finish`. Held as sums is only what further
+    patches may still touch: one patch, and along the core the rows that the next row of patches shares. A pixel's
+    contributions are added in the order of the calls, so its sum does not depend on the core it lies in.
     """
 
-    def __init__(self, core: Window, weights: NDArray[np.float32], channels: int, decide: Decide) -> None:
+    def __init__(
+        self, core: Window, weights: NDArray[np.float32], channels: int, decide: Decide, *, stride: int
+    ) -> None:
         """Start at the top of `core`.
 
         Args:
@@ -64,11 +67,30 @@ class Blender:
             weights: `(s, s)` over a patch's support.
             channels: score channels.
             decide: what becomes of the blended scores; it may not keep them.
+            stride: distance between the origins of patches.
         """
-        self._core, self._weights, self._decide, self._top = core, weights, decide, core.y
-        rows = weights.shape[0]
-        self._sums = np.zeros((channels, rows, core.width), np.float32)
-        self._total = np.zeros((rows, core.width), np.float32)
+        self._core, self._weights, self._stride = core, weights, stride
+        self._decide, self._like = decide, decide(np.zeros((channels, 1, 1), np.float32))
+        side = len(weights)
+        self._shared = np.zeros((channels + 1, side - stride, core.width), np.float32)
+        """Scores and, last, weights that the patches above have summed up in the top rows of this row of patches."""
+        self._here = np.zeros((channels + 1, side, side), np.float32)
+        """The same for the columns that the next patch may touch, in all rows of this row of patches."""
+        self._top = self._until = core.y
+        self._y = self._x = 0
+        """Where `_here` lies in the image."""
+
+    def start(self, first: Window, until: int) -> None:
+        """Begin a row of patches.
+
+        Args:
+            first: support of its first patch, whether it will be added or not.
+            until: image row up to which this row of patches completes the core.
+        """
+        self._top, self._until = self._until, until
+        self._y, self._x = first.y, first.x
+        self._decided = _rows_like(self._like, self._until - self._top, self._core.width)
+        self._load(0)
 
     def add(self, support: Window, scores: NDArray[np.float32]) -> None:
         """Add a patch's scores `(channel, s, s)`, which lie on the window `support`.
@@ -77,73 +99,81 @@ class Blender:
             ValueError: a score is NaN or infinite.
         """
         _refuse_infinite(scores)
-        held = Window(self._top, self._core.x, self._sums.shape[1], self._core.width)
-        part = support.intersect(self._core).intersect(held)
-        source, target = part.slices(support), part.slices(held)
-        weights = self._weights[source]
-        for channel, sums in zip(scores, self._sums, strict=True):
-            sums[target] += channel[source] * weights
-        self._total[target] += weights
+        self._advance(support.x)
+        for channel, sums in zip(scores, self._here, strict=False):
+            sums += channel * self._weights
+        self._here[-1] += self._weights
 
-    def finish(self, until: int) -> NDArray[Any]:
-        """What was decided of the core's rows `(…, rows, width)` from where the last call ended up to `until`.
+    def finish(self) -> NDArray[Any]:
+        """What was decided of the core's rows `(…, rows, width)` that are complete now.
 
         The scores of pixels that no patch touched are 0.
         """
-        rows = until - self._top
-        decided = [self._decided(slice(y, min(y + _STRIP, rows))) for y in range(0, max(rows, 1), _STRIP)]
-        _shift(self._total, rows)
-        _shift(self._sums, rows)
-        self._top = until
-        return np.concatenate(decided, axis=-2)
+        self._advance(self._core.x_stop)
+        return self._decided
 
-    def _decided(self, rows: slice) -> NDArray[Any]:
-        scores, total = self._sums[:, rows], self._total[rows]
+    def _advance(self, x: int) -> None:
+        """No patch will touch the columns left of `x` any more in this row of patches."""
+        side = len(self._weights)
+        while self._x < x:
+            columns = min(x - self._x, side)
+            self._settle(columns)
+            self._here[..., : side - columns] = self._here[..., columns:]
+            self._x += columns
+            self._load(side - columns)
+
+    def _settle(self, columns: int) -> None:
+        """Decide the first columns of `_here`, and keep the rows that the next row of patches shares."""
+        part = Window(self._y, self._x, len(self._weights), columns).intersect(self._core)
+        here, seen = part.slices(Window(self._y, self._x, 0, 0))[1], part.slices(self._core)[1]
+        self._shared[..., seen] = self._here[:, self._stride :, here]
+        done = self._here[:, self._top - self._y : self._until - self._y, here]
+        scores, total = done[:-1], done[-1]
         np.divide(scores, total, out=scores, where=total > 0)
-        return self._decide(scores)
+        self._decided[..., seen] = self._decide(scores)
+
+    def _load(self, column: int) -> None:
+        """Begin the columns of `_here` from `column` on with what the patches above left."""
+        new = self._here[..., column:]
+        new[:] = 0
+        whole = Window(0, self._x + column, 1, new.shape[-1])
+        part = whole.intersect(Window(0, self._core.x, 1, self._core.width))
+        if not part.empty:
+            shared = self._shared[..., part.slices(self._core)[1]]
+            new[:, : shared.shape[1], part.slices(whole)[1]] = shared
 
 
 class Mosaic:
     """As `Blender` where every pixel has one prediction (crop): decided patch by patch, so that no scores are held."""
 
-    def __init__(self, core: Window, rows: int, channels: int, decide: Decide) -> None:
-        """Start at the top of `core`; supports have `rows` rows."""
-        self._core, self._decide, self._top = core, decide, core.y
-        like = decide(np.zeros((channels, 1, 1), np.float32))
-        self._shape, self._dtype = (*like.shape[:-2], rows, core.width), like.dtype
-        self._decided = np.zeros(self._shape, self._dtype)
+    def __init__(self, core: Window, channels: int, decide: Decide) -> None:
+        """Start at the top of `core`."""
+        self._core, self._decide, self._until = core, decide, core.y
+        self._like = decide(np.zeros((channels, 1, 1), np.float32))
+
+    def start(self, first: Window, until: int) -> None:
+        """As `Blender.start`."""
+        self._place = Window.from_bounds(self._until, self._core.x, until, self._core.x_stop)
+        self._decided, self._until = _rows_like(self._like, *self._place.shape), until
 
     def add(self, support: Window, scores: NDArray[np.float32]) -> None:
-        """Take a patch's scores `(channel, s, s)`, which lie on the window `support`.
-
-        Raises:
-            ValueError: a score is NaN or infinite.
-        """
+        """As `Blender.add`."""
         _refuse_infinite(scores)
-        held = Window(self._top, self._core.x, *self._shape[-2:])
-        part = support.intersect(self._core).intersect(held)
-        self._decided[..., *part.slices(held)] = self._decide(scores[:, *part.slices(support)])
+        part = support.intersect(self._place)
+        self._decided[..., *part.slices(self._place)] = self._decide(scores[:, *part.slices(support)])
 
-    def finish(self, until: int) -> NDArray[Any]:
-        """What was decided of the core's rows `(…, rows, width)`; call it after every row of patches.
+    def finish(self) -> NDArray[Any]:
+        """As `Blender.finish`; pixels that no patch touched are 0."""
+        return self._decided
 
-        Pixels that no patch touched are 0.
-        """
-        rows = until - self._top
-        decided, self._decided, self._top = self._decided, np.zeros(self._shape, self._dtype), until
-        return decided[..., :rows, :]
+
+def _rows_like(decided: NDArray[Any], rows: int, width: int) -> NDArray[Any]:
+    return np.zeros((*decided.shape[:-2], rows, width), decided.dtype)
 
 
 def _refuse_infinite(scores: NDArray[np.float32]) -> None:
     if not (np.isfinite(scores.min()) and np.isfinite(scores.max())):
         raise ValueError("the model gave scores that are not finite")
-
-
-def _shift(rows: NDArray[np.float32], count: int) -> None:
-    """Move the rows `(…, y, x)` up by `count` and clear those that enter at the bottom."""
-    kept = rows.shape[-2] - count
-    rows[..., :kept, :] = rows[..., count:, :]
-    rows[..., kept:, :] = 0
 
 
 def decide(scores: NDArray[np.float32], threshold: float | None = None) -> NDArray[np.uint8]:

@@ -1,6 +1,7 @@
 """The command line. Every command calls one public function; heavy imports wait until a command needs them.
 
-Exit codes: 0 complete · 1 refused, in one line · 2 usage · 3 finished with failed tiles or refused scenes · 130 interrupted.
+Exit codes: 0 complete · 1 refused, in one line · 2 usage · 3 finished with failed tiles or refused scenes ·
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ def run(arguments: list[str]) -> int:
 
 @app.command(epilog="Example: tilesseg demo --dir demo")
 def demo(
-    directory: Annotated[Path, typer.Option("--dir", help="Folder for the scene, the run and the mask.")] = Path("demo"),
+    directory: Annotated[Path, typer.Option("--dir", help="Folder for the scene, the run and the mask.")] = Path(
+        "demo"
+    ),
     size: Annotated[int, typer.Option(min=64, help="Side of the scene in pixels.")] = 4096,
     seed: Annotated[int, typer.Option(help="Another seed makes another landscape.")] = 1,
 ) -> int:
@@ -100,7 +103,8 @@ def segment(
     blend: Annotated[str, typer.Option(help="auto, crop, gaussian, linear or hann.")] = "auto",
     workers: Annotated[int | None, typer.Option(help="Worker processes.")] = None,
     run_dir: Annotated[
-        Path | None, typer.Option("--run", help="Keep the run directory here. [default: beside OUT, removed at the end]")
+        Path | None,
+        typer.Option("--run", help="Keep the run directory here. [default: beside OUT, removed at the end]"),
     ] = None,
 ) -> int:
     """Segment one scene without a job file."""

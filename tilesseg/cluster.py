@@ -120,7 +120,10 @@ def _local(workers: int, threads: int, device: str) -> Iterator[Client]:
     options = {"nthreads": threads, "memory_limit": 0, "silence_logs": logging.CRITICAL}
     spec = {n: {"cls": Nanny, "options": {**options, "env": _environment(n, device)}} for n in range(workers)}
     port = DASHBOARD_PORT if _is_free(DASHBOARD_PORT) else 0
-    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": f"127.0.0.1:{port}"}}
+    scheduler = {
+        "cls": Scheduler,
+        "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": f"127.0.0.1:{port}"},
+    }
     # A tile that kills its worker is blamed at once and runs again alone: not four workers for one tile.
     with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
         try:
@@ -159,8 +162,8 @@ def refuse_unguarded_script() -> None:
         at_top = frame.f_code.co_name == "<module>" and frame.f_globals is getattr(main, "__dict__", None)
         if at_top and path and Path(path).suffix == ".py" and not _guarded(Path(path), frame.f_lineno):
             raise JobError(
-                f"{path}, line {frame.f_lineno}, starts worker processes outside `if __name__ == \"__main__\":`, and each "
-                "of them would run the script again; move the call below that line"
+                f'{path}, line {frame.f_lineno}, starts worker processes outside `if __name__ == "__main__":`, and '
+                "each of them would run the script again; move the call below that line"
             )
         frame = frame.f_back
 

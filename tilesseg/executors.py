@@ -129,9 +129,7 @@ class DaskExecutor:
             if self.client.status == "running":
                 self.client.cancel([future for _, future in items.values()])
 
-    def _submit(
-        self, function: Callable[[Item], Result], items: Iterable[Item]
-    ) -> Iterator[tuple[Item, Future[Any]]]:
+    def _submit(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Future[Any]]]:
         for item in items:
             if self.client.status != "running":
                 raise JobError(GONE)

@@ -90,13 +90,17 @@ def check_range(
         SourceError: with both ranges, and the scale and offset that would fit.
     """
     low, high = spec.input_range
-    size, reach = high - low, max(span[1] - low, high - span[0])
-    if reach <= 2 * size and DARKEST * (span[1] - low) >= size:
+    if _fits(span, low, high):
         return
     raise SourceError(
         f"{image} has values from {span[0]:.6g} to {span[1]:.6g} (2–98 %) and the model expects {low:.6g} to "
         f"{high:.6g}; {_remedy(span, low, high, scaling)} (check_range: false takes it as it is)"
     )
+
+
+def _fits(span: tuple[float, float], low: float, high: float) -> bool:
+    size, reach = high - low, max(span[1] - low, high - span[0])
+    return reach <= 2 * size and DARKEST * (span[1] - low) >= size
 
 
 def _remedy(span: tuple[float, float], low: float, high: float, scaling: tuple[float, float] | None) -> str:
@@ -105,7 +109,9 @@ def _remedy(span: tuple[float, float], low: float, high: float, scaling: tuple[f
     if scaling is None or span[1] <= least:
         return "take another model, or another image"
     scale = _nice((high - low) / (span[1] - least))
-    total, offset = scale * scaling[0], scale * (scaling[1] - least) + low
+    alone = scale * span[0], scale * span[1]
+    shift = 0.0 if _fits(alone, low, high) else low - scale * least
+    total, offset = scale * scaling[0], scale * scaling[1] + shift
     return f"if the units differ, give input.scale: {total:.9g}, input.offset: {offset:.9g}"
 
 

@@ -125,13 +125,15 @@ def _choices(scene: ScenePlan) -> dict[str, Any]:
 
 def _describe(scene: ScenePlan, cost: Estimate) -> list[str]:
     layout, lattice, grid = scene.layout, scene.layout.lattice, scene.grid
+    height, width = layout.core
     span = "no valid pixel sampled" if scene.range is None else f"values {scene.range[0]:.4g} to {scene.range[1]:.4g}"
     return [
         f"{scene.name}: {grid.height} × {grid.width} px, bands {', '.join(str(b + 1) for b in scene.bands)}, {span}",
-        f"  tiles: {cost.tiles} (tasks), cores of {layout.core[0]} × {layout.core[1]}, stored in shards of {layout.shard}",
-        f"  patches: {cost.patches} of {lattice.patch}, stride {lattice.stride}, blend {layout.blend}, batch {layout.batch}",
-        f"  work factor {cost.work_factor:.3f} = overlap {cost.overlap_factor:.3f} × recompute {cost.recompute_factor:.3f} "
-        "and the overhang at the edges",
+        f"  tiles: {cost.tiles} (tasks), cores of {height} × {width}, stored in shards of {layout.shard}",
+        f"  patches: {cost.patches} of {lattice.patch}, stride {lattice.stride}, blend {layout.blend}, "
+        f"batch {layout.batch}",
+        f"  work factor {cost.work_factor:.3f} = overlap {cost.overlap_factor:.3f} × recompute "
+        f"{cost.recompute_factor:.3f} and the overhang at the edges",
         f"  peak memory {cost.memory_mb:,.0f} MB a worker process; disk up to {cost.disk_mb:,.0f} MB; "
         f"predicting takes about {_duration(cost.seconds)}",
         *(f"  note: {note}" for note in scene.notes),

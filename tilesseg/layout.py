@@ -29,9 +29,7 @@ class Layout:
         return Tiling(shape, self.lattice, self.core, self.shard)
 
 
-def choose_layout(
-    shape: tuple[int, int], spec: ModelSpec, asked: jobs.Tiling, *, slots: int, device: str
-) -> Layout:
+def choose_layout(shape: tuple[int, int], spec: ModelSpec, asked: jobs.Tiling, *, slots: int, device: str) -> Layout:
     """Decide how a scene of `shape` is cut.
 
     Args:
@@ -42,13 +40,14 @@ def choose_layout(
         device: `cpu` or `cuda`, for the batch size.
 
     Raises:
-        JobError: an illegal patch size, an overlap or a core that does not fit, or crop without a finite receptive field.
+        JobError: an illegal patch size, an overlap or a core that does not fit, or crop without a finite receptive
+            field.
     """
     blend, lattice = choose_lattice(shape, spec, asked)
     given = None if asked.core == "auto" else asked.core
     shard, chunk = choose_shard(lattice, core=given)
     core = (given, given) if given else choose_core(shape, lattice, shard=shard, slots=slots)
-    return Layout(blend, lattice, core, shard, chunk, _batch(asked.batch, lattice.patch, device))
+    return Layout(blend, lattice, core, shard, chunk, _batch(asked.batch, lattice, min(core[1], shape[1]), device))
 
 
 def choose_lattice(shape: tuple[int, int], spec: ModelSpec, asked: jobs.Tiling) -> tuple[Blend, Lattice]:
@@ -59,7 +58,9 @@ def choose_lattice(shape: tuple[int, int], spec: ModelSpec, asked: jobs.Tiling) 
     """
     sizes = spec.patch
     if asked.patch != "auto" and not sizes.legal(asked.patch):
-        raise JobError(f"patch {asked.patch} is not a size this model takes ({sizes.rule}); take {_near(asked.patch, spec)}")
+        raise JobError(
+            f"patch {asked.patch} is not a size this model takes ({sizes.rule}); take {_near(asked.patch, spec)}"
+        )
     blend = asked.blend
     if blend == "auto":
         blend = "crop" if spec.margin is not None and not sizes.fixed and asked.overlap == "auto" else "gaussian"
@@ -75,7 +76,9 @@ def _crop(shape: tuple[int, int], spec: ModelSpec, asked: jobs.Tiling) -> Lattic
             "take blend: gaussian"
         )
     if asked.overlap != "auto":
-        raise JobError(f"blend: crop takes no overlap, its overlap is two margins, and {asked.overlap} is given; give margin")
+        raise JobError(
+            f"blend: crop takes no overlap, its overlap is two margins, and {asked.overlap} is given; give margin"
+        )
     margin = spec.margin if asked.margin == "auto" else asked.margin
     if margin < spec.margin:
         raise JobError(f"margin {margin} is below the model's receptive half-width {spec.margin}; take at least that")
@@ -114,8 +117,9 @@ def _near(size: int, spec: ModelSpec) -> str:
     return f"{below} or {above}" if below < size and spec.patch.legal(below) else str(above)
 
 
-def _batch(asked: int | str, patch: int, device: str) -> int:
-    """Patches a call of the network gets: a CPU is busy with one of 512², a GPU wants more."""
+def _batch(asked: int | str, lattice: Lattice, width: int, device: str) -> int:
+    """Patches a call of the network gets: a CPU is busy with one of 512², a GPU wants more; at most a row of a tile."""
     if isinstance(asked, int):
         return asked
-    return max(1, (4 * 1024**2 if device == "cuda" else 512**2) // patch**2)
+    busy = (4 * 1024**2 if device == "cuda" else 512**2) // lattice.patch**2
+    return max(1, min(busy, -(-width // lattice.stride)))

@@ -30,7 +30,7 @@ class Normalisation:
             raise ValueError(f"a normalisation cannot divide by zero: {self.divide}")
 
     def apply(self, values: NDArray[Any], *, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-        """Normalise `values (…, channel, y, x)` of any dtype to float32, into `out` if given; the input is left alone."""
+        """Normalise `values (…, channel, y, x)` of any dtype to float32, into `out` if given."""
         if values.shape[-3] != len(self.subtract):
             raise ValueError(f"{values.shape[-3]} channels, but statistics for {len(self.subtract)} bands")
         result = np.empty(values.shape, np.float32) if out is None else out

@@ -92,8 +92,8 @@ def parse_plan(data: Any, *, where: Path) -> Plan:
         raise StoreError(f"{where}: {PLAN_FILE} is damaged (it is a {type(data).__name__}); start in a new directory")
     if data.get("format") != FORMAT:
         raise StoreError(
-            f"{where} was planned in format {data.get('format')} and this is tilesseg {__version__} with format {FORMAT}; "
-            "finish it with the version that began it, or start in a new directory"
+            f"{where} was planned in format {data.get('format')} and this is tilesseg {__version__} with format "
+            f"{FORMAT}; finish it with the version that began it, or start in a new directory"
         )
     try:
         return _PLAN.validate_python(data)
@@ -177,7 +177,8 @@ def _compare(stored: dict[str, Any], asked: dict[str, Any]) -> None:
     differences = list(_differences(stored, asked))
     if differences:
         raise StoreError(
-            f"this run was planned differently: {'; '.join(differences)}; give the old value again, or another output.dir"
+            f"this run was planned differently: {'; '.join(differences)}; give the old value again, or another "
+            "run directory"
         )
 
 

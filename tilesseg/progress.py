@@ -131,7 +131,9 @@ class TerminalProgress:
         elif text:
             print(text, file=self._stream, flush=True)
         if self._bar:
-            self._bar.update(self._bar.task_ids[0], completed=self._tally.done + self._tally.failed, text=str(self._tally))
+            self._bar.update(
+                self._bar.task_ids[0], completed=self._tally.done + self._tally.failed, text=str(self._tally)
+            )
             if isinstance(event, RunFinished):
                 self.close()
 

@@ -103,7 +103,8 @@ def export_run(directory: Path, product: Product, *, listeners: Sequence[Listene
     for scene in report_of(run, plan).scenes:
         if scene.missing:
             raise StoreError(
-                f"scene {scene.scene} has {scene.missing} of {scene.tiles} tiles still to do; finish it with tilesseg run"
+                f"scene {scene.scene} has {scene.missing} of {scene.tiles} tiles still to do; finish it with "
+                "tilesseg run"
             )
         if scene.done:
             for written in write_products(run, plan, scene.scene, output, threads=cluster.cores()):
@@ -186,7 +187,9 @@ class _Run:
         total = sum(map(len, tilings.values()))
         client = getattr(self.executor, "client", None)
         self._tell(RunStarted(len(pending), total - len(pending), pixels, client and client.dashboard_link))
-        self._tell(Note(f"{self.plan.spec.name} computes on {self.plan.device}, engine threads: {self.plan.engine_threads}"))
+        self._tell(
+            Note(f"{self.plan.spec.name} computes on {self.plan.device}, engine threads: {self.plan.engine_threads}")
+        )
         for name, why in self.plan.refused.items():
             self._tell(SceneRefused(name, why))
         for scene in self.plan.scenes:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tilesseg.models.spec import ModelSpec
     from tilesseg.tiling import Tiling
 
+
 @dataclass(frozen=True, slots=True)
 class Scene:
     """One input image with its own outputs."""

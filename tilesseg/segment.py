@@ -57,6 +57,7 @@ def segment_tile(tile: Tile, *, source: Source, model: Model, store: Store, reci
     for row in tile.patch_rows:
         with clock("read"):
             pixels = source.read(row.window)
+        blender.start(row.patches[0].support, row.until)
         wanted = [patch for patch in row.patches if _any_valid(patch, tile.core, pixels, row.window)]
         predicted, skipped = predicted + len(wanted), skipped + len(row.patches) - len(wanted)
         for batch in batched(wanted, recipe.batch_size):
@@ -68,7 +69,7 @@ def segment_tile(tile: Tile, *, source: Source, model: Model, store: Store, reci
                 _blend(blender, batch, scores, shrink=spec.patch.shrink)
         with clock("blend"):
             final = Window.from_bounds(band.y_next, tile.core.x, row.until, tile.core.x_stop)
-            labels = blender.finish(row.until)
+            labels = blender.finish()
             np.copyto(labels, NODATA, where=~pixels.valid[final.slices(row.window)])
             census.add(labels, final.y)
         with clock("write"):
@@ -105,8 +106,9 @@ def _blender(tile: Tile, spec: ModelSpec, recipe: Recipe) -> Blender | Mosaic:
     """What joins a tile's predictions to labels."""
     lattice, decided = tile.lattice, partial(decide, threshold=spec.decision.threshold)
     if lattice.exclusive:
-        return Mosaic(tile.core, lattice.support, spec.score_channels, decided)
-    return Blender(tile.core, patch_weights(recipe.blend, lattice.support), spec.score_channels, decided)
+        return Mosaic(tile.core, spec.score_channels, decided)
+    weights = patch_weights(recipe.blend, lattice.support)
+    return Blender(tile.core, weights, spec.score_channels, decided, stride=lattice.stride)
 
 
 def _cut(

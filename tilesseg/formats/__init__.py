@@ -26,7 +26,8 @@ class Pixels(NamedTuple):
     values: NDArray[Any]
     """`(channel, y, x)`, in the source's dtype, or float32 once scaled or resampled."""
     valid: NDArray[np.bool_]
-    """`(y, x)`: False where the image has nodata, is masked out, or a selected band is NaN or infinite."""
+    """`(y, x)`: False where the image has nodata, is masked out, or a selected band is NaN or infinite. Not to be
+    written to: where all is valid it may be one value seen everywhere."""
 
 
 class Source(Protocol):
@@ -236,6 +237,8 @@ def _spread(
     seen: NDArray[Any], rows: NDArray[np.intp], columns: NDArray[np.intp], inner: tuple[slice, slice]
 ) -> NDArray[Any]:
     """As `seen[…, rows[:, None], columns]`, the `inner` part of which is copied as one: ten times as fast."""
+    if not any(seen.strides):  # one value for all
+        return np.broadcast_to(seen[..., :1, :1], (*seen.shape[:-2], len(rows), len(columns)))
     out = np.empty((*seen.shape[:-2], len(rows), len(columns)), seen.dtype)
     whole, _ = inner
     _spread_columns(out[..., whole, :], seen[..., rows[whole.start] : rows[whole.stop - 1] + 1, :], columns, inner[1])

@@ -17,6 +17,8 @@ from tilesseg.models.colours import hexadecimal, red_green_blue
 from tilesseg.normalise import Normalisation
 
 FORMAT: Literal[1] = 1
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -276,14 +278,24 @@ def parse_spec(data: Any, *, where: str) -> ModelSpec:
 
 def first_problem(error: ValidationError) -> str:
     """The first complaint of pydantic as one line: where, what, and the value found."""
-    problem = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in problem["loc"]) or "the whole"
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "missing":
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    place = _place(first["loc"])
+    if first["type"] == "missing":
         return f"{place} is required and missing"
-    if problem["type"] == "extra_forbidden":
+    if first["type"] == "extra_forbidden":
         return f"unknown key {place}"
-    if problem["type"] != "value_error" and isinstance(problem["input"], str | int | float):
-        message += f", not {problem['input']!r}"
-    more = error.error_count() - 1
+    # a value of several kinds (`int or auto`) gets one complaint from each of them
+    same = dict.fromkeys(p["msg"].removeprefix("Value error, ") for p in problems if _place(p["loc"]) == place)
+    message = " or ".join(same).replace(" or Input should be", " or")
+    if first["type"] != "value_error" and isinstance(first["input"], str | int | float):
+        message += f", not {first['input']!r}"
+    more = sum(_place(problem["loc"]) != place for problem in problems)
     return f"{place}: {message}" + (f" (and {more} more)" if more else "")
+
+
+def _place(location: tuple[str | int, ...]) -> str:
+    """Where in the file, without pydantic's own names for the kinds of a union."""
+    kinds = ("int", "str", "float", "constrained-int", "SceneEntry")
+    named = [str(part) for part in location if part not in kinds and "[" not in str(part)]
+    return ".".join(named) or "the whole"

@@ -110,7 +110,7 @@ class RasterFile:
 
     def _mask(self, dataset: Any, bands: Sequence[int], at: RasterioWindow, values: NDArray[Any]) -> NDArray[np.bool_]:
         if self.facts.mask == "none":
-            return np.ones(values.shape[1:], np.bool_)
+            return np.broadcast_to(np.True_, values.shape[1:])  # takes no memory
         if self.facts.mask == "dataset":
             return np.asarray(dataset.read_masks(1, window=at) != 0)
         valid = np.zeros(values.shape[1:], np.bool_)
