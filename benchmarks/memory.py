@@ -76,14 +76,15 @@ class Measured:
         )
 
 
-def write_scene(path: Path, size: int, *, bands: int = 1, dtype: str = "uint8") -> Path:
+def write_scene(path: Path, shape: tuple[int, int], *, bands: int = 1, dtype: str = "uint8") -> Path:
     """A scene of stripes, made and written window by window."""
+    height, width = shape
     rows = (
-        stripes(Window(y, 0, min(ROWS, size - y), size), bands=bands)[0].astype(dtype, copy=False)
-        for y in range(0, size, ROWS)
+        stripes(Window(y, 0, min(ROWS, height - y), width), bands=bands)[0].astype(dtype, copy=False)
+        for y in range(0, height, ROWS)
     )
     names = [f"b{k + 1}" for k in range(bands)]
-    return write_image(path, grid=utm_grid((size, size), resolution=10), rows=rows, names=names, dtype=dtype)
+    return write_image(path, grid=utm_grid(shape, resolution=10), rows=rows, names=names, dtype=dtype)
 
 
 def write_model(folder: Path, *, bands: int = 1, classes: int = 1, margin: int | None = None) -> Path:
@@ -216,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         scenes = {
-            size: write_scene(folder / f"scene{size}.tif", size, bands=asked.bands, dtype=asked.dtype)
+            size: write_scene(folder / f"scene{size}.tif", (size, size), bands=asked.bands, dtype=asked.dtype)
             for size in asked.sizes
         }
         for blend in asked.blend:

@@ -22,10 +22,10 @@ BLENDS: tuple[Blend, ...] = ("gaussian", "linear", "hann", "crop")
 AWKWARD = [(1, 1), (1, 33), (33, 1), (7, 5), (16, 16), (17, 17), (16, 17), (31, 37), (53, 24), (64, 64)]
 
 
-def lattice_of(blend: Blend, *, patch: int = 16, multiple: int = 2, margin: int = 0) -> Lattice:
+def lattice_of(blend: Blend, *, patch: int = 16, overlap: int = 6, margin: int = 0) -> Lattice:
     if blend == "crop":
-        return crop_lattice(patch, margin=max(margin, 3), multiple=multiple)
-    return blend_lattice(patch, overlap=6, margin=margin, multiple=multiple)
+        return crop_lattice(patch, margin=max(margin, 3), multiple=2)
+    return blend_lattice(patch, overlap=overlap, margin=margin, multiple=2)
 
 
 def run(
@@ -67,7 +67,7 @@ def test_tiling_never_changes_the_result(tmp_path_factory: pytest.TempPathFactor
     blend = draw(st.sampled_from(BLENDS))
     patch = draw(st.sampled_from([14, 16, 20, 24]))
     model = fake_model("Positional", margin=3)
-    lattice = lattice_of(blend, patch=patch)
+    lattice = lattice_of(blend, patch=patch, overlap=draw(st.sampled_from([0, 2, 6, 10, patch - 2])))
     source = picture(shape, seed=draw(st.integers(0, 99)), holes=draw(st.booleans()))
     shard = draw(st.integers(5, 20))
     core = (shard * draw(st.integers(1, 5)), shard * draw(st.integers(1, 5)))

@@ -63,11 +63,9 @@ def run(arguments: list[str]) -> int:
 
 @app.command(epilog="Example: tilesseg demo --dir demo")
 def demo(
-    directory: Annotated[Path, typer.Option("--dir", help="Folder for the scene, the run and the mask.")] = Path(
-        "demo"
-    ),
+    directory: Annotated[Path, typer.Option("--dir", help="Folder for scene, run and mask.")] = Path("demo"),
     size: Annotated[int, typer.Option(min=64, help="Side of the scene in pixels.")] = 4096,
-    seed: Annotated[int, typer.Option(help="Another seed makes another landscape.")] = 1,
+    seed: Annotated[int, typer.Option(help="Another number makes another landscape.")] = 1,
 ) -> int:
     """Make a landscape, segment it with the bundled model, and compare the mask with the truth."""
     from tilesseg.demo import run_demo
@@ -93,21 +91,22 @@ def inspect(
 @app.command(epilog="Example: tilesseg segment scene.tif --model clouds --out mask.tif")
 def segment(
     image: Annotated[list[str], typer.Argument(metavar="IMAGE", help="A file, a folder of bands, or several files.")],
-    model: Annotated[str, typer.Option(help="A bundle, a weights file with its spec, an https URL, or a name.")],
-    out: Annotated[Path, typer.Option(help="The mask to write; the format follows from the suffix.")],
-    bands: Annotated[str | None, typer.Option(help="Bands for the model's channels, by number or name: 4,3,2.")] = None,
-    scale: Annotated[float | None, typer.Option(help="Multiply the values by this.")] = None,
-    offset: Annotated[float | None, typer.Option(help="Add this after the scale.")] = None,
-    patch: Annotated[int | None, typer.Option(help="Side of a patch in pixels.")] = None,
-    overlap: Annotated[int | None, typer.Option(help="Pixels that neighbouring patches share.")] = None,
-    blend: Annotated[str, typer.Option(help="auto, crop, gaussian, linear or hann.")] = "auto",
-    workers: Annotated[int | None, typer.Option(help="Worker processes.")] = None,
+    model: Annotated[
+        str, typer.Option(help="A bundle folder, a weights file, an https URL, or a name: tilesseg models.")
+    ],
+    out: Annotated[Path, typer.Option(help="The mask to write, a .tif (COG); .qml and .png go beside it.")],
+    bands: Annotated[str | None, typer.Option(help="Bands for the model, by number or name: 4,3,2 or red,nir.")] = None,
+    scale: Annotated[float | None, typer.Option(help="Multiply the values by this; else by the file's tag.")] = None,
+    offset: Annotated[float | None, typer.Option(help="Add this after the scale; else the file's tag.")] = None,
+    patch: Annotated[int | None, typer.Option(help="Side, in pixels, of the squares that the network sees.")] = None,
+    overlap: Annotated[int | None, typer.Option(help="Pixels that neighbouring patches share; not with crop.")] = None,
+    blend: Annotated[str, typer.Option(help="How patches become one: auto, crop, gaussian, linear or hann.")] = "auto",
+    workers: Annotated[int | None, typer.Option(help="Worker processes; else one per GPU or four cores.")] = None,
     run_dir: Annotated[
-        Path | None,
-        typer.Option("--run", help="Keep the run directory here. [default: beside OUT, removed at the end]"),
+        Path | None, typer.Option("--run", help="Folder to keep the run in; else it is removed.")
     ] = None,
 ) -> int:
-    """Segment one scene without a job file."""
+    """Segment one scene without a job file, on this machine."""
     import shutil
 
     from tilesseg.job import parse_job
@@ -131,7 +130,7 @@ def segment(
 
 @app.command(epilog="Example: tilesseg plan job.yaml")
 def plan(job: JobFile, as_json: AsJson = False) -> None:
-    """Say what a job will take, and refuse what cannot work. Writes tiles.geojson into the run directory."""
+    """Say what a job will take, and refuse what cannot work. Makes the run directory, with tiles.geojson."""
     from tilesseg.forecast import forecast
     from tilesseg.job import read_job
 
@@ -163,11 +162,11 @@ def status(run: RunFolder, as_json: AsJson = False) -> None:
 @app.command(epilog="Example: tilesseg export runs/clouds --format cog --out 'masks/{scene}.tif' --overviews nearest")
 def export(
     run: RunFolder,
-    out: Annotated[str | None, typer.Option(help="Where; {scene} stands for the scene's name.")] = None,
-    product_format: Annotated[str, typer.Option("--format", help="cog")] = "cog",
-    overviews: Annotated[str, typer.Option(help="mode or nearest")] = "mode",
+    out: Annotated[str | None, typer.Option(help="Where, {scene} being the scene's name; else in the run.")] = None,
+    product_format: Annotated[str, typer.Option("--format", help="cog, so far the only one.")] = "cog",
+    overviews: Annotated[str, typer.Option(help="Of four labels the most frequent (mode), or nearest.")] = "mode",
 ) -> None:
-    """Write a further product from a finished run."""
+    """Write a further product of every scene of a finished run."""
     from tilesseg.job import parse_product
     from tilesseg.run import export_run
 
@@ -178,7 +177,7 @@ def export(
 
 @app.command(epilog="Example: tilesseg models")
 def models(as_json: AsJson = False) -> None:
-    """List the models that are known by name: in the package, and in the folders on TILESSEG_MODELS."""
+    """List the models known by name: in the package, and in the folders on TILESSEG_MODELS."""
     from tilesseg.models import list_models
 
     rows = [
@@ -201,7 +200,7 @@ def models(as_json: AsJson = False) -> None:
 
 
 @app.command(epilog="Example: tilesseg schema job > job.schema.json")
-def schema(what: Annotated[str, typer.Argument(metavar="job|model", help="Which file.")]) -> None:
+def schema(what: Annotated[str, typer.Argument(metavar="job|model", help="Of which file: job or model.")]) -> None:
     """Print the JSON Schema of a job file or of a model.yaml."""
     if what not in ("job", "model"):
         raise JobError(f"there is no schema for {what}; there is one for job and one for model")
@@ -239,7 +238,7 @@ def _job_of(
         "name": out.stem,
         "scenes": {"image": image[0] if len(image) == 1 else image, "name": out.stem},
         "model": model,
-        "input": {"bands": bands.split(",") if bands else None, "scale": scale, "offset": offset},
+        "input": {"bands": bands and [b.strip() for b in bands.split(",")], "scale": scale, "offset": offset},
         "tiling": {"patch": _or_auto(patch), "overlap": _or_auto(overlap), "blend": blend},
         "output": {"dir": str(folder), "products": [{"format": "cog", "path": str(out)}]},
         "cluster": {"kind": "local", "workers": _or_auto(workers)},

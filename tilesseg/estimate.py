@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tilesseg.store import ROW_COPIES
+from tilesseg.store import SHARD_COPIES
 
 if TYPE_CHECKING:
     from tilesseg.models.spec import ModelSpec
@@ -62,13 +62,19 @@ def estimate(
 
 
 def tile_bytes(scene: ScenePlan, spec: ModelSpec) -> int:
-    """Bytes that one tile in flight holds at most: one row of patches, and labels waiting for a row of shards."""
+    """Bytes that one tile in flight holds at most, beside what the network needs.
+
+    One row of patches as it was read, patch by patch what goes into the network and what comes out, sums where
+    patches overlap, and labels that wait for a whole row of shards. Only the width of the core counts.
+    """
     layout, channels, scores = scene.layout, len(spec.bands), spec.score_channels
-    lattice = layout.lattice
-    core_width = min(layout.core[1], scene.grid.width)
-    read = lattice.patch * (core_width + 2 * lattice.patch) * (channels * scene.itemsize + 1)
-    sums = lattice.support * core_width * 4 * (scores + (not lattice.exclusive))
-    finished = lattice.stride * core_width * (4 * (scores + 1) + 2)
-    band = ROW_COPIES * layout.shard * core_width
-    batch = layout.batch * lattice.patch**2 * 4 * (2 * channels + 2 * scores)
-    return read + sums + finished + band + batch
+    lattice, width = layout.lattice, min(layout.core[1], scene.grid.width)
+    read = lattice.patch * (width + lattice.patch) * (channels * scene.itemsize + 1)
+    batch = layout.batch * lattice.patch**2 * 4 * (channels + scores)
+    labels = lattice.stride * width
+    waiting = 0 if lattice.stride % layout.shard == 0 else layout.shard * width
+    sums = 0
+    if not lattice.exclusive:
+        sums = 4 * (scores + 1) * ((lattice.support - lattice.stride) * width + lattice.support**2)
+    # at the image's border what was read is copied once, to be reflected, before anything is predicted
+    return read + max(read, batch + labels) + waiting + sums + SHARD_COPIES * layout.shard**2

@@ -51,7 +51,7 @@ class Tiling(_Strict):
 
     patch: Annotated[int, Field(ge=1)] | Auto = "auto"
     overlap: Annotated[int, Field(ge=0)] | Auto = "auto"
-    """Pixels that neighbouring patches share, for the blended modes; auto: an eighth of the patch."""
+    """Pixels that neighbouring patches share, for the blended modes; auto: a quarter of the patch."""
     margin: Annotated[int, Field(ge=0)] | Auto = "auto"
     """Pixels that crop discards at each side; auto: the model's."""
     blend: Literal["auto", "gaussian", "linear", "hann", "crop"] = "auto"

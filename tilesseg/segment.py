@@ -70,7 +70,7 @@ def segment_tile(tile: Tile, *, source: Source, model: Model, store: Store, reci
         with clock("blend"):
             final = Window.from_bounds(band.y_next, tile.core.x, row.until, tile.core.x_stop)
             labels = blender.finish()
-            np.copyto(labels, NODATA, where=~pixels.valid[final.slices(row.window)])
+            _mark_nodata(labels, pixels.valid[final.slices(row.window)])
             census.add(labels, final.y)
         with clock("write"):
             band.write(labels)
@@ -155,6 +155,11 @@ class Stopwatch:
         start = time.perf_counter()
         yield
         self.seconds[part] = round(self.seconds.get(part, 0.0) + time.perf_counter() - start, 4)
+
+
+def _mark_nodata(labels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> None:
+    for row, seen in zip(labels, valid, strict=True):
+        row[~seen] = NODATA
 
 
 @dataclass(slots=True)

@@ -29,8 +29,8 @@ from tilesseg.errors import StoreError
 from tilesseg.events import Event, TileDone, TileFailed
 from tilesseg.window import Window
 
-ROW_COPIES = 6
-"""How often a row of shards is in memory while it is joined, encoded and written; for estimates."""
+SHARD_COPIES = 4
+"""How often a shard is in memory while it is encoded and written; for estimates."""
 
 # Total threads would be tiles in flight × this; a worker has few tiles and few cores.
 zarr.config.set({"async.concurrency": 4, "threading.max_workers": 4})

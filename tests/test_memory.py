@@ -1,0 +1,49 @@
+"""Law 11: peak memory does not grow with the image, in any process; and the plan says what it will be."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+import memory
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.large,
+    pytest.mark.cluster,
+    pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc"),
+]
+
+SMALL, LARGE = 8192, 32768
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """The large one holds a thousand million pixels of two bands, and takes some 130 MB of disk."""
+    folder = tmp_path_factory.mktemp("scenes")
+    return {size: memory.write_scene(folder / f"scene{size}.tif", (size, size), bands=2) for size in (SMALL, LARGE)}
+
+
+@pytest.mark.parametrize(
+    ("blend", "workers", "core"),
+    [("crop", 1, "auto"), ("gaussian", 1, "auto"), ("crop", 2, 4096)],  # auto: narrower where slots outnumber tiles
+)
+def test_peak_memory_of_each_process_does_not_grow_with_the_image(
+    tmp_path: Path, scenes: dict[int, Path], blend: str, workers: int, core: int | str
+) -> None:
+    model = memory.write_model(tmp_path / "model", bands=2, margin=96 if blend == "crop" else None)
+    found = {}
+    for size, scene in scenes.items():
+        folder, tiling = tmp_path / str(size), {**memory.TILINGS[blend], "core": core}
+        folder.mkdir()
+        found[size] = memory.measure(folder, scene, model, tiling=tiling, workers=workers, threads=2)
+    small, large = found[SMALL], found[LARGE]
+    said = f"{small}\n{large}"
+    assert large.worker <= 1.1 * small.worker, said
+    assert large.client <= 1.1 * small.client, said
+    for one in found.values():
+        assert one.planned == pytest.approx(one.worker, rel=0.3), said
+    assert large.recompute_factor <= {"crop": 1.0, "gaussian": 1.1}[blend], said
