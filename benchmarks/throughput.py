@@ -43,7 +43,9 @@ SHAPE = UNetShape(depth=4, width=16)
 
 
 def write_scene(path: Path, size: int) -> Path:
-    rows = (landscape((size, size), 1, window=Window(y, 0, min(512, size - y), size)).bands for y in range(0, size, 512))
+    rows = (
+        landscape((size, size), 1, window=Window(y, 0, min(512, size - y), size)).bands for y in range(0, size, 512)
+    )
     return write_image(path, grid=utm_grid((size, size), resolution=10), rows=rows, names=BANDS, dtype="uint16")
 
 
@@ -101,7 +103,9 @@ def bare_rate(model: Path, patch: int, batch: int, setting: Setting, seconds: fl
     """Of the network alone, over all processes, each in a worker's environment; `cpu` is per second of processor."""
     environment = {**os.environ, **WORKER_ENVIRONMENT, "OMP_NUM_THREADS": "1", "MALLOC_TRIM_THRESHOLD_": "65536"}
     call = [sys.executable, __file__, "--bare", str(model), str(patch), str(batch), str(setting.engine), str(seconds)]
-    started = [subprocess.Popen(call, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(setting.workers)]
+    started = [
+        subprocess.Popen(call, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(setting.workers)
+    ]
     rates = [Rate(*map(float, process.communicate()[0].split())) for process in started]
     return Rate(sum(rate.wall for rate in rates), sum(rate.cpu for rate in rates) / len(rates))
 
@@ -118,38 +122,52 @@ def predict_for(model: Path, patch: int, batch: int, engine: int, seconds: float
     return Rate(done / (time.perf_counter() - start), done / (time.process_time() - used))
 
 
-def run(folder: Path, scene: Path, model: Path, setting: Setting, tiling: dict[str, Any]) -> tuple[dict[str, float], list[TileDone], Any]:
+def run(
+    folder: Path, scene: Path, model: Path, setting: Setting, tiling: dict[str, Any]
+) -> tuple[dict[str, float], list[TileDone], Any]:
     """Seconds by what they were spent on, the tiles' records and the scene's plan."""
     clock: dict[str, float] = {}
     records: list[TileDone] = []
 
+    def processor_seconds() -> float:
+        return float(sum(ask_workers(executor, time.process_time).values()))
+
     def listen(event: Event) -> None:
-        if isinstance(event, RunStarted):
-            clock["start"] = time.perf_counter()
+        if isinstance(event, RunStarted):  # every worker has loaded the model and predicted twice by now
+            clock["cpu"], clock["start"] = processor_seconds(), time.perf_counter()
         if isinstance(event, TileDone):
             records.append(event)
-            clock["end"] = time.perf_counter()
+            clock["end"], clock["cpu_end"] = time.perf_counter(), processor_seconds()
 
-    cluster = {"workers": setting.workers, "engine_threads": setting.engine, "threads": setting.threads, "device": "cpu"}
-    job = {"scenes": str(scene), "model": str(model), "tiling": tiling, "output": {"dir": str(folder)}, "cluster": cluster}
+    cluster = {
+        "workers": setting.workers,
+        "engine_threads": setting.engine,
+        "threads": setting.threads,
+        "device": "cpu",
+    }
+    job = {
+        "scenes": str(scene),
+        "model": str(model),
+        "tiling": tiling,
+        "output": {"dir": str(folder)},
+        "cluster": cluster,
+    }
     asked = parse_job(job, where="benchmark")
     begin = time.perf_counter()
     with connect(asked.cluster, "cpu") as executor:
-        ask_workers(executor, load_ahead)
-        used = sum(ask_workers(executor, time.process_time).values())
         run_job(asked, executor=executor, listeners=[listen])
-        used = sum(ask_workers(executor, time.process_time).values()) - used
     whole = time.perf_counter() - begin
     _, plan = open_run_directory(folder)
-    return {"tiles": clock["end"] - clock["start"], "job": whole, "cpu": used}, records, plan.scenes[0]
+    return (
+        {"tiles": clock["end"] - clock["start"], "job": whole, "cpu": clock["cpu_end"] - clock["cpu"]},
+        records,
+        plan.scenes[0],
+    )
 
 
-def load_ahead() -> None:
-    """Import what the first tile would, which is not its work."""
-    import torch  # noqa: F401
-
-
-def compare(folder: Path, scene: Path, model: Path, setting: Setting, tiling: dict[str, Any], seconds: float) -> dict[str, Any]:
+def compare(
+    folder: Path, scene: Path, model: Path, setting: Setting, tiling: dict[str, Any], seconds: float
+) -> dict[str, Any]:
     """One row of the table."""
     with tempfile.TemporaryDirectory(dir=folder) as place:
         patch, batch = int(tiling["patch"]), int(tiling.get("batch", 1))
@@ -181,7 +199,9 @@ def compare(folder: Path, scene: Path, model: Path, setting: Setting, tiling: di
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=4096)
-    parser.add_argument("--settings", type=Setting.parse, nargs="+", default=[Setting(1, 2, 2), Setting(2, 1, 1), Setting(2, 1, 2)])
+    parser.add_argument(
+        "--settings", type=Setting.parse, nargs="+", default=[Setting(1, 2, 2), Setting(2, 1, 1), Setting(2, 1, 2)]
+    )
     parser.add_argument("--patches", type=int, nargs="+", default=[1216])
     parser.add_argument("--blend", default="crop", choices=["crop", "gaussian"])
     parser.add_argument("--repeat", type=int, default=1)

@@ -141,10 +141,10 @@ def test_killed_after_k_of_n_the_next_run_does_the_rest_and_the_mask_is_the_same
 
 
 def test_interrupted_it_ends_with_130_and_says_how_to_go_on(job: Path, tmp_path: Path) -> None:
-    process = tilesseg("run", job)
+    process = tilesseg("run", job, start_new_session=True)
     wait_for_tiles(tmp_path / "run", 3, process)
     workers = children_of(process.pid)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: every process gets it
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err.splitlines()[-1].startswith("interrupted: ")

@@ -419,3 +419,22 @@ def test_a_further_product_with_other_overviews_is_exported(tmp_path: Path, bund
         with rasterio.open(tmp_path / f"dots-{kind}.tif", overview_level=0) as file:
             levels[kind] = np.unique(file.read(1)).tolist()
     assert levels["mode"] == [0] and len(levels["near"]) == 1
+
+
+def test_a_plan_without_a_done_tile_binds_nobody(tmp_path: Path, scene: Path, bundle: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        go(scene, bundle, tmp_path / "run", executor=Killed(0))
+    changed = {"tiling": {**TILING, "overlap": 12, "core": 128}}
+    assert go(scene, bundle, tmp_path / "run", **changed).exit_code == 0
+    go(scene, bundle, tmp_path / "fresh", **changed)
+    assert mask_bytes(tmp_path / "run") == mask_bytes(tmp_path / "fresh")
+
+
+def test_a_scene_that_left_the_job_and_came_back_changed_is_not_taken_for_done(tmp_path: Path, bundle: Path) -> None:
+    one, two = (write_scene(tmp_path / f"{name}.tif", values(seed=seed)) for name, seed in (("one", 1), ("two", 2)))
+    both, alone = [str(one), str(two)], [str(one)]
+    assert go(both, bundle, tmp_path / "run").exit_code == 0
+    assert go(alone, bundle, tmp_path / "run").exit_code == 0
+    write_scene(two, values(seed=3))
+    with pytest.raises(StoreError, match=r"scenes/two has .* tiles of fingerprint"):
+        go(both, bundle, tmp_path / "run")

@@ -44,7 +44,7 @@ def run(
     shape = source.grid.shape
     core = core or tuple(-(-side // shard) * shard for side in shape)  # type: ignore[assignment]
     store = Store(folder)
-    store.create(shape=shape, shard=shard, chunk=shard)
+    store.create(shape=shape, shard=shard, chunk=shard, fingerprint="a")
     tiling = Tiling(shape, lattice, core, shard)  # type: ignore[arg-type]
     tiles = list(tiling)
     np.random.default_rng(order).shuffle(tiles)  # type: ignore[arg-type]

@@ -8,8 +8,8 @@ from __future__ import annotations
 import ast
 import logging
 import os
-import socket
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from tilesseg import job as jobs
 
 DASHBOARD_PORT = 8787
+DEAF = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+"""Run in each worker: Ctrl-C reaches every process of a terminal, and it is the client that ends the workers."""
 ANSWER_WITHIN, JOIN_WITHIN = 10, 30
 """Seconds that a scheduler has to answer, and its first worker to join."""
 WORKER_ENVIRONMENT = {"GDAL_CACHEMAX": "64"}
@@ -117,17 +119,19 @@ def _local(workers: int, threads: int, device: str) -> Iterator[Client]:
     from distributed import Client, Nanny, Scheduler, SpecCluster
 
     refuse_unguarded_script()
-    options = {"nthreads": threads, "memory_limit": 0, "silence_logs": logging.CRITICAL}
+    options = {"nthreads": threads, "memory_limit": 0, "silence_logs": logging.CRITICAL, "preload": [DEAF]}
     spec = {n: {"cls": Nanny, "options": {**options, "env": _environment(n, device)}} for n in range(workers)}
-    port = DASHBOARD_PORT if _is_free(DASHBOARD_PORT) else 0
+    dashboard = f"127.0.0.1:{DASHBOARD_PORT}"
     scheduler = {
         "cls": Scheduler,
-        "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": f"127.0.0.1:{port}"},
+        "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": dashboard},
     }
     # A tile that kills its worker is blamed at once and runs again alone: not four workers for one tile.
     with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
         try:
-            cluster = SpecCluster(workers=spec, scheduler=scheduler, silence_logs=logging.CRITICAL)
+            with warnings.catch_warnings():  # where another dashboard has the port, ours takes any; its link is printed
+                warnings.filterwarnings("ignore", message="Port .* is already in use")
+                cluster = SpecCluster(workers=spec, scheduler=scheduler, silence_logs=logging.CRITICAL)
         except RuntimeError as error:
             raise JobError(f"worker processes cannot start ({error}); try cluster: {{kind: threads}}") from None
         with cluster, Client(cluster, set_as_default=False) as client:
@@ -137,16 +141,6 @@ def _local(workers: int, threads: int, device: str) -> Iterator[Client]:
 def _environment(worker: int, device: str) -> dict[str, str]:
     """One GPU each. Not run on a machine with GPUs."""
     return {**WORKER_ENVIRONMENT, **({"CUDA_VISIBLE_DEVICES": str(worker)} if device == "cuda" else {})}
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
 
 
 def refuse_unguarded_script() -> None:

@@ -54,8 +54,8 @@ class Forecast:
         """The forecast for people."""
         plan = self.plan
         lines = [
-            f"model {plan.spec.name} ({plan.model_sha256[:12]}) on {plan.device}: {self.workers} worker processes, "
-            f"{self.threads} tiles at a time and {plan.engine_threads} engine threads in each"
+            f"model {plan.spec.name} ({plan.model_sha256[:12]}) on {plan.device}; worker processes: {self.workers}; "
+            f"in each, tiles at a time: {self.threads}, engine threads: {plan.engine_threads}"
         ]
         for scene in plan.scenes:
             lines += _describe(scene, self.estimates[scene.name])

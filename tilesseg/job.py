@@ -12,8 +12,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from tilesseg.errors import JobError
-from tilesseg.models.spec import first_problem
+from tilesseg.errors import JobError, first_problem
 
 Auto = Literal["auto"]
 

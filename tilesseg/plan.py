@@ -69,7 +69,7 @@ class Plan:
         made_from = {
             "format": self.format,
             "model": self.model_sha256,
-            "scene": _PLAN.dump_python(self, mode="json")["scenes"][list(self.by_name).index(scene)],
+            "scene": _SCENE.dump_python(self.by_name[scene], mode="json"),
         }
         return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
@@ -78,6 +78,7 @@ class Plan:
 
 
 _PLAN: TypeAdapter[Plan] = TypeAdapter(Plan)
+_SCENE: TypeAdapter[ScenePlan] = TypeAdapter(ScenePlan)
 
 
 def parse_plan(data: Any, *, where: Path) -> Plan:
@@ -113,7 +114,7 @@ def plan_job(job: Job, machine: Machine, *, stored: Plan | None = None) -> Plan:
     verify_weights(bundle)
     asked = _asked(job, bundle)
     if stored is not None:
-        _compare(stored.asked, asked)
+        _compare(stored.asked, asked, where=job.output.dir)
     plan = Plan(
         asked=asked,
         model=_anywhere(job.model),
@@ -173,12 +174,12 @@ def _asked(job: Job, bundle: Bundle) -> dict[str, Any]:
     return wanted
 
 
-def _compare(stored: dict[str, Any], asked: dict[str, Any]) -> None:
+def _compare(stored: dict[str, Any], asked: dict[str, Any], *, where: str) -> None:
     differences = list(_differences(stored, asked))
     if differences:
         raise StoreError(
-            f"this run was planned differently: {'; '.join(differences)}; give the old value again, or another "
-            "run directory"
+            f"the run in {where} was planned differently: {'; '.join(differences)}; give the old value again, or "
+            "another run directory"
         )
 
 

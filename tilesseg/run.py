@@ -68,16 +68,29 @@ def prepare(job: Job, machine: Machine) -> tuple[RunDirectory, Plan]:
     """
     path = Path(job.output.dir)
     directory = RunDirectory(path)
-    data = directory.read_json(PLAN_FILE) if path.exists() else None
-    plan = plan_job(job, machine, stored=None if data is None else parse_plan(data, where=path))
+    plan = plan_job(job, machine, stored=_stored_plan(directory))
     check_products(directory, plan, job.output)
     run = RunDirectory.create(path)
     for scene in plan.scenes:
         layout = scene.layout
-        run.scene(scene.name).create(shape=scene.grid.shape, shard=layout.shard, chunk=layout.chunk)
+        run.scene(scene.name).create(
+            shape=scene.grid.shape,
+            shard=layout.shard,
+            chunk=layout.chunk,
+            fingerprint=plan.fingerprint(scene.name),
+        )
     run.write_text("job.yaml", yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False))
     run.write_json(PLAN_FILE, plan.to_json())
     return run, plan
+
+
+def _stored_plan(directory: RunDirectory) -> Plan | None:
+    """The plan to go on with, or None where no tile has been done by one."""
+    data = directory.read_json(PLAN_FILE) if directory.path.exists() else None
+    if data is None:
+        return None
+    stored = parse_plan(data, where=directory.path)
+    return stored if any(directory.scene(name).done_names() for name in stored.by_name) else None
 
 
 def job_status(directory: Path) -> Report:

@@ -46,13 +46,22 @@ class Store:
     def scene(self) -> str:
         return self.folder.name
 
-    def create(self, *, shape: tuple[int, int], shard: int, chunk: int) -> None:
+    def create(self, *, shape: tuple[int, int], shard: int, chunk: int, fingerprint: str) -> None:
         """Make the folder and an empty mask, `(y, x)` uint8 full of 254; an existing one is kept.
 
+        Args:
+            shape: of the image.
+            shard: side of a shard, the unit of writing.
+            chunk: side of a chunk, the unit of reading.
+            fingerprint: names what the mask is made from. A folder of another fingerprint is made anew where no tile
+                is done in it.
+
         Raises:
-            StoreError: the folder cannot be written, or its mask is gone and the records of its tiles are not.
+            StoreError: the folder cannot be written, its tiles were made from something else, or its mask is gone and
+                the records of its tiles are not.
         """
         try:
+            self._claim(fingerprint)
             for part in (self._done, self._failed):
                 part.mkdir(parents=True, exist_ok=True)
             if not self._mask.exists():
@@ -70,6 +79,18 @@ class Store:
                 temporary.rename(self._mask)
         except OSError as error:
             raise StoreError(f"{self.folder} cannot be written ({error.strerror}); choose another output.dir") from None
+
+    def _claim(self, fingerprint: str) -> None:
+        named = self.folder / "fingerprint"
+        if named.exists() and named.read_text(encoding="utf-8") != fingerprint:
+            if self.done_names():
+                raise StoreError(
+                    f"{self.folder} has {len(self.done_names())} tiles of fingerprint {named.read_text()[:12]}…, and "
+                    f"this plan has {fingerprint[:12]}…: another image or plan; give another run directory"
+                )
+            shutil.rmtree(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _write_text(named, fingerprint)
 
     def _refuse_records(self) -> None:
         """An empty mask under records of done tiles would be a hole that nobody sees."""

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from tilesseg.errors import ModelError
+from tilesseg.errors import ModelError, first_problem
 from tilesseg.models.colours import hexadecimal, red_green_blue
 from tilesseg.normalise import Normalisation
 
@@ -274,28 +274,3 @@ def parse_spec(data: Any, *, where: str) -> ModelSpec:
         return ModelSpec.model_validate(data)
     except ValidationError as error:
         raise ModelError(f"{where}: {first_problem(error)}") from None
-
-
-def first_problem(error: ValidationError) -> str:
-    """The first complaint of pydantic as one line: where, what, and the value found."""
-    problems = error.errors(include_url=False)
-    first = problems[0]
-    place = _place(first["loc"])
-    if first["type"] == "missing":
-        return f"{place} is required and missing"
-    if first["type"] == "extra_forbidden":
-        return f"unknown key {place}"
-    # a value of several kinds (`int or auto`) gets one complaint from each of them
-    same = dict.fromkeys(p["msg"].removeprefix("Value error, ") for p in problems if _place(p["loc"]) == place)
-    message = " or ".join(same).replace(" or Input should be", " or")
-    if first["type"] != "value_error" and isinstance(first["input"], str | int | float):
-        message += f", not {first['input']!r}"
-    more = sum(_place(problem["loc"]) != place for problem in problems)
-    return f"{place}: {message}" + (f" (and {more} more)" if more else "")
-
-
-def _place(location: tuple[str | int, ...]) -> str:
-    """Where in the file, without pydantic's own names for the kinds of a union."""
-    kinds = ("int", "str", "float", "constrained-int", "SceneEntry")
-    named = [str(part) for part in location if part not in kinds and "[" not in str(part)]
-    return ".".join(named) or "the whole"

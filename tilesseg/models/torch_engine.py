@@ -6,6 +6,7 @@ twice is the same. The CUDA branches have not been run on a GPU.
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 import zipfile
@@ -22,6 +23,10 @@ from tilesseg.errors import ModelError
 from tilesseg.models.activation import activate
 from tilesseg.models.spec import ModelSpec
 from tilesseg.models.unet import UNet
+
+# The kernel hands out a network's large arrays anew for every batch, and page by page that takes as long as computing.
+# PyTorch asks for huge pages where this says so, looks at it when it first allocates, and takes no more memory for it.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 _COMPUTING = threading.Lock()
 # ^ one round the device, whichever model: reading and writing threads go on while one computes
