@@ -71,8 +71,8 @@ class Measured:
         workers = " ".join(f"{mb:.0f}" for mb in self.workers)
         return (
             f"{self.size:6d}²: client {self.client:.0f} MB, workers {workers} MB, planned {self.planned:.0f} MB "
-            f"({self.planned / self.worker:.2f}), recompute {self.recompute_factor:.3f}, {self.tiles} cores of {self.core}, "
-            f"{self.seconds:.0f} s"
+            f"({self.planned / self.worker:.2f}), recompute {self.recompute_factor:.3f}, "
+            f"{self.tiles} cores of {self.core}, {self.seconds:.0f} s"
         )
 
 
@@ -226,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             tiling = {**TILINGS[blend], **({"core": asked.core} if asked.core else {})}
             for workers in asked.workers:
                 print(f"{blend}, {workers} worker processes, {asked.threads} tiles at a time in each", flush=True)
-                for size, scene in scenes.items():
+                for scene in scenes.values():
                     with tempfile.TemporaryDirectory(dir=folder) as place:
                         print(
                             measure(Path(place), scene, model, tiling=tiling, workers=workers, threads=asked.threads),

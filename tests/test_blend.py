@@ -45,6 +45,25 @@ def test_streaming_gives_the_sum_of_weighted_scores_over_the_sum_of_weights(kind
     np.testing.assert_allclose(np.concatenate(bands, axis=1), sums[seen] / total[seen[1:]], rtol=2e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["gaussian", "linear", "hann"])
+@pytest.mark.parametrize("score", [0.1, 1 / 3, 0.7, 1.0, 12345.678])
+@pytest.mark.parametrize("stride", [32, 64, 80, 97])
+def test_a_constant_score_stays_constant_within_2_ulp_borders_included(kind: str, score: float, stride: int) -> None:
+    core, side = Window(0, 0, 310, 247), 128
+    lead = (side - stride) // 2
+    constant = np.full((1, side, side), score, np.float32)
+    blender, bands = Blender(core, patch_weights(kind, side), 1, np.copy, stride=stride), []  # type: ignore[arg-type]
+    for y in range(-lead, core.height, stride):
+        last = y + stride >= core.height
+        blender.start(Window(y, -lead, side, side), core.height if last else max(0, y + stride))
+        for x in range(-lead, core.width, stride):
+            blender.add(Window(y, x, side, side), constant)
+        bands.append(blender.finish())
+    blended = np.concatenate(bands, axis=1)[0]
+    assert blended.shape == core.shape
+    assert np.abs(blended - np.float32(score)).max() <= 2 * np.spacing(np.float32(score))
+
+
 def test_crop_gives_the_scores_themselves() -> None:
     scores = np.random.default_rng(1).normal(size=(3, 8, 8)).astype(np.float32)
     mosaic = Mosaic(Window(0, 0, 8, 8), 3, np.copy)

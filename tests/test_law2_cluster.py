@@ -23,7 +23,7 @@ WORKERS: dict[str, dict[str, Any]] = {
     "three processes": {"kind": "local", "workers": 3, "threads": 1},
 }
 TILINGS: dict[str, dict[str, Any]] = {
-    "crop": {"blend": "crop", "patch": 336, "batch": 1},
+    "crop": {"blend": "crop", "patch": 352, "batch": 1},
     "gaussian": {"blend": "gaussian", "patch": 256, "overlap": 64, "batch": 2},
 }
 CORES = {"crop": (256, 512, 1024, "auto"), "gaussian": (256, 448, 1024, "auto")}
@@ -31,7 +31,7 @@ CORES = {"crop": (256, 512, 1024, "auto"), "gaussian": (256, 448, 1024, "auto")}
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A U-Net of depth 3, width 8: its stride multiple is 8 and its margin 40."""
+    """A U-Net of depth 3, width 8: its stride multiple is 8, its margin 48."""
     statistics = {"kind": "mean_std", "mean": [120.0] * 3, "std": [60.0] * 3}
     return write_unet_bundle(tmp_path_factory.mktemp("unet"), depth=3, width=8, normalise=statistics)
 

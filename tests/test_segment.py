@@ -131,6 +131,17 @@ def test_the_value_of_an_invalid_pixel_has_no_say(tmp_path: Path) -> None:
     assert (masks[0] == masks[1]).all()
 
 
+@pytest.mark.parametrize("fill", [-1.0, 0.5, 300.0])
+def test_a_fill_that_the_images_type_cannot_hold_is_not_rounded(tmp_path: Path, fill: float) -> None:
+    source = picture((40, 40), holes=True)
+    wide = ArraySource(source.values.astype(np.float64), source.valid)
+    masks = [
+        run(tmp_path / name, image, fake_model("Positional", fill=fill), lattice_of("gaussian"), blend="gaussian")[0]
+        for name, image in (("narrow", source), ("wide", wide))
+    ]
+    assert (masks[0] == masks[1]).all()
+
+
 def test_a_tile_run_twice_equals_once(tmp_path: Path) -> None:
     source, model, lattice = picture((40, 40), seed=5), fake_model("Positional"), lattice_of("hann")
     once, _ = run(tmp_path, source, model, lattice, blend="hann", core=(16, 16))

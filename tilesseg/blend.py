@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from tilesseg.window import Window
 
 Blend = Literal["gaussian", "linear", "hann", "crop"]
-FAILED, NODATA = 254, 255
-"""Labels that are not classes: failed or not yet processed; no data in the image."""
 
 Decide = Callable[[NDArray[np.float32]], NDArray[Any]]
 """From scores `(channel, y, x)` to what is stored, `(…, y, x)`."""
+SUMS = np.dtype(np.float64)
+"""Type of the sums: in float32 a constant score comes back with an error of up to 5 ulp, in float64 within 1."""
 _STRIP = 64
 """Rows worked on at a time, so that what is in between stays in the processor's cache."""
 
@@ -72,9 +72,9 @@ class Blender:
         self._core, self._weights, self._stride = core, weights, stride
         self._decide, self._like = decide, decide(np.zeros((channels, 1, 1), np.float32))
         side = len(weights)
-        self._shared = np.zeros((channels + 1, side - stride, core.width), np.float32)
+        self._shared = np.zeros((channels + 1, side - stride, core.width), SUMS)
         """Scores and, last, weights that the patches above have summed up in the top rows of this row of patches."""
-        self._here = np.zeros((channels + 1, side, side), np.float32)
+        self._here = np.zeros((channels + 1, side, side), SUMS)
         """The same for the columns that the next patch may touch, in all rows of this row of patches."""
         self._top = self._until = core.y
         self._y = self._x = 0
@@ -130,7 +130,7 @@ class Blender:
         done = self._here[:, self._top - self._y : self._until - self._y, here]
         scores, total = done[:-1], done[-1]
         np.divide(scores, total, out=scores, where=total > 0)
-        self._decided[..., seen] = self._decide(scores)
+        self._decided[..., seen] = self._decide(scores.astype(np.float32))
 
     def _load(self, column: int) -> None:
         """Begin the columns of `_here` from `column` on with what the patches above left."""

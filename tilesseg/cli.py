@@ -101,7 +101,7 @@ def segment(
     patch: Annotated[int | None, typer.Option(help="Side, in pixels, of the squares that the network sees.")] = None,
     overlap: Annotated[int | None, typer.Option(help="Pixels that neighbouring patches share; not with crop.")] = None,
     blend: Annotated[str, typer.Option(help="How patches become one: auto, crop, gaussian, linear or hann.")] = "auto",
-    workers: Annotated[int | None, typer.Option(help="Worker processes; else one per GPU or four cores.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Worker processes; else one per GPU, or by the cores.")] = None,
     run_dir: Annotated[
         Path | None, typer.Option("--run", help="Folder to keep the run in; else it is removed.")
     ] = None,

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilesseg.blend import NODATA
 from tilesseg.confusion import confusion, iou
 from tilesseg.events import Event, Note
 from tilesseg.formats.image import utm_grid, write_image
 from tilesseg.job import parse_job
+from tilesseg.labels import NODATA
 from tilesseg.report import Report
 from tilesseg.run import run_job
 from tilesseg.store import RunDirectory

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tilesseg.blend import SUMS
 from tilesseg.store import SHARD_COPIES
 
 if TYPE_CHECKING:
@@ -75,6 +76,6 @@ def tile_bytes(scene: ScenePlan, spec: ModelSpec) -> int:
     waiting = 0 if lattice.stride % layout.shard == 0 else layout.shard * width
     sums = 0
     if not lattice.exclusive:
-        sums = 4 * (scores + 1) * ((lattice.support - lattice.stride) * width + lattice.support**2)
+        sums = SUMS.itemsize * (scores + 1) * ((lattice.support - lattice.stride) * width + lattice.support**2)
     # at the image's border what was read is copied once, to be reflected, before anything is predicted
     return read + max(read, batch + labels) + waiting + sums + SHARD_COPIES * layout.shard**2

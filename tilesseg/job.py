@@ -85,7 +85,7 @@ class Cluster(_Strict):
     kind: Literal["local", "address", "serial", "threads"] = "local"
     """`local`: worker processes on this machine. `address`: a running Dask scheduler. `serial`, `threads`: no Dask."""
     workers: Annotated[int, Field(ge=1)] | Auto = "auto"
-    """Worker processes (local); auto: one per GPU, or one for every four cores."""
+    """Worker processes (local); auto: one per GPU; else one per core up to four, then one for every four cores."""
     threads: Annotated[int, Field(ge=1)] | Auto = "auto"
     """Tiles at the same time in each worker; auto: 2, so that reading and writing overlap computing."""
     engine_threads: Annotated[int, Field(ge=1)] | Auto = "auto"

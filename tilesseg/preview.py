@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilesseg.blend import FAILED, NODATA
 from tilesseg.errors import FormatError
 from tilesseg.formats import FAILED_CLASS
+from tilesseg.labels import FAILED, NODATA
 from tilesseg.pyramid import cascade
 from tilesseg.window import Window
 

@@ -15,10 +15,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tilesseg.labels import NODATA
+
 Labels = NDArray[np.uint8]
 Halve = Callable[[Labels], Labels]
 
-NODATA = 255
 _STRIP = 1 << 18
 """Cells halved at a time: what is in between stays in the processor's cache."""
 

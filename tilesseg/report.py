@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from tilesseg.blend import FAILED, NODATA
+from tilesseg.labels import FAILED, NODATA
 
 if TYPE_CHECKING:
     from tilesseg.events import TileDone

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilesseg.blend import NODATA, Blend, Blender, Mosaic, decide, patch_weights
+from tilesseg.blend import Blend, Blender, Mosaic, decide, patch_weights
 from tilesseg.events import TileDone
+from tilesseg.labels import NODATA
 from tilesseg.window import Window
 
 if TYPE_CHECKING:
@@ -114,14 +115,22 @@ def _blender(tile: Tile, spec: ModelSpec, recipe: Recipe) -> Blender | Mosaic:
 def _cut(
     pixels: Pixels, read: Window, batch: Sequence[Patch], *, fill: float, recipe: Recipe, out: NDArray[np.float32]
 ) -> None:
-    """Put the network's input into `out (batch_size, channel, P, P)`: filled where invalid, normalised, padded with 0."""
+    """Put the network's input into `out (batch_size, channel, P, P)`: filled, normalised, padded with 0."""
     out[len(batch) :] = 0
     for place, patch in zip(out, batch, strict=False):
         rows, columns = patch.window.slices(read)
         values, valid = pixels.values[:, rows, columns], pixels.valid[rows, columns]
         if not valid.all():
-            values = np.where(valid, values, np.asarray(fill, values.dtype))
+            values = _filled(values, valid, fill)
         recipe.normalisation.apply(values, out=place)
+
+
+def _filled(values: NDArray[Any], valid: NDArray[np.bool_], fill: float) -> NDArray[Any]:
+    """Values `(channel, y, x)` with `fill` where invalid; wider where their own type cannot hold it."""
+    dtype = values.dtype
+    if dtype.kind in "iu" and not (float(fill).is_integer() and np.iinfo(dtype).min <= fill <= np.iinfo(dtype).max):
+        dtype = np.dtype(np.float64)
+    return np.where(valid, values, np.asarray(fill, dtype))
 
 
 def _blend(blender: Blender | Mosaic, batch: Sequence[Patch], scores: NDArray[np.float32], *, shrink: int) -> None:

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 from zarr.errors import BaseZarrError
 
-from tilesseg.blend import FAILED
 from tilesseg.errors import StoreError
 from tilesseg.events import Event, TileDone, TileFailed
+from tilesseg.labels import FAILED
 from tilesseg.window import Window
 
 SHARD_COPIES = 4

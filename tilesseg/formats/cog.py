@@ -28,11 +28,11 @@ from rasterio._err import CPLE_BaseError
 from rasterio.env import get_gdal_config, set_gdal_config
 from rasterio.errors import CRSError, RasterioError
 
-from tilesseg.blend import FAILED, NODATA
 from tilesseg.errors import FormatError
 from tilesseg.formats import FAILED_CLASS, Mask
 from tilesseg.formats.qml import qgis_style, xml_text
 from tilesseg.grid import IDENTITY
+from tilesseg.labels import FAILED, NODATA
 from tilesseg.pyramid import HALVES, cascade, level_shapes
 from tilesseg.window import Window
 
