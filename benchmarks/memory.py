@@ -166,9 +166,10 @@ def watch(process: subprocess.Popen[Any], every: float = 0.05) -> dict[int, tupl
     peaks: dict[int, tuple[str, float]] = {}
     while process.poll() is None:
         for pid in family(process.pid):
-            peak = high_water(pid)
+            # the role first: until a new process executes its own program, its memory is its parent's
+            part, peak = role(pid), high_water(pid)
             if peak is not None:
-                peaks[pid] = (role(pid), max(peak, peaks.get(pid, ("", 0.0))[1]))
+                peaks[pid] = part, peak
         time.sleep(every)
     return peaks
 

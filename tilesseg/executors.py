@@ -29,6 +29,10 @@ class Executor(Protocol):
     def slots(self) -> int:
         """Items worked on at the same time."""
 
+    @property
+    def workers(self) -> int:
+        """Processes among which they are divided."""
+
     def map(
         self, function: Callable[[Item], Result], items: Iterable[Item], *, lost: Callable[[Item, str], Result]
     ) -> Iterator[Result]:
@@ -38,7 +42,7 @@ class Executor(Protocol):
 class SerialExecutor:
     """One after the other, in this thread."""
 
-    slots = 1
+    slots = workers = 1
 
     def map(
         self, function: Callable[[Item], Result], items: Iterable[Item], *, lost: Callable[[Item, str], Result]
@@ -49,6 +53,8 @@ class SerialExecutor:
 
 class ThreadExecutor:
     """A few threads of this process; reading and writing overlap computing."""
+
+    workers = 1
 
     def __init__(self, threads: int) -> None:
         self.slots = threads
@@ -89,8 +95,11 @@ class DaskExecutor:
 
     @property
     def slots(self) -> int:
-        threads: dict[str, int] = self.client.nthreads(workers=list(self._workers) if self._workers else None)
-        return max(1, sum(threads.values()))
+        return max(1, sum(self._threads().values()))
+
+    @property
+    def workers(self) -> int:
+        return max(1, len(self._threads()))
 
     def map(
         self, function: Callable[[Item], Result], items: Iterable[Item], *, lost: Callable[[Item, str], Result]
@@ -128,6 +137,11 @@ class DaskExecutor:
         finally:
             if self.client.status == "running":
                 self.client.cancel([future for _, future in items.values()])
+
+    def _threads(self) -> dict[str, int]:
+        """Threads of the workers in use, by address."""
+        found: dict[str, int] = self.client.nthreads(workers=list(self._workers) if self._workers else None)
+        return found
 
     def _submit(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Future[Any]]]:
         for item in items:

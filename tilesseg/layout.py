@@ -29,14 +29,14 @@ class Layout:
         return Tiling(shape, self.lattice, self.core, self.shard)
 
 
-def choose_layout(shape: tuple[int, int], spec: ModelSpec, asked: jobs.Tiling, *, slots: int, device: str) -> Layout:
+def choose_layout(shape: tuple[int, int], spec: ModelSpec, asked: jobs.Tiling, *, workers: int, device: str) -> Layout:
     """Decide how a scene of `shape` is cut.
 
     Args:
         shape: height and width of the scene.
         spec: the model's contract.
         asked: what the job says; `auto` is decided here.
-        slots: tiles that will be worked on at the same time.
+        workers: processes that compute, each on its own device.
         device: `cpu` or `cuda`, for the batch size.
 
     Raises:
@@ -46,7 +46,7 @@ def choose_layout(shape: tuple[int, int], spec: ModelSpec, asked: jobs.Tiling, *
     blend, lattice = choose_lattice(shape, spec, asked)
     given = None if asked.core == "auto" else asked.core
     shard, chunk = choose_shard(lattice, core=given)
-    core = (given, given) if given else choose_core(shape, lattice, shard=shard, slots=slots)
+    core = (given, given) if given else choose_core(shape, lattice, shard=shard, workers=workers)
     return Layout(blend, lattice, core, shard, chunk, _batch(asked.batch, lattice, min(core[1], shape[1]), device))
 
 

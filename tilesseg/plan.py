@@ -38,8 +38,8 @@ class Machine:
     """`cpu` or `cuda`."""
     engine_threads: int
     """Threads the network computes with in each worker process."""
-    slots: int
-    """Tiles at the same time, over all workers."""
+    workers: int
+    """Processes that compute, each on its own device."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def _plan_scenes(
         absolute = Scene(scene.name, tuple(map(_anywhere, scene.paths)))
         try:
             old = before.get(scene.name)
-            planned = plan_scene(absolute, asked=job, spec=plan.spec, slots=machine.slots, device=plan.device)
+            planned = plan_scene(absolute, asked=job, spec=plan.spec, workers=machine.workers, device=plan.device)
             yield scene, planned if old is None else _unchanged(old, planned)
         except StoreError:
             raise

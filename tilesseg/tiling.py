@@ -264,11 +264,11 @@ def choose_shard(lattice: Lattice, *, core: int | None = None, about: int = 1024
 
 
 def choose_core(
-    shape: tuple[int, int], lattice: Lattice, *, shard: int, slots: int, largest: int = 8192, recompute: float = 1.1
+    shape: tuple[int, int], lattice: Lattice, *, shard: int, workers: int, largest: int = 8192, recompute: float = 1.1
 ) -> tuple[int, int]:
-    """Height and width of the cores with which `slots` equal workers finish first, counted in patches.
+    """Height and width of the cores with which equal `workers` finish first, counted in patches.
 
-    Among those with a recompute factor up to `recompute` and at least four tiles a slot, where the scene has any.
+    Among those with a recompute factor up to `recompute` and at least four tiles a worker, where the scene has any.
     Of equals the largest, and wide before tall, since rows of image files are stored together.
     """
     options = []
@@ -278,8 +278,8 @@ def choose_core(
             columns = _computed(lattice, shape[1], width)
             tiles = len(rows) * len(columns)
             factor = sum(rows) * sum(columns) / (lattice.cells(shape[0]) * lattice.cells(shape[1]))
-            makespan = ceil(tiles / slots) * max(rows) * max(columns)
-            roomy = factor <= recompute and tiles >= 4 * slots
+            makespan = ceil(tiles / workers) * max(rows) * max(columns)
+            roomy = factor <= recompute and tiles >= 4 * workers
             options.append((not roomy, makespan, -height * width, -width, height))
     *_, width, height = min(options)
     return height, -width
