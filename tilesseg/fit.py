@@ -13,8 +13,11 @@ from tilesseg.normalise import mean_std, percentiles
 
 if TYPE_CHECKING:
     from tilesseg.formats import Source
+    from tilesseg.grid import Grid
     from tilesseg.models.spec import ModelSpec
 
+UNLIKE = 1.5
+"""Pixels this many times larger or smaller than the model's are worth a word."""
 DARKEST = 20.0
 """A scene may span this many times less than the model's input range (night, deep water) before it is refused."""
 
@@ -62,6 +65,19 @@ def _index(band: str | int, names: Sequence[str | None], *, image: str, shown: s
     if not 1 <= int(band) <= len(names):
         raise SourceError(f"{image} has no band {band}; its {len(names)} bands count from 1: {shown}")
     return int(band) - 1
+
+
+def resolution_note(grid: Grid, spec: ModelSpec) -> str | None:
+    """What should be said where pixels are much finer or coarser than those the model was trained on."""
+    if spec.resolution is None or grid.metres_per_unit is None:
+        return None
+    metres = float(np.mean(grid.resolution)) * grid.metres_per_unit
+    if 1 / UNLIKE <= metres / spec.resolution <= UNLIKE:
+        return None
+    return (
+        f"pixels are {metres:.4g} m and {spec.name} was trained on {spec.resolution:g} m; to resample on reading, give "
+        f"input.resolution: {spec.resolution / grid.metres_per_unit:.6g}"
+    )
 
 
 def value_range(sample: NDArray[np.float64]) -> tuple[float, float] | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilesseg.errors import JobError
-from tilesseg.fit import check_range, choose_bands, scene_statistics, value_range
+from tilesseg.fit import check_range, choose_bands, resolution_note, scene_statistics, value_range
 from tilesseg.formats import open_source
 from tilesseg.grid import Grid
 from tilesseg.layout import Layout, choose_layout
@@ -133,6 +133,8 @@ def plan_scene(scene: Scene, *, asked: jobs.Job, spec: ModelSpec, workers: int, 
         notes.append("no valid pixel was found in the sample: the mask may be all nodata")
     elif how.check_range:
         check_range(span, spec, image=scene.paths[0], scaling=_scaling(source))
+    size_note = resolution_note(source.grid, spec)
+    notes += [size_note] if size_note else []
     subtract, divide = scene_statistics(sample, spec)
     return ScenePlan(
         name=scene.name,

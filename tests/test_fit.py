@@ -1,0 +1,37 @@
+"""Does this image fit this model? What is only worth a word is said, not refused."""
+
+from __future__ import annotations
+
+import pytest
+from fakes import spec_data
+
+from tilesseg.fit import resolution_note
+from tilesseg.grid import Grid
+from tilesseg.models.spec import parse_spec
+
+
+def note(pixel: float, *, trained: float | None = 30.0, metres_per_unit: float | None = 1.0) -> str | None:
+    grid = Grid(9, 9, (pixel, 0.0, 0.0, 0.0, -pixel, 0.0), "a CRS", "metre", metres_per_unit)
+    return resolution_note(grid, parse_spec(spec_data(resolution=trained), where="here"))
+
+
+@pytest.mark.parametrize("pixel", [20.0, 30.0, 45.0])
+def test_pixels_of_about_the_size_that_the_model_knows_are_not_worth_a_word(pixel: float) -> None:
+    assert note(pixel) is None
+
+
+@pytest.mark.parametrize("pixel", [10.0, 19.0, 46.0, 300.0])
+def test_pixels_much_finer_or_coarser_are_said_with_what_to_do(pixel: float) -> None:
+    said = note(pixel)
+    assert said is not None
+    assert f"pixels are {pixel:.4g} m" in said and "trained on 30 m" in said and "input.resolution: 30" in said
+
+
+def test_the_advice_is_in_the_unit_of_the_crs() -> None:
+    said = note(30.0, metres_per_unit=0.3048)
+    assert said is not None and "pixels are 9.144 m" in said and "input.resolution: 98.4252" in said
+
+
+def test_nothing_is_said_where_sizes_cannot_be_compared() -> None:
+    assert note(10.0, trained=None) is None
+    assert note(0.0001, metres_per_unit=None) is None
