@@ -49,7 +49,7 @@ def bundle(tmp_path: Path) -> Path:
 class Killed:
     """An executor whose client dies once `after` results are in."""
 
-    slots = workers = 1
+    slots = 1
 
     def __init__(self, after: int) -> None:
         self.after = after
@@ -61,11 +61,11 @@ class Killed:
             yield function(item)
 
 
-class Many(SerialExecutor):
-    """Says that it has this many workers."""
+class Slots(SerialExecutor):
+    """Says that it does this many at the same time."""
 
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
+    def __init__(self, slots: int) -> None:
+        self.slots = slots
 
 
 def go(
@@ -217,10 +217,10 @@ def test_what_auto_became_is_not_decided_again(tmp_path: Path, scene: Path, bund
     with pytest.raises(KeyboardInterrupt):
         go(big, bundle, tmp_path / "run", executor=Killed(1), **auto)
     before = (tmp_path / "run" / "plan.json").read_bytes()
-    report = go(big, bundle, tmp_path / "run", executor=Many(7), **auto)
+    report = go(big, bundle, tmp_path / "run", executor=Slots(7), **auto)
     assert (tmp_path / "run" / "plan.json").read_bytes() == before
     assert report.exit_code == 0
-    go(big, bundle, tmp_path / "fresh", executor=Many(7), **auto)
+    go(big, bundle, tmp_path / "fresh", executor=Slots(7), **auto)
     fresh = json.loads((tmp_path / "fresh" / "plan.json").read_text())
     assert fresh["scenes"][0]["layout"]["core"] != json.loads(before)["scenes"][0]["layout"]["core"]
     assert mask_bytes(tmp_path / "run", "big") == mask_bytes(tmp_path / "fresh", "big")

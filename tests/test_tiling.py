@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tilesseg.cores import choose_core, choose_shard
 from tilesseg.errors import JobError
-from tilesseg.tiling import Lattice, Tiling, blend_lattice, choose_core, choose_shard, crop_lattice
+from tilesseg.tiling import Lattice, Tiling, blend_lattice, crop_lattice
 from tilesseg.window import Window
 
 sizes = st.integers(1, 60)
@@ -114,20 +115,20 @@ def test_the_recompute_factor_is_one_for_crop_and_below_1_10_for_gaussian_512_64
     shape = (32768, 32768)
     crop = crop_lattice(1216, margin=96, multiple=16)
     shard, _ = choose_shard(crop)
-    assert Tiling(shape, crop, choose_core(shape, crop, shard=shard, workers=2), shard).recompute_factor == 1.0
+    assert Tiling(shape, crop, choose_core(shape, crop, shard=shard, slots=2), shard).recompute_factor == 1.0
     gaussian = blend_lattice(512, overlap=64, margin=0, multiple=16)
     shard, _ = choose_shard(gaussian)
-    for workers in (1, 2, 3, 4):
-        core = choose_core(shape, gaussian, shard=shard, workers=workers)
+    for slots in (1, 2, 3, 4):
+        core = choose_core(shape, gaussian, shard=shard, slots=slots)
         assert Tiling(shape, gaussian, core, shard).recompute_factor <= 1.10
 
 
 @given(shapes, lattices(), st.integers(1, 5))
 def test_a_chosen_core_is_whole_shards_and_no_larger_than_needed(
-    shape: tuple[int, int], lattice: Lattice, workers: int
+    shape: tuple[int, int], lattice: Lattice, slots: int
 ) -> None:
     shard, chunk = choose_shard(lattice, about=16)
-    core = choose_core(shape, lattice, shard=shard, workers=workers, largest=64)
+    core = choose_core(shape, lattice, shard=shard, slots=slots, largest=64)
     assert shard % chunk == 0
     assert all(side % shard == 0 and side < size + shard for side, size in zip(core, shape, strict=True))
     if lattice.exclusive:

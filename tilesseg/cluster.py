@@ -50,7 +50,7 @@ def describe_machine(asked: jobs.Cluster) -> Machine:
     device = pick_device(asked.device).type
     workers = worker_count(asked, device)
     engine = asked.engine_threads if asked.engine_threads != "auto" else max(1, cores() // workers)
-    return Machine(device, engine, workers)
+    return Machine(device, engine, workers * threads_per_worker(asked))
 
 
 def worker_count(asked: jobs.Cluster, device: str) -> int:

@@ -29,10 +29,6 @@ class Executor(Protocol):
     def slots(self) -> int:
         """Items worked on at the same time."""
 
-    @property
-    def workers(self) -> int:
-        """Processes among which they are divided."""
-
     def map(
         self, function: Callable[[Item], Result], items: Iterable[Item], *, lost: Callable[[Item, str], Result]
     ) -> Iterator[Result]:
@@ -42,7 +38,7 @@ class Executor(Protocol):
 class SerialExecutor:
     """One after the other, in this thread."""
 
-    slots = workers = 1
+    slots = 1
 
     def map(
         self, function: Callable[[Item], Result], items: Iterable[Item], *, lost: Callable[[Item, str], Result]
@@ -53,8 +49,6 @@ class SerialExecutor:
 
 class ThreadExecutor:
     """A few threads of this process; reading and writing overlap computing."""
-
-    workers = 1
 
     def __init__(self, threads: int) -> None:
         self.slots = threads
@@ -95,11 +89,8 @@ class DaskExecutor:
 
     @property
     def slots(self) -> int:
-        return max(1, sum(self._threads().values()))
-
-    @property
-    def workers(self) -> int:
-        return max(1, len(self._threads()))
+        threads: dict[str, int] = self.client.nthreads(workers=list(self._workers) if self._workers else None)
+        return max(1, sum(threads.values()))
 
     def map(
         self, function: Callable[[Item], Result], items: Iterable[Item], *, lost: Callable[[Item, str], Result]
@@ -137,11 +128,6 @@ class DaskExecutor:
         finally:
             if self.client.status == "running":
                 self.client.cancel([future for _, future in items.values()])
-
-    def _threads(self) -> dict[str, int]:
-        """Threads of the workers in use, by address."""
-        found: dict[str, int] = self.client.nthreads(workers=list(self._workers) if self._workers else None)
-        return found
 
     def _submit(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Future[Any]]]:
         for item in items:

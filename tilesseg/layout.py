@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tilesseg.blend import Blend
+from tilesseg.cores import choose_core, choose_shard
 from tilesseg.errors import JobError
-from tilesseg.tiling import Lattice, Tiling, blend_lattice, choose_core, choose_shard, crop_lattice
+from tilesseg.tiling import Lattice, Tiling, blend_lattice, crop_lattice
 
 if TYPE_CHECKING:
     from tilesseg import job as jobs
@@ -29,14 +30,14 @@ class Layout:
         return Tiling(shape, self.lattice, self.core, self.shard)
 
 
-def choose_layout(shape: tuple[int, int], spec: ModelSpec, asked: jobs.Tiling, *, workers: int, device: str) -> Layout:
+def choose_layout(shape: tuple[int, int], spec: ModelSpec, asked: jobs.Tiling, *, slots: int, device: str) -> Layout:
     """Decide how a scene of `shape` is cut.
 
     Args:
         shape: height and width of the scene.
         spec: the model's contract.
         asked: what the job says; `auto` is decided here.
-        workers: processes that compute, each on its own device.
+        slots: tiles that will be worked on at the same time.
         device: `cpu` or `cuda`, for the batch size.
 
     Raises:
@@ -46,7 +47,7 @@ def choose_layout(shape: tuple[int, int], spec: ModelSpec, asked: jobs.Tiling, *
     blend, lattice = choose_lattice(shape, spec, asked)
     given = None if asked.core == "auto" else asked.core
     shard, chunk = choose_shard(lattice, core=given)
-    core = (given, given) if given else choose_core(shape, lattice, shard=shard, workers=workers)
+    core = (given, given) if given else choose_core(shape, lattice, shard=shard, slots=slots)
     return Layout(blend, lattice, core, shard, chunk, _batch(asked.batch, lattice, min(core[1], shape[1]), device))
 
 

@@ -38,8 +38,8 @@ class Machine:
     """`cpu` or `cuda`."""
     engine_threads: int
     """Threads the network computes with in each worker process."""
-    workers: int
-    """Processes that compute, each on its own device."""
+    slots: int
+    """Tiles at the same time, over all workers."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def _plan_scenes(
         absolute = Scene(scene.name, tuple(map(_anywhere, scene.paths)))
         try:
             old = before.get(scene.name)
-            planned = plan_scene(absolute, asked=job, spec=plan.spec, workers=machine.workers, device=plan.device)
+            planned = plan_scene(absolute, asked=job, spec=plan.spec, slots=machine.slots, device=plan.device)
             yield scene, planned if old is None else _unchanged(old, planned)
         except StoreError:
             raise
@@ -162,7 +162,7 @@ def _unchanged(old: ScenePlan, new: ScenePlan) -> ScenePlan:
     if old.paths != new.paths or old.identity != new.identity:
         changed = next(iter(_differences({"": old.identity}, {"": new.identity})), "its files")
         raise StoreError(
-            f"scene {old.name} has changed since this run began: {changed}; start again in a new output.dir"
+            f"scene {old.name} has changed since this run began: {changed}; start again in a new run directory"
         )
     return old
 

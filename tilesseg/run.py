@@ -138,9 +138,9 @@ def _machine(job: Job, executor: Executor | None) -> Machine:
     """The machine that will compute, asked on a worker where the workers are elsewhere."""
     if job.cluster.kind == "address" and isinstance(executor, DaskExecutor):
         asked: Machine = executor.client.submit(cluster.describe_machine, job.cluster, pure=False).result()
-        return Machine(asked.device, asked.engine_threads, executor.workers)
+        return Machine(asked.device, asked.engine_threads, executor.slots)
     machine = cluster.describe_machine(job.cluster)
-    return machine if executor is None else Machine(machine.device, machine.engine_threads, executor.workers)
+    return machine if executor is None else Machine(machine.device, machine.engine_threads, executor.slots)
 
 
 @dataclass

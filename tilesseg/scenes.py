@@ -109,14 +109,14 @@ def _scaling(source: Source) -> tuple[float, float] | None:
     return found.pop() if len(found) == 1 else None
 
 
-def plan_scene(scene: Scene, *, asked: jobs.Job, spec: ModelSpec, workers: int, device: str) -> ScenePlan:
+def plan_scene(scene: Scene, *, asked: jobs.Job, spec: ModelSpec, slots: int, device: str) -> ScenePlan:
     """Decide everything about one scene; every refusal of a scene is raised here.
 
     Args:
         scene: the image.
         asked: the job.
         spec: the model's contract.
-        workers: processes that compute, each on its own device.
+        slots: tiles that will be worked on at the same time.
         device: `cpu` or `cuda`, for the batch size.
 
     Raises:
@@ -146,7 +146,7 @@ def plan_scene(scene: Scene, *, asked: jobs.Job, spec: ModelSpec, workers: int, 
         grid=source.grid,
         itemsize=source.dtype.itemsize,
         identity=source.identity(),
-        layout=choose_layout(source.grid.shape, spec, asked.tiling, workers=workers, device=device),
+        layout=choose_layout(source.grid.shape, spec, asked.tiling, slots=slots, device=device),
         subtract=subtract,
         divide=divide,
         range=span,

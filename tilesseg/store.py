@@ -78,7 +78,7 @@ class Store:
                 )
                 temporary.rename(self._mask)
         except OSError as error:
-            raise StoreError(f"{self.folder} cannot be written ({error.strerror}); choose another output.dir") from None
+            raise _unwritable(self.folder, error) from None
 
     def _claim(self, fingerprint: str) -> None:
         named = self.folder / "fingerprint"
@@ -229,7 +229,7 @@ class RunDirectory:
             probe.touch()
             probe.unlink()
         except OSError as error:
-            raise StoreError(f"{path} cannot be written ({error.strerror}); choose another output.dir") from None
+            raise _unwritable(path, error) from None
         return cls(path)
 
     def scene(self, name: str) -> Store:
@@ -254,7 +254,7 @@ class RunDirectory:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise StoreError(f"{self.path / name} cannot be read ({error}); start again in a new directory") from None
+            raise StoreError(f"{self.path / name} cannot be read ({error}); take a new run directory") from None
 
     def log(self, event: Event, when: float) -> None:
         """Append an event to `events.jsonl`; `when` in seconds since 1970."""
@@ -264,6 +264,10 @@ class RunDirectory:
 
     def remove(self) -> None:
         shutil.rmtree(self.path)
+
+
+def _unwritable(folder: Path, error: OSError) -> StoreError:
+    return StoreError(f"{folder} cannot be written ({error.strerror}); choose another run directory")
 
 
 def _read_records(folder: Path) -> Iterable[tuple[str, dict[str, Any]]]:

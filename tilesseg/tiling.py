@@ -171,7 +171,7 @@ class Tiling:
     def patches(self) -> int:
         """Patches predicted by all tiles, those counted twice that two tiles share."""
         (h, w), (height, width) = self.shape, self.core
-        return sum(_computed(self.lattice, h, height)) * sum(_computed(self.lattice, w, width))
+        return sum(computed(self.lattice, h, height)) * sum(computed(self.lattice, w, width))
 
     @property
     def overlap_factor(self) -> float:
@@ -200,7 +200,7 @@ def crop_lattice(patch: int, *, margin: int, multiple: int) -> Lattice:
     Raises:
         JobError: nothing is left of the patch.
     """
-    lead = _round_up(margin, multiple)
+    lead = round_up(margin, multiple)
     stride = (patch - lead - margin) // multiple * multiple
     if stride < 1:
         raise JobError(
@@ -223,7 +223,7 @@ def blend_lattice(patch: int, *, overlap: int, margin: int, multiple: int) -> La
         JobError: the overlap does not fit the patch, the margin or the multiple.
     """
     stride = patch - overlap
-    lead = max(overlap // 2 // multiple * multiple, _round_up(margin, multiple))
+    lead = max(overlap // 2 // multiple * multiple, round_up(margin, multiple))
     if stride < 1 or stride % multiple:
         near = max(multiple, round(stride / multiple) * multiple)
         raise JobError(
@@ -233,68 +233,16 @@ def blend_lattice(patch: int, *, overlap: int, margin: int, multiple: int) -> La
     if overlap - lead < margin:
         raise JobError(
             f"overlap {overlap} does not cover the {margin} px at each side that the network cannot predict: "
-            f"take overlap {patch - (patch - _round_up(margin, multiple) - margin) // multiple * multiple} or more"
+            f"take overlap {patch - (patch - round_up(margin, multiple) - margin) // multiple * multiple} or more"
         )
     return Lattice(patch, stride, lead, before=margin, after=margin)
 
 
-def choose_shard(lattice: Lattice, *, core: int | None = None, about: int = 1024) -> tuple[int, int]:
-    """Sides of shard and chunk for the mask: with crop a multiple of the stride, so that nothing is computed twice.
-
-    Args:
-        lattice: the lattice of patches.
-        core: side of the cores, where it is given: shards must divide it.
-        about: side wanted, in pixels.
-
-    Raises:
-        JobError: the core is no multiple of the stride (crop) or of 64 (blended).
-    """
-    unit = lattice.stride if lattice.exclusive else 64
-    if core is None:
-        count = max(1, round(about / unit))
-    elif core % unit or core < unit:
-        what = "the stride" if lattice.exclusive else "the smallest shard"
-        raise JobError(f"core {core} is not a multiple of {unit}, {what}; take {max(1, round(core / unit)) * unit}")
-    else:
-        units = core // unit
-        count = max(n for n in range(1, units + 1) if units % n == 0 and (n == 1 or n * unit <= about))
-    shard = unit * count
-    chunk = max(side for side in range(1, min(shard, 512) + 1) if shard % side == 0)
-    return shard, chunk if chunk >= 64 else shard
+def round_up(value: int, multiple: int) -> int:
+    """The smallest multiple that is not below `value`."""
+    return -(-value // multiple) * multiple
 
 
-def choose_core(
-    shape: tuple[int, int], lattice: Lattice, *, shard: int, workers: int, largest: int = 8192, recompute: float = 1.1
-) -> tuple[int, int]:
-    """Height and width of the cores with which equal `workers` finish first, counted in patches.
-
-    Among those with a recompute factor up to `recompute` and at least four tiles a worker, where the scene has any.
-    Of equals the largest, and wide before tall, since rows of image files are stored together.
-    """
-    options = []
-    for height in _sides(shape[0], shard, largest):
-        rows = _computed(lattice, shape[0], height)
-        for width in _sides(shape[1], shard, largest):
-            columns = _computed(lattice, shape[1], width)
-            tiles = len(rows) * len(columns)
-            factor = sum(rows) * sum(columns) / (lattice.cells(shape[0]) * lattice.cells(shape[1]))
-            makespan = ceil(tiles / workers) * max(rows) * max(columns)
-            roomy = factor <= recompute and tiles >= 4 * workers
-            options.append((not roomy, makespan, -height * width, -width, height))
-    *_, width, height = min(options)
-    return height, -width
-
-
-def _sides(size: int, shard: int, largest: int) -> range:
-    """Whole numbers of shards up to `largest`, and no larger than the image needs."""
-    most = min(max(shard, largest), _round_up(size, shard))
-    return range(shard, most + 1, shard)
-
-
-def _computed(lattice: Lattice, size: int, core: int) -> list[int]:
+def computed(lattice: Lattice, size: int, core: int) -> list[int]:
     """Patches that each core of an axis computes."""
     return [len(lattice.touching(y, min(y + core, size), size)) for y in range(0, size, core)]
-
-
-def _round_up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple
