@@ -32,12 +32,19 @@ def test_peak_memory_of_each_process_does_not_grow_with_the_image(
     tmp_path: Path, scenes: dict[int, Path], blend: str, workers: int
 ) -> None:
     model = memory.write_model(tmp_path / "model", bands=2, margin=96 if blend == "crop" else None)
-    found = {}
-    for size, scene in scenes.items():
-        folder = tmp_path / str(size)
+    found: dict[int, memory.Measured] = {}
+
+    def measure(size: int, attempt: int = 1) -> memory.Measured:
+        folder = tmp_path / f"{size}-{attempt}"
         folder.mkdir()
-        found[size] = memory.measure(folder, scene, model, tiling=memory.TILINGS[blend], workers=workers, threads=2)
+        tiling = memory.TILINGS[blend]
+        return memory.measure(folder, scenes[size], model, tiling=tiling, workers=workers, threads=2)
+
+    for size in scenes:
+        found[size] = measure(size)
     small, large = found[SMALL], found[LARGE]
+    if large.worker > 1.1 * small.worker or large.client > 1.1 * small.client:
+        large = found[LARGE] = measure(LARGE, attempt=2)  # a peak is now and then higher by chance, growth is always
     said = f"{small}\n{large}"
     assert large.worker <= 1.1 * small.worker, said
     assert large.client <= 1.1 * small.client, said
