@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tilesseg.errors import JobError
 from tilesseg.executors import DaskExecutor, Executor, SerialExecutor, ThreadExecutor
+from tilesseg.models import available_cores
 from tilesseg.plan import Machine
 
 if TYPE_CHECKING:
@@ -38,18 +38,13 @@ MEMORY_PER_WORKER = 4 * 2**30
 """Bytes of the machine's memory for each worker on a CPU, or there are fewer of them."""
 
 
-def cores() -> int:
-    """CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def describe_machine(asked: jobs.Cluster) -> Machine:
     """What will compute, with every `auto` decided for this machine."""
     from tilesseg.models.torch_engine import pick_device
 
     device = pick_device(asked.device).type
     workers = worker_count(asked, device)
-    engine = asked.engine_threads if asked.engine_threads != "auto" else max(1, cores() // workers)
+    engine = asked.engine_threads if asked.engine_threads != "auto" else max(1, available_cores() // workers)
     return Machine(device, engine, workers * threads_per_worker(asked))
 
 
@@ -69,7 +64,7 @@ def worker_count(asked: jobs.Cluster, device: str) -> int:
         return torch.cuda.device_count()
     from distributed.system import MEMORY_LIMIT
 
-    return max(1, min(max(min(cores(), 4), cores() // 4), MEMORY_LIMIT // MEMORY_PER_WORKER))
+    return max(1, min(max(min(available_cores(), 4), available_cores() // 4), MEMORY_LIMIT // MEMORY_PER_WORKER))
 
 
 def threads_per_worker(asked: jobs.Cluster) -> int:

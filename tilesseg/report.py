@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from tilesseg.labels import FAILED, NODATA
 
 if TYPE_CHECKING:
-    from tilesseg.events import TileDone
     from tilesseg.models.spec import ModelSpec
     from tilesseg.plan import Plan
     from tilesseg.store import RunDirectory
@@ -118,8 +117,3 @@ def _by_class(by_label: Mapping[str, Any], spec: ModelSpec) -> dict[str, Any]:
         if by_label.get(str(label)):
             named[name] = by_label[str(label)]
     return named
-
-
-def peak_mb(records: Iterable[TileDone]) -> float:
-    """Largest resident memory of any worker process, in MB."""
-    return max((record.peak_mb for record in records), default=0.0)

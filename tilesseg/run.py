@@ -19,7 +19,8 @@ from tilesseg import __version__, cluster
 from tilesseg.errors import JobError, StoreError
 from tilesseg.events import Event, Note, RunFinished, RunStarted, SceneRefused
 from tilesseg.executors import DaskExecutor, Executor
-from tilesseg.job import Output, Product, parse_job
+from tilesseg.job import Output, Product
+from tilesseg.models import available_cores
 from tilesseg.plan import PLAN_FILE, Machine, Plan, parse_plan, plan_job
 from tilesseg.products import check_products, write_products
 from tilesseg.report import Report, report_of
@@ -120,7 +121,7 @@ def export_run(directory: Path, product: Product, *, listeners: Sequence[Listene
                 "tilesseg run"
             )
         if scene.done:
-            for written in write_products(run, plan, scene.scene, output, threads=cluster.cores()):
+            for written in write_products(run, plan, scene.scene, output, threads=available_cores()):
                 _tell(listeners, written)
 
 
@@ -225,7 +226,7 @@ class _Run:
         if not self.run.scene(scene).done_names():
             self._tell(Note(f"{scene}: no tile could be done, so no product is written"))
             return
-        for written in write_products(self.run, self.plan, scene, self.job.output, threads=cluster.cores()):
+        for written in write_products(self.run, self.plan, scene, self.job.output, threads=available_cores()):
             self._tell(written)
             yield written.path
 
@@ -255,16 +256,3 @@ def problem_of(answer: Proof | Exception) -> str | None:
 def _tell(listeners: Sequence[Listener], event: Event) -> None:
     for listener in listeners:
         listener(event)
-
-
-def read_stored_job(directory: Path) -> Job:
-    """The job that a run directory was made for.
-
-    Raises:
-        StoreError: this is no run directory.
-    """
-    try:
-        data = yaml.safe_load((directory / "job.yaml").read_text(encoding="utf-8"))
-    except OSError as error:
-        raise StoreError(f"{directory} is no run directory: no job.yaml in it ({error.strerror})") from None
-    return parse_job(data, where=str(directory / "job.yaml"))

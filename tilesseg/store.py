@@ -262,9 +262,6 @@ class RunDirectory:
         with (self.path / "events.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
-    def remove(self) -> None:
-        shutil.rmtree(self.path)
-
 
 def _unwritable(folder: Path, error: OSError) -> StoreError:
     return StoreError(f"{folder} cannot be written ({error.strerror}); choose another run directory")
