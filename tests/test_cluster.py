@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from fakes import spec_data
 
 from tilesseg import cluster
 from tilesseg.errors import JobError
-from tilesseg.events import Event, Note, TileDone
+from tilesseg.events import Event, Note, RunStarted, TileDone
 from tilesseg.executors import DaskExecutor
 from tilesseg.formats.image import utm_grid, write_image
 from tilesseg.job import Cluster, Job, parse_job
@@ -74,6 +75,19 @@ def test_a_job_runs_on_a_scheduler_given_by_its_address(job: Job) -> None:
     with LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0") as running:
         there = Cluster(kind="address", address=running.scheduler_address)
         assert run_job(job.model_copy(update={"cluster": there})).exit_code == 0
+
+
+@pytest.mark.cluster
+def test_a_dashboard_port_that_is_taken_is_no_trouble(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[Event] = []
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(cluster, "DASHBOARD_PORT", port)
+        assert run_job(job, listeners=[events.append]).exit_code == 0
+    (started,) = (event for event in events if isinstance(event, RunStarted))
+    assert started.dashboard and f":{port}/" not in started.dashboard
 
 
 def test_a_scheduler_that_does_not_answer_is_refused(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import logging
+import socket
 import sys
 import warnings
 from collections.abc import Iterator
@@ -125,7 +126,7 @@ def _local(workers: int, threads: int, device: str) -> Iterator[Client]:
     refuse_unguarded_script()
     options = {"nthreads": threads, "memory_limit": 0, "silence_logs": logging.CRITICAL, "preload": [DEAF]}
     spec = {n: {"cls": Nanny, "options": {**options, "env": _environment(n, device)}} for n in range(workers)}
-    dashboard = f"127.0.0.1:{DASHBOARD_PORT}"
+    dashboard = f"127.0.0.1:{DASHBOARD_PORT if _is_free(DASHBOARD_PORT) else 0}"
     scheduler = {
         "cls": Scheduler,
         "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": dashboard},
@@ -133,7 +134,7 @@ def _local(workers: int, threads: int, device: str) -> Iterator[Client]:
     # A tile that kills its worker is blamed at once and runs again alone: not four workers for one tile.
     with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
         try:
-            with warnings.catch_warnings():  # where another dashboard has the port, ours takes any; its link is printed
+            with warnings.catch_warnings():  # the port may be taken meanwhile; the link that is printed is the true one
                 warnings.filterwarnings("ignore", message="Port .* is already in use")
                 cluster = SpecCluster(workers=spec, scheduler=scheduler, silence_logs=logging.CRITICAL)
         except RuntimeError as error:
@@ -145,6 +146,17 @@ def _local(workers: int, threads: int, device: str) -> Iterator[Client]:
 def _environment(worker: int, device: str) -> dict[str, str]:
     """One GPU each. Not run on a machine with GPUs."""
     return {**WORKER_ENVIRONMENT, **({"CUDA_VISIBLE_DEVICES": str(worker)} if device == "cuda" else {})}
+
+
+def _is_free(port: int) -> bool:
+    """Whether a port of this machine can be had; distributed finds out itself, but leaves a socket open then."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 def refuse_unguarded_script() -> None:
