@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilesseg.confusion import confusion, iou
-from tilesseg.events import Event, Note
+from tilesseg.events import Listener, Note
 from tilesseg.formats.image import utm_grid, write_image
 from tilesseg.job import parse_job
 from tilesseg.labels import NODATA
@@ -54,7 +54,7 @@ class DemoResult:
         )
 
 
-def run_demo(directory: Path, *, size: int, seed: int, listener: Callable[[Event], None]) -> DemoResult:
+def run_demo(directory: Path, *, size: int, seed: int, listener: Listener) -> DemoResult:
     """Make the scene, segment it, compare the mask with the truth.
 
     Args:

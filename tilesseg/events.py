@@ -5,7 +5,7 @@ Progress is events, not log lines. A worker measures itself and sends the figure
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
@@ -106,3 +106,7 @@ class RunFinished(Event):
     failed: int
     refused: int
     seconds: float
+
+
+Listener = Callable[[Event], None]
+"""Whoever watches a run: called with every event."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tilesseg.blend import Blend
 from tilesseg.cores import choose_core, choose_shard
 from tilesseg.errors import JobError
-from tilesseg.tiling import Lattice, Tiling, blend_lattice, crop_lattice
+from tilesseg.tiling import Lattice, Tiling, blend_lattice, crop_lattice, round_up
 
 if TYPE_CHECKING:
     from tilesseg import job as jobs
@@ -84,7 +84,7 @@ def _crop(shape: tuple[int, int], spec: ModelSpec, asked: jobs.Tiling) -> Lattic
     if margin < spec.margin:
         raise JobError(f"margin {margin} is below the model's receptive half-width {spec.margin}; take at least that")
     multiple = spec.patch.stride_multiple
-    around = -(-margin // multiple) * multiple + margin
+    around = round_up(margin, multiple) + margin
     patch = _patch(shape, spec, asked, around=around, usual=1024 + around)
     return crop_lattice(patch, margin=margin, multiple=multiple)
 
@@ -93,7 +93,7 @@ def _blended(shape: tuple[int, int], spec: ModelSpec, asked: jobs.Tiling) -> Lat
     multiple, margin = spec.patch.stride_multiple, spec.patch.shrink // 2
     if asked.margin != "auto":
         margin = max(margin, asked.margin)
-    least = -(-margin // multiple) * multiple + margin
+    least = round_up(margin, multiple) + margin
     around = least + multiple if asked.overlap == "auto" else asked.overlap
     patch = _patch(shape, spec, asked, around=around, usual=512)
     overlap = asked.overlap

@@ -21,7 +21,7 @@ from tilesseg import __version__
 from tilesseg.errors import JobError, ModelError, StoreError, TilessegError
 from tilesseg.models import Bundle, find_bundle, verify_weights
 from tilesseg.models.spec import ModelSpec
-from tilesseg.scenes import Scene, ScenePlan, find_scenes, plan_scene
+from tilesseg.scenes import Scene, ScenePlan, find_scenes, identify, plan_scene
 
 if TYPE_CHECKING:
     from tilesseg.job import Job
@@ -148,19 +148,20 @@ def _plan_scenes(
     for scene in found:
         absolute = Scene(scene.name, tuple(map(_anywhere, scene.paths)))
         try:
-            old = before.get(scene.name)
-            planned = plan_scene(absolute, asked=job, spec=plan.spec, slots=machine.slots, device=plan.device)
-            yield scene, planned if old is None else _unchanged(old, planned)
+            if scene.name in before:
+                yield scene, _unchanged(before[scene.name], absolute, identify(absolute, job.input))
+            else:
+                yield scene, plan_scene(absolute, asked=job, spec=plan.spec, slots=machine.slots, device=plan.device)
         except StoreError:
             raise
         except TilessegError as error:
             yield scene, error
 
 
-def _unchanged(old: ScenePlan, new: ScenePlan) -> ScenePlan:
+def _unchanged(old: ScenePlan, scene: Scene, identity: dict[str, Any]) -> ScenePlan:
     """The stored plan of a scene whose files are still the same."""
-    if old.paths != new.paths or old.identity != new.identity:
-        changed = next(iter(_differences({"": old.identity}, {"": new.identity})), "its files")
+    if old.paths != scene.paths or old.identity != identity:
+        changed = next(iter(_differences({"": old.identity}, {"": identity})), "its files")
         raise StoreError(
             f"scene {old.name} has changed since this run began: {changed}; start again in a new run directory"
         )

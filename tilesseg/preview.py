@@ -16,6 +16,7 @@ from tilesseg.errors import FormatError
 from tilesseg.formats import FAILED_CLASS
 from tilesseg.labels import FAILED, NODATA
 from tilesseg.pyramid import cascade
+from tilesseg.resample import centres
 from tilesseg.window import Window
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def overlay(picture: NDArray[np.uint8], labels: Labels, classes: Sequence[MaskCl
 
 def thin(mask: Mask, shape: tuple[int, int]) -> Labels:
     """The mask at a smaller shape `(y, x)`: halved by mode while that is not too small, then its nearest pixels."""
-    rows, columns = (_centres(full, thin) for full, thin in zip(mask.grid.shape, shape, strict=True))
+    rows, columns = (centres(full, thin) for full, thin in zip(mask.grid.shape, shape, strict=True))
     level = max(0, min(full // small for full, small in zip(mask.grid.shape, shape, strict=True)).bit_length() - 1)
     result = np.empty(shape, np.uint8)
     side = max(_STRIPE, 1 << level)  # whole cells of the level
@@ -159,11 +160,6 @@ def _bands(mask: Mask, x: int, width: int) -> Iterator[Labels]:
     stripe = Window(0, x, mask.grid.height, width).intersect(mask.grid.window)
     for y in range(0, mask.grid.height, _BAND):
         yield mask.read(Window(y, x, _BAND, stripe.width).intersect(stripe))
-
-
-def _centres(size: int, wanted: int) -> NDArray[np.intp]:
-    """Pixels under the centres of `wanted` equal parts."""
-    return np.asarray((np.arange(wanted) + 0.5) * size / wanted, np.intp)
 
 
 def _write_png(path: Path, picture: NDArray[np.uint8]) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING
 
 from tilesseg.events import (
     Event,
+    Listener,
     Note,
     ProductWritten,
     RunFinished,
@@ -21,7 +21,6 @@ from tilesseg.events import (
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-Listener = Callable[[Event], None]
 INTERVAL = 5.0
 """Seconds between two plain lines."""
 

@@ -27,6 +27,11 @@ def output_shape(shape: tuple[int, int], scale: Pair) -> tuple[int, int]:
     return height, width
 
 
+def centres(size: int, parts: int) -> NDArray[np.intp]:
+    """The pixels under the centres of equal parts of an axis of `size` pixels."""
+    return np.asarray((np.arange(parts) + 0.5) * size / parts, np.intp)
+
+
 def source_window(
     window: Window,
     scale: Pair,

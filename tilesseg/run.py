@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ import yaml
 
 from tilesseg import __version__, cluster
 from tilesseg.errors import JobError, StoreError
-from tilesseg.events import Event, Note, RunFinished, RunStarted, SceneRefused
+from tilesseg.events import Event, Listener, Note, RunFinished, RunStarted, SceneRefused
 from tilesseg.executors import DaskExecutor, Executor
 from tilesseg.job import Output, Product
 from tilesseg.models import available_cores
@@ -25,14 +25,12 @@ from tilesseg.plan import PLAN_FILE, Machine, Plan, parse_plan, plan_job
 from tilesseg.products import check_products, write_products
 from tilesseg.report import Report, report_of
 from tilesseg.store import RunDirectory
-from tilesseg.worker import Item, Proof, TileWork, prove
+from tilesseg.worker import Item, Proof, TileWork, prove, reason_of
 
 if TYPE_CHECKING:
     from tilesseg.job import Job
 
 __all__ = ["Report", "export_run", "job_status", "plan_job", "run_job"]
-
-Listener = Callable[[Event], None]
 
 
 def run_job(job: Job, *, executor: Executor | None = None, listeners: Sequence[Listener] = ()) -> Report:
@@ -247,7 +245,7 @@ class _Run:
 def problem_of(answer: Proof | Exception) -> str | None:
     """Why a worker cannot be used, or None."""
     if isinstance(answer, Exception):
-        return f"{type(answer).__name__}: {' '.join(str(answer).split())}"
+        return reason_of(answer)
     if answer.version != __version__:
         return f"it has tilesseg {answer.version} and the client has {__version__}; install the same version"
     return answer.problem

@@ -102,6 +102,19 @@ def _stem(path: str) -> str:
     return Path(path).name.partition(".")[0] or "scene"
 
 
+def identify(scene: Scene, how: jobs.Input) -> dict[str, Any]:
+    """What a resumed run compares: see `formats.Source.identity`.
+
+    Raises:
+        SourceError: the image cannot be opened.
+    """
+    return _open(scene, how).identity()
+
+
+def _open(scene: Scene, how: jobs.Input) -> Source:
+    return open_source(scene.paths, scale=how.scale, offset=how.offset, resolution=how.resolution)
+
+
 def _scaling(source: Source) -> tuple[float, float] | None:
     """Scale and offset with which the selected bands are read, or None where they differ."""
     bands = source.describe()["bands"]
@@ -124,7 +137,7 @@ def plan_scene(scene: Scene, *, asked: jobs.Job, spec: ModelSpec, slots: int, de
         JobError: the tiling asked for does not fit the model.
     """
     how = asked.input
-    source = open_source(scene.paths, scale=how.scale, offset=how.offset, resolution=how.resolution)
+    source = _open(scene, how)
     bands, notes = choose_bands(source, spec.bands, how.bands, image=scene.paths[0])
     source = source.select(bands)
     sample = source.sample()

@@ -183,12 +183,12 @@ class Census:
         """Count the rows `labels (rows, width)` that begin at image row `y`."""
         if not len(labels):
             return
-        areas = self.pixel_areas(y, y + len(labels))
-        self._counts.update(_tally(labels))
+        areas, counts = self.pixel_areas(y, y + len(labels)), _tally(labels)
+        self._counts.update(counts)
         if areas is None:
             return
         if np.all(areas == areas[0]):
-            self._areas.update({label: count * float(areas[0]) for label, count in _tally(labels).items()})
+            self._areas.update({label: count * float(areas[0]) for label, count in counts.items()})
             return
         for row, area in zip(labels, areas, strict=True):
             self._areas.update({label: count * float(area) for label, count in _tally(row).items()})

@@ -9,7 +9,7 @@ from typing import Any
 
 from tilesseg.formats import to_lonlat
 from tilesseg.grid import Grid
-from tilesseg.tiling import Patch, Tiling
+from tilesseg.tiling import Patch, Tiling, round_up
 from tilesseg.window import Window
 
 
@@ -45,7 +45,7 @@ def lattice_patches(tiling: Tiling) -> Iterator[Patch]:
 
 def _one_core(tiling: Tiling) -> tuple[int, int]:
     height, width = tiling.shape
-    return -(-height // tiling.shard) * tiling.shard, -(-width // tiling.shard) * tiling.shard
+    return round_up(height, tiling.shard), round_up(width, tiling.shard)
 
 
 def _feature(window: Window, properties: dict[str, Any], grid: Grid) -> dict[str, Any]:

@@ -54,7 +54,7 @@ class TileWork:
             return _with_retries(open_run(self), scene, name)
         except Exception as error:
             # ^ of any kind: one bad tile costs one tile, and the reason is in its record
-            return self._failed(item, _reason(error), worker=socket.gethostname())
+            return self._failed(item, reason_of(error), worker=socket.gethostname())
 
     def lost(self, item: Item, reason: str) -> TileFailed:
         """The record of a tile whose worker process died."""
@@ -157,7 +157,7 @@ def prove(work: TileWork) -> Proof:
         RunDirectory.create(opened.run.path)
     except Exception as error:
         # ^ whatever it is, this worker cannot work, and the others may
-        return Proof(__version__, 0.0, 0.0, _reason(error))
+        return Proof(__version__, 0.0, 0.0, reason_of(error))
     return Proof(__version__, seconds, peak_mb())
 
 
@@ -198,6 +198,7 @@ def is_transient(error: BaseException | None) -> bool:
     return False
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Why something failed, as one line; the kind of error too where it is no refusal of ours."""
     text = " ".join(str(error).split())
     return text if isinstance(error, TilessegError) else f"{type(error).__name__}: {text}"

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tilesseg.errors import SourceError
 from tilesseg.formats import Pixels
+from tilesseg.resample import centres
 from tilesseg.window import Window
 
 _VALUES = 1 << 22  # in one piece, all channels together
@@ -67,12 +68,8 @@ class _Piece(NamedTuple):
 
 def _pieces(size: int, wanted: int, length: int) -> Iterator[_Piece]:
     """Stretches of at most `length` pixels that begin and end with a picked one."""
-    picked = _centres(size, wanted)
+    picked = centres(size, wanted)
     for number in np.unique(picked // length):
         places = np.flatnonzero(picked // length == number)
         chosen = picked[places]
         yield _Piece(slice(places[0], places[-1] + 1), chosen, int(chosen[0]), int(chosen[-1]) + 1)
-
-
-def _centres(size: int, wanted: int) -> NDArray[np.intp]:
-    return np.asarray((np.arange(wanted) + 0.5) * size / wanted, np.intp)
