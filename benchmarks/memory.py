@@ -121,6 +121,7 @@ def measure(
     tiling: dict[str, Any],
     workers: int = 1,
     threads: int = 2,
+    stage: str = "never",
     **cluster: Any,
 ) -> Measured:
     """Plan and run one scene in processes of their own."""
@@ -131,6 +132,7 @@ def measure(
             {
                 "scenes": str(scene),
                 "model": str(model),
+                "input": {"stage": stage},
                 "tiling": tiling,
                 "output": {"dir": str(run)},
                 "cluster": {"workers": workers, "threads": threads, **cluster},

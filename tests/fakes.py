@@ -9,7 +9,7 @@ import hashlib
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from tilesseg.formats import Pixels, read_reflected
+from tilesseg.formats import Pixels, Raw, read_reflected
 from tilesseg.grid import Grid
 from tilesseg.models.spec import ModelSpec, UNetShape, parse_spec
 from tilesseg.window import Window
@@ -42,6 +42,10 @@ class ArraySource:
     bands = property(lambda self: (None,) * len(self.values))
     selected = property(lambda self: tuple(range(len(self.values))))
     dtype = property(lambda self: self.values.dtype)
+    raw_dtypes = property(lambda self: (self.values.dtype,) * len(self.values))
+    scaling = property(lambda self: ((1.0, 0.0),) * len(self.values))
+    masks = property(lambda self: (0,) * len(self.values))
+    cell = property(lambda self: (1, self.values.shape[2]))
 
     def select(self, indices: Sequence[int]) -> ArraySource:
         return replace(self, values=self.values[list(indices)])
@@ -50,6 +54,19 @@ class ArraySource:
         return read_reflected(
             window, self.grid.window, lambda w: Pixels(self.values[:, *w.slices()], self.valid[w.slices()])
         )
+
+    def read_raw(self, window: Window) -> Raw:
+        return Raw(self.values[:, *window.slices()], self.valid[window.slices()][None])
+
+    def rows(self, height: int) -> Iterator[Raw]:
+        tall, wide = self.grid.shape
+        return (self.read_raw(Window(y, 0, min(height, tall - y), wide)) for y in range(0, tall, height))
+
+    def identity(self) -> dict[str, Any]:
+        return {}
+
+    def describe(self) -> dict[str, Any]:
+        return {"notes": []}
 
 
 class _Engine:

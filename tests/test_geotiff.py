@@ -27,7 +27,7 @@ from tilesseg.errors import SourceError
 from tilesseg.formats import open_source
 from tilesseg.formats.geotiff import GeoTiffSource
 from tilesseg.formats.geotiff.band_names import band_name, file_names, natural
-from tilesseg.formats.geotiff.raster_sample import lattice
+from tilesseg.formats.lattice import lattice
 from tilesseg.window import Window
 
 RNG = np.random.default_rng(5)
@@ -364,7 +364,7 @@ def test_bands_are_named_by_description_colour_or_not_at_all(tmp_path: Path) -> 
     described = write(tmp_path / "a.tif", noise(3, 4, 4), descriptions=("B8A", "Band 2", ""), photometric="RGB")
     assert opened(described).bands == ("B8A", "green", "blue")
     palette = write(tmp_path / "b.tif", noise(1, 4, 4), photometric="palette", colorinterp=[ColorInterp.palette])
-    assert opened(palette).bands == (None,)
+    assert opened(palette).bands == ("palette",)
     assert band_name(None, "gray") is None
 
 

@@ -1,4 +1,8 @@
-"""Real scenes end to end: the mask lies where the image lies, and is nodata where the image is; rasterio judges."""
+"""Real scenes end to end: the mask lies where the image lies, and is nodata where the image is; rasterio judges.
+
+Real networks, blends and tilings over some scenes; `test_outcomes` takes every file through a job with a model that
+costs nothing, and states what becomes of it.
+"""
 
 from __future__ import annotations
 

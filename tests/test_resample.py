@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tilesseg.resample import output_shape, resample, source_window
 from tilesseg.window import Window
 
-Enlarge = Literal["bilinear", "nearest"]
+Enlarge = Literal["smooth", "nearest"]
 
 scales = st.one_of(
     st.sampled_from([1 / 6, 0.5, 1.0, 2.0, 3.0, 6.0, 1.5, 10 / 3]),
@@ -32,15 +32,15 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
         "valid": rng.random(shape) < draw(st.sampled_from([0.0, 0.3, 0.9, 1.0])),
         "scale": (draw(scales), draw(scales)),
         "offset": (draw(offsets), draw(offsets)),
-        "enlarge": draw(st.sampled_from(["bilinear", "nearest"])),
+        "method": draw(st.sampled_from(["smooth", "nearest"])),
     }
 
 
 def ask(case: dict[str, Any], window: Window) -> tuple[np.ndarray, np.ndarray]:
     """Resample a window from exactly the source pixels that it needs."""
     shape = case["valid"].shape
-    how = {"scale": case["scale"], "offset": case["offset"], "enlarge": case["enlarge"]}
-    source = source_window(window, case["scale"], shape, offset=case["offset"], enlarge=case["enlarge"])
+    how = {"scale": case["scale"], "offset": case["offset"], "method": case["method"]}
+    source = source_window(window, case["scale"], shape, offset=case["offset"], method=case["method"])
     assert Window(0, 0, *shape).contains(source)
     rows, columns = source.slices()
     return resample(
@@ -98,7 +98,7 @@ def test_results_stay_within_the_valid_values_and_a_constant_stays_constant(case
 def test_shrinking_by_a_whole_number_is_the_mean_of_the_valid_pixels(factor: int) -> None:
     rng = np.random.default_rng(factor)
     values, valid = rng.integers(0, 4000, (2, 40, 33)).astype(np.uint16), rng.random((40, 33)) < 0.8
-    case = {"values": values, "valid": valid, "scale": (factor, factor), "offset": (0.0, 0.0), "enlarge": "bilinear"}
+    case = {"values": values, "valid": valid, "scale": (factor, factor), "offset": (0.0, 0.0), "method": "smooth"}
     got, got_valid = ask(case, whole(case))
     for y, x in zip(*np.nonzero(got_valid), strict=True):
         cell = np.s_[y * factor : (y + 1) * factor, x * factor : (x + 1) * factor]
@@ -112,7 +112,7 @@ def test_shrinking_keeps_the_sum_of_the_image(scale: float) -> None:
     size = int(scale * 20)  # a whole number of output pixels
     values = rng.random((1, size, size))
     case = {"values": values, "valid": np.ones((size, size), bool), "scale": (scale, scale), "offset": (0.0, 0.0)}
-    got, _ = ask({**case, "enlarge": "bilinear"}, Window(0, 0, 20, 20))
+    got, _ = ask({**case, "method": "smooth"}, Window(0, 0, 20, 20))
     assert got.sum(dtype=np.float64) * scale**2 == pytest.approx(values.sum(), rel=1e-6)
 
 
@@ -120,7 +120,7 @@ def test_shrinking_keeps_the_sum_of_the_image(scale: float) -> None:
 def test_enlarging_a_ramp_gives_the_ramp_at_pixel_centres(factor: int) -> None:
     ramp = np.arange(12.0)[None, None].repeat(5, axis=1)
     case = {"values": ramp, "valid": np.ones((5, 12), bool), "scale": (1 / factor, 1 / factor), "offset": (0.0, 0.0)}
-    got, _ = ask({**case, "enlarge": "bilinear"}, Window(0, 0, 5 * factor, 12 * factor))
+    got, _ = ask({**case, "method": "smooth"}, Window(0, 0, 5 * factor, 12 * factor))
     expected = np.clip((np.arange(12 * factor) + 0.5) / factor - 0.5, 0, 11)
     assert np.allclose(got, expected, atol=1e-5)
 
@@ -129,14 +129,14 @@ def test_enlarging_a_ramp_gives_the_ramp_at_pixel_centres(factor: int) -> None:
 def test_nearest_enlarging_repeats_pixels(factor: int) -> None:
     values = np.random.default_rng(2).integers(0, 9, (1, 7, 5)).astype(np.uint8)
     case = {"values": values, "valid": np.ones((7, 5), bool), "scale": (1 / factor, 1 / factor), "offset": (0.0, 0.0)}
-    got, _ = ask({**case, "enlarge": "nearest"}, Window(0, 0, 7 * factor, 5 * factor))
+    got, _ = ask({**case, "method": "nearest"}, Window(0, 0, 7 * factor, 5 * factor))
     assert np.array_equal(got, values.repeat(factor, 1).repeat(factor, 2))
 
 
 def test_scale_one_leaves_every_pixel_alone() -> None:
     values = np.random.default_rng(3).random((2, 9, 8)).astype(np.float32)
     case = {"values": values, "valid": np.ones((9, 8), bool), "scale": (1.0, 1.0), "offset": (0.0, 0.0)}
-    got, _ = ask({**case, "enlarge": "bilinear"}, Window(0, 0, 9, 8))
+    got, _ = ask({**case, "method": "smooth"}, Window(0, 0, 9, 8))
     assert np.array_equal(got, values)
 
 
@@ -145,7 +145,7 @@ def test_invalid_pixels_do_not_contribute_whatever_they_hold() -> None:
     valid = np.ones((8, 8), bool)
     values[0, ::2, ::2], valid[::2, ::2] = np.nan, False
     for scale in (2.0, 0.5):
-        case = {"values": values, "valid": valid, "scale": (scale, scale), "offset": (0.0, 0.0), "enlarge": "bilinear"}
+        case = {"values": values, "valid": valid, "scale": (scale, scale), "offset": (0.0, 0.0), "method": "smooth"}
         got, got_valid = ask(case, whole(case))
         assert (got[0][got_valid] == 1).all()
         assert (got[0][~got_valid] == 0).all()

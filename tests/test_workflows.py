@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import rasterio
 from rio_cogeo import cog_validate
@@ -44,3 +45,42 @@ def test_training_makes_a_bundle_that_loads(tmp_path: Path) -> None:
     subprocess.run(command, check=True, capture_output=True)
     assert find_bundle(tmp_path / "bundle").spec.classes == find_bundle("landscape").spec.classes
     load_model(tmp_path / "bundle", threads=1)
+
+
+def test_water_segments_a_landsat_scene_by_its_job_file(
+    shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "water"
+    shutil.copytree(WORKFLOWS / "water", folder)
+    files = sorted((shared_data / "satellite" / "landsat8_iceland_greenland").glob("*_B[2345].tif"))
+    command = [sys.executable, folder / "make_scene.py", *files, folder / "scene.tif"]
+    subprocess.run([str(word) for word in command], check=True)
+    assert cli.run(["run", str(folder / "job.yaml")]) == 0
+    assert "scene: complete" in capsys.readouterr().out
+    product = folder / "run" / "scenes" / "scene" / "scene.tif"
+    assert cog_validate(product, strict=True, quiet=True)[0]
+    with rasterio.open(product) as mask, rasterio.open(files[0]) as band:
+        assert (mask.shape, mask.crs, mask.transform) == (band.shape, band.crs, band.transform)
+        water = mask.read(1) == 1
+    with rasterio.open(folder / "scene.tif") as scene:
+        _, green, _, nir = scene.read().astype(np.float64) * 2e-5 - 0.1
+    ndwi, east = (green - nir) / (green + nir), np.arange(water.shape[1]) >= 655  # the half it was not trained on
+    assert water[(ndwi > 0.35) & (nir < 0.006) & east].mean() > 0.9
+    assert water[(ndwi < 0) & east].mean() < 0.01
+
+
+@pytest.mark.slow
+def test_water_trains_without_any_real_scene(tmp_path: Path) -> None:
+    script = WORKFLOWS / "water" / "train.py"
+    command = [sys.executable, str(script), "--steps", "2", "--scenes", "2", "--out", str(tmp_path / "bundle")]
+    subprocess.run(command, check=True, capture_output=True)
+    assert find_bundle(tmp_path / "bundle").spec.classes == find_bundle(WORKFLOWS / "water" / "model").spec.classes
+    load_model(tmp_path / "bundle", threads=1)
+
+
+@pytest.mark.parametrize("name", ["clouds", "water"])
+def test_a_workflow_shows_its_picture(name: str) -> None:
+    picture = WORKFLOWS / name / "picture.png"
+    assert picture.stat().st_size <= 400_000
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert f"{name}/picture.png" in (WORKFLOWS / "README.md").read_text(encoding="utf-8")

@@ -12,6 +12,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tilesseg.errors import ModelError
+from tilesseg.labels import SCORE_STEPS
 from tilesseg.window import Window
 
 Blend = Literal["gaussian", "linear", "hann", "crop"]
@@ -20,6 +22,8 @@ Decide = Callable[[NDArray[np.float32]], NDArray[Any]]
 """From scores `(channel, y, x)` to what is stored, `(…, y, x)`."""
 SUMS = np.dtype(np.float64)
 """Type of the sums: in float32 a constant score comes back with an error of up to 5 ulp, in float64 within 1."""
+_BEYOND = 1e-3
+"""What a score may lie outside 0–1 and still be stored."""
 _STRIP = 64
 """Rows worked on at a time, so that what is in between stays in the processor's cache."""
 
@@ -186,6 +190,37 @@ def decide(scores: NDArray[np.float32], threshold: float | None = None) -> NDArr
         rows = slice(y, y + _STRIP)
         labels[rows] = _highest(scores[:, rows]) if threshold is None else scores[0, rows] >= np.float32(threshold)
     return labels
+
+
+def decide_and_keep(
+    scores: NDArray[np.float32], threshold: float | None = None, *, kept: tuple[int, ...]
+) -> NDArray[np.uint8]:
+    """Labels as `decide` gives them and, below, the kept channels as `quantise` does: `(1 + kept, y, x)`.
+
+    Raises:
+        ModelError: a kept score is not between 0 and 1.
+    """
+    result = np.empty((1 + len(kept), *scores.shape[1:]), np.uint8)
+    result[0] = decide(scores, threshold)
+    for plane, channel in zip(result[1:], kept, strict=True):
+        plane[:] = quantise(scores[channel])
+    return result
+
+
+def quantise(scores: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Scores 0–1 as 0–250, rounded to the nearest; a whisker outside is taken for rounding.
+
+    Raises:
+        ModelError: a score is not between 0 and 1.
+    """
+    for score in (scores.min(initial=0), scores.max(initial=0)):
+        if not -_BEYOND <= score <= 1 + _BEYOND:
+            raise ModelError(
+                f"the model gives a score of {score:.4g}, and scores are stored as 0 to 1; set activation in its "
+                "model.yaml (softmax or sigmoid), or output.scores: false"
+            )
+    steps: NDArray[np.float32] = np.rint(np.clip(scores, 0, 1) * np.float32(SCORE_STEPS))
+    return steps.astype(np.uint8)
 
 
 def _highest(scores: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -17,11 +17,10 @@ import typer
 
 from tilesseg import __version__
 from tilesseg.errors import JobError, TilessegError
+from tilesseg.plain_text import lines, summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from tilesseg.report import Report
 
 app = typer.Typer(
     help="Segment images too large for memory, tile by tile, and put the mask back where the image was.",
@@ -85,7 +84,7 @@ def inspect(
     from tilesseg.formats import open_source
 
     facts = open_source(image).describe()
-    print(json.dumps(facts, indent=1) if as_json else _lines(facts))
+    print(json.dumps(facts, indent=1) if as_json else lines(facts))
 
 
 @app.command(epilog="Example: tilesseg segment scene.tif --model clouds --out mask.tif")
@@ -98,10 +97,15 @@ def segment(
     bands: Annotated[str | None, typer.Option(help="Bands for the model, by number or name: 4,3,2 or red,nir.")] = None,
     scale: Annotated[float | None, typer.Option(help="Multiply the values by this; else by the file's tag.")] = None,
     offset: Annotated[float | None, typer.Option(help="Add this after the scale; else the file's tag.")] = None,
+    stage: Annotated[str, typer.Option(help="Copy the image to Zarr first: auto, always or never.")] = "auto",
     patch: Annotated[int | None, typer.Option(help="Side, in pixels, of the squares that the network sees.")] = None,
     overlap: Annotated[int | None, typer.Option(help="Pixels that neighbouring patches share; not with crop.")] = None,
     blend: Annotated[str, typer.Option(help="How patches become one: auto, crop, gaussian, linear or hann.")] = "auto",
     workers: Annotated[int | None, typer.Option(help="Worker processes; else one per GPU, or by the cores.")] = None,
+    scores: Annotated[Path | None, typer.Option(help="Also write the scores, a .tif with a band per class.")] = None,
+    score_class: Annotated[
+        list[str] | None, typer.Option(help="Write the scores of this class only; may be given again.")
+    ] = None,
     run_dir: Annotated[
         Path | None, typer.Option("--run", help="Folder to keep the run in; else it is removed.")
     ] = None,
@@ -114,18 +118,51 @@ def segment(
 
     if out.suffix.lower() not in (".tif", ".tiff"):
         raise JobError(f"--out {out} has the suffix {out.suffix or 'none'}, and masks are written as .tif (COG)")
+    if score_class and scores is None:
+        raise JobError(f"--score-class {score_class[0]} says which scores to write, and no file is given; add --scores")
     folder = run_dir or out.with_name(f".{out.name}.run")
-    job = parse_job(
-        _job_of(image, model, out, folder, bands, scale, offset, patch, overlap, blend, workers), where="arguments"
-    )
+    products = [{"format": "cog", "path": str(out)}]
+    if scores is not None:
+        products.append({"format": "scores-cog", "path": str(scores)})
+    data = {
+        "name": out.stem,
+        "scenes": _one_scene(image, out),
+        "model": model,
+        "input": {"bands": _names(bands), "scale": scale, "offset": offset, "stage": stage},
+        "tiling": {"patch": _or_auto(patch), "overlap": _or_auto(overlap), "blend": blend},
+        "output": {"dir": str(folder), "products": products, "scores": score_class or scores is not None},
+        "cluster": {"kind": "local", "workers": _or_auto(workers)},
+    }
+    job = parse_job(data, where="arguments")
     with _progress() as listener:
         report = run_job(job, listeners=[listener])
-    print(_summary(report))
+    print(summary(report))
     if run_dir is None and report.exit_code == 0:
         shutil.rmtree(folder)
     elif report.exit_code:
         print(f"the run is kept in {folder}; the same command tries its failed tiles again")
     return report.exit_code
+
+
+@app.command(epilog="Example: tilesseg stage scene.jp2 scene.zarr")
+def stage(
+    image: Annotated[list[str], typer.Argument(metavar="IMAGE", help="A file, a folder of bands, or several files.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The copy to make, a .zarr that does not exist yet.")],
+    bands: Annotated[str | None, typer.Option(help="Bands to copy, by number or name: 4,3,2; else all.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Worker processes; else by the cores.")] = None,
+) -> int:
+    """Copy an image that is slow to read by window to Zarr. Cut off, the same command goes on."""
+    from tilesseg.job import Cluster
+    from tilesseg.stage_image import stage_image
+
+    with _progress() as listener:
+        staged = stage_image(
+            image, out, bands=_names(bands), workers=Cluster(workers=workers or "auto"), listeners=[listener]
+        )
+    for region, reason in staged.failed.items():
+        print(f"{region} failed: {reason}")
+    print(staged.text)
+    return staged.exit_code
 
 
 @app.command(epilog="Example: tilesseg plan job.yaml")
@@ -146,7 +183,7 @@ def run_command(job: JobFile) -> int:
 
     with _progress() as listener:
         report = run_job(read_job(job), listeners=[listener])
-    print(_summary(report))
+    print(summary(report))
     return report.exit_code
 
 
@@ -156,21 +193,27 @@ def status(run: RunFolder, as_json: AsJson = False) -> None:
     from tilesseg.run import job_status
 
     report = job_status(run)
-    print(json.dumps(report.to_json(), indent=1) if as_json else _summary(report))
+    print(json.dumps(report.to_json(), indent=1) if as_json else summary(report))
 
 
 @app.command(epilog="Example: tilesseg export runs/clouds --format cog --out 'masks/{scene}.tif' --overviews nearest")
 def export(
     run: RunFolder,
     out: Annotated[str | None, typer.Option(help="Where, {scene} being the scene's name; else in the run.")] = None,
-    product_format: Annotated[str, typer.Option("--format", help="cog, so far the only one.")] = "cog",
+    product_format: Annotated[
+        str, typer.Option("--format", help="cog (the mask), or scores-cog (stored scores).")
+    ] = "cog",
     overviews: Annotated[str, typer.Option(help="Of four labels the most frequent (mode), or nearest.")] = "mode",
+    score_class: Annotated[
+        list[str] | None, typer.Option(help="Write the scores of this class only; may be given again.")
+    ] = None,
 ) -> None:
     """Write a further product of every scene of a finished run."""
     from tilesseg.job import parse_product
     from tilesseg.run import export_run
 
-    product = parse_product({"format": product_format, "path": out, "overviews": overviews}, where="arguments")
+    data = {"format": product_format, "path": out, "overviews": overviews, "classes": score_class or None}
+    product = parse_product(data, where="arguments")
     with _progress() as listener:
         export_run(run, product, listeners=[listener])
 
@@ -220,29 +263,13 @@ def version(
         raise typer.Exit
 
 
-def _job_of(
-    image: list[str],
-    model: str,
-    out: Path,
-    folder: Path,
-    bands: str | None,
-    scale: float | None,
-    offset: float | None,
-    patch: int | None,
-    overlap: int | None,
-    blend: str,
-    workers: int | None,
-) -> dict[str, Any]:
-    """The job that the arguments of `segment` stand for."""
-    return {
-        "name": out.stem,
-        "scenes": {"image": image[0] if len(image) == 1 else image, "name": out.stem},
-        "model": model,
-        "input": {"bands": bands and [b.strip() for b in bands.split(",")], "scale": scale, "offset": offset},
-        "tiling": {"patch": _or_auto(patch), "overlap": _or_auto(overlap), "blend": blend},
-        "output": {"dir": str(folder), "products": [{"format": "cog", "path": str(out)}]},
-        "cluster": {"kind": "local", "workers": _or_auto(workers)},
-    }
+def _one_scene(image: list[str], out: Path) -> dict[str, Any]:
+    return {"image": image[0] if len(image) == 1 else image, "name": out.stem}
+
+
+def _names(text: str | None) -> list[str] | None:
+    """`4,3,2` or `red,nir` as a list."""
+    return [name.strip() for name in text.split(",")] if text else None
 
 
 def _or_auto(value: int | None) -> int | str:
@@ -260,38 +287,3 @@ def _progress() -> Iterator[Any]:
         close = getattr(listener, "close", None)
         if close:
             close()
-
-
-def _summary(report: Report) -> str:
-    """A few lines for each scene: state, area per class, what failed."""
-    lines = []
-    for scene in report.scenes:
-        lines.append(f"{scene.scene}: {scene.state}, {scene.done} of {scene.tiles} tiles done")
-        if scene.refused:
-            lines.append(f"  {scene.refused}")
-        total = sum(scene.pixels.values())
-        for name, pixels in scene.pixels.items():
-            area = f", {scene.hectares[name]:,.2f} ha" if name in scene.hectares else ""
-            lines.append(f"  {name}: {pixels:,} px ({pixels / total:.1%}){area}")
-        lines += [f"  {tile} failed: {why}" for tile, why in scene.failed.items()]
-    return "\n".join(lines)
-
-
-def _lines(facts: dict[str, Any]) -> str:
-    """Facts as `key: value` lines, lists one item a line."""
-    lines = []
-    for key, value in facts.items():
-        if isinstance(value, list) and value and isinstance(value[0], dict | str) and len(value) > 1:
-            lines.append(f"{key}:")
-            lines += [f"  {_inline(item)}" for item in value]
-        else:
-            lines.append(f"{key}: {_inline(value[0] if isinstance(value, list) and len(value) == 1 else value)}")
-    return "\n".join(lines)
-
-
-def _inline(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_inline(item)}" for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_inline, value)) or "none"
-    return "none" if value is None else str(value)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tilesseg.blend import SUMS
+from tilesseg.stage import REGION_BYTES
 from tilesseg.store import SHARD_COPIES
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Estimate:
     memory_mb: float
     """Peak resident memory of a worker process, once the model is loaded and both kinds of buffers are full."""
     disk_mb: float
-    """Stored mask and product, uncompressed: an upper bound."""
+    """Stored mask and scores, their products, and the copy of the image, uncompressed: an upper bound."""
     seconds: float
     """Wall time of predicting alone, over all workers."""
 
@@ -49,6 +50,10 @@ def estimate(
     """
     tiling = scene.tiling
     height, width = scene.grid.shape
+    planes = 1 + len(plan.scores)
+    of_tiles = min(threads, len(tiling)) * tile_bytes(scene, plan.spec, planes=planes)
+    in_flight = max(of_tiles, threads * region_bytes(scene))
+    copied = 0 if scene.stage is None else height * width * len(scene.bands) * scene.itemsize
     batches = -(-tiling.patches // scene.layout.batch)
     return Estimate(
         tiles=len(tiling),
@@ -56,24 +61,37 @@ def estimate(
         overlap_factor=tiling.overlap_factor,
         recompute_factor=tiling.recompute_factor,
         work_factor=tiling.work_factor,
-        memory_mb=loaded_mb + GDAL_CACHE_MB + min(threads, len(tiling)) * tile_bytes(scene, plan.spec) / MB,
-        disk_mb=height * width * (1 + 4 / 3) / MB,
+        memory_mb=loaded_mb + GDAL_CACHE_MB + in_flight / MB,
+        disk_mb=(height * width * (1 + 4 / 3) * planes + copied) / MB,
         seconds=batches * seconds_per_batch / workers,
     )
 
 
-def tile_bytes(scene: ScenePlan, spec: ModelSpec) -> int:
+def region_bytes(scene: ScenePlan) -> int:
+    """Bytes that one staging task in flight holds at most: what it reads, and copies of the shard that it writes."""
+    if scene.stage is None:
+        return 0
+    shard = scene.stage.shard[0] * scene.stage.shard[1] * scene.itemsize
+    return 2 * REGION_BYTES + SHARD_COPIES * shard
+
+
+def tile_bytes(scene: ScenePlan, spec: ModelSpec, *, planes: int = 1) -> int:
     """Bytes that one tile in flight holds at most, beside what the network needs.
 
     One row of patches as it was read, patch by patch what goes into the network and what comes out, sums where
     patches overlap, and labels that wait for a whole row of shards. Only the width of the core counts.
+
+    Args:
+        scene: the scene's plan.
+        spec: the model's contract.
+        planes: the mask, and the scores of each class that is stored.
     """
     layout, channels, scores = scene.layout, len(spec.bands), spec.score_channels
     lattice, width = layout.lattice, min(layout.core[1], scene.grid.width)
     read = lattice.patch * (width + lattice.patch) * (channels * scene.itemsize + 1)
     batch = layout.batch * lattice.patch**2 * 4 * (channels + scores)
-    labels = lattice.stride * width
-    waiting = 0 if lattice.stride % layout.shard == 0 else layout.shard * width
+    labels = planes * lattice.stride * width
+    waiting = 0 if lattice.stride % layout.shard == 0 else planes * layout.shard * width
     sums = 0
     if not lattice.exclusive:
         sums = SUMS.itemsize * (scores + 1) * ((lattice.support - lattice.stride) * width + lattice.support**2)

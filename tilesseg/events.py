@@ -32,6 +32,35 @@ class RunStarted(Event):
     pixels: int
     """Core pixels of the tiles left to do."""
     dashboard: str | None = None
+    regions: int = 0
+    """Regions of images that are copied to Zarr before."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegionStaged(Event):
+    """One region of an image is copied to Zarr. This is the copy's ledger's record, `staged/done/<region>.json`."""
+
+    kind: ClassVar[str] = "region_staged"
+    scene: str
+    region: str
+    pixels: int
+    seconds: float
+    """Wall time of reading and writing it."""
+    peak_mb: float = 0.0
+    """Largest resident memory of the worker process so far, in MB."""
+    worker: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RegionFailed(Event):
+    """One region could not be copied: the tiles that need it will fail for the same reason. Tried again next time."""
+
+    kind: ClassVar[str] = "region_failed"
+    scene: str
+    region: str
+    pixels: int
+    reason: str
+    worker: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,7 +40,12 @@ def choose_bands(
                 f"{len(asked)} bands are selected and the model takes {len(wanted)} ({', '.join(wanted)}); "
                 "select as many"
             )
-        return tuple(_index(band, names, image=image, shown=shown) for band in asked), []
+        return tuple(_index(band, source, image=image, shown=shown) for band in asked), []
+    if names == ("palette",) and len(wanted) > 1:
+        raise SourceError(
+            f"{image} is a palette image, 1 band of indices into a colour table, and the model takes {len(wanted)} "
+            f"({', '.join(wanted)}); make bands of its colours first: gdal_translate -expand rgb"
+        )
     if len(names) < len(wanted):
         raise SourceError(
             f"{image} has {len(names)} bands ({shown}) and the model takes {len(wanted)} ({', '.join(wanted)}); "
@@ -56,15 +63,23 @@ def choose_bands(
     return tuple(range(len(names))), [note]
 
 
-def _index(band: str | int, names: Sequence[str | None], *, image: str, shown: str) -> int:
+def _index(band: str | int, source: Source, *, image: str, shown: str) -> int:
+    names = source.bands
     if isinstance(band, str) and not band.isdecimal():
         matches = [i for i, name in enumerate(names) if name is not None and name.lower() == band.lower()]
+        matches = matches or _by_file(band, source)
         if len(matches) != 1:
             raise SourceError(f"{image} has {len(matches)} bands named {band}; its bands are {shown}")
         return matches[0]
     if not 1 <= int(band) <= len(names):
         raise SourceError(f"{image} has no band {band}; its {len(names)} bands count from 1: {shown}")
     return int(band) - 1
+
+
+def _by_file(band: str, source: Source) -> list[int]:
+    """Bands whose file says the sensor's own name for them: `T33UVU_…_B04_10m.jp2` is `B04`, whatever it is called."""
+    files = [Path(str(one.get("file", ""))).name.lower() for one in source.describe()["bands"]]
+    return [i for i, file in enumerate(files) if band.lower() in re.split(r"[_.-]", file)[:-1]]
 
 
 def resolution_note(grid: Grid, spec: ModelSpec) -> str | None:

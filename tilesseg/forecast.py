@@ -119,6 +119,8 @@ def _choices(scene: ScenePlan) -> dict[str, Any]:
         "core": list(layout.core),
         "shard": layout.shard,
         "batch": layout.batch,
+        "decode_factor": scene.decode_factor,
+        "staged": scene.stage is not None,
         "notes": list(scene.notes),
     }
 
@@ -136,6 +138,7 @@ def _describe(scene: ScenePlan, cost: Estimate) -> list[str]:
         f"{cost.recompute_factor:.3f} and the overhang at the edges",
         f"  peak memory {cost.memory_mb:,.0f} MB a worker process; disk up to {cost.disk_mb:,.0f} MB; "
         f"predicting takes about {_duration(cost.seconds)}",
+        f"  {scene.stage_note or f'read as it is: {scene.decode_factor:.2f} pixels are decoded for each one needed'}",
         *(f"  note: {note}" for note in scene.notes),
     ]
 

@@ -6,7 +6,8 @@ the product's writer; coarsening it is one method, so every pyramid level lies w
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,35 @@ _WGS84_E2 = 0.0066943799901413165
 
 
 @dataclass(frozen=True, slots=True)
+class ControlPoint:
+    """A ground control point: a place in the image and where that is in the world."""
+
+    y: float
+    """Row, in pixels from the image's top edge."""
+    x: float
+    """Column, in pixels from its left edge."""
+    world: tuple[float, float, float]
+    """`(x, y, z)` in the CRS of the points."""
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where an image lies by other means than a transform. Carried to the products as it is; never computed with."""
+
+    points: tuple[ControlPoint, ...] = ()
+    crs: str | None = None
+    """CRS of the points as WKT."""
+    rpcs: Mapping[str, str] = field(default_factory=dict)
+    """Rational polynomial coefficients, by GDAL's keys of the domain RPC."""
+
+    def scaled(self, y: float, x: float) -> Placement:
+        """The same place for pixels `y` and `x` times as large. RPCs count lines from the first pixel's centre."""
+        points = tuple(replace(point, y=point.y / y, x=point.x / x) for point in self.points)
+        return replace(self, points=points, rpcs=_scaled_rpcs(self.rpcs, LINE=y, SAMP=x) if self.rpcs else self.rpcs)
+
+
+@dataclass(frozen=True, slots=True)
 class Grid:
     """Where an image's pixels lie."""
 
@@ -36,6 +66,8 @@ class Grid:
     """Unit of the world coordinates: metre, degree, micrometre, pixel, or the CRS's own name for it."""
     metres_per_unit: float | None = None
     """Size of `unit`, where it is a length."""
+    placement: Placement | None = None
+    """Ground control points and RPCs, where the image has them."""
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
@@ -73,6 +105,7 @@ class Grid:
             height=_pixels(self.height / factor),
             width=_pixels(self.width / factor),
             transform=(a * factor, b * factor, c, d * factor, e * factor, f),
+            placement=self.placement and self.placement.scaled(factor, factor),
         )
 
     def pixel_areas(self, y: int, y_stop: int) -> NDArray[np.float64] | None:
@@ -99,6 +132,16 @@ class Grid:
 def _pixels(length: float) -> int:
     """Pixels that cover `length`; 21 / 0.7 = 30.000000000000004 takes 30."""
     return max(1, int(np.ceil(round(length, 6))))
+
+
+def _scaled_rpcs(rpcs: Mapping[str, str], **factors: float) -> dict[str, str]:
+    """Normalised line = (line − offset) / scale, where line 0 is a pixel's centre: only these two numbers change."""
+    scaled = dict(rpcs)
+    for axis, factor in factors.items():
+        offset, scale = (float(rpcs[f"{axis}_{what}"].split()[0]) for what in ("OFF", "SCALE"))
+        scaled[f"{axis}_OFF"] = repr((offset + 0.5) / factor - 0.5)
+        scaled[f"{axis}_SCALE"] = repr(scale / factor)
+    return scaled
 
 
 def _authalic(latitude: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -41,6 +41,9 @@ class Input(_Strict):
     """Add this after `scale`; default: the file's own offset tag."""
     resolution: float | None = Field(None, gt=0)
     """Resample to this pixel size, in the unit of the image's CRS; default: the native grid."""
+    stage: Literal["auto", "always", "never"] = "auto"
+    """Copy the image to Zarr first and read it from there; auto: where reading it as it is decodes more than twice
+    the pixels that are needed."""
     check_range: bool = True
     """Refuse a scene whose values do not fit the model's `input_range`."""
 
@@ -64,10 +67,21 @@ class Tiling(_Strict):
 class Product(_Strict):
     """One file to write when a scene is finished."""
 
-    format: Literal["cog"] = "cog"
+    format: Literal["cog", "scores-cog"] = "cog"
+    """`cog`: the mask. `scores-cog`: the stored scores, a band for each class; see `output.scores`."""
     path: str | None = None
-    """Where; `{scene}` stands for the scene's name. Default: `<output.dir>/scenes/<scene>/<scene>.tif`."""
+    """Where; `{scene}` stands for the scene's name. Default: `<output.dir>/scenes/<scene>/<scene>.tif`, and
+    `<scene>-scores.tif` for scores."""
     overviews: Literal["mode", "nearest"] = "mode"
+    """Of a mask; those of scores are means."""
+    classes: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """`scores-cog` only: of the classes whose scores are stored, those to write. Default: all."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Product:
+        if self.classes is not None and self.format != "scores-cog":
+            raise ValueError(f"format {self.format} takes no classes, only scores-cog does")
+        return self
 
 
 class Output(_Strict):
@@ -75,6 +89,8 @@ class Output(_Strict):
 
     dir: str
     products: tuple[Product, ...] = (Product(),)
+    scores: bool | Annotated[tuple[str, ...], Field(min_length=1)] = False
+    """Also store the scores, as uint8 (0–250 for 0–1, 255 nodata): of all classes, or of those named."""
     preview: bool = True
     """A quick-look PNG beside the first product."""
 

@@ -21,12 +21,12 @@ from tilesseg import __version__
 from tilesseg.errors import JobError, ModelError, StoreError, TilessegError
 from tilesseg.models import Bundle, find_bundle, verify_weights
 from tilesseg.models.spec import ModelSpec
-from tilesseg.scenes import Scene, ScenePlan, find_scenes, identify, plan_scene
+from tilesseg.scenes import Scene, ScenePlan, find_scenes, identify, plan_scene, with_stage
 
 if TYPE_CHECKING:
     from tilesseg.job import Job
 
-FORMAT = 1
+FORMAT = 2
 PLAN_FILE = "plan.json"
 
 
@@ -57,6 +57,8 @@ class Plan:
     scenes: tuple[ScenePlan, ...]
     refused: dict[str, str]
     """Scenes that cannot be segmented, and why."""
+    scores: tuple[int, ...] = ()
+    """Score channels that are stored beside the mask."""
     version: str = __version__
     format: int = FORMAT
 
@@ -64,12 +66,18 @@ class Plan:
     def by_name(self) -> Mapping[str, ScenePlan]:
         return {scene.name: scene for scene in self.scenes}
 
+    @property
+    def score_classes(self) -> tuple[str, ...]:
+        """Names of the classes whose scores are stored."""
+        return tuple(self.spec.score_names[channel] for channel in self.scores)
+
     def fingerprint(self, scene: str) -> str:
-        """Names exactly what a scene's mask was made from: input, model, normalisation, tiling, blending."""
+        """Names exactly what a scene's mask was made from: input, model, normalisation, tiling, blending, scores."""
         made_from = {
             "format": self.format,
             "model": self.model_sha256,
-            "scene": _SCENE.dump_python(self.by_name[scene], mode="json"),
+            "scores": self.scores,
+            "scene": _SCENE.dump_python(self.by_name[scene], mode="json", exclude={"stage", "decode_factor"}),
         }
         return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
@@ -124,6 +132,7 @@ def plan_job(job: Job, machine: Machine, *, stored: Plan | None = None) -> Plan:
         engine_threads=stored.engine_threads if stored else machine.engine_threads,
         scenes=(),
         refused={},
+        scores=_kept_scores(job.output.scores, bundle.spec),
     )
     scenes, refused = [], {}
     found = find_scenes(job.scenes)
@@ -149,7 +158,8 @@ def _plan_scenes(
         absolute = Scene(scene.name, tuple(map(_anywhere, scene.paths)))
         try:
             if scene.name in before:
-                yield scene, _unchanged(before[scene.name], absolute, identify(absolute, job.input))
+                old = _unchanged(before[scene.name], absolute, identify(absolute, job.input))
+                yield scene, with_stage(old, old.open(), job.input.stage)
             else:
                 yield scene, plan_scene(absolute, asked=job, spec=plan.spec, slots=machine.slots, device=plan.device)
         except StoreError:
@@ -170,9 +180,31 @@ def _unchanged(old: ScenePlan, scene: Scene, identity: dict[str, Any]) -> SceneP
 
 def _asked(job: Job, bundle: Bundle) -> dict[str, Any]:
     wanted = job.model_dump(mode="json", include={"input", "tiling"})
+    del wanted["input"]["stage"]  # the mask does not depend on it
+    wanted["output"] = {"scores": _kept_names(job.output.scores, bundle.spec)}
     wanted["model"] = {"name": bundle.spec.name, "sha256": bundle.sha256}
     wanted["cluster"] = {"engine_threads": job.cluster.engine_threads, "device": job.cluster.device}
     return wanted
+
+
+def _kept_scores(asked: bool | tuple[str, ...], spec: ModelSpec) -> tuple[int, ...]:
+    """The score channels to store.
+
+    Raises:
+        JobError: the model gives no score of that name.
+    """
+    if isinstance(asked, bool):
+        return tuple(range(spec.score_channels)) if asked else ()
+    for name in asked:
+        if name not in spec.score_names:
+            raise JobError(
+                f"output.scores names {name}, and {spec.name} gives scores of {', '.join(spec.score_names)}; take these"
+            )
+    return tuple(spec.score_names.index(name) for name in dict.fromkeys(asked))
+
+
+def _kept_names(asked: bool | tuple[str, ...], spec: ModelSpec) -> str:
+    return ", ".join(spec.score_names[channel] for channel in _kept_scores(asked, spec)) or "none"
 
 
 def _compare(stored: dict[str, Any], asked: dict[str, Any], *, where: str) -> None:
@@ -203,13 +235,14 @@ def _check_crop(bundle: Bundle) -> None:
     from tilesseg.models.receptive import receptive_field, unet_margin
 
     spec = bundle.spec
-    needed = unet_margin(spec.unet) if spec.unet else 0
+    found = None if spec.unet else receptive_field(spec, bundle.weights_path)
+    needed = unet_margin(spec.unet) if spec.unet else (found and found.margin) or 0
     if spec.margin is None or spec.margin < needed:
         raise ModelError(
             f"model {spec.name} states a margin of {spec.margin}, and its receptive half-width is {needed}; "
             "correct margin in its model.yaml"
         )
-    hazards = () if spec.unet else receptive_field(spec, bundle.weights_path).hazards
+    hazards = found.hazards if found else ()
     if hazards:
         raise JobError(
             f"model {spec.name} states a margin of {spec.margin}, and it has {', '.join(hazards)}, which see the whole "

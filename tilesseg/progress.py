@@ -11,6 +11,8 @@ from tilesseg.events import (
     Listener,
     Note,
     ProductWritten,
+    RegionFailed,
+    RegionStaged,
     RunFinished,
     RunStarted,
     SceneRefused,
@@ -34,6 +36,8 @@ def progress_for(stream: IO[str]) -> Listener:
 class Tally:
     """The figures of a run, from its events."""
 
+    regions: int = 0
+    copied: int = 0
     tiles: int = 0
     pixels: int = 0
     done: int = 0
@@ -45,10 +49,18 @@ class Tally:
         match event:
             case RunStarted():
                 self.tiles, self.pixels, self.started = event.tiles, event.pixels, time.monotonic()
+                self.regions = event.regions
+            case RegionStaged() | RegionFailed():
+                self.copied += 1
             case TileDone():
                 self.done, self.done_pixels = self.done + 1, self.done_pixels + event.pixels
             case TileFailed():
                 self.failed, self.pixels = self.failed + 1, self.pixels - event.pixels
+
+    @property
+    def steps(self) -> int:
+        """Tiles and regions behind us."""
+        return self.done + self.failed + self.copied
 
     @property
     def rate(self) -> float:
@@ -65,8 +77,17 @@ class Tally:
         hours, minutes = divmod(minutes, 60)
         return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to copy or to segment."""
+        return self.done + self.failed == self.tiles and self.copied == self.regions
+
     def __str__(self) -> str:
+        copied = f"{self.copied}/{self.regions} regions copied"
+        if not self.tiles and self.regions:
+            return copied
         text = f"{self.done + self.failed}/{self.tiles} tiles, {self.rate:.2f} Mpx/s, ETA {self.eta}"
+        text = f"{copied}, {text}" if self.copied < self.regions else text
         return f"{text}, {self.failed} failed" if self.failed else text
 
 
@@ -77,12 +98,17 @@ def sentence(event: Event) -> str | None:
             return event.text
         case SceneRefused():
             return f"refused {event.scene}: {event.reason}"
+        case RegionFailed():
+            return f"cannot copy {event.scene} {event.region}: {event.reason}"
         case TileFailed():
             return f"failed {event.scene} {event.tile}: {event.reason}"
         case ProductWritten():
             return f"wrote {event.path} ({event.seconds:.1f} s)"
         case RunStarted():
-            begin = f"tiles to do: {event.tiles}" + (f", {event.done} done before" if event.done else "")
+            begin = f"regions to copy: {event.regions}" if event.regions else ""
+            if event.tiles or not begin:
+                begin += f"{begin and '; '}tiles to do: {event.tiles}"
+                begin += f", {event.done} done before" if event.done else ""
             return f"{begin}; dashboard at {event.dashboard}" if event.dashboard else begin
         case _:
             return None
@@ -103,8 +129,8 @@ class LineProgress:
             self._say(text)
         if isinstance(event, RunStarted):
             self._next = time.monotonic() + self._interval
-        last = self._tally.done + self._tally.failed == self._tally.tiles
-        if isinstance(event, TileDone | TileFailed) and (last or time.monotonic() >= self._next):
+        work = isinstance(event, TileDone | TileFailed | RegionStaged | RegionFailed)
+        if work and (self._tally.complete or time.monotonic() >= self._next):
             self._next = time.monotonic() + self._interval
             self._say(str(self._tally))
 
@@ -130,9 +156,7 @@ class TerminalProgress:
         elif text:
             print(text, file=self._stream, flush=True)
         if self._bar:
-            self._bar.update(
-                self._bar.task_ids[0], completed=self._tally.done + self._tally.failed, text=str(self._tally)
-            )
+            self._bar.update(self._bar.task_ids[0], completed=self._tally.steps, text=str(self._tally))
             if isinstance(event, RunFinished):
                 self.close()
 
@@ -147,6 +171,6 @@ class TerminalProgress:
         from rich.progress import BarColumn, Progress, TextColumn
 
         bar = Progress(BarColumn(), TextColumn("{task.fields[text]}"), console=Console(file=self._stream))
-        bar.add_task("tiles", total=self._tally.tiles, text="")
+        bar.add_task("tiles", total=self._tally.tiles + self._tally.regions, text="")
         bar.start()
         return bar

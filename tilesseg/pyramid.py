@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tilesseg.labels import NODATA
+from tilesseg.labels import FAILED, NODATA
 
 Labels = NDArray[np.uint8]
 Halve = Callable[[Labels], Labels]
@@ -50,6 +50,19 @@ def halve_mode(labels: Labels) -> Labels:
 def halve_nearest(labels: Labels) -> Labels:
     """Halve labels `(y, x)` by the top-left pixel of each cell, 255 like any other."""
     return labels[::2, ::2].copy()
+
+
+def halve_mean(scores: Labels) -> Labels:
+    """Halve stored scores `(y, x)` by the mean of each cell, rounded half up.
+
+    254 and 255 are not counted; a cell without scores is 255 where all its pixels are, else 254.
+    """
+    top, bottom = _pairs(scores)
+    result = np.empty(top.shape, np.uint8)
+    step = max(1, _STRIP // top.shape[1])
+    for y in range(0, len(top), step):
+        result[y : y + step] = _mean(top[y : y + step], bottom[y : y + step])
+    return result
 
 
 HALVES: dict[str, Halve] = {"mode": halve_mode, "nearest": halve_nearest}
@@ -142,6 +155,18 @@ def _mode(top: NDArray[np.uint16], bottom: NDArray[np.uint16]) -> Labels:
         return _cell_mode(top, bottom)
     result[mixed] = _cell_mode(top[mixed], bottom[mixed])
     return result
+
+
+def _mean(top: NDArray[np.uint16], bottom: NDArray[np.uint16]) -> Labels:
+    total, count = np.zeros(top.shape, np.uint16), np.zeros(top.shape, np.uint16)
+    least = np.full(top.shape, NODATA, np.uint8)
+    for pixel in (top & 255, top >> 8, bottom & 255, bottom >> 8):
+        counts = pixel < FAILED
+        total += pixel * counts
+        count += counts
+        np.minimum(least, pixel.astype(np.uint8), out=least)
+    rounded = (2 * total + count) // np.maximum(2 * count, 1)
+    return np.where(count > 0, rounded, least).astype(np.uint8)
 
 
 def _cell_mode(top: NDArray[np.uint16], bottom: NDArray[np.uint16]) -> Labels:

@@ -38,7 +38,7 @@ def source_window(
     shape: tuple[int, int],
     *,
     offset: Pair = (0.0, 0.0),
-    enlarge: Literal["bilinear", "nearest"] = "bilinear",
+    method: Literal["smooth", "nearest"] = "smooth",
 ) -> Window:
     """The source pixels that `resample` needs for an output window.
 
@@ -47,13 +47,13 @@ def source_window(
         scale: size of an output pixel in source pixels, `(y, x)`.
         shape: the whole source's shape.
         offset: where the virtual grid's corner lies, in source pixels `(y, x)`.
-        enlarge: as for `resample`.
+        method: as for `resample`.
     """
     bounds = []
     for start, stop, axis in ((window.y, window.y_stop, 0), (window.x, window.x_stop, 1)):
         # The indices of taps never fall along an axis, so the first and the last output pixel bound all.
         ends = np.array([start, max(start, stop - 1)])
-        taps = _taps(ends, scale[axis], offset[axis], shape[axis], enlarge)
+        taps = _taps(ends, scale[axis], offset[axis], shape[axis], method)
         indices = np.stack([index for index, _ in taps] + [_centres(ends, scale[axis], offset[axis], shape[axis])])
         bounds.append((int(indices.min()), int(indices.max()) + 1))
     (y, y_stop), (x, x_stop) = bounds
@@ -69,9 +69,11 @@ def resample(
     source: Window,
     shape: tuple[int, int],
     offset: Pair = (0.0, 0.0),
-    enlarge: Literal["bilinear", "nearest"] = "bilinear",
+    method: Literal["smooth", "nearest"] = "smooth",
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Resample to an output window: area mean along an axis that shrinks, interpolation along one that grows.
+    """Resample to an output window: the mean along an axis that shrinks, interpolation along one that grows.
+
+    Or, by `method`, the nearest pixel along both.
 
     Invalid pixels do not contribute. An output pixel is valid iff the source pixel under its centre is (the
     nearest one, where the grid overhangs the source); invalid pixels are 0.
@@ -84,14 +86,14 @@ def resample(
         source: the window that `values` holds: what `source_window` said, or more.
         shape: the whole source's shape; taps beyond it repeat its edge.
         offset: where the virtual grid's corner lies, in source pixels `(y, x)`.
-        enlarge: centre-aligned interpolation along axes with `scale ≤ 1`.
+        method: `nearest` takes the source pixel under the centre, along both axes: for values that are names.
 
     Returns:
         Values `(channel, y, x)` float32 and their validity `(y, x)`.
     """
     rows, columns = np.arange(window.y, window.y_stop), np.arange(window.x, window.x_stop)
-    taps_y = _shift(_taps(rows, scale[0], offset[0], shape[0], enlarge), source.y)
-    taps_x = _shift(_taps(columns, scale[1], offset[1], shape[1], enlarge), source.x)
+    taps_y = _shift(_taps(rows, scale[0], offset[0], shape[0], method), source.y)
+    taps_x = _shift(_taps(columns, scale[1], offset[1], shape[1], method), source.x)
     centre_y = _centres(rows, scale[0], offset[0], shape[0]) - source.y
     centre_x = _centres(columns, scale[1], offset[1], shape[1]) - source.x
     out_valid = valid[centre_y[:, None], centre_x]
@@ -105,11 +107,11 @@ def resample(
     return result, out_valid
 
 
-def _taps(index: NDArray[np.intp], scale: float, offset: float, size: int, enlarge: str) -> Taps:
+def _taps(index: NDArray[np.intp], scale: float, offset: float, size: int, method: str) -> Taps:
+    if method == "nearest":
+        return [(_centres(index, scale, offset, size), np.ones(len(index)))]
     if scale > 1:
         return _mean_taps(index, scale, offset, size)
-    if enlarge == "nearest":
-        return [(_centres(index, scale, offset, size), np.ones(len(index)))]
     position = (index + 0.5) * scale + offset - 0.5
     first = np.floor(position)
     second_weight = position - first

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 import yaml
 
 from tilesseg import __version__, cluster
+from tilesseg.copies import batches, let_copy_go, regions_to_copy, scenes_to_copy
 from tilesseg.errors import JobError, StoreError
-from tilesseg.events import Event, Listener, Note, RunFinished, RunStarted, SceneRefused
+from tilesseg.events import Event, Listener, Note, RunFinished, RunStarted, SceneRefused, TileDone, TileFailed
 from tilesseg.executors import DaskExecutor, Executor
 from tilesseg.job import Output, Product
 from tilesseg.models import available_cores
@@ -77,6 +78,7 @@ def prepare(job: Job, machine: Machine) -> tuple[RunDirectory, Plan]:
             shard=layout.shard,
             chunk=layout.chunk,
             fingerprint=plan.fingerprint(scene.name),
+            scores=plan.score_classes,
         )
     run.write_text("job.yaml", yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False))
     run.write_json(PLAN_FILE, plan.to_json())
@@ -198,15 +200,17 @@ class _Run:
         pixels = sum(tilings[scene].named(tile).core.area for scene, tile in pending)
         total = sum(map(len, tilings.values()))
         client = getattr(self.executor, "client", None)
-        self._tell(RunStarted(len(pending), total - len(pending), pixels, client and client.dashboard_link))
+        regions = sum(len(regions_to_copy(self.run, scene)) for scene in scenes_to_copy(self.plan, pending))
+        self._tell(RunStarted(len(pending), total - len(pending), pixels, client and client.dashboard_link, regions))
         self._tell(
             Note(f"{self.plan.spec.name} computes on {self.plan.device}, engine threads: {self.plan.engine_threads}")
         )
         for name, why in self.plan.refused.items():
             self._tell(SceneRefused(name, why))
         for scene in self.plan.scenes:
-            for note in scene.notes:
-                self._tell(Note(f"{scene.name}: {note}"))
+            for note in (*scene.notes, scene.stage_note):
+                if note:
+                    self._tell(Note(f"{scene.name}: {note}"))
 
     def _work(self, work: TileWork, pending: list[Item]) -> Iterator[str]:
         """Do the tiles; write a scene's products as soon as its last tile is in. Yields their paths."""
@@ -214,11 +218,15 @@ class _Run:
         for scene in self.plan.scenes:
             if not left[scene.name]:
                 yield from self._products(scene.name)
-        for event in self.executor.map(work, pending, lost=work.lost):
-            self._tell(event)
-            left[event.scene] -= 1
-            if not left[event.scene]:
-                yield from self._products(event.scene)
+        for batch in batches(self.run, self.plan, pending):
+            for event in self.executor.map(work, batch, lost=work.lost):
+                self._tell(event)
+                if not isinstance(event, TileDone | TileFailed):
+                    continue
+                left[event.scene] -= 1
+                if not left[event.scene]:
+                    yield from self._products(event.scene)
+                    let_copy_go(self.run, self.plan, event.scene)
 
     def _products(self, scene: str) -> Iterator[str]:
         if not self.run.scene(scene).done_names():

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilesseg.errors import JobError
 from tilesseg.fit import check_range, choose_bands, resolution_note, scene_statistics, value_range
 from tilesseg.formats import open_source
+from tilesseg.formats.scene_name import scene_name
 from tilesseg.grid import Grid
 from tilesseg.layout import Layout, choose_layout
 from tilesseg.segment import Recipe
+from tilesseg.stage import Stage, StageLayout, choose_stage
 
 if TYPE_CHECKING:
     from tilesseg import job as jobs
@@ -54,16 +56,36 @@ class ScenePlan:
     range: tuple[float, float] | None = None
     """The scene's 2–98 % range, or None where no valid pixel was sampled."""
     notes: tuple[str, ...] = field(default=())
+    decode_factor: float = 1.0
+    """Decoded ÷ needed pixels, were the image read as it is."""
+    stage: StageLayout | None = None
+    """How the image is copied to Zarr first, or None where it is read as it is."""
 
     @property
     def tiling(self) -> Tiling:
         return self.layout.tiling(self.grid.shape)
 
-    def recipe(self, spec: ModelSpec) -> Recipe:
-        return Recipe(self.layout.blend, spec.normalisation(self.subtract, self.divide), self.layout.batch)
+    def recipe(self, spec: ModelSpec, *, scores: tuple[int, ...] = ()) -> Recipe:
+        return Recipe(self.layout.blend, spec.normalisation(self.subtract, self.divide), self.layout.batch, scores)
+
+    @property
+    def stage_note(self) -> str | None:
+        """What to say of a copy that is made first."""
+        if self.stage is None:
+            return None
+        return f"copied to Zarr first: read as it is, {self.decode_factor:.1f} pixels are decoded for each one needed"
+
+    def copy_in(self, folder: Path) -> Stage:
+        """The copy of the image that belongs into the scene's folder of a run."""
+        return Stage(folder / "staged")
+
+    def open_for_tiles(self, folder: Path) -> Source:
+        """The planned bands as tiles read them: from the copy in the scene's folder, where there is one."""
+        copy = self.copy_in(folder)
+        return copy.open(self.stage) if self.stage and copy.image.exists() else self.open()
 
     def open(self) -> Source:
-        """The image, reading the planned bands."""
+        """The image itself, reading the planned bands."""
         source = open_source(self.paths, scale=self.scale, offset=self.offset, resolution=self.resolution)
         return source.select(self.bands)
 
@@ -89,17 +111,13 @@ def find_scenes(asked: str | jobs.SceneEntry | Sequence[str | jobs.SceneEntry]) 
 def _expand(entry: str | jobs.SceneEntry) -> Iterable[Scene]:
     if not isinstance(entry, str):
         paths = (entry.image,) if isinstance(entry.image, str) else entry.image
-        return (Scene(entry.name or _stem(paths[0]), paths),)
+        return (Scene(entry.name or scene_name(paths[0]), paths),)
     if not any(sign in entry for sign in "*?[") or Path(entry).exists():
-        return (Scene(_stem(entry), (entry,)),)
+        return (Scene(scene_name(entry), (entry,)),)
     found = sorted(glob.glob(entry, recursive=True))
     if not found:
         raise JobError(f"no image matches {entry}; 0 files found")
-    return (Scene(_stem(path), (path,)) for path in found)
-
-
-def _stem(path: str) -> str:
-    return Path(path).name.partition(".")[0] or "scene"
+    return (Scene(scene_name(path), (path,)) for path in found)
 
 
 def identify(scene: Scene, how: jobs.Input) -> dict[str, Any]:
@@ -109,6 +127,12 @@ def identify(scene: Scene, how: jobs.Input) -> dict[str, Any]:
         SourceError: the image cannot be opened.
     """
     return _open(scene, how).identity()
+
+
+def with_stage(plan: ScenePlan, source: Source, asked: str) -> ScenePlan:
+    """A scene's plan with the choice whether it is copied first. The mask does not depend on it."""
+    stage, factor = choose_stage(source, plan.tiling, asked)
+    return replace(plan, stage=stage, decode_factor=factor)
 
 
 def _open(scene: Scene, how: jobs.Input) -> Source:
@@ -149,7 +173,7 @@ def plan_scene(scene: Scene, *, asked: jobs.Job, spec: ModelSpec, slots: int, de
     size_note = resolution_note(source.grid, spec)
     notes += [size_note] if size_note else []
     subtract, divide = scene_statistics(sample, spec)
-    return ScenePlan(
+    plan = ScenePlan(
         name=scene.name,
         paths=scene.paths,
         bands=bands,
@@ -165,3 +189,4 @@ def plan_scene(scene: Scene, *, asked: jobs.Job, spec: ModelSpec, slots: int, de
         range=span,
         notes=(*notes, *source.describe().get("notes", ())),
     )
+    return with_stage(plan, source, how.stage)

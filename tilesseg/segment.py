@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilesseg.blend import Blend, Blender, Mosaic, decide, patch_weights
+from tilesseg.blend import Blend, Blender, Mosaic, decide, decide_and_keep, patch_weights
 from tilesseg.events import TileDone
 from tilesseg.labels import NODATA
 from tilesseg.window import Window
@@ -41,6 +41,8 @@ class Recipe:
     normalisation: Normalisation
     batch_size: int
     """Patches a call of the network gets; the last batch is padded, so its shape never changes."""
+    scores: tuple[int, ...] = ()
+    """Channels whose blended scores are stored beside the labels."""
 
 
 def segment_tile(tile: Tile, *, source: Source, model: Model, store: Store, recipe: Recipe) -> TileDone:
@@ -49,11 +51,12 @@ def segment_tile(tile: Tile, *, source: Source, model: Model, store: Store, reci
     Raises:
         SourceError: the tile's pixels cannot be read.
         ValueError: the model gave scores that are not finite.
+        ModelError: scores are to be stored and are not between 0 and 1.
     """
     spec, clock = model.spec, Stopwatch()
     blender = _blender(tile, spec, recipe)
     inputs = np.zeros((recipe.batch_size, len(spec.bands), tile.lattice.patch, tile.lattice.patch), np.float32)
-    census, band = Census(source.grid.pixel_areas), store.band(tile.core)
+    census, bands = Census(source.grid.pixel_areas), store.bands(tile.core, scores=len(recipe.scores))
     predicted = skipped = 0
     for row in tile.patch_rows:
         with clock("read"):
@@ -69,13 +72,14 @@ def segment_tile(tile: Tile, *, source: Source, model: Model, store: Store, reci
             with clock("blend"):
                 _blend(blender, batch, scores, shrink=spec.patch.shrink)
         with clock("blend"):
-            final = Window.from_bounds(band.y_next, tile.core.x, row.until, tile.core.x_stop)
-            labels = blender.finish()
-            _mark_nodata(labels, pixels.valid[final.slices(row.window)])
-            census.add(labels, final.y)
+            final = Window.from_bounds(bands[0].y_next, tile.core.x, row.until, tile.core.x_stop)
+            planes = _planes(blender.finish())
+            _mark_nodata(planes, pixels.valid[final.slices(row.window)])
+            census.add(planes[0], final.y)
         with clock("write"):
-            band.write(labels)
-        del pixels, labels  # before the next row is read
+            for band, plane in zip(bands, planes, strict=True):
+                band.write(plane)
+        del pixels, planes  # before the next row is read
     return store.mark_done(
         TileDone(
             scene=store.scene,
@@ -104,8 +108,10 @@ def _any_valid(patch: Patch, core: Window, pixels: Pixels, read: Window) -> bool
 
 
 def _blender(tile: Tile, spec: ModelSpec, recipe: Recipe) -> Blender | Mosaic:
-    """What joins a tile's predictions to labels."""
+    """What joins a tile's predictions to labels and, below them, stored scores."""
     lattice, decided = tile.lattice, partial(decide, threshold=spec.decision.threshold)
+    if recipe.scores:
+        decided = partial(decide_and_keep, threshold=spec.decision.threshold, kept=recipe.scores)
     if lattice.exclusive:
         return Mosaic(tile.core, spec.score_channels, decided)
     weights = patch_weights(recipe.blend, lattice.support)
@@ -166,9 +172,15 @@ class Stopwatch:
         self.seconds[part] = round(self.seconds.get(part, 0.0) + time.perf_counter() - start, 4)
 
 
-def _mark_nodata(labels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> None:
-    for row, seen in zip(labels, valid, strict=True):
-        row[~seen] = NODATA
+def _planes(decided: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """What was decided of some rows as `(1 + scores, rows, width)`: labels first."""
+    return decided if decided.ndim == 3 else decided[None]
+
+
+def _mark_nodata(planes: NDArray[np.uint8], valid: NDArray[np.bool_]) -> None:
+    for plane in planes:
+        for row, seen in zip(plane, valid, strict=True):
+            row[~seen] = NODATA
 
 
 @dataclass(slots=True)

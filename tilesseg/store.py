@@ -1,19 +1,16 @@
 """The run directory: what is planned, what is stored, what is done. The truth of a run; Dask is disposable.
 
     RUN/  job.yaml  plan.json  events.jsonl  summary.json
-          scenes/<scene>/  mask.zarr  done/r012-c034.json  failed/r003-c007.json
+          scenes/<scene>/  mask.zarr  scores.zarr?  done/r012-c034.json  failed/r003-c007.json  staged/
 
-"Done" is a record written after the core, never the presence of chunks: a missing chunk, an empty chunk and a
-failed read look the same to a reader of Zarr.
+`staged/` is there while an image is copied to Zarr and read from there; see `stage`.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,7 +23,8 @@ from zarr.errors import BaseZarrError
 
 from tilesseg.errors import StoreError
 from tilesseg.events import Event, TileDone, TileFailed
-from tilesseg.labels import FAILED
+from tilesseg.labels import FAILED, SCORE_STEPS
+from tilesseg.ledger import Ledger, write_json, write_text
 from tilesseg.window import Window
 
 SHARD_COPIES = 4
@@ -41,13 +39,18 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.ledger = Ledger(folder)
 
     @property
     def scene(self) -> str:
         return self.folder.name
 
-    def create(self, *, shape: tuple[int, int], shard: int, chunk: int, fingerprint: str) -> None:
+    def create(
+        self, *, shape: tuple[int, int], shard: int, chunk: int, fingerprint: str, scores: Sequence[str] = ()
+    ) -> None:
         """Make the folder and an empty mask, `(y, x)` uint8 full of 254; an existing one is kept.
+
+        Where scores are asked for, also `scores.zarr`, `(class, y, x)` in the same way: 0–250 for 0–1.
 
         Args:
             shape: of the image.
@@ -55,58 +58,73 @@ class Store:
             chunk: side of a chunk, the unit of reading.
             fingerprint: names what the mask is made from. A folder of another fingerprint is made anew where no tile
                 is done in it.
+            scores: names of the classes whose scores are stored.
 
         Raises:
-            StoreError: the folder cannot be written, its tiles were made from something else, or its mask is gone and
-                the records of its tiles are not.
+            StoreError: the folder cannot be written, its tiles were made from something else, or its mask or scores
+                are gone and the records of its tiles are not.
         """
         try:
-            self._claim(fingerprint)
-            for part in (self._done, self._failed):
-                part.mkdir(parents=True, exist_ok=True)
-            if not self._mask.exists():
-                self._refuse_records()
-                temporary = self.folder / f".mask.{os.getpid()}.zarr"
-                zarr.create_array(
-                    store=str(temporary),
-                    shape=shape,
-                    chunks=(chunk, chunk),
-                    shards=(shard, shard),
-                    dtype="uint8",
-                    fill_value=FAILED,
-                    compressors=[ZstdCodec(level=1)],
-                )
-                temporary.rename(self._mask)
+            self.ledger.claim(fingerprint)
+            self._make(self._mask, shape, shard, chunk)
+            if scores:
+                self._make(self._scores, shape, shard, chunk, classes=list(scores), scale=1 / SCORE_STEPS)
         except OSError as error:
             raise _unwritable(self.folder, error) from None
 
-    def _claim(self, fingerprint: str) -> None:
-        named = self.folder / "fingerprint"
-        if named.exists() and named.read_text(encoding="utf-8") != fingerprint:
-            if self.done_names():
-                raise StoreError(
-                    f"{self.folder} has {len(self.done_names())} tiles of fingerprint {named.read_text()[:12]}…, and "
-                    f"this plan has {fingerprint[:12]}…: another image or plan; give another run directory"
-                )
-            shutil.rmtree(self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        _write_text(named, fingerprint)
+    def _make(self, path: Path, shape: tuple[int, int], shard: int, chunk: int, **facts: Any) -> None:
+        """An array full of 254 where there is none; with classes among its facts, one plane for each."""
+        if path.exists():
+            return
+        self._refuse_records(path)
+        planes = [len(facts["classes"])] if facts else []
+        ones, axes = [1 for _ in planes], ["class", "y", "x"] if facts else None
+        temporary = self.folder / f".{path.stem}.{os.getpid()}.zarr"
+        zarr.create_array(
+            store=str(temporary),
+            shape=(*planes, *shape),
+            chunks=(*ones, chunk, chunk),
+            shards=(*ones, shard, shard),
+            dtype="uint8",
+            fill_value=FAILED,
+            compressors=[ZstdCodec(level=1)],
+            attributes=facts,
+            dimension_names=axes,
+        )
+        temporary.rename(path)
 
-    def _refuse_records(self) -> None:
-        """An empty mask under records of done tiles would be a hole that nobody sees."""
+    def _refuse_records(self, path: Path) -> None:
+        """An empty array under records of done tiles would be a hole that nobody sees."""
         done = len(self.done_names())
         if done:
             raise StoreError(
-                f"{self.folder} has records of {done} tiles and no {self._mask.name}; restore it, or delete "
-                f"{self._done} to do the tiles again"
+                f"{self.folder} has records of {done} tiles and no {path.name}; restore it, or delete "
+                f"{self.folder / 'done'} to do the tiles again"
             )
 
     @cached_property
     def mask(self) -> zarr.Array[Any]:
+        return self._open(self._mask)
+
+    @cached_property
+    def scores(self) -> zarr.Array[Any]:
+        """Stored scores `(class, y, x)`.
+
+        Raises:
+            StoreError: none are stored.
+        """
+        return self._open(self._scores)
+
+    @property
+    def score_classes(self) -> tuple[str, ...]:
+        """Names of the classes whose scores are stored; none where no scores are."""
+        return tuple(map(str, self.scores.attrs["classes"])) if self._scores.exists() else ()  # type: ignore[arg-type]
+
+    def _open(self, path: Path) -> zarr.Array[Any]:
         try:
-            return zarr.open_array(str(self._mask), mode="r+")
+            return zarr.open_array(str(path), mode="r+")
         except (OSError, BaseZarrError) as error:
-            raise StoreError(f"{self.folder} holds no mask ({error}); run the job first") from None
+            raise StoreError(f"{self.folder} holds no {path.stem} ({error}); run the job first") from None
 
     @property
     def shard(self) -> int:
@@ -119,53 +137,59 @@ class Store:
         """Labels `(y, x)` of a window inside the image."""
         return np.asarray(self.mask[window.slices()], np.uint8)
 
+    def read_scores(self, number: int, window: Window) -> NDArray[np.uint8]:
+        """Of the stored class of this number, the scores `(y, x)` of a window inside the image."""
+        return np.asarray(self.scores[(number, *window.slices())], np.uint8)
+
     def band(self, core: Window) -> Band:
         """Where the labels of a core go, from top to bottom."""
-        return Band(self, core)
+        return Band(self.mask, core)
+
+    def bands(self, core: Window, *, scores: int = 0) -> tuple[Band, ...]:
+        """Where the labels of a core go, and then the scores of each class that is stored."""
+        return (self.band(core), *(Band(self.scores, core, plane=(number,)) for number in range(scores)))
 
     def clear(self, core: Window) -> None:
         """Put a core back to 254, as if its tile had never run."""
         height = self.shard
         for y in range(core.y, core.y_stop, height):
-            self.mask[y : min(y + height, core.y_stop), core.x : core.x_stop] = FAILED
+            part = Window.from_bounds(y, core.x, min(y + height, core.y_stop), core.x_stop).slices()
+            self.mask[part] = FAILED
+            for number in range(len(self.score_classes)):
+                self.scores[(number, *part)] = FAILED
 
     def mark_done(self, record: TileDone) -> TileDone:
         """Put a tile into the ledger; call it after the last shard."""
-        _write_json(self._done / f"{record.tile}.json", record.to_json())
-        (self._failed / f"{record.tile}.json").unlink(missing_ok=True)
+        self.ledger.mark_done(record.tile, record)
         return record
 
     def mark_failed(self, record: TileFailed) -> TileFailed:
         """List a tile as failed; the next run tries it again."""
-        _write_json(self._failed / f"{record.tile}.json", record.to_json())
+        self.ledger.mark_failed(record.tile, record)
         return record
 
     def done_names(self) -> list[str]:
         """Names of the tiles that are stored."""
-        return [path.stem for path in self._done.glob("[!.]*.json")]
+        return self.ledger.done_names()
 
     def done(self) -> dict[str, TileDone]:
         """Records of the tiles that are stored, by name."""
-        return {name: TileDone(**fields) for name, fields in _read_records(self._done)}
+        return {name: TileDone(**fields) for name, fields in self.ledger.done().items()}
 
     def failed(self) -> dict[str, TileFailed]:
         """Records of the tiles that could not be made, by name."""
-        return {name: TileFailed(**fields) for name, fields in _read_records(self._failed)}
+        return {name: TileFailed(**fields) for name, fields in self.ledger.failed().items()}
 
     @property
     def _mask(self) -> Path:
         return self.folder / "mask.zarr"
 
     @property
-    def _done(self) -> Path:
-        return self.folder / "done"
-
-    @property
-    def _failed(self) -> Path:
-        return self.folder / "failed"
+    def _scores(self) -> Path:
+        return self.folder / "scores.zarr"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder}
+        return {"folder": self.folder, "ledger": self.ledger}
 
 
 class Band:
@@ -175,17 +199,19 @@ class Band:
     encodes several at a time in threads of its own, and holds some copies of each.
     """
 
-    def __init__(self, store: Store, core: Window) -> None:
-        self._store, self._core = store, core
+    def __init__(self, array: zarr.Array[Any], core: Window, *, plane: tuple[int, ...] = ()) -> None:
+        assert array.shards is not None  # `Store.create` makes no other arrays
+        self._array, self._plane, self._core = array, plane, core
+        self._shard = int(array.shards[-1])
         self._waiting = np.empty((0, core.width), np.uint8)
         self._filled = 0
         self.y_next = core.y
-        """Image row that the next labels belong to."""
+        """Image row that the next values belong to."""
 
     def write(self, labels: NDArray[np.uint8]) -> None:
         """Take the next rows `(rows, width)`; write what makes whole shards."""
         while len(labels):
-            height = min(self._store.shard, self._core.y_stop - (self.y_next - self._filled))
+            height = min(self._shard, self._core.y_stop - (self.y_next - self._filled))
             now, labels = labels[: height - self._filled], labels[height - self._filled :]
             self.y_next += len(now)
             if len(now) == height:
@@ -204,10 +230,11 @@ class Band:
 
     def _write(self, rows: NDArray[np.uint8]) -> None:
         """Store the rows that end at `y_next`."""
-        core, side = self._core, self._store.shard
+        core, side = self._core, self._shard
         for x in range(core.x, core.x_stop, side):
             place = Window.from_bounds(self.y_next - len(rows), x, self.y_next, min(x + side, core.x_stop))
-            self._store.mask[place.slices()] = rows[:, x - core.x : x - core.x + side]
+            where: Any = (*self._plane, *place.slices())
+            self._array[where] = rows[:, x - core.x : x - core.x + side]
 
 
 class RunDirectory:
@@ -237,11 +264,11 @@ class RunDirectory:
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file of the run whole or not at all."""
-        _write_text(self.path / name, text)
+        write_text(self.path / name, text)
 
     def write_json(self, name: str, data: Any) -> None:
         """Write a JSON file of the run whole or not at all."""
-        _write_json(self.path / name, data)
+        write_json(self.path / name, data)
 
     def read_json(self, name: str) -> Any:
         """A JSON file of the run, or None where there is none yet.
@@ -265,23 +292,3 @@ class RunDirectory:
 
 def _unwritable(folder: Path, error: OSError) -> StoreError:
     return StoreError(f"{folder} cannot be written ({error.strerror}); choose another run directory")
-
-
-def _read_records(folder: Path) -> Iterable[tuple[str, dict[str, Any]]]:
-    for path in sorted(folder.glob("[!.]*.json")):
-        try:
-            fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            fields.pop("event")
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise StoreError(f"{path} is damaged ({error}); delete it, and the next run does its tile again") from None
-        yield path.stem, fields
-
-
-def _write_json(path: Path, data: Mapping[str, Any]) -> None:
-    _write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
-
-
-def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

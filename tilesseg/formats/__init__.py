@@ -6,7 +6,7 @@ than `(channel, y, x)`, and they convert at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilesseg.errors import SourceError
+from tilesseg.formats.reflection import reflect, spread
 from tilesseg.grid import Grid
 from tilesseg.window import Window
 
@@ -28,6 +29,15 @@ class Pixels(NamedTuple):
     valid: NDArray[np.bool_]
     """`(y, x)`: False where the image has nodata, is masked out, or a selected band is NaN or infinite. Not to be
     written to: where all is valid it may be one value seen everywhere."""
+
+
+class Raw(NamedTuple):
+    """What the files hold, before scale and offset: what staging copies."""
+
+    values: NDArray[Any]
+    """`(channel, y, x)` of the selected bands, resampled where the grid asks for it."""
+    valid: NDArray[np.bool_]
+    """`(mask, y, x)`: what each of the files' own masks says; whether a value is finite is not looked at."""
 
 
 class Source(Protocol):
@@ -48,6 +58,22 @@ class Source(Protocol):
     def dtype(self) -> np.dtype[Any]:
         """Data type of the values that `read` gives."""
 
+    @property
+    def raw_dtypes(self) -> tuple[np.dtype[Any], ...]:
+        """Data type of each of `bands` as `read_raw` gives it alone; several come in the type that holds all."""
+
+    @property
+    def scaling(self) -> tuple[tuple[float, float], ...]:
+        """Scale and offset of each of `bands`, which `read` applies and `read_raw` does not."""
+
+    @property
+    def masks(self) -> tuple[int, ...]:
+        """For each of the selected bands, which plane of `Raw.valid` says where it is valid."""
+
+    @property
+    def cell(self) -> tuple[int, int]:
+        """Height and width in pixels of what is decoded when one pixel is read: a tile, a strip, the whole image."""
+
     def select(self, indices: Sequence[int]) -> Source:
         """The same image, reading these bands in this order."""
 
@@ -56,6 +82,23 @@ class Source(Protocol):
 
         Raises:
             SourceError: the pixels cannot be read; names file and window.
+        """
+
+    def read_raw(self, window: Window) -> Raw:
+        """Read a window that lies in the image, without scale and offset.
+
+        Raises:
+            SourceError: as `read`.
+        """
+
+    def rows(self, height: int) -> Iterator[Raw]:
+        """The whole image once, from top to bottom, in bands of `height` rows, the last one shorter.
+
+        For images that are decoded from their beginning whatever is read (`cell` is the whole image): memory is
+        bounded by some bands where the compression can be undone piece by piece.
+
+        Raises:
+            SourceError: as `read`.
         """
 
     def sample(self) -> NDArray[np.float64]:
@@ -119,6 +162,18 @@ class Mask:
     """Goes into the product's metadata as it is: model, sha256, version, fingerprint …"""
 
 
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Stored scores as a writer sees them: 0–250 for 0–1, 254 failed or not processed, 255 nodata."""
+
+    grid: Grid
+    read: Callable[[int, Window], NDArray[np.uint8]]
+    """Of the class of this number, the scores `(y, x)` of a window inside the grid."""
+    classes: tuple[str, ...]
+    provenance: Mapping[str, str]
+    """As `Mask.provenance`."""
+
+
 class Writer(Protocol):
     """What a row's `writes` names."""
 
@@ -149,7 +204,9 @@ FORMATS: Mapping[str, Format] = {
         opens="tilesseg.formats.geotiff:open_geotiff",
         suffixes=(".tif", ".tiff", ".vrt", ".jp2", ".img", ".btf"),
     ),
+    "zarr": Format(opens="tilesseg.formats.geozarr:open_geozarr", suffixes=(".zarr",)),
     "cog": Format(writes="tilesseg.formats.cog:write_cog", suffixes=(".tif", ".tiff")),
+    "scores-cog": Format(writes="tilesseg.formats.scores:write_scores", suffixes=(".tif", ".tiff")),
 }
 
 
@@ -163,7 +220,7 @@ def open_source(
     """Open an image for reading by window. Everything that is not another format's is tried by rasterio.
 
     Args:
-        image: a path, a folder of single-band files, or a list of files that together make one image.
+        image: a path, a Zarr, a folder of single-band files, or a list of files that together make one image.
         scale: multiply the values by this on reading; None keeps the file's own scale tag.
         offset: add this after `scale`; None keeps the file's own offset tag.
         resolution: resample all bands to this pixel size in the grid's unit; None keeps the finest band's grid.
@@ -174,8 +231,18 @@ def open_source(
     paths = [image] if isinstance(image, str) else list(image)
     if not paths:
         raise SourceError("no image given: an empty list of files")
-    opener: OpenSource = resolve(str(FORMATS["geotiff"].opens))
+    row = FORMATS["zarr" if len(paths) == 1 and is_zarr(paths[0]) else "geotiff"]
+    opener: OpenSource = resolve(str(row.opens))
     return opener(paths, scale=scale, offset=offset, resolution=resolution)
+
+
+def is_zarr(path: str) -> bool:
+    """Whether a path is a Zarr array or group in the local file system, or is meant to be one."""
+    if "://" in path or path.startswith("/vsi"):
+        return False
+    folder = Path(path)
+    metadata = any((folder / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray"))
+    return metadata or (any(part.lower().endswith(".zarr") for part in folder.parts) and not folder.is_file())
 
 
 def resolve(dotted: str) -> Any:
@@ -192,18 +259,6 @@ def to_lonlat(points: Sequence[tuple[float, float]], crs: str | None) -> list[tu
 
     longitudes, latitudes = transform(crs, "OGC:CRS84", *zip(*points, strict=True))
     return list(zip(longitudes, latitudes, strict=True))
-
-
-def reflect(start: int, stop: int, size: int) -> NDArray[np.intp]:
-    """Indices `start … stop − 1` reflected into `0 … size − 1` without repeating the edge.
-
-    As `numpy.pad(mode="reflect")`, as often as it takes where the image is smaller than the pad.
-    """
-    if size == 1:
-        return np.zeros(stop - start, np.intp)
-    period = 2 * (size - 1)
-    folded = np.arange(start, stop) % period
-    return np.where(folded < size, folded, period - folded).astype(np.intp)
 
 
 def read_reflected(window: Window, inside: Window, read: Callable[[Window], Pixels]) -> Pixels:
@@ -228,26 +283,6 @@ def read_reflected(window: Window, inside: Window, read: Callable[[Window], Pixe
     if part.empty:
         return Pixels(values[:, rows[:, None], columns], valid[rows[:, None], columns])
     inner = part.slices(window)
-    values = _spread(values, rows, columns, inner)  # one after the other: what was read is let go
-    valid = _spread(valid, rows, columns, inner)
+    values = spread(values, rows, columns, inner)  # one after the other: what was read is let go
+    valid = spread(valid, rows, columns, inner)
     return Pixels(values, valid)
-
-
-def _spread(
-    seen: NDArray[Any], rows: NDArray[np.intp], columns: NDArray[np.intp], inner: tuple[slice, slice]
-) -> NDArray[Any]:
-    """As `seen[…, rows[:, None], columns]`, the `inner` part of which is copied as one: ten times as fast."""
-    if not any(seen.strides):  # one value for all
-        return np.broadcast_to(seen[..., :1, :1], (*seen.shape[:-2], len(rows), len(columns)))
-    out = np.empty((*seen.shape[:-2], len(rows), len(columns)), seen.dtype)
-    whole, _ = inner
-    _spread_columns(out[..., whole, :], seen[..., rows[whole.start] : rows[whole.stop - 1] + 1, :], columns, inner[1])
-    for row in (*range(whole.start), *range(whole.stop, len(rows))):
-        _spread_columns(out[..., row, :], seen[..., rows[row], :], columns, inner[1])
-    return out
-
-
-def _spread_columns(out: NDArray[Any], seen: NDArray[Any], columns: NDArray[np.intp], inner: slice) -> None:
-    out[..., inner] = seen[..., columns[inner.start] : columns[inner.stop - 1] + 1]
-    for edge in (slice(0, inner.start), slice(inner.stop, len(columns))):
-        out[..., edge] = seen[..., columns[edge]]

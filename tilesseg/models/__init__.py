@@ -1,7 +1,7 @@
 """Models: networks with a contract (`spec.ModelSpec`), whatever runs them.
 
 An engine hides one foreign runtime; a new one is a row in `ENGINES` and a file beside this one. Loading never
-unpickles: weights are safetensors, ONNX or TorchScript.
+unpickles: weights are safetensors, ONNX, TorchScript or programs of torch.export.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ class Model(Protocol):
 ENGINES: Mapping[str, str] = {
     "unet": "tilesseg.models.torch_engine:open_unet",
     "torchscript": "tilesseg.models.torch_engine:open_torchscript",
+    "exported": "tilesseg.models.exported_engine:open_exported",
     "onnx": "tilesseg.models.onnx_engine:open_onnx",
 }
 

@@ -2,13 +2,14 @@
 
 With instance or group normalisation, batch statistics, global pooling or attention no margin is wide enough: tiles
 differ at their borders (Buglakova et al., ICCV 2025, https://arxiv.org/abs/2503.19545). They are named here by
-type, in a torch module, a TorchScript file or an ONNX file. What a name does not show, `receptive_margin` does.
+type, in a torch module, a TorchScript file, a program of torch.export or an ONNX file. What a name does not show,
+`receptive_margin` does.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ from tilesseg.models.onnx_nodes import Node, Nodes, read_nodes
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from tilesseg.models.program import Operation
 
 NORMALISING = ("InstanceNorm", "BatchNorm", "SyncBatchNorm")
 """Modules that are harmless with running statistics in evaluation mode, and only then."""
@@ -28,6 +31,12 @@ GLOBAL_NODES = (
     "InstanceNormalization", "GroupNormalization", "MeanVarianceNormalization", "GlobalAveragePool", "GlobalMaxPool",
     "GlobalLpPool", "Attention", "MultiHeadAttention", "GroupQueryAttention",
 )  # fmt: skip
+PROGRAM_CALLS = (
+    *GLOBAL_CALLS, "aten::native_group_norm", "aten::_adaptive_avg_pool2d", "aten::_native_batch_norm_legit",
+    "aten::native_batch_norm", "aten::_scaled_dot_product_flash_attention_for_cpu",
+    "aten::_scaled_dot_product_efficient_attention", "aten::_scaled_dot_product_flash_attention",
+)  # fmt: skip
+REDUCING_PROGRAM = ("aten::mean", "aten::sum", "aten::amax", "aten::amin", "aten::var", "aten::std", "aten::var_mean")
 REDUCING_NODES = ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL2", "ReduceSumSquare")
 PER_PIXEL_AXES = ([1], [-3])
 """Axes of `(n, channel, y, x)` whose reduction stays within a pixel."""
@@ -60,16 +69,20 @@ def tiling_hazards(model: nn.Module | Path) -> tuple[str, ...]:
     kernel was fixed to the whole patch at export; and in TorchScript, attention written as `matmul`.
 
     Args:
-        model: a torch module (a loaded TorchScript one too), or a TorchScript or `.onnx` file. A safetensors file
-            holds no layers: give the module.
+        model: a torch module (a loaded TorchScript one too), or a TorchScript, `.pt2` or `.onnx` file. A safetensors
+            file holds no layers: give the module.
 
     Raises:
         ModelError: the file is not what it is named.
     """
     if not isinstance(model, Path):
-        return tuple(sorted({*_in_modules(model), *_in_script(model)}))
+        return tuple(sorted({*_in_modules(model), *_in_script(model), *_in_program(model)}))
     if model.suffix.lower() == ".onnx":
         return tuple(sorted(set(_in_nodes(read_nodes(model)))))
+    if model.suffix.lower() == ".pt2":
+        from tilesseg.models.exported import read_program
+
+        return tiling_hazards(read_program(model))
     from tilesseg.models.torch_engine import load_script
 
     return tiling_hazards(load_script(model).eval())
@@ -113,6 +126,39 @@ def _without_dead_branches(model: nn.Module) -> Any:
             return torch.jit.freeze(model, optimize_numerics=False).inlined_graph
         except RuntimeError:  # frozen already
             return model.inlined_graph
+
+
+def _in_program(model: nn.Module) -> Iterator[str]:
+    """Calls of a program of torch.export, of which the arguments are known."""
+    from tilesseg.models.program import Program
+
+    if not isinstance(model, Program):
+        return
+    held = model.held
+    for one in model.operations:
+        if one.target in PROGRAM_CALLS or _sees_all(one):
+            yield one.target
+        elif one.target == "aten::matmul" and not any(_name(argument) in held for argument in one.arguments[:2]):
+            yield "matmul of two activations"
+
+
+def _sees_all(one: Operation) -> bool:
+    """Whether a call mixes all pixels, for these arguments."""
+    second = next(iter(one.arguments[1].values()), None) if len(one.arguments) > 1 else None
+    if one.target in REDUCING_PROGRAM:
+        return second not in PER_PIXEL_AXES
+    if one.target in ("aten::softmax", "aten::_softmax", "aten::log_softmax", "aten::_log_softmax"):
+        return [second] not in PER_PIXEL_AXES
+    if one.target in ("aten::layer_norm", "aten::native_layer_norm"):
+        return not isinstance(second, list) or len(second) > 1
+    if one.target in ("aten::batch_norm", "aten::instance_norm"):  # (input, weight, bias, mean, var, use_input, …)
+        return bool(one.arguments[5] == {"as_bool": True})
+    return False
+
+
+def _name(argument: Mapping[str, Any]) -> str | None:
+    tensor = argument.get("as_tensor")
+    return tensor and tensor["name"]
 
 
 def _in_nodes(graph: Nodes) -> Iterator[str]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tilesseg.errors import ModelError
 from tilesseg.models.activation import activate
+from tilesseg.models.fixed_shape import compare_input, parts
 from tilesseg.models.spec import ModelSpec
 
 _COMPUTING = threading.Lock()
@@ -37,7 +38,7 @@ class OnnxEngine:
         """
         patches = np.ascontiguousarray(patches, np.float32)
         with _COMPUTING:
-            scores = [self._run(part) for part in _parts(patches, self.batch)]
+            scores = [self._run(part) for part in parts(patches, self.batch)]
         return activate(np.concatenate(scores)[: len(patches)], self.spec.activation)
 
     def _run(self, patches: NDArray[np.float32]) -> NDArray[Any]:
@@ -61,7 +62,8 @@ def open_onnx(spec: ModelSpec, weights: Path | None, *, device: str, threads: in
         raise ModelError(f"{weights} has {len(inputs)} inputs and {len(outputs)} outputs; export it with one of each")
     if inputs[0].type != "tensor(float)":
         raise ModelError(f"{weights} takes {inputs[0].type}, tilesseg gives tensor(float); export it for float32")
-    batch = _compare(inputs[0].shape, spec, weights)
+    shape = [size if isinstance(size, int) and size > 0 else None for size in inputs[0].shape]
+    batch = compare_input(shape, spec, weights)
     return OnnxEngine(spec, session, inputs[0].name, batch, place)
 
 
@@ -93,30 +95,6 @@ def _providers(there: list[str], device: str) -> tuple[list[Any], str]:
         return ["CPUExecutionProvider"], "cpu"
     chosen = ("CUDAExecutionProvider", {"device_id": int(number or 0), "use_tf32": 0})
     return [chosen, "CPUExecutionProvider"], f"cuda:{number or 0}"
-
-
-def _compare(shape: list[Any], spec: ModelSpec, weights: Path) -> int | None:
-    """Compare `(n, channel, y, x)` with the spec where it is fixed; gives the batch size that is."""
-    if len(shape) != 4:
-        raise ModelError(f"{weights} takes an array of {len(shape)} axes, not (n, channel, y, x); export it so")
-    batch, channels, *sides = (size if isinstance(size, int) and size > 0 else None for size in shape)
-    if channels is not None and channels != len(spec.bands):
-        raise ModelError(f"{weights} takes {channels} channels, its spec names {len(spec.bands)} bands; correct bands")
-    for side in sides:
-        if side is not None and side != spec.patch.fixed:
-            raise ModelError(
-                f"{weights} takes patches of {side} only, its spec {spec.patch.rule}; set patch.fixed: {side}"
-            )
-    return batch
-
-
-def _parts(patches: NDArray[np.float32], batch: int | None) -> list[NDArray[np.float32]]:
-    """Batches of the size that the file fixes, the last one filled up with its own last patch."""
-    if batch is None:
-        return [patches]
-    missing = -len(patches) % batch
-    full = np.concatenate([patches, np.repeat(patches[-1:], missing, axis=0)]) if missing else patches
-    return [full[i : i + batch] for i in range(0, len(full), batch)]
 
 
 def _one_line(error: Exception) -> str:

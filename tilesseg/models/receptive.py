@@ -21,7 +21,9 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from tilesseg.errors import ModelError
+from tilesseg.models.exported import read_program
 from tilesseg.models.hazards import tiling_hazards
+from tilesseg.models.program import Program
 from tilesseg.models.spec import ModelSpec, UNetShape
 from tilesseg.models.unet import UNet, patch_rule, stride_multiple
 
@@ -40,7 +42,9 @@ class Receptive:
 
 
 def receptive_field(spec: ModelSpec, weights: Path | None) -> Receptive:
-    """What a bundle's structure says. Our U-Net is measured from its shape; of other files the layers are listed.
+    """What a bundle's structure says.
+
+    Our U-Net is measured from its shape, a program of torch.export from its graph; of others the layers are listed.
 
     Raises:
         ModelError: the weights file cannot be read.
@@ -49,8 +53,24 @@ def receptive_field(spec: ModelSpec, weights: Path | None) -> Receptive:
         module = UNet(len(spec.bands), spec.score_channels, spec.unet).eval()
         offset, multiple = patch_rule(spec.unet)
         return Receptive(receptive_margin(module, len(spec.bands), multiple, offset=offset), tiling_hazards(module))
-    holds_layers = weights is not None and spec.engine in ("onnx", "torchscript")
-    return Receptive(None, tiling_hazards(weights) if weights is not None and holds_layers else ())
+    if weights is None or spec.engine not in ("onnx", "torchscript", "exported"):
+        return Receptive(None, ())
+    if spec.engine == "exported":
+        program = read_program(weights)
+        hazards = tiling_hazards(program)
+        return Receptive(None if hazards else _program_margin(program, spec), hazards)
+    return Receptive(None, tiling_hazards(weights))
+
+
+def _program_margin(program: Program, spec: ModelSpec) -> int | None:
+    """The margin of a program of torch.export, or None where it takes one size only or cannot be measured."""
+    sizes = spec.patch
+    if sizes.fixed or sizes.multiple != sizes.stride_multiple or program.shape[0].fixed not in (None, 1):
+        return None
+    try:
+        return receptive_margin(program, len(spec.bands), sizes.stride_multiple, offset=sizes.offset)
+    except (ModelError, RuntimeError):  # the structure hangs together for the numbers it was exported with, no others
+        return None
 
 
 def unet_margin(shape: UNetShape) -> int:
@@ -187,11 +207,12 @@ class _Passing(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        name = getattr(func, "__name__", "")
+        name = getattr(func, "__name__", "").partition(".")[0]  # an operator of aten has its overload behind a dot
         if name in _RECTIFIERS:
             return args[0]
         if "max_pool2d" in name and "adaptive" not in name:
-            return _mean_pool(*args, **(kwargs or {}))
+            pooled = _mean_pool(*args, **(kwargs or {}))
+            return (pooled, pooled) if name.startswith("max_pool2d_with_indices") else pooled
         return func(*args, **(kwargs or {}))
 
 
@@ -204,7 +225,7 @@ _RECTIFIERS = {
 def _mean_pool(
     pixels: torch.Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, *_: Any, **__: Any
 ) -> torch.Tensor:
-    ky, kx = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+    ky, kx = (kernel_size, kernel_size) if isinstance(kernel_size, int) else (kernel_size[0], kernel_size[-1])
     channels = pixels.shape[1]
     kernel = pixels.new_full((channels, 1, ky, kx), 1 / (ky * kx))
     return functional.conv2d(

@@ -156,7 +156,8 @@ class ModelSpec(_Strict):
     description: str = ""
     licence: str
     engine: str
-    """`unet` (ours, safetensors), `torchscript`, `onnx`, or `package.module:Class`."""
+    """`unet` (ours, safetensors), `torchscript`, `exported` (`.pt2` of torch.export), `onnx`, or
+    `package.module:Class`."""
     weights: Weights | None = None
     """None only for an engine that is code alone."""
     unet: UNetShape | None = None
@@ -216,6 +217,12 @@ class ModelSpec(_Strict):
     def score_channels(self) -> int:
         """Channels the network gives: one for a threshold, else one per class."""
         return 1 if self.decision.kind == "threshold" else len(self.classes)
+
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        """What each score channel is the score of: the one of a threshold model is that of its second class."""
+        names = tuple(one.name for one in self.classes)
+        return names[1:] if self.decision.kind == "threshold" else names
 
     def normalisation(
         self, subtract: tuple[float, ...] | None = None, divide: tuple[float, ...] | None = None

@@ -40,6 +40,8 @@ class TorchEngine:
     module: torch.nn.Module
     place: torch.device
     threads: int
+    layout: torch.memory_format = torch.channels_last
+    """How patches lie in memory."""
 
     @property
     def device(self) -> str:
@@ -68,7 +70,7 @@ class TorchEngine:
     def _forward(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
         # torch warns of arrays that it could write to but must not
         owned = patches if patches.flags.writeable and patches.flags.c_contiguous else patches.copy()
-        scores = self.module(torch.from_numpy(owned).to(self.place, memory_format=torch.channels_last))
+        scores = self.module(torch.from_numpy(owned).to(self.place, memory_format=self.layout))
         if not isinstance(scores, torch.Tensor) or scores.ndim != 4:
             found = f"a tensor {tuple(scores.shape)}" if isinstance(scores, torch.Tensor) else type(scores).__name__
             raise ModelError(f"model {self.spec.name} gives {found}, not one tensor (n, class, y, x); export it so")

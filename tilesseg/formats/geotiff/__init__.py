@@ -1,4 +1,7 @@
-"""Everything GDAL opens as a source: GeoTIFF, BigTIFF, COG, VRT, JPEG 2000, one file or several that make one image."""
+"""Everything GDAL opens as a source: GeoTIFF, BigTIFF, COG, VRT, JPEG 2000, one file or several that make one image.
+
+A product (Sentinel-2 SAFE, Landsat, STAC item) is several files too, and its metadata says what they hold.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,15 @@ from pathlib import Path
 import numpy as np
 
 from tilesseg.errors import SourceError
-from tilesseg.formats.geotiff.band_names import file_names, natural
+from tilesseg.formats.geotiff.band_names import PALETTE, file_names, natural
+from tilesseg.formats.geotiff.landsat import find_landsat
 from tilesseg.formats.geotiff.raster_facts import is_remote, open_raster
 from tilesseg.formats.geotiff.raster_file import RasterFile
 from tilesseg.formats.geotiff.raster_stack import stack
+from tilesseg.formats.geotiff.safe import find_safe
+from tilesseg.formats.geotiff.scene_files import SceneFile, SceneFiles, open_scene
 from tilesseg.formats.geotiff.source import Band, GeoTiffSource
+from tilesseg.formats.geotiff.stac import find_stac
 
 __all__ = ["GeoTiffSource", "open_geotiff"]
 
@@ -23,7 +30,7 @@ _FOLDER_SUFFIXES = (".tif", ".tiff", ".jp2")
 def open_geotiff(
     paths: Sequence[str], *, scale: float | None, offset: float | None, resolution: float | None
 ) -> GeoTiffSource:
-    """Open one file, one folder of files, or a list of files, as one image; see `formats.open_source`.
+    """Open one file, a folder of files, a product, or a list of files, as one image; see `formats.open_source`.
 
     Raises:
         SourceError: missing, not an image, of a data type that cannot be segmented, or files that do not fit together.
@@ -31,20 +38,46 @@ def open_geotiff(
     for name, number in (("scale", scale), ("offset", offset)):
         if number is not None and not np.isfinite(number):
             raise SourceError(f"{paths[0]}: {name} {number}, a finite number needed")
-    files = [open_raster(path) for path in _expand(paths)]
-    grid, layers = stack(files, resolution)
+    scene = _find_scene(paths)
+    if scene is not None:
+        files, told, finest = open_scene(scene)
+        grid, layers = stack(files, resolution, finest=finest)
+    else:
+        files = [open_raster(path) for path in _expand(paths)]
+        told = [_own(file, names) for file, names in zip(files, _names(files), strict=True)]
+        grid, layers = stack(files, resolution)
     bands = tuple(
         Band(
             name=name,
             layer=number,
             index=index,
-            scale=file.facts.scales[index] if scale is None else scale,
-            offset=file.facts.offsets[index] if offset is None else offset,
+            scale=_first(scale, one.scales[index], file.facts.scales[index]),
+            offset=_first(offset, one.offsets[index], file.facts.offsets[index]),
         )
-        for number, (file, names) in enumerate(zip(files, _names(files), strict=True))
-        for index, name in enumerate(names)
+        for number, (file, one) in enumerate(zip(files, told, strict=True))
+        for index, name in enumerate(one.names)
     )
     return GeoTiffSource(layers=layers, grid=grid, all_bands=bands, selected=tuple(range(len(bands))))
+
+
+def _find_scene(paths: Sequence[str]) -> SceneFiles | None:
+    """What a product's metadata says, where one path alone names a product."""
+    if len(paths) != 1:
+        return None
+    if os.path.isdir(paths[0]):
+        return find_safe(paths[0]) or find_landsat(paths[0])
+    return find_stac(paths[0])
+
+
+def _own(file: RasterFile, names: tuple[str | None, ...]) -> SceneFile:
+    """A file whose own tags count."""
+    nothing = (None,) * len(names)
+    return SceneFile(file.path, names, nothing, nothing)
+
+
+def _first(*numbers: float | None) -> float:
+    """The first one that is given; the last always is."""
+    return next(number for number in numbers if number is not None)
 
 
 def _expand(paths: Sequence[str]) -> list[str]:
@@ -65,7 +98,7 @@ def _names(files: Sequence[RasterFile]) -> list[tuple[str | None, ...]]:
     result = []
     for file, token in zip(files, tokens, strict=True):
         single = len(file.facts.names) == 1
-        names = [name or (token if single else None) for name in file.facts.names]
+        names = [token if single and token and name in (None, PALETTE) else name for name in file.facts.names]
         names = [f"{token}.{name}" if name in taken and token else name for name in names]
         taken.update(name for name in names if name)
         result.append(tuple(names))

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+PALETTE = "palette"
+"""The band of a palette image, whose values are indices."""
+
 _COLOURS = {"red", "green", "blue", "nir", "pan", "coastal", "rededge", "swir", "mwir", "lwir", "tir"}
 
 _OLI = {"B2": "blue", "B3": "green", "B4": "red", "B5": "nir", "B6": "swir16", "B7": "swir22"}
@@ -25,7 +28,7 @@ def band_name(description: str | None, colour: str) -> str | None:
     text = (description or "").strip()
     if not _NO_NAME.match(text):
         return text
-    return colour if colour in _COLOURS else None
+    return colour if colour in _COLOURS or colour == PALETTE else None
 
 
 def file_names(stems: Sequence[str]) -> tuple[str | None, ...]:

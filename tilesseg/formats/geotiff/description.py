@@ -9,20 +9,7 @@ from typing import Any
 import numpy as np
 
 from tilesseg.formats.geotiff.raster_file import RasterFacts
-from tilesseg.formats.geotiff.raster_stack import Layer, crs_name
-from tilesseg.grid import Grid
-
-
-def describe_grid(grid: Grid) -> dict[str, Any]:
-    """Size and place of the image."""
-    y, x = grid.resolution
-    return {
-        "height": grid.height,
-        "width": grid.width,
-        "crs": crs_name(grid.crs) if grid.crs else None,
-        "transform": list(grid.transform),
-        "resolution": {"y": y, "x": x, "unit": grid.unit},
-    }
+from tilesseg.formats.geotiff.raster_stack import Layer
 
 
 def describe_file(layer: Layer) -> dict[str, Any]:
@@ -54,7 +41,9 @@ def _reading_notes(layer: Layer) -> list[str]:
         notes.append("the alpha band says which pixels are valid; it is not one of the image's bands")
     if facts.mask == "none" and any(np.dtype(dtype).kind == "f" for dtype in facts.dtypes):
         notes.append("floats without a nodata tag: NaN and infinite pixels are treated as nodata")
-    if _striped(facts):
+    if facts.one_strip:
+        notes.append("one strip: whatever is read is decoded from the first row on")
+    elif _striped(facts):
         notes.append(f"stored in strips of full rows, {facts.cell[0]} each: a window decodes its rows from end to end")
     if not layer.native:
         y, x = layer.scale
@@ -68,6 +57,8 @@ def _striped(facts: RasterFacts) -> bool:
 
 def _storage(facts: RasterFacts) -> str:
     height, width = facts.cell
+    if facts.one_strip:
+        return "one strip"
     if _striped(facts):
         return f"strips of full rows, {height} each"
     return f"tiles of {width} × {height}" if width < facts.grid.width else "one piece"

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from collections.abc import Iterator
 from typing import Any
 
 import rasterio
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import CRSError
 
 from tilesseg.errors import SourceError
 from tilesseg.formats.geotiff.band_names import band_name
@@ -20,10 +19,12 @@ from tilesseg.formats.geotiff.raster_file import (
     open_dataset,
     settled,
 )
-from tilesseg.grid import IDENTITY, Grid, Transform
+from tilesseg.formats.geotiff.raster_place import find_place
+from tilesseg.formats.geotiff.strips import is_one_strip
+from tilesseg.formats.physical import DTYPES
 
-DTYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float16", "float32", "float64")
-
+_PALETTE_NOTE = "a palette image: its values are indices into a colour table, not brightness; never interpolated"
+_GAPS_NOTE = "a VRT without nodata: where no member lies it is 0 and valid; gdalbuildvrt -addalpha marks such gaps"
 _MOST_BANDS = 10_000  # one patch of more would not fit into memory; damaged headers declare 65535
 
 
@@ -58,9 +59,8 @@ def _facts(path: str, dataset: Any) -> RasterFacts:
     dtypes = tuple(dataset.dtypes[i - 1] for i in bands)
     wrong = [dtype for dtype in dtypes if dtype not in DTYPES]
     if wrong:
-        raise SourceError(f"{path}: data type {wrong[0]}, one of {', '.join(DTYPES)} needed; convert it first")
-    transform, transform_note = _transform(dataset)
-    grid, crs_note = _grid(dataset, transform)
+        raise SourceError(f"{path}: data type {wrong[0]}, one of {', '.join(DTYPES)} needed; {_remedy(wrong[0])}")
+    grid, notes = find_place(dataset)
     compression = dataset.compression
     return RasterFacts(
         driver=dataset.driver,
@@ -75,9 +75,11 @@ def _facts(path: str, dataset: Any) -> RasterFacts:
         alpha=len(bands) < dataset.count,
         overviews=tuple(dataset.overviews(bands[0])),
         cell=dataset.block_shapes[bands[0] - 1],
+        one_strip=is_one_strip(path, dataset),
+        palette=ColorInterp.palette in colours,
         compression=compression.value if compression else None,
         files=_files(path, dataset),
-        notes=tuple(note for note in (crs_note, transform_note, _palette_note(colours)) if note),
+        notes=(*notes, *_more_notes(dataset, colours)),
     )
 
 
@@ -90,53 +92,18 @@ def _mask_kind(dataset: Any) -> MaskKind:
     return "nodata" if all(of_band == [MaskFlags.nodata] for of_band in flags) else "bands"
 
 
-def _transform(dataset: Any) -> tuple[Transform, str | None]:
-    a, b, c, d, e, f = tuple(dataset.transform)[:6]
-    if a * e - b * d == 0:
-        return IDENTITY, f"its geotransform {(a, b, c, d, e, f)} maps no area: ignored, pixel coordinates are used"
-    transform = (a, b, c, d, e, f)
-    if transform == IDENTITY:
-        return transform, "no geotransform: pixel coordinates are used"
-    if b or d:
-        return transform, "rotated: rows do not run along the axes of the coordinate system; kept as it is"
-    return transform, "south-up: the first row is the southernmost; kept as it is" if e > 0 else None
+def _more_notes(dataset: Any, colours: Any) -> Iterator[str]:
+    if ColorInterp.palette in colours:
+        yield _PALETTE_NOTE
+    if dataset.driver == "VRT" and _mask_kind(dataset) == "none":
+        yield _GAPS_NOTE
 
 
-def _grid(dataset: Any, transform: Transform) -> tuple[Grid, str | None]:
-    """The grid, and what to say where it has no CRS."""
-    grid = Grid(dataset.height, dataset.width, transform, unit="pixel" if transform == IDENTITY else "unknown")
-    try:
-        crs = dataset.crs
-        if crs:
-            unit, metres = _unit(crs)
-            return replace(grid, crs=_round_trip(crs), unit=unit, metres_per_unit=metres), None
-    except CRSError as error:
-        return grid, f"its coordinate reference system cannot be understood: {' '.join(str(error).split())}"
-    gcps = settled(lambda: dataset.gcps)[0]
-    if gcps:
-        return grid, f"placed by {len(gcps)} ground control points only: treated in pixel coordinates"
-    if transform != IDENTITY:
-        return grid, "no coordinate reference system, or one that GDAL cannot understand: the transform is kept"
-    return grid, "no coordinate reference system"
-
-
-def _round_trip(crs: Any) -> str:
-    """The CRS as WKT that reads back as the same CRS: the old form if it can, which more readers know."""
-    wkt = crs.to_wkt()
-    return str(wkt if type(crs).from_wkt(wkt) == crs else crs.to_wkt(version="WKT2_2019"))
-
-
-def _unit(crs: Any) -> tuple[str, float | None]:
-    name, factor = crs.units_factor
-    if crs.is_geographic:
-        return ("degree" if abs(factor - 0.017453292519943295) < 1e-9 else name), None
-    return ("metre" if factor == 1 else name), float(factor)
-
-
-def _palette_note(colours: Any) -> str | None:
-    if ColorInterp.palette not in colours:
-        return None
-    return "a palette image: its values are indices into a colour table, not brightness"
+def _remedy(dtype: str) -> str:
+    """What to do about a data type that cannot be segmented."""
+    if dtype.startswith("complex"):
+        return "make a real image of it first: its amplitude (the VRT pixel function mod), or one of its parts"
+    return "convert it first: gdal_translate -ot Float64 keeps whole numbers up to 2^53, -ot Int32 small ones"
 
 
 def _files(path: str, dataset: Any) -> tuple[str, ...]:

@@ -54,7 +54,11 @@ class RasterFacts:
     overviews: tuple[int, ...]
     """Decimation of each overview level."""
     cell: tuple[int, int]
-    """Storage cell `(height, width)`: a tile or a strip."""
+    """Storage cell `(height, width)` as GDAL tells it: a tile or a strip."""
+    one_strip: bool
+    """A TIFF of one strip: whatever is read is decoded from the first row on, whatever `cell` says."""
+    palette: bool
+    """The values are indices into a colour table: between two of them there is nothing."""
     compression: str | None
     files: tuple[str, ...]
     """Everything the pixels may come from: members of a VRT, masks, overviews and other sidecars too."""
@@ -117,9 +121,9 @@ class RasterFile:
         left = dict.fromkeys(range(len(self.facts.bands)))
         if self.facts.mask == "nodata":
             for band, channel in zip(bands, values, strict=True):
-                differs = _differs(channel, self.facts.nodata[band], self.facts.dtypes[band])
-                if differs is not None:
-                    valid |= differs
+                told = differs(channel, self.facts.nodata[band], self.facts.dtypes[band])
+                if told is not None:
+                    valid |= told
                     left.pop(band, None)
         for band in left:
             if valid.all():  # a pixel is valid where any band is: the others cannot change that
@@ -173,7 +177,7 @@ def one_line_errors(where: str) -> Iterator[None]:
         raise SourceError(f"{where}: {' '.join(message.split())}") from error
 
 
-def _differs(channel: NDArray[Any], nodata: float | None, dtype: str) -> NDArray[np.bool_] | None:
+def differs(channel: NDArray[Any], nodata: float | None, dtype: str) -> NDArray[np.bool_] | None:
     """Where a band differs from its nodata value, as GDAL's mask band would say; None where only GDAL can tell."""
     if nodata is None or channel.dtype != np.dtype(dtype):
         return None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 from tilesseg.errors import SourceError
+from tilesseg.formats.georeference import crs_name
 from tilesseg.formats.geotiff.raster_file import RasterFile
 from tilesseg.grid import Grid
 from tilesseg.resample import Pair, output_shape
@@ -32,14 +34,40 @@ class Layer:
         """Whether the file's pixels are the image's."""
         return self.scale == (1.0, 1.0) and self.offset == (0.0, 0.0)
 
+    @property
+    def method(self) -> Literal["smooth", "nearest"]:
+        """How it is resampled: between two indices into a colour table there is nothing."""
+        return "nearest" if self.file.facts.palette else "smooth"
 
-def stack(files: Sequence[RasterFile], resolution: float | None) -> tuple[Grid, tuple[Layer, ...]]:
+
+def find_finest(files: Sequence[RasterFile]) -> RasterFile:
+    """The file of the smallest pixels."""
+    return min(files, key=lambda file: float(np.prod(file.facts.grid.resolution)))
+
+
+def misfit(file: RasterFile, finest: RasterFile) -> str | None:
+    """Why a file does not lie on the grid of another, or None where it does."""
+    try:
+        _align(file, finest)
+    except SourceError as error:
+        return str(error)
+    return None
+
+
+def stack(
+    files: Sequence[RasterFile], resolution: float | None, *, finest: RasterFile | None = None
+) -> tuple[Grid, tuple[Layer, ...]]:
     """The grid of the finest file, or of pixels of size `resolution` from its corner, and every file on it.
+
+    Args:
+        files: opened.
+        resolution: pixel size in the grid's unit; None keeps the finest file's.
+        finest: the file whose grid counts, where it is not that of the smallest pixels.
 
     Raises:
         SourceError: another CRS, extent or orientation; names both files and both values.
     """
-    finest = min(files, key=lambda file: float(np.prod(file.facts.grid.resolution)))
+    finest = finest or find_finest(files)
     layers = [_align(file, finest) for file in files]
     grid, factor = _resized(finest, resolution)
     return grid, tuple(
@@ -56,7 +84,9 @@ def _resized(finest: RasterFile, resolution: float | None) -> tuple[Grid, Pair]:
     y, x = _snap(resolution / grid.resolution[0]), _snap(resolution / grid.resolution[1])
     height, width = output_shape(grid.shape, (y, x))
     a, b, c, d, e, f = grid.transform
-    return replace(grid, height=height, width=width, transform=(a * x, b * y, c, d * x, e * y, f)), (y, x)
+    transform = (a * x, b * y, c, d * x, e * y, f)
+    placement = grid.placement and grid.placement.scaled(y, x)
+    return replace(grid, height=height, width=width, transform=transform, placement=placement), (y, x)
 
 
 def _align(file: RasterFile, finest: RasterFile) -> Layer:
@@ -83,14 +113,6 @@ def _mismatch(one: RasterFile, two: RasterFile, what: str, first: str, second: s
         f"{one.path} and {two.path} have different {what}, {first} and {second}: "
         "warp one to the other, or list only files that match"
     )
-
-
-def crs_name(wkt: str | None) -> str:
-    """`EPSG:32632` where the CRS has a code, else its name, else `none`."""
-    if wkt is None:
-        return "none"
-    code = CRS.from_wkt(wkt).to_epsg()
-    return f"EPSG:{code}" if code else wkt.split('"')[1]
 
 
 def _extent(grid: Grid) -> str:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import ceil
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tilesseg.errors import SourceError
-from tilesseg.formats import Pixels, Source, read_reflected
+from tilesseg.formats import Pixels, Raw, Source, read_reflected
+from tilesseg.formats.georeference import describe_grid
 from tilesseg.formats.geotiff import raster_sample
-from tilesseg.formats.geotiff.description import describe_file, describe_grid, source_notes
+from tilesseg.formats.geotiff.description import describe_file, source_notes
+from tilesseg.formats.geotiff.raster_cell import decoded_cell
 from tilesseg.formats.geotiff.raster_stack import Layer
-from tilesseg.formats.geotiff.thumbnail import decimate, thumbnail_shape
+from tilesseg.formats.geotiff.strips import find_strip, strip_rows
+from tilesseg.formats.physical import UNSCALED, Scaling, finish, stacked
+from tilesseg.formats.thumbnail import decimate, thumbnail_shape
 from tilesseg.grid import Grid
 from tilesseg.resample import resample, source_window
 from tilesseg.window import Window
@@ -34,8 +39,8 @@ class Band:
     offset: float
 
     @property
-    def scaled(self) -> bool:
-        return (self.scale, self.offset) != (1.0, 0.0)
+    def scaling(self) -> Scaling:
+        return self.scale, self.offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +64,33 @@ class GeoTiffSource:
     @property
     def dtype(self) -> np.dtype[Any]:
         chosen = [self.all_bands[i] for i in self.selected]
-        if any(band.scaled or not self.layers[band.layer].native for band in chosen):
+        if any(band.scaling != UNSCALED or not self.layers[band.layer].native for band in chosen):
             return np.dtype(np.float32)
-        return np.result_type(*(self.layers[band.layer].file.facts.dtypes[band.index] for band in chosen))
+        return np.result_type(*self._raw_types(self.selected))
+
+    @property
+    def raw_dtypes(self) -> tuple[np.dtype[Any], ...]:
+        return tuple(self._raw_types(range(len(self.all_bands))))
+
+    @property
+    def scaling(self) -> tuple[Scaling, ...]:
+        return tuple(band.scaling for band in self.all_bands)
+
+    @property
+    def masks(self) -> tuple[int, ...]:
+        """A plane for each of the files in use, in their order."""
+        in_use = self._in_use
+        return tuple(in_use.index(self.all_bands[i].layer) for i in self.selected)
+
+    @property
+    def cell(self) -> tuple[int, int]:
+        """Of all files in use the largest; a coarser file's in the image's pixels."""
+        cells = []
+        for layer in (self.layers[number] for number in self._in_use):
+            (height, width), (y, x) = decoded_cell(layer.file), layer.scale
+            cells.append((min(self.grid.height, ceil(height / y)), min(self.grid.width, ceil(width / x))))
+        heights, widths = zip(*cells, strict=True)
+        return max(heights), max(widths)
 
     def select(self, indices: Sequence[int]) -> GeoTiffSource:
         """The same image, reading these bands in this order.
@@ -78,6 +107,20 @@ class GeoTiffSource:
     def read(self, window: Window) -> Pixels:
         """Read any window; see `formats.Source.read`."""
         return read_reflected(window, self.grid.window, self._read_inside)
+
+    def read_raw(self, window: Window) -> Raw:
+        """What the files hold; see `formats.Source.read_raw`."""
+        if not self.grid.window.contains(window):
+            raise ValueError(f"{window} leaves the image of {self.grid.height} × {self.grid.width}")
+        values, planes = self._planes(window)
+        return Raw(values, stacked(planes))
+
+    def rows(self, height: int) -> Iterator[Raw]:
+        """Bands of rows; see `formats.Source.rows`. One-strip files are undone piece by piece where they can be."""
+        streams = [_layer_rows(self.layers[n], self._of_layer(n), self.grid, height) for n in self._in_use]
+        for parts in zip(*streams, strict=True):
+            values, planes = self._joined(parts)
+            yield Raw(values, stacked(planes))
 
     def sample(self) -> NDArray[np.float64]:
         """Values for statistics; see `formats.Source.sample`."""
@@ -141,28 +184,40 @@ class GeoTiffSource:
     def _empty(self, shape: tuple[int, int]) -> Pixels:
         return Pixels(np.zeros((len(self.selected), *shape), self.dtype), np.zeros(shape, np.bool_))
 
+    @property
+    def _in_use(self) -> list[int]:
+        """Numbers of the layers that the selected bands come from."""
+        return sorted({self.all_bands[i].layer for i in self.selected})
+
+    def _of_layer(self, number: int) -> list[Band]:
+        """Its selected bands."""
+        return [self.all_bands[i] for i in self.selected if self.all_bands[i].layer == number]
+
+    def _raw_types(self, indices: Sequence[int]) -> list[np.dtype[Any]]:
+        return [_raw_type(self.layers[band.layer], band) for band in (self.all_bands[i] for i in indices)]
+
     def _read_inside(self, window: Window, level: int | None = None) -> Pixels:
-        dtype = self.dtype
-        values: NDArray[Any] | None = None
-        valid: NDArray[np.bool_] | None = None
-        for number, layer in enumerate(self.layers):
+        values, planes = self._planes(window, level)
+        scalings = [self.all_bands[i].scaling for i in self.selected]
+        return finish(values, planes, scalings=scalings, dtype=self.dtype)
+
+    def _planes(self, window: Window, level: int | None = None) -> tuple[NDArray[Any], list[NDArray[np.bool_]]]:
+        """Raw values `(channel, y, x)`, and the masks `(y, x)` of the layers in use."""
+        return self._joined([_read_layer(self.layers[n], self._of_layer(n), window, level) for n in self._in_use])
+
+    def _joined(
+        self, parts: Sequence[tuple[NDArray[Any], NDArray[np.bool_]]]
+    ) -> tuple[NDArray[Any], list[NDArray[np.bool_]]]:
+        """What the layers in use gave, as one array in the order of the selected bands."""
+        if len(parts) == 1:
+            return parts[0][0], [parts[0][1]]  # the usual case: one file, without a copy
+        shape = parts[0][0].shape[1:]
+        values = np.empty((len(self.selected), *shape), np.result_type(*self._raw_types(self.selected)))
+        for number, (layer_values, _) in zip(self._in_use, parts, strict=True):
             channels = [k for k, i in enumerate(self.selected) if self.all_bands[i].layer == number]
-            if not channels:
-                continue
-            bands = [self.all_bands[self.selected[k]] for k in channels]
-            raw, layer_valid = _read_layer(layer, bands, window, level)
-            valid = layer_valid if valid is None else valid & layer_valid
-            if len(channels) == len(self.selected) and not any(band.scaled for band in bands):
-                values = raw  # the usual case: one file as it is, without a copy
-                break
-            values = np.empty((len(self.selected), *window.shape), dtype) if values is None else values
-            for k, band, channel in zip(channels, bands, raw, strict=True):
-                values[k] = _physical(channel, band)
-        assert values is not None and valid is not None  # there is always a selected band
-        if dtype.kind == "f":
-            for channel in values:
-                valid = valid & np.isfinite(channel)
-        return Pixels(values, valid)
+            for k, channel in zip(channels, layer_values, strict=True):
+                values[k] = channel
+        return values, [valid for _, valid in parts]
 
     def _sample_overview(self) -> NDArray[np.float64] | None:
         if len(self.layers) > 1:
@@ -191,29 +246,37 @@ class GeoTiffSource:
 _: type[Source] = GeoTiffSource
 
 
+def _raw_type(layer: Layer, band: Band) -> np.dtype[Any]:
+    return np.dtype(layer.file.facts.dtypes[band.index] if layer.native else np.float32)
+
+
 def _read_layer(
-    layer: Layer, bands: Sequence[Band], window: Window, level: int | None
+    layer: Layer, bands: Sequence[Band], window: Window, level: int | None = None
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     file, indices = layer.file, [band.index for band in bands]
     dtype = np.result_type(*(file.facts.dtypes[index] for index in indices))
     if layer.native:
         return file.read(indices, window, dtype=dtype, level=level)
     shape = file.facts.grid.shape
-    source = source_window(window, layer.scale, shape, offset=layer.offset)
+    source = source_window(window, layer.scale, shape, offset=layer.offset, method=layer.method)
     values, valid = file.read(indices, source, dtype=dtype)
     if dtype.kind == "f":
         valid = valid & np.isfinite(values).all(axis=0)
-    return resample(values, valid, window, scale=layer.scale, source=source, shape=shape, offset=layer.offset)
+    return resample(
+        values, valid, window,
+        scale=layer.scale, source=source, shape=shape, offset=layer.offset, method=layer.method,
+    )  # fmt: skip
 
 
-def _physical(channel: NDArray[Any], band: Band) -> NDArray[Any]:
-    if not band.scaled:
-        return channel
-    exact = channel.astype(np.float64)
-    with np.errstate(all="ignore"):  # what is no longer finite is invalid
-        exact *= band.scale
-        exact += band.offset
-        return exact.astype(np.float32)
+def _layer_rows(
+    layer: Layer, bands: Sequence[Band], grid: Grid, height: int
+) -> Iterator[tuple[NDArray[Any], NDArray[np.bool_]]]:
+    strip = find_strip(layer.file) if layer.native and layer.file.facts.one_strip else None
+    if strip is not None:
+        yield from strip_rows(layer.file, strip, [band.index for band in bands], height)
+        return
+    for y in range(0, grid.height, height):
+        yield _read_layer(layer, bands, Window(y, 0, min(height, grid.height - y), grid.width))
 
 
 def _stat(name: str) -> list[int] | None:

@@ -1,0 +1,118 @@
+"""The levels of a COG, each in a temporary TIFF, and the checks and guards round writing them with GDAL."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import rasterio
+import tifffile
+from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
+from rasterio.env import get_gdal_config, set_gdal_config
+from rasterio.errors import CRSError, RasterioError
+
+from tilesseg.errors import FormatError
+from tilesseg.labels import NODATA
+from tilesseg.pyramid import level_shapes
+
+SIDE = 512
+"""Side of the TIFF's own tiles. A level that fits in one is the last."""
+CACHE_BYTES = 64 * 2**20
+
+
+def shapes_of(shape: tuple[int, int]) -> list[tuple[int, int]]:
+    """Shapes of the levels. Readers tell levels apart by their widths, so one pixel of width is the end."""
+    shapes = level_shapes(shape, smallest=SIDE)
+    return [shapes[0], *(coarser for finer, coarser in pairwise(shapes) if finer[1] > 1)]
+
+
+class Level:
+    """One level of the pyramid in a temporary TIFF, written in whole rows of TIFF tiles, each of them once."""
+
+    def __init__(self, path: Path, shape: tuple[int, int], *, threads: int) -> None:
+        self.path = path
+        self.height, self.width = shape
+        self.filled: list[NDArray[np.bool_]] = []
+        """Which TIFF tiles hold more than nodata, per row of tiles; the others are not stored."""
+        self._threads = threads
+        self._waiting = np.empty((min(SIDE, self.height), self.width), np.uint8)
+        self._rows = self._y = 0
+
+    def open(self) -> None:
+        # Any transform will do, the VRT has the true one; none at all makes rasterio warn.
+        self._file = rasterio.open(
+            self.path, "w", driver="GTiff", dtype="uint8", count=1, height=self.height, width=self.width,
+            nodata=NODATA, transform=rasterio.Affine.scale(2.0), tiled=True, blockxsize=SIDE, blockysize=SIDE,
+            compress="zstd", zstd_level=1, num_threads=self._threads, sparse_ok=True, bigtiff="if_safer",
+        )  # fmt: skip
+
+    def add(self, rows: NDArray[np.uint8]) -> None:
+        while len(rows):
+            taken, rows = np.split(rows, [SIDE - self._rows])
+            if len(taken) < SIDE:
+                self._waiting[self._rows : self._rows + len(taken)] = taken
+                self._rows += len(taken)
+            if len(taken) == SIDE:
+                self._write(taken)
+            elif self._rows == SIDE or self._y + self._rows == self.height:
+                self._write(self._waiting[: self._rows])
+                self._rows = 0
+
+    def _write(self, rows: NDArray[np.uint8]) -> None:
+        lowest = np.minimum.reduceat(rows.min(axis=0), np.arange(0, self.width, SIDE))
+        self.filled.append(lowest != NODATA)
+        self._file.write(rows, 1, window=((self._y, self._y + len(rows)), (0, self.width)))
+        self._y += len(rows)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def refuse_holes(result: Path, layers: Sequence[Sequence[Level]]) -> None:
+    """Check that each TIFF tile with values is stored, whole: GDAL may report a full disk to nobody when it closes.
+
+    Raises:
+        FormatError: a part is missing.
+    """
+    size, shapes = result.stat().st_size, [(level.height, level.width) for level in layers[0]]
+    with tifffile.TiffFile(result) as tiff:
+        pages = [tiff.pages[k].aspage() for k in range(len(tiff.pages))]
+        if [(page.imagelength, page.imagewidth) for page in pages] != shapes:
+            raise FormatError(f"{result.name}: its levels are not those of the mask; is the disk full?")
+        for page, levels in zip(pages, zip(*layers, strict=True), strict=True):
+            counts, offsets = np.asarray(page.databytecounts), np.asarray(page.dataoffsets)
+            filled = np.stack([np.concatenate(level.filled) for level in levels])
+            stored = filled.ravel() if counts.size == filled.size else filled.any(axis=0)
+            if (stored & (counts == 0)).any() or (offsets + counts).max() > size:
+                raise FormatError(f"{result.name}: parts of it were not written; is the disk full?")
+
+
+@contextmanager
+def bounded_cache() -> Iterator[None]:
+    """GDAL's cache of raster cells, of the whole process, held at 64 MB: its default is 5 % of the machine."""
+    with rasterio.Env():
+        before = int(get_gdal_config("GDAL_CACHEMAX"))
+        set_gdal_config("GDAL_CACHEMAX", min(before, CACHE_BYTES))
+        try:
+            yield
+        finally:
+            set_gdal_config("GDAL_CACHEMAX", before)
+
+
+@contextmanager
+def refusing(path: Path) -> Iterator[None]:
+    """What GDAL and the file system complain about, as one line that names the target."""
+    try:
+        yield
+    except (RasterioError, CPLE_BaseError) as error:
+        free = shutil.disk_usage(path.parent).free / 2**20  # GDAL's words for a full disk seldom say so
+        reason = f"{' '.join(str(error).split())}; {free:.0f} MB are free there"
+        raise FormatError(f"cannot write {path}: {reason}") from error
+    except (CRSError, OSError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise FormatError(f"cannot write {path}: {' '.join(reason.split())}") from error

@@ -1,0 +1,144 @@
+"""Zarr as a source: a plain array, a group of bands, GeoZarr, and what staging writes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tilesseg.errors import SourceError
+from tilesseg.formats.geozarr import conventions
+from tilesseg.formats.geozarr.array import Axes, ZarrArray, metadata_files
+from tilesseg.formats.geozarr.band import ZarrBand
+from tilesseg.formats.geozarr.hierarchy import Hierarchy, Member, coordinates, find_members, open_node, sibling
+from tilesseg.formats.geozarr.source import ZarrLayer, ZarrSource
+from tilesseg.formats.geozarr.staged import open_staged
+from tilesseg.formats.physical import DTYPES
+from tilesseg.grid import IDENTITY, Grid
+from tilesseg.resample import output_shape
+
+__all__ = ["ZarrSource", "open_geozarr"]
+
+_NO_NAMES = {"", "image", "data", "array", "band_data", "raster", "__xarray_dataarray_variable__"}
+
+
+def open_geozarr(
+    paths: Sequence[str], *, scale: float | None, offset: float | None, resolution: float | None
+) -> ZarrSource:
+    """Open one Zarr array or group; see `formats.open_source`.
+
+    Raises:
+        SourceError: missing, not an image, of a data type that cannot be segmented, or placed in a way that cannot be
+            understood.
+    """
+    for name, number in (("scale", scale), ("offset", offset)):
+        if number is not None and not np.isfinite(number):
+            raise SourceError(f"{paths[0]}: {name} {number}, a finite number needed")
+    path = os.path.abspath(paths[0])
+    node = open_node(path)
+    if isinstance(node.attrs.get("tilesseg"), dict):
+        source = open_staged(Path(path))
+    else:
+        source = _assembled(path, find_members(path, node))
+    source = _rescaled(source, scale, offset)
+    return source if resolution is None else _resized(source, resolution)
+
+
+def _assembled(path: str, found: Hierarchy) -> ZarrSource:
+    axes = [_axes(member) for member in found.members]
+    layers = [_layer(member, member_axes) for member, member_axes in zip(found.members, axes, strict=True)]
+    shapes = {member.path: layer.array.shape for member, layer in zip(found.members, layers, strict=True)}
+    if len(set(shapes.values())) > 1:
+        raise SourceError(f"{path}: arrays of different shapes, {shapes}; open one of them")
+    grid, notes = _grid(found.members[0], axes[0], layers[0].array.shape)
+    bands = [
+        band
+        for number, (member, layer) in enumerate(zip(found.members, layers, strict=True))
+        for band in _bands(number, member, layer, alone=len(layers) == 1)
+    ]
+    return ZarrSource(
+        path=path,
+        grid=grid,
+        all_bands=tuple(bands),
+        selected=tuple(range(len(bands))),
+        layers=tuple(layers),
+        files=tuple(dict.fromkeys(file for folder in found.folders for file in metadata_files(folder))),
+        levels=_levels(found, axes),
+        notes=notes,
+    )
+
+
+def _axes(member: Member) -> Axes:
+    dtype = np.dtype(member.array.dtype)
+    if dtype.name not in DTYPES:
+        raise SourceError(f"{member.path}: data type {dtype.name}, one of {', '.join(DTYPES)} needed; convert it first")
+    if member.array.ndim < 2 or 0 in member.array.shape:
+        raise SourceError(f"{member.path}: shape {member.array.shape}, (y, x) or (channel, y, x) needed")
+    spatial = member.attributes.get("spatial:dimensions")
+    return conventions.find_axes(member.path, member.array.shape, member.dimensions, spatial)
+
+
+def _layer(member: Member, axes: Axes) -> ZarrLayer:
+    return ZarrLayer(ZarrArray(member.path, axes), conventions.find_nodata(member.path, member.attributes))
+
+
+def _levels(found: Hierarchy, axes: Sequence[Axes]) -> tuple[tuple[ZarrLayer, ...], ...]:
+    levels = [tuple(_layer(member, a) for member, a in zip(level, axes, strict=True)) for level in found.levels]
+    return tuple(level for level in levels if len({layer.array.shape for layer in level}) == 1)
+
+
+def _bands(number: int, member: Member, layer: ZarrLayer, *, alone: bool) -> list[ZarrBand]:
+    scale, offset = conventions.find_scaling(member.path, member.attributes)
+    count = layer.array.channels
+    names: Sequence[str | None]
+    if layer.array.axes.channel is None:
+        own = not alone or (member.name.lower() not in _NO_NAMES and not member.name.isdigit())
+        names = [None if member.name.endswith(".zarr") or not own else member.name]
+    else:
+        listed = coordinates(member, layer.array.axes.channel)
+        called = [str(name) for name in listed] if listed is not None and listed.dtype.kind in "UOT" else None
+        names = conventions.find_names(member.attributes, called, count)
+    dtype = str(layer.array.dtype)
+    return [ZarrBand(name, number, k, dtype, scale, offset, mask=number) for k, name in enumerate(names)]
+
+
+def _grid(member: Member, axes: Axes, shape: tuple[int, int]) -> tuple[Grid, tuple[str, ...]]:
+    """The image's place, and sentences on what is unusual about it."""
+    mapping = sibling(member, str(member.attributes.get("grid_mapping") or "spatial_ref"))
+    grid = conventions.find_grid(member.path, shape, member.attributes, mapping)
+    if grid is None:
+        y, x = coordinates(member, axes.y), coordinates(member, axes.x)
+        grid = conventions.grid_from_coordinates(member.path, shape, y, x)
+    grid, note = conventions.placed(member.path, grid, member.attributes, mapping)
+    notes = [] if grid.transform != IDENTITY else ["no transform: pixel coordinates are used"]
+    return grid, (*notes, *([note] if note else []))
+
+
+def _rescaled(source: ZarrSource, scale: float | None, offset: float | None) -> ZarrSource:
+    changes: dict[str, Any] = {}
+    if scale is not None:
+        changes["scale"] = scale
+    if offset is not None:
+        changes["offset"] = offset
+    return replace(source, all_bands=tuple(replace(band, **changes) for band in source.all_bands))
+
+
+def _resized(source: ZarrSource, resolution: float) -> ZarrSource:
+    """The same image on pixels of another size, from its first pixel's corner."""
+    grid = source.grid
+    if not (np.isfinite(resolution) and resolution > 0):
+        raise SourceError(f"{source.path}: resolution {resolution:g}, a length above 0 in {grid.unit} needed")
+    y, x = (_whole(resolution / side) for side in grid.resolution)
+    height, width = output_shape(grid.shape, (y, x))
+    a, b, c, d, e, f = grid.transform
+    resized = replace(grid, height=height, width=width, transform=(a * x, b * y, c, d * x, e * y, f))
+    return replace(source, grid=resized, step=(y, x))
+
+
+def _whole(ratio: float) -> float:
+    """A ratio that is a whole number but for rounding, made exactly that."""
+    return float(round(ratio)) if abs(round(ratio) - ratio) < 1e-6 * ratio else float(ratio)

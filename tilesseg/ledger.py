@@ -1,0 +1,103 @@
+"""The ledger: what is done in a folder and what failed, as one small file each, written whole.
+
+"Done" is a record written after the last shard, never the presence of chunks: a missing chunk, an empty chunk and a
+failed read look the same to a reader of Zarr.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tilesseg.errors import StoreError
+from tilesseg.events import Event
+
+
+class Ledger:
+    """What is done in a folder and what failed: `done/<name>.json` and `failed/<name>.json`, written whole."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def mark_done(self, name: str, record: Event) -> None:
+        """Note that a part is complete; call it after its last shard."""
+        write_json(self._done / f"{name}.json", record.to_json())
+        (self._failed / f"{name}.json").unlink(missing_ok=True)
+
+    def mark_failed(self, name: str, record: Event) -> None:
+        """List a part as failed; the next run tries it again."""
+        write_json(self._failed / f"{name}.json", record.to_json())
+
+    def done_names(self) -> list[str]:
+        """Names of the parts that are stored."""
+        return [path.stem for path in self._done.glob("[!.]*.json")]
+
+    def done(self) -> dict[str, dict[str, Any]]:
+        """Fields of the records of what is stored, by name."""
+        return dict(_read_records(self._done))
+
+    def failed(self) -> dict[str, dict[str, Any]]:
+        """Fields of the records of what could not be made, by name."""
+        return dict(_read_records(self._failed))
+
+    def claim(self, fingerprint: str) -> None:
+        """Make the folder for what `fingerprint` names; one of another fingerprint is emptied if nothing is done.
+
+        Raises:
+            StoreError: parts of something else are done there.
+        """
+        found = self.fingerprint
+        if found not in (None, fingerprint):
+            if self.done_names():
+                raise StoreError(
+                    f"{self.folder} has {len(self.done_names())} tiles of fingerprint {str(found)[:12]}…, and "
+                    f"this plan has {fingerprint[:12]}…: another image or plan; give another run directory"
+                )
+            shutil.rmtree(self.folder)
+        for part in (self._done, self._failed):
+            part.mkdir(parents=True, exist_ok=True)
+        write_text(self._fingerprint, fingerprint)
+
+    @property
+    def fingerprint(self) -> str | None:
+        """What the folder was claimed for, or None."""
+        return self._fingerprint.read_text(encoding="utf-8") if self._fingerprint.exists() else None
+
+    @property
+    def _fingerprint(self) -> Path:
+        return self.folder / "fingerprint"
+
+    @property
+    def _done(self) -> Path:
+        return self.folder / "done"
+
+    @property
+    def _failed(self) -> Path:
+        return self.folder / "failed"
+
+
+def _read_records(folder: Path) -> Iterable[tuple[str, dict[str, Any]]]:
+    for path in sorted(folder.glob("[!.]*.json")):
+        try:
+            fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            fields.pop("event")
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise StoreError(f"{path} is damaged ({error}); delete it, and the next run does its tile again") from None
+        yield path.stem, fields
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
