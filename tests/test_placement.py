@@ -134,18 +134,35 @@ def test_what_is_carried_is_said(tmp_path: Path) -> None:
     assert any("RPC" in note for note in notes)
 
 
-def test_rpcs_in_a_text_file_beside_the_image_are_carried(tmp_path: Path) -> None:
-    image = write(tmp_path / "scene.tif")
-    lines = [f"{key}: {value}" for key, value in rpcs().to_gdal().items() if "COEFF" not in key]
-    for key, value in rpcs().to_gdal().items():
-        if "COEFF" in key:
-            lines += [f"{key}_{k}: {number}" for k, number in enumerate(value.split(), start=1)]
-    beside = tmp_path / "scene_RPC.TXT"
-    beside.write_text("\n".join(lines) + "\n")
-    source = open_source(str(image))
-    assert str(beside) in source.identity()
-    product = segmented(image, tmp_path)
-    told, carried = placed(image)[2], placed(product)[2]
+def text_of(told: RPC) -> str:
+    """As `_RPC.TXT` has it: a line for every number."""
+    lines = []
+    for key, value in told.to_gdal().items():
+        numbers = value.split()
+        names = [key] if len(numbers) == 1 else [f"{key}_{k}" for k in range(1, 21)]
+        lines += [f"{name}: {number}" for name, number in zip(names, numbers, strict=True)]
+    return "\n".join([*lines, ""])
+
+
+def group_of(told: RPC) -> str:
+    """As `.RPB` has it: a group of assignments, in camel case."""
+    lines = ['satId = "X";', 'bandId = "P";', 'SpecId = "RPC00B";', "BEGIN_GROUP = IMAGE"]
+    for key, value in told.to_gdal().items():
+        first, second, *_ = key.lower().replace("_off", "_offset").split("_")
+        if key.endswith("COEFF"):
+            name = f"{first}{second.capitalize()}Coef"
+            lines.append(f"{name} = ({', '.join(value.split())});")
+        else:
+            lines.append(f"{first}{second.capitalize()} = {value};")
+    return "\n".join([*lines, "END_GROUP = IMAGE", "END;", ""])
+
+
+@pytest.mark.parametrize(("name", "write_rpcs"), [("scene_RPC.TXT", text_of), ("scene.RPB", group_of)])
+def test_rpcs_in_a_file_beside_the_image_are_carried(tmp_path: Path, name: str, write_rpcs: Any) -> None:
+    image, beside = write(tmp_path / "scene.tif"), tmp_path / name
+    beside.write_text(write_rpcs(rpcs()))
+    assert str(beside) in open_source(str(image)).identity()
+    told, carried = placed(image)[2], placed(segmented(image, tmp_path))[2]
     assert told is not None and carried is not None
     for key, value in told.to_dict().items():  # a TIFF's numbers come back with 15 digits
         assert getattr(carried, key) == pytest.approx(value, rel=1e-14), key

@@ -82,14 +82,10 @@ def check_products(run: RunDirectory, plan: Plan, output: jobs.Output) -> None:
 def _check_scores(plan: Plan, wanted: Sequence[str]) -> None:
     stored = ", ".join(plan.score_classes)
     if not stored:
-        raise FormatError(
-            "a scores-cog needs stored scores, and output.scores is false; set it to true, in a new run"
-        )
+        raise FormatError("a scores-cog needs stored scores, and output.scores is false; set it to true, in a new run")
     for name in wanted:
         if name not in plan.score_classes:
-            raise FormatError(
-                f"a scores-cog is asked for class {name}, and scores are stored of {stored}; take these"
-            )
+            raise FormatError(f"a scores-cog is asked for class {name}, and scores are stored of {stored}; take these")
 
 
 def _targets(run: RunDirectory, plan: Plan, output: jobs.Output) -> Iterator[tuple[Path, str]]:

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
+from tilesseg.errors import SourceError
+from tilesseg.formats import Pixels
 from tilesseg.window import Window
 
 PIXELS = 1 << 20
@@ -34,6 +40,44 @@ def sampled_windows(shape: tuple[int, int], channels: int, *, cell_bytes: int) -
     """
     count = min(PIXELS // SIDE**2, max(1, VALUES // (channels * SIDE**2)), max(1, _DECODED // (cell_bytes * channels)))
     return lattice(shape, int(count))
+
+
+def sample_windows(windows: Sequence[Window], read: Callable[[Window], Pixels]) -> NDArray[np.float64]:
+    """Valid values `(channel, n)` of these windows; those that cannot be read are left out.
+
+    Raises:
+        SourceError: none can be read.
+    """
+    parts, failure = [], None
+    for window in windows:
+        try:
+            values, valid = read(window)
+        except SourceError as error:
+            failure = error
+            continue
+        parts.append(values[:, valid].astype(np.float64))
+    return _gathered(parts, failure)
+
+
+def sample_rows(windows: Sequence[Window], bands: Iterable[Pixels]) -> NDArray[np.float64]:
+    """As `sample_windows`, from one pass over the image in bands of rows; what lies below a damage is left out."""
+    parts, failure, y = [], None, 0
+    try:
+        for values, valid in bands:
+            band, y = Window(y, 0, *valid.shape), y + len(valid)
+            for place in (window.intersect(band) for window in windows):
+                if not place.empty:
+                    rows, columns = place.slices(band)
+                    parts.append(values[:, rows, columns][:, valid[rows, columns]].astype(np.float64))
+    except SourceError as error:
+        failure = error
+    return _gathered(parts, failure)
+
+
+def _gathered(parts: list[NDArray[np.float64]], failure: SourceError | None) -> NDArray[np.float64]:
+    if not parts:
+        raise SourceError(f"nothing of the image could be read; the last attempt: {failure}") from failure
+    return np.concatenate(parts, axis=1)
 
 
 def _cells(length: int) -> int:

@@ -20,6 +20,7 @@ from tilesseg.formats.geotiff.description import describe_file, source_notes
 from tilesseg.formats.geotiff.raster_cell import decoded_cell
 from tilesseg.formats.geotiff.raster_stack import Layer
 from tilesseg.formats.geotiff.strips import find_strip, strip_rows
+from tilesseg.formats.lattice import SIDE, sample_rows, sample_windows, sampled_windows
 from tilesseg.formats.physical import UNSCALED, Scaling, finish, stacked
 from tilesseg.formats.thumbnail import decimate, thumbnail_shape
 from tilesseg.grid import Grid
@@ -117,9 +118,7 @@ class GeoTiffSource:
 
     def rows(self, height: int) -> Iterator[Raw]:
         """Bands of rows; see `formats.Source.rows`. One-strip files are undone piece by piece where they can be."""
-        streams = [_layer_rows(self.layers[n], self._of_layer(n), self.grid, height) for n in self._in_use]
-        for parts in zip(*streams, strict=True):
-            values, planes = self._joined(parts)
+        for values, planes in self._row_planes(height):
             yield Raw(values, stacked(planes))
 
     def sample(self) -> NDArray[np.float64]:
@@ -197,9 +196,16 @@ class GeoTiffSource:
         return [_raw_type(self.layers[band.layer], band) for band in (self.all_bands[i] for i in indices)]
 
     def _read_inside(self, window: Window, level: int | None = None) -> Pixels:
-        values, planes = self._planes(window, level)
+        return self._finished(*self._planes(window, level))
+
+    def _finished(self, values: NDArray[Any], planes: list[NDArray[np.bool_]]) -> Pixels:
         scalings = [self.all_bands[i].scaling for i in self.selected]
         return finish(values, planes, scalings=scalings, dtype=self.dtype)
+
+    def _row_planes(self, height: int) -> Iterator[tuple[NDArray[Any], list[NDArray[np.bool_]]]]:
+        """As `_planes`, for one band of rows after the other."""
+        streams = [_layer_rows(self.layers[n], self._of_layer(n), self.grid, height) for n in self._in_use]
+        return (self._joined(parts) for parts in zip(*streams, strict=True))
 
     def _planes(self, window: Window, level: int | None = None) -> tuple[NDArray[Any], list[NDArray[np.bool_]]]:
         """Raw values `(channel, y, x)`, and the masks `(y, x)` of the layers in use."""
@@ -229,21 +235,21 @@ class GeoTiffSource:
         return values[:, valid].astype(np.float64)
 
     def _sample_windows(self) -> NDArray[np.float64]:
+        if _streams(self.layers):
+            windows = sampled_windows(self.grid.shape, len(self.selected), cell_bytes=1)
+            return sample_rows(windows, (self._finished(*part) for part in self._row_planes(SIDE)))
         files = [layer.file for layer in self.layers]
-        parts, failure = [], None
-        for window in raster_sample.windows(files, self.grid.shape, len(self.selected)):
-            try:
-                values, valid = self._read_inside(window)
-            except SourceError as error:
-                failure = error
-                continue
-            parts.append(values[:, valid].astype(np.float64))
-        if not parts:
-            raise SourceError(f"nothing of the image could be read; the last attempt: {failure}") from failure
-        return np.concatenate(parts, axis=1)
+        return sample_windows(raster_sample.windows(files, self.grid.shape, len(self.selected)), self._read_inside)
 
 
 _: type[Source] = GeoTiffSource
+
+
+def _streams(layers: Sequence[Layer]) -> bool:
+    """Whether the image is one compressed strip that can be undone piece by piece."""
+    if len(layers) > 1 or not layers[0].native or not layers[0].file.facts.one_strip:
+        return False
+    return find_strip(layers[0].file) is not None
 
 
 def _raw_type(layer: Layer, band: Band) -> np.dtype[Any]:

@@ -14,7 +14,7 @@ from tilesseg.formats import Pixels, Raw, Source, read_reflected
 from tilesseg.formats.georeference import describe_grid
 from tilesseg.formats.geozarr.array import ZarrArray, file_state
 from tilesseg.formats.geozarr.band import ZarrBand, describe_array, describe_band
-from tilesseg.formats.lattice import PIXELS, VALUES, sampled_windows
+from tilesseg.formats.lattice import PIXELS, VALUES, sample_windows, sampled_windows
 from tilesseg.formats.physical import UNSCALED, Scaling, finish, stacked
 from tilesseg.formats.thumbnail import decimate, thumbnail_shape
 from tilesseg.grid import Grid
@@ -122,10 +122,11 @@ class ZarrSource:
         most = min(PIXELS, VALUES // len(self.selected))
         for level in self._coarser():  # the finest that is small enough
             if most // 64 <= level.grid.window.area <= most:
-                return level._sampled([level.grid.window])
+                return sample_windows([level.grid.window], level._read_inside)
         itemsize = max(np.dtype(band.dtype).itemsize for band in self._chosen)
         cell_bytes = self.cell[0] * self.cell[1] * itemsize
-        return self._sampled(sampled_windows(self.grid.shape, len(self.selected), cell_bytes=cell_bytes))
+        windows = sampled_windows(self.grid.shape, len(self.selected), cell_bytes=cell_bytes)
+        return sample_windows(windows, self._read_inside)
 
     def thumbnail(self, size: int) -> Pixels:
         """A decimated view for people to look at; see `formats.Source.thumbnail`."""
@@ -177,19 +178,6 @@ class ZarrSource:
             replace(self, layers=level, grid=Grid(*level[0].array.shape), levels=(), step=(1.0, 1.0))
             for level in self.levels
         ]
-
-    def _sampled(self, windows: Sequence[Window]) -> NDArray[np.float64]:
-        parts, failure = [], None
-        for window in windows:
-            try:
-                values, valid = self._read_inside(window)
-            except SourceError as error:
-                failure = error
-                continue
-            parts.append(values[:, valid].astype(np.float64))
-        if not parts:
-            raise SourceError(f"nothing of the image could be read; the last attempt: {failure}") from failure
-        return np.concatenate(parts, axis=1)
 
     def _read_inside(self, window: Window) -> Pixels:
         values, planes = self._planes(window)
