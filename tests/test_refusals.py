@@ -199,6 +199,12 @@ def test_the_scale_and_offset_of_a_refusal_always_fit(
         check_range((again[0], again[1]), spec, image="image")
 
 
+def test_a_scale_that_the_job_gives_is_named_and_not_advised_away() -> None:
+    spec = parse_spec(spec_data(input_range=[0, 1]), where="test")
+    with pytest.raises(SourceError, match=r"correct the scale 0\.0002442 and offset -1\.221 that you gave"):
+        check_range((0.05, 4.0), spec, image="image", scaling=(0.0002442, -1.221), given=True)
+
+
 def test_a_scene_of_zeros_gets_no_scale_that_cannot_help(refusal: Refusal, tmp_path: Path, bundle: Path) -> None:
     line = refusal.of_scene(write_scene(tmp_path / "dark.tif", np.zeros((1, 9, 9), np.uint8)), bundle)
     assert "from 0 to 0" in line and "0 to 2" in line and "scale" not in line

@@ -104,7 +104,12 @@ def value_range(sample: NDArray[np.float64]) -> tuple[float, float] | None:
 
 
 def check_range(
-    span: tuple[float, float], spec: ModelSpec, *, image: str, scaling: tuple[float, float] | None = (1.0, 0.0)
+    span: tuple[float, float],
+    spec: ModelSpec,
+    *,
+    image: str,
+    scaling: tuple[float, float] | None = (1.0, 0.0),
+    given: bool = False,
 ) -> None:
     """Refuse values that the model cannot have been made for: another unit, another scaling.
 
@@ -116,6 +121,7 @@ def check_range(
         spec: the model's contract.
         image: names the scene in the refusal.
         scaling: scale and offset with which they are read, or None where the bands differ in them.
+        given: whether the job says so, and not the file.
 
     Raises:
         SourceError: with both ranges, and the scale and offset that would fit.
@@ -125,7 +131,7 @@ def check_range(
         return
     raise SourceError(
         f"{image} has values from {span[0]:.6g} to {span[1]:.6g} (2–98 %) and the model expects {low:.6g} to "
-        f"{high:.6g}; {_remedy(span, low, high, scaling)} (check_range: false takes it as it is)"
+        f"{high:.6g}; {_remedy(span, low, high, scaling, given=given)} (check_range: false takes it as it is)"
     )
 
 
@@ -134,8 +140,12 @@ def _fits(span: tuple[float, float], low: float, high: float) -> bool:
     return reach <= 2 * size and DARKEST * (span[1] - low) >= size
 
 
-def _remedy(span: tuple[float, float], low: float, high: float, scaling: tuple[float, float] | None) -> str:
+def _remedy(
+    span: tuple[float, float], low: float, high: float, scaling: tuple[float, float] | None, *, given: bool
+) -> str:
     """The scale and offset that bring the values into the model's range, where there is one pair that does."""
+    if given and scaling is not None:
+        return f"correct the scale {scaling[0]:.9g} and offset {scaling[1]:.9g} that you gave"
     least = min(span[0], 0.0)
     if scaling is None or span[1] <= least:
         return "take another model, or another image"

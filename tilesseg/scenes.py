@@ -169,7 +169,8 @@ def plan_scene(scene: Scene, *, asked: jobs.Job, spec: ModelSpec, slots: int, de
     if span is None:
         notes.append("no valid pixel was found in the sample: the mask may be all nodata")
     elif how.check_range:
-        check_range(span, spec, image=scene.paths[0], scaling=_scaling(source))
+        given = how.scale is not None or how.offset is not None
+        check_range(span, spec, image=scene.paths[0], scaling=_scaling(source), given=given)
     size_note = resolution_note(source.grid, spec)
     notes += [size_note] if size_note else []
     subtract, divide = scene_statistics(sample, spec)
