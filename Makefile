@@ -7,7 +7,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint weights constraints clean
+.PHONY: help demo test lint docs weights constraints clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -24,6 +24,9 @@ lint: .venv/.dev  ## ruff, mypy --strict, and the floors of the house
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: .venv/.docs  ## build the documentation site into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 weights: .venv/.dev  ## train the bundled model again (10 minutes)
 	$(BIN)/python workflows/training/landscape.py
 
@@ -33,7 +36,7 @@ constraints: .venv/.dev  ## pin what .venv holds now, after an upgrade that pass
 	@mv .venv/constraints constraints.txt
 
 clean:  ## remove the environment, caches and the demo's results
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist demo
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist demo site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps say what .venv holds; they go stale when the dependencies change.
@@ -47,5 +50,9 @@ clean:  ## remove the environment, caches and the demo's results
 	@touch $@
 
 .venv/.dev: .venv/.made pyproject.toml constraints.txt
-	$(PIP) -e '.[dev,clouds,onnx]'
+	$(PIP) -e '.[dev,docs,clouds,onnx]'
+	@touch .venv/.core .venv/.docs $@
+
+.venv/.docs: .venv/.made pyproject.toml constraints.txt
+	$(PIP) -e '.[docs]'
 	@touch .venv/.core $@

@@ -1,4 +1,4 @@
-"""Every code block of README.md and docs/ is run, in order, in an empty folder per document.
+"""Every code block of README.md, docs/ and workflows/ is run, in order, in an empty folder per document.
 
 A ```python block is run as a script. A ```console block holds commands after `$ ` and what they print (which is not
 compared); a ```bash or ```sh block holds commands alone. Only `tilesseg` is run: a block with any other command must
@@ -16,7 +16,11 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-DOCUMENTS = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").rglob("*.md"))]
+DOCUMENTS = [
+    CHECKOUT / "README.md",
+    *sorted((CHECKOUT / "docs").rglob("*.md")),
+    *sorted((CHECKOUT / "workflows").rglob("*.md")),
+]
 FENCE = re.compile(
     r"(?:^[ ]*<!-- test: skip (?P<reason>\S.*?) -->[ ]*\n+)?"
     r"^(?P<indent>[ ]*)```(?P<language>python|console|bash|sh|yaml(?= title=))"

@@ -20,7 +20,7 @@ from tilesseg.formats import open_source
 from tilesseg.job import parse_job
 from tilesseg.report import Report
 from tilesseg.run import run_job
-from tilesseg.stage_image import stage_image
+from tilesseg.staging import stage_image
 from tilesseg.store import RunDirectory
 from tilesseg.window import Window
 

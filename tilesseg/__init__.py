@@ -28,6 +28,7 @@ _HOMES = {
     "read_job": "job",
     "run_job": "run",
     "segment_tile": "segment",
+    "stage_image": "staging",
 }
 
 __all__ = [*_HOMES]
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from tilesseg.run import plan_job as plan_job
     from tilesseg.run import run_job as run_job
     from tilesseg.segment import segment_tile as segment_tile
+    from tilesseg.staging import stage_image as stage_image
     from tilesseg.tiling import Tiling as Tiling
     from tilesseg.window import Window as Window
 

@@ -153,7 +153,7 @@ def stage(
 ) -> int:
     """Copy an image that is slow to read by window to Zarr. Cut off, the same command goes on."""
     from tilesseg.job import Cluster
-    from tilesseg.stage_image import stage_image
+    from tilesseg.staging import stage_image
 
     with _progress() as listener:
         staged = stage_image(
