@@ -14,7 +14,16 @@ from numpy.typing import NDArray
 
 from tilesseg import stage as staging
 from tilesseg.cli import run
-from tilesseg.events import Event, Note, RegionFailed, RegionStaged, RunStarted, TileFailed
+from tilesseg.events import (
+    Event,
+    Note,
+    ProductWritten,
+    RegionFailed,
+    RegionStaged,
+    RunStarted,
+    TileDone,
+    TileFailed,
+)
 from tilesseg.executors import SerialExecutor
 from tilesseg.formats import open_source
 from tilesseg.job import parse_job
@@ -73,6 +82,7 @@ IMAGES = [striped, one_strip, jpeg_2000, masked]
 def small_regions(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the images were large: several regions, and no image that fits into the cache."""
     monkeypatch.setattr(staging, "REGION_BYTES", 256 * 256)
+    monkeypatch.setattr(staging, "CHUNK", 64)
     monkeypatch.setattr("tilesseg.decoding.CACHE", 8192)
 
 
@@ -120,7 +130,7 @@ def test_auto_copies_strips_and_says_so_and_reads_tiles_as_they_are(bundle: Path
         ("tiled", write_scene(tmp_path / "tiled.tif", values(), tiled=True, blockxsize=16, blockysize=16)),
     ):
         events: list[Event] = []
-        go(image, bundle, tmp_path / name, stage="auto", events=events, tiling={**TILING, "core": 384})
+        go(image, bundle, tmp_path / name, stage="auto", events=events)
         copied = [event for event in events if isinstance(event, RegionStaged)]
         said = [event.text for event in events if isinstance(event, Note) and "copied to Zarr first" in event.text]
         assert bool(copied) == bool(said) == (name == "striped")
@@ -266,3 +276,23 @@ def test_tifffile_reads_what_the_tests_write(tmp_path: Path) -> None:
     """The one-strip image is one."""
     with tifffile.TiffFile(one_strip(tmp_path)) as tiff:
         assert len(tiff.pages[0].aspage().dataoffsets) == 1
+
+
+def test_each_scene_is_copied_beside_the_tiles_of_the_one_before_and_no_copy_is_left(
+    bundle: Path, tmp_path: Path
+) -> None:
+    images = {name: write_scene(tmp_path / f"{name}.tif", values(), nodata=0, blockysize=16) for name in "abc"}
+    entries = [{"image": str(path), "name": name} for name, path in images.items()]
+    events: list[Event] = []
+    job = job_data(entries, bundle, tmp_path / "run", tiling=TILING, input={"stage": "always"})
+    report = run_job(parse_job(job, where="test"), executor=SerialExecutor(), listeners=[events.append])
+    assert report.exit_code == 0
+    order = [
+        (event.scene, event.kind) for event in events if isinstance(event, RegionStaged | TileDone | ProductWritten)
+    ]
+    first = {step: order.index(step) for step in order}
+    assert first["a", "region_staged"] < first["a", "tile_done"] < first["b", "tile_done"] < first["c", "tile_done"]
+    assert first["b", "region_staged"] < first["a", "tile_done"]  # in one batch: both can be worked on at once
+    assert first["c", "region_staged"] < first["b", "tile_done"]
+    assert first["c", "region_staged"] > first["a", "product_written"]  # so no third copy lies on the disk
+    assert not list((tmp_path / "run").rglob("staged"))

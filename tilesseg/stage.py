@@ -76,12 +76,16 @@ class Region:
 def choose_stage(source: Source, tiling: Tiling, asked: str) -> tuple[StageLayout | None, float]:
     """Whether an image is copied first, and how; and the decoded ÷ needed pixels that say so.
 
+    Needed are the pixels that would be decoded if the image were stored in chunks, as its copy is.
+
     Args:
         source: the image, reading the bands that the model takes.
         tiling: how it will be read.
         asked: `auto`, `always` or `never`.
     """
-    factor = decode_factor(tiling, source.cell, pixel_bytes=_pixel_bytes(source))
+    pixel_bytes = _pixel_bytes(source)
+    needed = decode_factor(tiling, (CHUNK, CHUNK), pixel_bytes=pixel_bytes)
+    factor = decode_factor(tiling, source.cell, pixel_bytes=pixel_bytes) / needed
     if asked == "never" or (asked == "auto" and factor <= FACTOR):
         return None, factor
     return stage_layout(source, factor=factor), factor
