@@ -296,3 +296,17 @@ def test_each_scene_is_copied_beside_the_tiles_of_the_one_before_and_no_copy_is_
     assert first["c", "region_staged"] < first["b", "tile_done"]
     assert first["c", "region_staged"] > first["a", "product_written"]  # so no third copy lies on the disk
     assert not list((tmp_path / "run").rglob("staged"))
+
+
+def test_a_copy_tells_its_place_in_the_words_of_cf_too(tmp_path: Path) -> None:
+    import zarr
+
+    out = tmp_path / "copy.zarr"
+    stage_image(str(striped(tmp_path)), out, executor=SerialExecutor())
+    grid = open_source(str(out)).grid
+    group = zarr.open_group(str(out), mode="r+", use_consolidated=False)
+    for name in list(group.attrs):
+        del group.attrs[name]  # what is left is CF's
+    again = open_source(str(out / "image")).grid
+    assert (again.shape, again.transform) == (grid.shape, grid.transform)
+    assert rasterio.CRS.from_wkt(str(again.crs)) == rasterio.CRS.from_wkt(str(grid.crs))

@@ -178,6 +178,15 @@ def spatial_attributes(grid: Grid) -> dict[str, Any]:
     return told
 
 
+def grid_mapping(grid: Grid) -> dict[str, Any]:
+    """The same in the words of CF, for readers that know only those: attributes of a scalar named `spatial_ref`."""
+    a, b, c, d, e, f = grid.transform
+    told = {"GeoTransform": " ".join(map(repr, (c, a, b, f, d, e)))}
+    if grid.crs is not None:
+        told["crs_wkt"] = told["spatial_ref"] = CRS.from_wkt(grid.crs).to_wkt(version="WKT2_2019")
+    return told
+
+
 def _place(names: Sequence[str], wanted: Sequence[str]) -> int | None:
     return next((axis for axis, name in enumerate(names) if name in wanted), None)
 

@@ -1,6 +1,7 @@
 """A staged copy: an image's raw values, its masks and everything a reader is told about it, as sharded Zarr 3.
 
     image.zarr/  zarr.json        spatial: and proj: for other readers, `tilesseg` for this one
+                 spatial_ref      the same in the words of CF
                  image/           (channel, y, x), as the files held it: scale and offset are applied on reading
                  valid/           (mask, y, x) bool; shards in which all is valid are not stored
 
@@ -26,7 +27,7 @@ from tilesseg.errors import SourceError, StoreError
 from tilesseg.formats import Raw, Source
 from tilesseg.formats.geozarr.array import Axes, ZarrArray, metadata_files
 from tilesseg.formats.geozarr.band import ZarrBand
-from tilesseg.formats.geozarr.conventions import spatial_attributes
+from tilesseg.formats.geozarr.conventions import grid_mapping, spatial_attributes
 from tilesseg.formats.geozarr.source import ZarrLayer, ZarrSource
 from tilesseg.formats.physical import UNSCALED
 from tilesseg.grid import ControlPoint, Grid, Placement
@@ -66,6 +67,9 @@ def create_staged(path: Path, *, source: Source, shard: tuple[int, int], chunk: 
                 compressors=[ZstdCodec(level=1)],
                 dimension_names=("channel" if name == "image" else "mask", "y", "x"),
             )
+        if source.grid.georeferenced:
+            group["image"].attrs["grid_mapping"] = "spatial_ref"
+            group.create_array("spatial_ref", shape=(), dtype=np.int64, attributes=grid_mapping(source.grid))
         shutil.rmtree(path, ignore_errors=True)
         temporary.rename(path)
     except OSError as error:
