@@ -7,10 +7,10 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs weights constraints clean
+.PHONY: help demo test lint docs docs-serve weights constraints clean
 
 help:  ## show this
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 demo: .venv/.core  ## make a landscape, segment it, write the mask, print how good it is (1 minute)
 	$(BIN)/tilesseg demo $(DEMO_ARGS)
@@ -26,6 +26,9 @@ lint: .venv/.dev  ## ruff, mypy --strict, and the floors of the house
 
 docs: .venv/.docs  ## build the documentation site into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs-serve: .venv/.docs  ## show the site on this machine, and again after every change
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --strict
 
 weights: .venv/.dev  ## train the bundled model again (10 minutes)
 	$(BIN)/python workflows/training/landscape.py

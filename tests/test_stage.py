@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -216,8 +220,6 @@ def test_what_cannot_be_copied_costs_the_tiles_that_need_it_and_is_tried_again(b
     np.testing.assert_array_equal(mask(tmp_path / "run")[fine], mask(tmp_path / "plain")[fine])
     times = image.stat()
     image.write_bytes(whole)
-    import os
-
     os.utime(image, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert go(image, bundle, tmp_path / "run", stage="always").exit_code == 0
     assert not (mask(tmp_path / "run") == 254).any()
@@ -310,3 +312,21 @@ def test_a_copy_tells_its_place_in_the_words_of_cf_too(tmp_path: Path) -> None:
     again = open_source(str(out / "image")).grid
     assert (again.shape, again.transform) == (grid.shape, grid.transform)
     assert rasterio.CRS.from_wkt(str(again.crs)) == rasterio.CRS.from_wkt(str(grid.crs))
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> Iterator[str]:
+    command = [sys.executable, str(Path(__file__).parent / "range_server.py"), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        yield f"http://127.0.0.1:{server.stdout.readline().strip()}"
+        server.terminate()
+
+
+def test_a_remote_image_is_copied_when_asked(url: str, bundle: Path, tmp_path: Path) -> None:
+    image = write_scene(tmp_path / "far.tif", values(), nodata=0, tiled=True, blockxsize=64, blockysize=64)
+    events: list[Event] = []
+    go(f"{url}/far.tif", bundle, tmp_path / "far", stage="always", events=events)
+    assert [event for event in events if isinstance(event, RegionStaged)]
+    go(image, bundle, tmp_path / "near", stage="never")
+    np.testing.assert_array_equal(mask(tmp_path / "far"), mask(tmp_path / "near"))

@@ -115,6 +115,11 @@ def plan_job(job: Job, machine: Machine, *, stored: Plan | None = None) -> Plan:
 
     A scene that cannot be segmented is listed in `refused`; the others stay.
 
+    Args:
+        job: what is asked.
+        machine: what will compute; `auto` values are decided for it.
+        stored: the plan of a run that goes on; what it decided stays decided.
+
     Raises:
         TilessegError: the job cannot work, or differs from the one that the stored plan was made for.
     """
