@@ -47,6 +47,7 @@ def test_training_makes_a_bundle_that_loads(tmp_path: Path) -> None:
     load_model(tmp_path / "bundle", threads=1)
 
 
+@pytest.mark.cluster
 def test_water_segments_a_landsat_scene_by_its_job_file(
     shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -67,6 +68,24 @@ def test_water_segments_a_landsat_scene_by_its_job_file(
     ndwi, east = (green - nir) / (green + nir), np.arange(water.shape[1]) >= 655  # the half it was not trained on
     assert water[(ndwi > 0.35) & (nir < 0.006) & east].mean() > 0.9
     assert water[(ndwi < 0) & east].mean() < 0.01
+
+
+def test_water_evaluation_prints_the_table_of_the_readme(shared_data: Path) -> None:
+    data = shared_data / "satellite"
+    scenes = {
+        "--landsat8": data / "landsat8_iceland_greenland",
+        "--landsat5": data / "ukis_cloud" / "landsat5.npz",
+        "--sentinel2": data / "ukis_cloud" / "sentinel2.npz",
+    }
+    options = [str(word) for option in scenes.items() for word in option]
+    command = [sys.executable, str(WORKFLOWS / "water" / "evaluate.py"), *options]
+    table = subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
+    readme = (WORKFLOWS / "water" / "README.md").read_text(encoding="utf-8")
+    said = {line.strip("| ").split(" | ")[0]: line.strip("| ").split(" | ") for line in readme.splitlines()}
+    for name, *figures in rows:  # another processor may round a pixel's score to the other side of one half
+        assert [float(figure) for figure in figures] == pytest.approx(list(map(float, said[name][1:])), abs=0.011)
+    assert len(rows) == 3
 
 
 @pytest.mark.slow

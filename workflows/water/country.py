@@ -17,14 +17,14 @@ from tilesseg.window import Window
 
 BANDS = ("blue", "green", "red", "nir")
 CLASSES = ("land", "water")
-BRIGHTEST = 1.2
-"""Clouds and sunlit snow above this are cut off, here and by the model's `clip`."""
+BRIGHTEST = 0.6
+"""Clouds and sunlit snow above this are cut off, here and by the model's `clip`: what tells water lies below."""
 
 Floats = NDArray[np.float32]
 
 _SKY = np.array((0.30, 0.21, 0.15, 0.11), np.float32)[:, None, None]
 """Light that reaches a shadow, as a share of the sun's."""
-_HAZE = np.array((0.080, 0.045, 0.026, 0.012), np.float32)[:, None, None]
+HAZE = np.array((0.080, 0.045, 0.026, 0.012), np.float32)[:, None, None]
 _SNOW = np.array((0.92, 0.92, 0.90, 0.80), np.float32)[:, None, None]
 _CLOUD = np.array((0.78, 0.76, 0.77, 0.80), np.float32)[:, None, None]
 
@@ -43,7 +43,7 @@ def country(side: int, seed: int) -> LabelledScene:
         ground = np.where(_snowed(side, draw) & ~water, _SNOW * draw.uniform(0.7, 1.05), ground)
     cover, shadow = _clouds(side, draw)
     ground *= np.maximum(lit * (1 - shadow), _SKY * draw.uniform(0.5, 1.5))
-    seen = (ground + _HAZE * draw.uniform(0.0, 3.5)) * (1 - cover) + cover * _CLOUD * draw.uniform(0.4, 1.2)
+    seen = (ground + HAZE * draw.uniform(0.0, 3.5)) * (1 - cover) + cover * _CLOUD * draw.uniform(0.4, 1.2)
     water &= cover[0] < 0.5
     return LabelledScene(_sensed(seen, draw), water.astype(np.uint8), np.ones((side, side), np.bool_))
 
@@ -102,7 +102,7 @@ def _clouds(side: int, draw: np.random.Generator) -> tuple[Floats, Floats]:
 
 def _sensed(seen: Floats, draw: np.random.Generator) -> Floats:
     """What the sensor makes of it: the sun's height not divided out, bands off by a little, noise."""
-    sun = np.exp(draw.uniform(np.log(0.2), np.log(1.15)))
+    sun = np.exp(draw.uniform(np.log(0.4), np.log(1.2)))
     gain = (sun * (1 + 0.06 * draw.standard_normal((4, 1, 1)))).astype(np.float32)
     offset = (0.004 * draw.standard_normal((4, 1, 1))).astype(np.float32)
     grain = draw.standard_normal(seen.shape).astype(np.float32) * np.float32(draw.uniform(0.0005, 0.004))
