@@ -311,3 +311,17 @@ def test_the_alpha_band_of_a_vrt_is_its_mask(tmp_path: Path) -> None:
     with rasterio.open(tmp_path / "scene.vrt") as file:
         assert list(file.colorinterp) == colours
     assert len(source.bands) == 3 and np.array_equal(source.read(source.grid.window).valid, data[3] != 0)
+
+
+def test_a_member_that_cannot_be_opened_is_never_read_as_zeros_however_often_it_is_asked_for(tmp_path: Path) -> None:
+    """GDAL keeps failed members in a pool, and a later handle may get zeros from it without an error."""
+    write_scene(tmp_path / "there.tif", np.full((1, 40, 60), 7, np.uint8))
+    (tmp_path / "broken.tif").write_bytes(b"II*\0 no image")
+    inner = mosaic(tmp_path / "inner.vrt", [tmp_path / "gone.tif"], (40, 60))
+    for member in (tmp_path / "gone.tif", tmp_path / "broken.tif", inner):
+        path = mosaic(tmp_path / f"of_{member.name}.vrt", [tmp_path / "there.tif", member], (40, 120))
+        for _ in range(20):
+            source = open_source(str(path))
+            assert (source.read(Window(0, 0, 40, 60)).values == 7).all()
+            with pytest.raises(SourceError, match=r"gone\.tif|broken\.tif"):
+                source.read(Window(0, 50, 40, 20))

@@ -21,6 +21,7 @@ from tilesseg.formats.geotiff.raster_file import (
 )
 from tilesseg.formats.geotiff.raster_place import find_place
 from tilesseg.formats.geotiff.strips import is_one_strip
+from tilesseg.formats.geotiff.vrt_members import broken_members
 from tilesseg.formats.physical import DTYPES
 
 _PALETTE_NOTE = "a palette image: its values are indices into a colour table, not brightness; never interpolated"
@@ -62,6 +63,7 @@ def _facts(path: str, dataset: Any) -> RasterFacts:
         raise SourceError(f"{path}: data type {wrong[0]}, one of {', '.join(DTYPES)} needed; {_remedy(wrong[0])}")
     grid, notes = find_place(dataset)
     compression = dataset.compression
+    broken = broken_members(path, dataset.shape) if dataset.driver == "VRT" and not is_remote(path) else ()
     return RasterFacts(
         driver=dataset.driver,
         grid=grid,
@@ -73,11 +75,12 @@ def _facts(path: str, dataset: Any) -> RasterFacts:
         nodata=tuple(dataset.nodatavals[i - 1] for i in bands),
         mask=_mask_kind(dataset),
         alpha=len(bands) < dataset.count,
-        overviews=tuple(dataset.overviews(bands[0])),
+        overviews=() if broken else tuple(dataset.overviews(bands[0])),  # GDAL asks the members for theirs
         cell=dataset.block_shapes[bands[0] - 1],
         one_strip=is_one_strip(path, dataset),
         palette=ColorInterp.palette in colours,
         compression=compression.value if compression else None,
+        broken=broken,
         files=_files(path, dataset),
         notes=(*notes, *_more_notes(dataset, colours)),
     )

@@ -64,6 +64,8 @@ class RasterFacts:
     """Everything the pixels may come from: members of a VRT, masks, overviews and other sidecars too."""
     notes: tuple[str, ...]
     """Sentences on what is unusual, for whoever inspects the file."""
+    broken: tuple[tuple[Window, str], ...] = ()
+    """Windows of a VRT whose members cannot be opened, and why; see `vrt_members`."""
 
 
 class RasterFile:
@@ -95,6 +97,9 @@ class RasterFile:
             SourceError: unreadable; names file and window.
         """
         where = f"{self.path}: cannot read rows {window.y}–{window.y_stop - 1}, columns {window.x}–{window.x_stop - 1}"
+        for broken, why in self.facts.broken:
+            if level is not None or not broken.intersect(window).empty:
+                raise SourceError(f"{where}: {why}")
         with one_line_errors(where), rasterio.Env():  # an Env sends GDAL's own complaints to logging, not to stderr
             try:
                 dataset = self._handle(level)
