@@ -107,11 +107,8 @@ def stage_layout(source: Source, *, factor: float = 1.0) -> StageLayout:
 
 
 def _pixel_bytes(source: Source) -> int:
-    return (
-        len(source.bands) * max(4, source.dtype.itemsize)
-        if source.dtype.kind == "f"
-        else (len(source.bands) * source.dtype.itemsize)
-    )
+    """Bytes of one raw pixel, all bands of the image together: they are usually stored, and decoded, together."""
+    return sum(dtype.itemsize for dtype in source.raw_dtypes)
 
 
 class Stage:
