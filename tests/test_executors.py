@@ -102,6 +102,35 @@ def test_an_item_that_kills_its_worker_is_lost_alone() -> None:
 
 
 @pytest.mark.cluster
+@pytest.mark.kill
+def test_answers_that_die_with_their_worker_are_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker dies after it has finished an item and before anybody has fetched the answer."""
+    import distributed
+
+    killed: list[int] = []
+
+    class Unlucky(distributed.as_completed):  # type: ignore[misc]
+        def __next__(self) -> distributed.Future:
+            future = super().__next__()
+            if not killed:
+                (holder,) = client.who_has([future])[future.key]
+                killed.append(client.run(os.getpid, workers=[holder])[holder])
+                os.kill(killed[0], signal.SIGKILL)
+                deadline = time.monotonic() + 30
+                while future.status == "finished" and time.monotonic() < deadline:
+                    time.sleep(0.01)
+                assert future.status == "lost"
+            return future
+
+    with cluster.connect(Cluster(kind="local", workers=2, threads=1), "cpu") as executor:
+        assert isinstance(executor, DaskExecutor)
+        client = executor.client
+        monkeypatch.setattr(distributed, "as_completed", Unlucky)
+        assert sorted(executor.map(square, [3], lost=never_lost)) == [9]
+    assert killed
+
+
+@pytest.mark.cluster
 def test_a_running_scheduler_is_reached_by_its_address() -> None:
     from distributed import LocalCluster
 

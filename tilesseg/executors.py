@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import concurrent.futures
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -115,12 +116,16 @@ class DaskExecutor:
         try:
             for future in ready:
                 item, _ = items.pop(future.key)
-                if future.status == "error" and isinstance(future.exception(), KilledWorker):
+                try:
+                    # A worker that dies takes answers with it that nobody has fetched yet: those are computed again,
+                    # and this waits for them.
+                    answer = future.result()
+                except KilledWorker:
                     suspects.append(item)
-                elif future.status in ("cancelled", "lost"):
-                    raise JobError(GONE)
+                except CancelledError:
+                    raise JobError(GONE) from None
                 else:
-                    yield future.result()
+                    yield answer
                 future.release()
                 for more, started in self._submit(function, islice(queue, 1)):
                     items[started.key] = (more, started)
