@@ -21,7 +21,7 @@ from tilesseg import __version__
 from tilesseg.errors import JobError, ModelError, StoreError, TilessegError
 from tilesseg.models import Bundle, find_bundle, verify_weights
 from tilesseg.models.spec import ModelSpec
-from tilesseg.scenes import Scene, ScenePlan, find_scenes, identify, plan_scene, with_stage
+from tilesseg.scenes import Scene, ScenePlan, find_scenes, open_scene, plan_scene, with_stage
 
 if TYPE_CHECKING:
     from tilesseg.job import Job
@@ -163,8 +163,9 @@ def _plan_scenes(
         absolute = Scene(scene.name, tuple(map(_anywhere, scene.paths)))
         try:
             if scene.name in before:
-                old = _unchanged(before[scene.name], absolute, identify(absolute, job.input))
-                yield scene, with_stage(old, old.open(), job.input.stage)
+                source = open_scene(absolute, job.input)
+                old = _unchanged(before[scene.name], absolute, source.identity())
+                yield scene, with_stage(old, source.select(old.bands), job.input.stage)
             else:
                 yield scene, plan_scene(absolute, asked=job, spec=plan.spec, slots=machine.slots, device=plan.device)
         except StoreError:

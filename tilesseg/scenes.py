@@ -120,23 +120,19 @@ def _expand(entry: str | jobs.SceneEntry) -> Iterable[Scene]:
     return (Scene(scene_name(path), (path,)) for path in found)
 
 
-def identify(scene: Scene, how: jobs.Input) -> dict[str, Any]:
-    """What a resumed run compares: see `formats.Source.identity`.
+def open_scene(scene: Scene, how: jobs.Input) -> Source:
+    """The image as the job reads it, with all its bands.
 
     Raises:
-        SourceError: the image cannot be opened.
+        SourceError: it cannot be opened.
     """
-    return _open(scene, how).identity()
+    return open_source(scene.paths, scale=how.scale, offset=how.offset, resolution=how.resolution)
 
 
 def with_stage(plan: ScenePlan, source: Source, asked: str) -> ScenePlan:
     """A scene's plan with the choice whether it is copied first. The mask does not depend on it."""
     stage, factor = choose_stage(source, plan.tiling, asked)
     return replace(plan, stage=stage, decode_factor=factor)
-
-
-def _open(scene: Scene, how: jobs.Input) -> Source:
-    return open_source(scene.paths, scale=how.scale, offset=how.offset, resolution=how.resolution)
 
 
 def _scaling(source: Source) -> tuple[float, float] | None:
@@ -161,7 +157,7 @@ def plan_scene(scene: Scene, *, asked: jobs.Job, spec: ModelSpec, slots: int, de
         JobError: the tiling asked for does not fit the model.
     """
     how = asked.input
-    source = _open(scene, how)
+    source = open_scene(scene, how)
     bands, notes = choose_bands(source, spec.bands, how.bands, image=scene.paths[0])
     source = source.select(bands)
     sample = source.sample()
