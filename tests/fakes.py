@@ -39,6 +39,8 @@ class ArraySource:
     def grid(self) -> Grid:
         return Grid(*self.values.shape[1:])
 
+    native = property(lambda self: self.grid)
+    levels = property(lambda self: ())
     bands = property(lambda self: (None,) * len(self.values))
     selected = property(lambda self: tuple(range(len(self.values))))
     dtype = property(lambda self: self.values.dtype)

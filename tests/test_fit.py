@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from fakes import spec_data
 
-from tilesseg.fit import resolution_note
+from tilesseg.errors import SourceError
+from tilesseg.fit import contract_resolution, resolution_note
+from tilesseg.formats.opening import Opening
 from tilesseg.grid import Grid
 from tilesseg.models.spec import parse_spec
 
@@ -35,3 +39,30 @@ def test_the_advice_is_in_the_unit_of_the_crs() -> None:
 def test_nothing_is_said_where_sizes_cannot_be_compared() -> None:
     assert note(10.0, trained=None) is None
     assert note(0.0001, metres_per_unit=None) is None
+
+
+def slide(mpp: float | None = 0.25) -> Grid:
+    if mpp is None:
+        return Grid(9, 9)
+    return Grid(9, 9, (mpp, 0.0, 0.0, 0.0, mpp, 0.0), None, "micrometre", 1e-6)
+
+
+def contract(grid: Grid, mpp: float | None, **asked: Any) -> float | None:
+    return contract_resolution(grid, parse_spec(spec_data(mpp=mpp), where="here"), Opening(**asked), image="a.svs")
+
+
+def test_a_slide_is_read_at_the_pixel_size_that_the_model_states() -> None:
+    assert contract(slide(0.25), 0.5) == 0.5
+    assert contract(slide(0.25), None) is None
+
+
+def test_what_the_job_asks_for_comes_before_what_the_model_states() -> None:
+    assert contract(slide(0.25), 0.5, resolution=1.0) == 1.0
+    assert contract(slide(0.25), 0.5, level=2) is None
+
+
+@pytest.mark.parametrize("grid", [slide(None), Grid(9, 9, (10.0, 0.0, 0.0, 0.0, -10.0, 0.0), "a CRS", "metre", 1.0)])
+def test_a_pixel_size_that_nobody_states_is_refused_not_guessed(grid: Grid) -> None:
+    with pytest.raises(SourceError, match=r"a\.svs has .* and .* needs 0\.5; give .*--mpp"):
+        contract(grid, 0.5)
+    assert contract(grid, None) is None

@@ -28,6 +28,7 @@ from tilesseg.formats import open_source
 from tilesseg.formats.geotiff import GeoTiffSource
 from tilesseg.formats.geotiff.band_names import band_name, file_names, natural
 from tilesseg.formats.lattice import lattice
+from tilesseg.formats.opening import Opening
 from tilesseg.window import Window
 
 RNG = np.random.default_rng(5)
@@ -76,7 +77,7 @@ def noise(*shape: int, dtype: str = "uint8", low: int = 1, high: int = 120) -> n
 
 
 def opened(path: Any, **options: Any) -> GeoTiffSource:
-    source = open_source(path, **options)
+    source = open_source(path, Opening(**options))
     assert isinstance(source, GeoTiffSource)
     return source
 
@@ -350,7 +351,7 @@ def test_scale_and_offset_tags_apply_to_their_bands_unless_overridden(tmp_path: 
     assert np.array_equal(given.read(everything).values, (data * 2.0 - 1).astype(np.float32))
     assert opened(path, scale=1.0, offset=0.0).dtype == np.int16
     with pytest.raises(SourceError, match="scale nan"):
-        open_source(path, scale=float("nan"))
+        open_source(path, Opening(scale=float("nan")))
 
 
 def test_windows_that_leave_the_image_are_reflected(tmp_path: Path) -> None:
@@ -448,7 +449,7 @@ def test_a_coarser_resolution_takes_area_means_and_moves_no_corner(tmp_path: Pat
     assert np.allclose(got.values[0], data[0, :34].reshape(17, 2, 25, 2).mean(axis=(1, 3)), rtol=1e-6)
     assert opened(str(tmp_path / "a.tif"), resolution=10.0).dtype == np.uint16
     with pytest.raises(SourceError, match="resolution -1"):
-        open_source(str(tmp_path / "a.tif"), resolution=-1.0)
+        open_source(str(tmp_path / "a.tif"), Opening(resolution=-1.0))
 
 
 def test_a_landsat_folder_with_its_offset_panchromatic_band_opens(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from tilesseg.errors import SourceError
 from tilesseg.formats import Source, open_source
 from tilesseg.formats.geozarr import ZarrSource
 from tilesseg.formats.geozarr.staged import StagedWriter, create_staged, open_staged
+from tilesseg.formats.opening import Opening
 from tilesseg.grid import ControlPoint, Placement
 from tilesseg.window import Window
 
@@ -55,7 +56,7 @@ def group(path: Path, *, version: int = 3, **attributes: Any) -> Path:
 
 
 def opened(path: Any, **options: Any) -> ZarrSource:
-    source = open_source(str(path), **options)
+    source = open_source(str(path), Opening(**options))
     assert isinstance(source, ZarrSource)
     return source
 
@@ -248,7 +249,7 @@ def test_a_resolution_resamples_a_zarr_as_it_resamples_a_tiff(tmp_path: Path) ->
     data = noise(2, *SHAPE, dtype="uint16")
     tiff, place = tmp_path / "a.tif", {"spatial:transform": list(TRANSFORM), "proj:code": "EPSG:32633"}
     write_tiff(tiff, data)
-    one = open_source(str(tiff), resolution=25)
+    one = open_source(str(tiff), Opening(resolution=25))
     two = opened(array(tmp_path / "a.zarr", data, **place), resolution=25)
     assert (one.grid, one.cell[1], one.dtype) == (two.grid, one.cell[1], two.dtype)
     for window in (one.grid.window, Window(3, 4, 9, 8)):

@@ -18,6 +18,7 @@ from tilesseg.errors import SourceError
 from tilesseg.executors import SerialExecutor
 from tilesseg.fit import choose_bands
 from tilesseg.formats import open_source
+from tilesseg.formats.opening import Opening
 from tilesseg.formats.scene_name import scene_name
 from tilesseg.job import parse_job
 from tilesseg.run import run_job
@@ -140,7 +141,7 @@ def test_inspect_shows_the_bands_of_a_product(tmp_path: Path, capsys: pytest.Cap
 
 def test_scale_and_offset_of_the_job_replace_those_of_a_product(tmp_path: Path) -> None:
     product, finest = sentinel(tmp_path)
-    source = open_source(str(product), scale=1.0, offset=0.0)
+    source = open_source(str(product), Opening(scale=1.0, offset=0.0))
     assert np.array_equal(band(source, "green").values[0], held(finest["B03"]))
 
 
@@ -276,7 +277,7 @@ def test_landsat_level_1_is_corrected_for_the_sun_and_its_pan_band_fits(tmp_path
     assert np.allclose(got.values[0][got.valid], (raw[raw != 0] * 2e-05 - 0.1) / 0.5, atol=1e-6)
     pan = band(source, "pan")
     assert pan.values.shape == (1, 10, 10) and pan.valid.any()
-    finer = open_source(str(folder), resolution=15)
+    finer = open_source(str(folder), Opening(resolution=15))
     assert finer.grid.shape == (20, 20) and band(finer, "pan").valid.any()
 
 

@@ -225,10 +225,10 @@ def test_export_writes_the_classes_asked_for(tmp_path: Path, bundle: Path) -> No
     carry_out(tmp_path / "run", scene_of(tmp_path, picture()), bundle)
     out = tmp_path / "one.tif"
     arguments = ["export", str(tmp_path / "run"), "--format", "scores-cog", "--out", str(out)]
-    assert run([*arguments, "--score-class", "class 2"]) == 0
+    assert run([*arguments, "--class", "class 2"]) == 0
     with rasterio.open(out) as file:
         assert file.descriptions == ("class 2",) and (file.read(1) == stored(tmp_path / "run")[2]).all()
-    assert run(["export", str(tmp_path / "run"), "--score-class", "class 2"]) == 1
+    assert run(["export", str(tmp_path / "run"), "--class", "class 2"]) == 1
 
 
 def test_segment_writes_scores_in_one_command(tmp_path: Path, bundle: Path) -> None:

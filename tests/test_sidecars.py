@@ -21,6 +21,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from tilesseg.errors import SourceError, TilessegError
 from tilesseg.executors import SerialExecutor
 from tilesseg.formats import open_source
+from tilesseg.formats.opening import Opening
 from tilesseg.job import parse_job
 from tilesseg.run import run_job
 from tilesseg.window import Window
@@ -35,7 +36,7 @@ def values(bands: int = 1, shape: tuple[int, int] = (40, 60), *, dtype: str = "u
 
 
 def whole(path: Path | str, **how: Any) -> Any:
-    source = open_source(str(path), **how)
+    source = open_source(str(path), Opening(**how))
     return source.read(source.grid.window)
 
 

@@ -9,18 +9,16 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from tilesseg import __version__
+from tilesseg.arguments import given, names, progress
 from tilesseg.errors import JobError, TilessegError
 from tilesseg.plain_text import lines, summary
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from tilesseg.segment_command import segment
 
 app = typer.Typer(
     help="Segment images too large for memory, tile by tile, and put the mask back where the image was.",
@@ -69,7 +67,7 @@ def demo(
     """Make a landscape, segment it with the bundled model, and compare the mask with the truth."""
     from tilesseg.demo import run_demo
 
-    with _progress() as listener:
+    with progress() as listener:
         result = run_demo(directory, size=size, seed=seed, listener=listener)
     print(result.text)
     return result.report.exit_code
@@ -87,61 +85,7 @@ def inspect(
     print(json.dumps(facts, indent=1) if as_json else lines(facts))
 
 
-@app.command(epilog="Example: tilesseg segment scene.tif --model clouds --out mask.tif")
-def segment(
-    image: Annotated[list[str], typer.Argument(metavar="IMAGE", help="A file, a folder of bands, or several files.")],
-    model: Annotated[
-        str, typer.Option(help="A bundle folder, a weights file, an https URL, or a name: tilesseg models.")
-    ],
-    out: Annotated[Path, typer.Option(help="The mask to write, a .tif (COG); .qml and .png go beside it.")],
-    bands: Annotated[str | None, typer.Option(help="Bands for the model, by number or name: 4,3,2 or red,nir.")] = None,
-    scale: Annotated[float | None, typer.Option(help="Multiply the values by this; else by the file's tag.")] = None,
-    offset: Annotated[float | None, typer.Option(help="Add this after the scale; else the file's tag.")] = None,
-    stage: Annotated[str, typer.Option(help="Copy the image to Zarr first: auto, always or never.")] = "auto",
-    patch: Annotated[int | None, typer.Option(help="Side, in pixels, of the squares that the network sees.")] = None,
-    overlap: Annotated[int | None, typer.Option(help="Pixels that neighbouring patches share; not with crop.")] = None,
-    blend: Annotated[str, typer.Option(help="How patches become one: auto, crop, gaussian, linear or hann.")] = "auto",
-    workers: Annotated[int | None, typer.Option(help="Worker processes; else one per GPU, or by the cores.")] = None,
-    scores: Annotated[Path | None, typer.Option(help="Also write the scores, a .tif with a band per class.")] = None,
-    score_class: Annotated[
-        list[str] | None, typer.Option(help="Write the scores of this class only; may be given again.")
-    ] = None,
-    run_dir: Annotated[
-        Path | None, typer.Option("--run", help="Folder to keep the run in; else it is removed.")
-    ] = None,
-) -> int:
-    """Segment one scene without a job file, on this machine."""
-    import shutil
-
-    from tilesseg.job import parse_job
-    from tilesseg.run import run_job
-
-    if out.suffix.lower() not in (".tif", ".tiff"):
-        raise JobError(f"--out {out} has the suffix {out.suffix or 'none'}, and masks are written as .tif (COG)")
-    if score_class and scores is None:
-        raise JobError(f"--score-class {score_class[0]} says which scores to write, and no file is given; add --scores")
-    folder = run_dir or out.with_name(f".{out.name}.run")
-    products = [{"format": "cog", "path": str(out)}]
-    if scores is not None:
-        products.append({"format": "scores-cog", "path": str(scores)})
-    data = {
-        "name": out.stem,
-        "scenes": _one_scene(image, out),
-        "model": model,
-        "input": {"bands": _names(bands), "scale": scale, "offset": offset, "stage": stage},
-        "tiling": {"patch": _or_auto(patch), "overlap": _or_auto(overlap), "blend": blend},
-        "output": {"dir": str(folder), "products": products, "scores": score_class or scores is not None},
-        "cluster": {"kind": "local", "workers": _or_auto(workers)},
-    }
-    job = parse_job(data, where="arguments")
-    with _progress() as listener:
-        report = run_job(job, listeners=[listener])
-    print(summary(report))
-    if run_dir is None and report.exit_code == 0:
-        shutil.rmtree(folder)
-    elif report.exit_code:
-        print(f"the run is kept in {folder}; the same command tries its failed tiles again")
-    return report.exit_code
+app.command(epilog="Example: tilesseg segment scene.tif --model clouds --out mask.tif")(segment)
 
 
 @app.command(epilog="Example: tilesseg stage scene.jp2 scene.zarr")
@@ -155,9 +99,9 @@ def stage(
     from tilesseg.job import Cluster
     from tilesseg.staging import stage_image
 
-    with _progress() as listener:
+    with progress() as listener:
         staged = stage_image(
-            image, out, bands=_names(bands), workers=Cluster(workers=workers or "auto"), listeners=[listener]
+            image, out, bands=names(bands), workers=Cluster(workers=workers or "auto"), listeners=[listener]
         )
     for region, reason in staged.failed.items():
         print(f"{region} failed: {reason}")
@@ -181,7 +125,7 @@ def run_command(job: JobFile) -> int:
     from tilesseg.job import read_job
     from tilesseg.run import run_job
 
-    with _progress() as listener:
+    with progress() as listener:
         report = run_job(read_job(job), listeners=[listener])
     print(summary(report))
     return report.exit_code
@@ -201,20 +145,43 @@ def export(
     run: RunFolder,
     out: Annotated[str | None, typer.Option(help="Where, {scene} being the scene's name; else in the run.")] = None,
     product_format: Annotated[
-        str, typer.Option("--format", help="cog (the mask), or scores-cog (stored scores).")
-    ] = "cog",
-    overviews: Annotated[str, typer.Option(help="Of four labels the most frequent (mode), or nearest.")] = "mode",
-    score_class: Annotated[
-        list[str] | None, typer.Option(help="Write the scores of this class only; may be given again.")
+        str,
+        typer.Option(
+            "--format",
+            help="auto, cog, ome-tiff or ome-zarr (the mask), geojson, gpkg, flatgeobuf or geoparquet (its polygons), "
+            "scores-cog, scores-ome-tiff or scores-ome-zarr (stored scores).",
+        ),
+    ] = "auto",
+    overviews: Annotated[str | None, typer.Option(help="Of four labels the most frequent (mode), or nearest.")] = None,
+    at: Annotated[str | None, typer.Option(help="Pixels of the mask: those of the model, or of the image.")] = None,
+    ome_version: Annotated[str | None, typer.Option(help="Of OME-Zarr: 0.5 or 0.4.")] = None,
+    beside: Annotated[str | None, typer.Option(help="Into the image's own OME-Zarr, as labels of this name.")] = None,
+    classes: Annotated[
+        list[str] | None, typer.Option("--class", help="Scores or polygons of this class only; may be given again.")
+    ] = None,
+    min_area: Annotated[float | None, typer.Option(help="Leave out smaller polygons (µm², m² or pixels).")] = None,
+    simplify: Annotated[float | None, typer.Option(help="Move polygons' lines by at most this many pixels.")] = None,
+    canvas: Annotated[
+        str | None, typer.Option(help="GeoJSON of a slide from its scanned bounds, as QuPath does, or the full canvas.")
     ] = None,
 ) -> None:
     """Write a further product of every scene of a finished run."""
     from tilesseg.job import parse_product
     from tilesseg.run import export_run
 
-    data = {"format": product_format, "path": out, "overviews": overviews, "classes": score_class or None}
-    product = parse_product(data, where="arguments")
-    with _progress() as listener:
+    options = given(
+        path=out,
+        overviews=overviews,
+        resolution=at,
+        version=ome_version,
+        beside=beside,
+        classes=classes or None,
+        min_area=min_area,
+        simplify=simplify,
+        canvas=canvas,
+    )
+    product = parse_product({"format": product_format, **options}, where="arguments")
+    with progress() as listener:
         export_run(run, product, listeners=[listener])
 
 
@@ -261,29 +228,3 @@ def version(
     if show:
         print(f"tilesseg {__version__}")
         raise typer.Exit
-
-
-def _one_scene(image: list[str], out: Path) -> dict[str, Any]:
-    return {"image": image[0] if len(image) == 1 else image, "name": out.stem}
-
-
-def _names(text: str | None) -> list[str] | None:
-    """`4,3,2` or `red,nir` as a list."""
-    return [name.strip() for name in text.split(",")] if text else None
-
-
-def _or_auto(value: int | None) -> int | str:
-    return "auto" if value is None else value
-
-
-@contextmanager
-def _progress() -> Iterator[Any]:
-    from tilesseg.progress import progress_for
-
-    listener = progress_for(sys.stderr)
-    try:
-        yield listener
-    finally:
-        close = getattr(listener, "close", None)
-        if close:
-            close()

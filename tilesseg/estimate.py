@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tilesseg.blend import SUMS
+from tilesseg.cells import Work, work_of
 from tilesseg.stage import REGION_BYTES
 from tilesseg.store import SHARD_COPIES
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from tilesseg.models.spec import ModelSpec
     from tilesseg.plan import Plan
     from tilesseg.scenes import ScenePlan
+    from tilesseg.tiling import Tiling
 
 MB = 1e6
 GDAL_CACHE_MB = 64.0
@@ -23,7 +25,12 @@ class Estimate:
     """The cost of one scene."""
 
     tiles: int
+    tiles_looked_at: int
+    """Those that read anything."""
+    outside: float
+    """Share of the pixels that are not looked at."""
     patches: int
+    """That are predicted, at most: where nothing is valid none is."""
     overlap_factor: float
     recompute_factor: float
     work_factor: float
@@ -54,17 +61,25 @@ def estimate(
     of_tiles = min(threads, len(tiling)) * tile_bytes(scene, plan.spec, planes=planes)
     in_flight = max(of_tiles, threads * region_bytes(scene))
     copied = 0 if scene.stage is None else height * width * len(scene.bands) * scene.itemsize
-    batches = -(-tiling.patches // scene.layout.batch)
+    work = work_of(scene.cells, tiling) if scene.cells else _all_of(tiling)
+    batches = -(-work.patches // scene.layout.batch)
     return Estimate(
         tiles=len(tiling),
-        patches=tiling.patches,
+        tiles_looked_at=work.tiles,
+        outside=scene.outside / (height * width),
+        patches=work.patches,
         overlap_factor=tiling.overlap_factor,
-        recompute_factor=tiling.recompute_factor,
-        work_factor=tiling.work_factor,
+        recompute_factor=work.patches / work.lattice_patches if work.lattice_patches else 1.0,
+        work_factor=work.patches * tiling.lattice.patch**2 / (height * width),
         memory_mb=loaded_mb + GDAL_CACHE_MB + in_flight / MB,
         disk_mb=(height * width * (1 + 4 / 3) * planes + copied) / MB,
         seconds=batches * seconds_per_batch / workers,
     )
+
+
+def _all_of(tiling: Tiling) -> Work:
+    height, width = (tiling.lattice.cells(size) for size in tiling.shape)
+    return Work(len(tiling), tiling.patches, height * width)
 
 
 def region_bytes(scene: ScenePlan) -> int:

@@ -75,11 +75,15 @@ class TileDone(Event):
     patches: int
     """Patches predicted."""
     skipped: int
-    """Patches not predicted because nothing under them is valid."""
+    """Patches not predicted because nothing under them is valid and looked at."""
     counts: Mapping[str, int]
     """Pixels per label (as text), 255 included."""
     areas: Mapping[str, float]
     """Square metres per label, empty where the grid is not of the Earth."""
+    outside: int = 0
+    """Pixels of the core that were not looked at."""
+    read: int = 0
+    """Pixels of the image that were read, those counted twice that two rows of patches see."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Wall time by part: read, predict, blend, write."""
     peak_mb: float = 0.0

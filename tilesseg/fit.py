@@ -15,6 +15,7 @@ from tilesseg.normalise import mean_std, percentiles
 
 if TYPE_CHECKING:
     from tilesseg.formats import Source
+    from tilesseg.formats.opening import Opening
     from tilesseg.grid import Grid
     from tilesseg.models.spec import ModelSpec
 
@@ -82,6 +83,31 @@ def _by_file(band: str, source: Source) -> list[int]:
     return [i for i, file in enumerate(files) if band.lower() in re.split(r"[_.-]", file)[:-1]]
 
 
+def contract_resolution(grid: Grid, spec: ModelSpec, opening: Opening, *, image: str) -> float | None:
+    """The pixel size to read a scene at, in its grid's unit, or None for its own pixels.
+
+    What the job asks for comes first; then the micrometres per pixel that the model states.
+
+    Args:
+        grid: the image's own grid.
+        spec: the model's contract.
+        opening: what the job says.
+        image: names the scene in the refusal.
+
+    Raises:
+        SourceError: the model states micrometres per pixel, and nobody says how large the image's pixels are.
+    """
+    if opening.resolution is not None or opening.level is not None or spec.mpp is None:
+        return opening.resolution
+    if grid.unit == "micrometre":
+        return spec.mpp
+    found = "no micrometres per pixel" if grid.crs is None else f"a CRS with pixels in {grid.unit}"
+    raise SourceError(
+        f"{image} has {found}, and {spec.name} needs {spec.mpp:g}; give the image's own as input.mpp (--mpp), or take "
+        "another model"
+    )
+
+
 def resolution_note(grid: Grid, spec: ModelSpec) -> str | None:
     """What should be said where pixels are much finer or coarser than those the model was trained on."""
     if spec.resolution is None or grid.metres_per_unit is None:
@@ -114,7 +140,7 @@ def check_range(
     """Refuse values that the model cannot have been made for: another unit, another scaling.
 
     Twice beyond the model's range is too much. Too little is twenty times below it, for dark scenes are common and
-    a wrong unit is wrong by more.
+    a wrong unit is wrong by more. A model that is normalised by the scene's own statistics takes any unit.
 
     Args:
         span: 2–98 % range of the values as they are read.
@@ -127,7 +153,7 @@ def check_range(
         SourceError: with both ranges, and the scale and offset that would fit.
     """
     low, high = spec.input_range
-    if _fits(span, low, high):
+    if spec.normalise.needs_scene or _fits(span, low, high):
         return
     raise SourceError(
         f"{image} has values from {span[0]:.6g} to {span[1]:.6g} (2–98 %) and the model expects {low:.6g} to "
@@ -167,7 +193,7 @@ def _nice(scale: float) -> float:
 
 
 def scene_statistics(sample: NDArray[np.float64], spec: ModelSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """What to subtract and divide by: the model's numbers, or the scene's where the model asks for them."""
+    """What to subtract and divide by, for each band: the model's numbers, or the scene's where the model asks so."""
     rule = spec.normalise
     if not rule.needs_scene:
         fixed = spec.normalisation()
@@ -176,8 +202,12 @@ def scene_statistics(sample: NDArray[np.float64], spec: ModelSpec) -> tuple[tupl
         return (0.0,) * len(spec.bands), (1.0,) * len(spec.bands)
     scale, offset = spec.scaling
     values = sample * scale + offset
+    bands = 1
+    if rule.joint:
+        bands, values = len(values), values.reshape(1, -1)
     if rule.kind == "scene_mean_std":
-        return mean_std(values)
+        mean, std = mean_std(values, eps=rule.eps)
+        return mean * bands, std * bands
     assert isinstance(rule.low, float) and isinstance(rule.high, float)  # the spec has seen to it
     low, high = percentiles(values, rule.low, rule.high)
-    return low, tuple(h - lo or 1.0 for lo, h in zip(low, high, strict=True))
+    return low * bands, tuple(h - lo + rule.eps or 1.0 for lo, h in zip(low, high, strict=True)) * bands

@@ -132,6 +132,7 @@ def _describe(scene: ScenePlan, cost: Estimate) -> list[str]:
     return [
         f"{scene.name}: {grid.height} × {grid.width} px, bands {', '.join(str(b + 1) for b in scene.bands)}, {span}",
         f"  tiles: {cost.tiles} (tasks), cores of {height} × {width}, stored in shards of {layout.shard}",
+        *_skipped(cost),
         f"  patches: {cost.patches} of {lattice.patch}, stride {lattice.stride}, blend {layout.blend}, "
         f"batch {layout.batch}",
         f"  work factor {cost.work_factor:.3f} = overlap {cost.overlap_factor:.3f} × recompute "
@@ -141,6 +142,14 @@ def _describe(scene: ScenePlan, cost: Estimate) -> list[str]:
         f"  {scene.stage_note or f'read as it is: {scene.decode_factor:.2f} pixels are decoded for each one needed'}",
         *(f"  note: {note}" for note in scene.notes),
     ]
+
+
+def _skipped(cost: Estimate) -> list[str]:
+    """What is not looked at, where there is any."""
+    if not cost.outside:
+        return []
+    unread = cost.tiles - cost.tiles_looked_at
+    return [f"  not looked at: {cost.outside:.1%} of the pixels; tiles that read nothing: {unread} of {cost.tiles}"]
 
 
 def _duration(seconds: float) -> str:

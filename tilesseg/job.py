@@ -13,8 +13,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tilesseg.errors import JobError, first_problem
+from tilesseg.formats import FORMATS
+from tilesseg.formats.opening import TOLERANCE, Opening
 
 Auto = Literal["auto"]
+AUTO_OPTIONS = ("overviews", "resolution")
+"""Options of a product whose format the scene decides."""
 
 
 class _Strict(BaseModel):
@@ -28,6 +32,8 @@ class SceneEntry(_Strict):
     """A file, a folder of single-band files, or a list of files that make one image."""
     name: str | None = Field(None, pattern=r"^[^/\\]+$")
     """Names the scene's folder and products; default: the file's name without its suffix."""
+    mpp: float | None = Field(None, gt=0)
+    """Micrometres per pixel of this image, before `input.mpp`."""
 
 
 class Input(_Strict):
@@ -40,12 +46,35 @@ class Input(_Strict):
     offset: float | None = None
     """Add this after `scale`; default: the file's own offset tag."""
     resolution: float | None = Field(None, gt=0)
-    """Resample to this pixel size, in the unit of the image's CRS; default: the native grid."""
+    """Resample to this pixel size, in the unit of the image's CRS, or micrometres for slides; default: the pixel size
+    that the model states (slides), else the native grid."""
+    mpp: float | None = Field(None, gt=0)
+    """Micrometres per pixel of the images at full resolution, where the files say none or a wrong one."""
+    tolerance: float = Field(TOLERANCE, ge=0, lt=1)
+    """Share by which a slide's pixels may differ from the size wanted without being resampled."""
+    series: int | str | None = None
+    """Of a file of several images, which: its number from 0, or its name."""
+    level: int | None = Field(None, ge=0)
+    """Level of the pyramid to read, from 0, the finest; default: the one that serves the pixel size best."""
+    t: int | None = Field(None, ge=0)
+    """Time point, from 0; needed where there are several."""
+    z: int | None = Field(None, ge=0)
+    """Plane of a stack, from 0; needed where there are several."""
+    tissue: str = "auto"
+    """Where to look: `auto` (the tissue of a stained slide, all of any other image), `none` (everywhere), or a file:
+    an image that is not 0 there, or GeoJSON polygons; `{scene}` in its path stands for the scene's name."""
+    outside: Literal["nodata", "background"] = "nodata"
+    """What the mask holds where nobody looked: 255, or the first class."""
     stage: Literal["auto", "always", "never"] = "auto"
     """Copy the image to Zarr first and read it from there; auto: where reading it as it is decodes more than twice
     the pixels that are needed."""
     check_range: bool = True
     """Refuse a scene whose values do not fit the model's `input_range`."""
+
+    def opening(self, mpp: float | None = None) -> Opening:
+        """How a scene is opened; `mpp` is its own."""
+        fields = ("scale", "offset", "resolution", "tolerance", "series", "level", "t", "z")
+        return Opening(**{key: getattr(self, key) for key in fields}, mpp=self.mpp if mpp is None else mpp)
 
 
 class Tiling(_Strict):
@@ -67,21 +96,57 @@ class Tiling(_Strict):
 class Product(_Strict):
     """One file to write when a scene is finished."""
 
-    format: Literal["cog", "scores-cog"] = "cog"
-    """`cog`: the mask. `scores-cog`: the stored scores, a band for each class; see `output.scores`."""
+    format: Literal[
+        "auto",
+        "cog",
+        "ome-tiff",
+        "ome-zarr",
+        "geojson",
+        "gpkg",
+        "flatgeobuf",
+        "geoparquet",
+        "scores-cog",
+        "scores-ome-tiff",
+        "scores-ome-zarr",
+    ] = "auto"
+    """The mask: `auto` is `ome-tiff` for slides, else `cog`. Its polygons: `geojson`, `gpkg`, `flatgeobuf`,
+    `geoparquet`. The stored scores, see `output.scores`: `scores-…`."""
     path: str | None = None
-    """Where; `{scene}` stands for the scene's name. Default: `<output.dir>/scenes/<scene>/<scene>.tif`, and
-    `<scene>-scores.tif` for scores."""
+    """Where; `{scene}` stands for the scene's name. Default: `<output.dir>/scenes/<scene>/<scene>` and the format's
+    suffix, after `-scores` for scores."""
     overviews: Literal["mode", "nearest"] = "mode"
-    """Of a mask; those of scores are means."""
+    """Coarser levels of a mask; those of scores are means."""
+    resolution: Literal["model", "image"] = "model"
+    """Pixels of a mask: those the network saw, or the image's own."""
+    version: Literal["0.4", "0.5"] | None = None
+    """`ome-zarr`: of the format. Default: 0.5, or beside an image the image's own."""
+    beside: str | None = Field(None, pattern=r"^[^/\\]+$")
+    """`ome-zarr`: write into the image's own OME-Zarr, as `labels/<this name>`."""
     classes: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """`scores-cog` only: of the classes whose scores are stored, those to write. Default: all."""
+    """Scores and polygons: the classes to write. Default: all scores that are stored; polygons of all classes but the
+    first one where that is called background."""
+    min_area: float = Field(0.0, ge=0)
+    """Polygons: leave out smaller ones; in µm² for slides, in m² on the Earth, else in pixels."""
+    simplify: float = Field(0.0, ge=0)
+    """Polygons: move their lines by at most this many pixels."""
+    canvas: Literal["bounds", "full"] = "bounds"
+    """`geojson` of a slide: count coordinates from the scanned region, as QuPath does, or from the whole canvas."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Product:
-        if self.classes is not None and self.format != "scores-cog":
-            raise ValueError(f"format {self.format} takes no classes, only scores-cog does")
+        takes = AUTO_OPTIONS if self.format == "auto" else FORMATS[self.format].options
+        for key in sorted(self.model_fields_set - {"format", "path"}):
+            if key not in takes and getattr(self, key) is not None:
+                can = [name for name, row in FORMATS.items() if key in row.options]
+                raise ValueError(f"format {self.format} takes no {key}, only {', '.join(can)} do")
+        if self.beside is not None and self.path is not None:
+            raise ValueError(f"beside {self.beside} says where the labels go, and path {self.path} too; leave one out")
         return self
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the writer takes; not for `auto`, which the scene decides."""
+        return {key: getattr(self, key) for key in FORMATS[self.format].options}
 
 
 class Output(_Strict):
@@ -122,7 +187,7 @@ class Job(_Strict):
 
     name: str = "job"
     scenes: str | SceneEntry | Annotated[tuple[str | SceneEntry, ...], Field(min_length=1)]
-    """A path, a glob, a list, or entries with an image and a name."""
+    """A path, a glob, a `.csv` with a row for each scene, a list of these, or entries with an image and a name."""
     model: str
     """A bundle folder, a weights file with its spec, `package://name/path`, an https URL, or a name."""
     input: Input = Input()
@@ -174,7 +239,9 @@ def _anchored(job: Job, folder: Path) -> Job:
     products = tuple(p.model_copy(update={"path": p.path and anchor(p.path)}) for p in job.output.products)
     output = job.output.model_copy(update={"dir": anchor(job.output.dir), "products": products})
     model = anchor(job.model) if (folder / job.model).exists() else job.model
-    return job.model_copy(update={"scenes": scenes, "output": output, "model": model})
+    tissue = job.input.tissue if job.input.tissue in ("auto", "none") else anchor(job.input.tissue)
+    read = job.input.model_copy(update={"tissue": tissue})
+    return job.model_copy(update={"scenes": scenes, "output": output, "model": model, "input": read})
 
 
 def parse_product(data: Any, *, where: str) -> Product:

@@ -90,7 +90,7 @@ def _crop(shape: tuple[int, int], spec: ModelSpec, asked: jobs.Tiling) -> Lattic
 
 
 def _blended(shape: tuple[int, int], spec: ModelSpec, asked: jobs.Tiling) -> Lattice:
-    multiple, margin = spec.patch.stride_multiple, spec.patch.shrink // 2
+    multiple, margin = spec.patch.stride_multiple, spec.patch.shrink // 2 + spec.patch.halo
     if asked.margin != "auto":
         margin = max(margin, asked.margin)
     least = round_up(margin, multiple) + margin

@@ -15,13 +15,17 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Normalisation:
-    """`(value · scale + offset − subtract) ÷ divide` per band, then clipped to `clip`."""
+    """`(value · scale + offset − subtract) ÷ divide` per band, then clipped to `clip`, then one of the last two."""
 
     subtract: tuple[float, ...]
     divide: tuple[float, ...]
     scale: float = 1.0
     offset: float = 0.0
     clip: tuple[float, float] | None = None
+    sigmoid: bool = False
+    """Whether the logistic function follows."""
+    binarize: float | None = None
+    """Above it 1 follows, elsewhere 0."""
 
     def __post_init__(self) -> None:
         if len(self.subtract) != len(self.divide):
@@ -42,13 +46,17 @@ class Normalisation:
         result /= _per_band(self.divide)
         if self.clip is not None:
             np.clip(result, *self.clip, out=result)
+        if self.sigmoid:
+            np.copyto(result, 0.5 * (1 + np.tanh(0.5 * result)))  # the same function, and it cannot overflow
+        if self.binarize is not None:
+            np.copyto(result, result > self.binarize)
         return result
 
 
-def mean_std(sample: NDArray[Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each band of `sample (channel, n)`; a constant band divides by 1."""
+def mean_std(sample: NDArray[Any], *, eps: float = 0.0) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean of each band of `sample (channel, n)`, and its standard deviation + `eps`; where that is 0, it is 1."""
     sample = sample.astype(np.float64)
-    spread = sample.std(axis=1)
+    spread = sample.std(axis=1) + eps
     return tuple(map(float, sample.mean(axis=1))), tuple(map(float, np.where(spread > 0, spread, 1.0)))
 
 

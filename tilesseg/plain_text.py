@@ -19,6 +19,8 @@ def summary(report: Report) -> str:
         for name, pixels in scene.pixels.items():
             area = f", {scene.hectares[name]:,.2f} ha" if name in scene.hectares else ""
             lines.append(f"  {name}: {pixels:,} px ({pixels / total:.1%}){area}")
+        if scene.outside:
+            lines.append(f"  not looked at: {scene.outside:,} px ({scene.outside / total:.1%})")
         lines += [f"  {tile} failed: {why}" for tile, why in scene.failed.items()]
     return "\n".join(lines)
 

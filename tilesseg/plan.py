@@ -21,12 +21,12 @@ from tilesseg import __version__
 from tilesseg.errors import JobError, ModelError, StoreError, TilessegError
 from tilesseg.models import Bundle, find_bundle, verify_weights
 from tilesseg.models.spec import ModelSpec
-from tilesseg.scenes import Scene, ScenePlan, find_scenes, open_scene, plan_scene, with_stage
+from tilesseg.scenes import Scene, ScenePlan, find_scenes, open_scene, plan_scene, scene_identity, with_stage
 
 if TYPE_CHECKING:
     from tilesseg.job import Job
 
-FORMAT = 2
+FORMAT = 3
 PLAN_FILE = "plan.json"
 
 
@@ -160,11 +160,11 @@ def _plan_scenes(
 ) -> Iterator[tuple[Scene, ScenePlan | TilessegError]]:
     before = stored.by_name if stored else {}
     for scene in found:
-        absolute = Scene(scene.name, tuple(map(_anywhere, scene.paths)))
+        absolute = replace(scene, paths=tuple(map(_anywhere, scene.paths)))
         try:
             if scene.name in before:
                 source = open_scene(absolute, job.input)
-                old = _unchanged(before[scene.name], absolute, source.identity())
+                old = _unchanged(before[scene.name], absolute, scene_identity(source, absolute, job.input))
                 yield scene, with_stage(old, source.select(old.bands), job.input.stage)
             else:
                 yield scene, plan_scene(absolute, asked=job, spec=plan.spec, slots=machine.slots, device=plan.device)
@@ -187,6 +187,8 @@ def _unchanged(old: ScenePlan, scene: Scene, identity: dict[str, Any]) -> SceneP
 def _asked(job: Job, bundle: Bundle) -> dict[str, Any]:
     wanted = job.model_dump(mode="json", include={"input", "tiling"})
     del wanted["input"]["stage"]  # the mask does not depend on it
+    if job.input.tissue not in ("auto", "none"):
+        wanted["input"]["tissue"] = os.path.abspath(job.input.tissue)
     wanted["output"] = {"scores": _kept_names(job.output.scores, bundle.spec)}
     wanted["model"] = {"name": bundle.spec.name, "sha256": bundle.sha256}
     wanted["cluster"] = {"engine_threads": job.cluster.engine_threads, "device": job.cluster.device}

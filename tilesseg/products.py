@@ -4,66 +4,117 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tilesseg import __version__
 from tilesseg.errors import FormatError
 from tilesseg.events import ProductWritten
-from tilesseg.formats import FORMATS, Mask, MaskClass, Scores, Writer, resolve
+from tilesseg.finishing import with_levels, with_pieces
+from tilesseg.formats import FORMATS, Check, Mask, MaskClass, Scores, Writer, resolve
 from tilesseg.preview import write_quick_look
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tilesseg import job as jobs
+    from tilesseg.executors import Executor
     from tilesseg.models.spec import ModelSpec
     from tilesseg.plan import Plan
+    from tilesseg.scenes import ScenePlan
     from tilesseg.store import RunDirectory, Store
+    from tilesseg.tiling import Tiling
 
-SUFFIX = {"cog": ".tif", "scores-cog": "-scores.tif"}
+FOLDERS = (".zarr",)
+"""Products that are folders, which their writers replace where they are their own."""
 
 
 def write_products(
-    run: RunDirectory, plan: Plan, scene: str, output: jobs.Output, *, threads: int = 1
+    run: RunDirectory, plan: Plan, scene: str, output: jobs.Output, *, executor: Executor, threads: int = 1
 ) -> Iterator[ProductWritten]:
     """Write every product of a scene that is asked for.
 
     Raises:
         FormatError: a product cannot be written.
     """
-    store = run.scene(scene)
-    for product in output.products:
+    store, scene_plan = run.scene(scene), plan.by_name[scene]
+    products = [resolved(product, scene_plan) for product in output.products]
+    with ExitStack() as until_all_are_written:
+        masks = _Masks(mask_of(store, plan), store, scene_plan.tiling, executor, until_all_are_written)
+        for product in products:
+            start = time.perf_counter()
+            path = product_path(store, scene_plan, product)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write: Writer = resolve(str(FORMATS[product.format].writes))
+            scores = FORMATS[product.format].kind == "scores"
+            content = scores_of(store, plan, product.classes) if scores else masks.for_writer(product)
+            write(content, path, threads=threads, **_options(product))
+            yield ProductWritten(scene, str(path), round(time.perf_counter() - start, 3))
+    if output.preview and products:
         start = time.perf_counter()
-        path = product_path(store, product)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write(product, store, plan, path, threads)
-        yield ProductWritten(scene, str(path), round(time.perf_counter() - start, 3))
-    if output.preview and output.products:
-        start = time.perf_counter()
-        path = product_path(store, output.products[0]).with_suffix(".png")
-        write_quick_look(path, source=plan.by_name[scene].open_for_tiles(store.folder), mask=mask_of(store, plan))
+        path = _quick_look_path(store, scene_plan, products[0])
+        write_quick_look(path, source=scene_plan.open_for_tiles(store.folder), mask=mask_of(store, plan))
         yield ProductWritten(scene, str(path), round(time.perf_counter() - start, 3))
 
 
-def _write(product: jobs.Product, store: Store, plan: Plan, path: Path, threads: int) -> None:
-    write = resolve(str(FORMATS[product.format].writes))
-    if product.format == "scores-cog":
-        write(scores_of(store, plan, product.classes), path, threads=threads)
-    else:
-        writer: Writer = write
-        writer(mask_of(store, plan), path, overviews=product.overviews, threads=threads)
+@dataclass
+class _Masks:
+    """A scene's mask as its writers take it; what the workers make for it is made once, when it is first wanted."""
+
+    plain: Mask
+    store: Store
+    tiling: Tiling
+    executor: Executor
+    kept: ExitStack
+    """Until when that is kept."""
+
+    def for_writer(self, product: jobs.Product) -> Mask:
+        """With polygons, with levels, or as it is."""
+        if FORMATS[product.format].kind == "polygons":
+            return self._with_pieces
+        return self._with_levels if _wants_levels(product) else self.plain
+
+    @cached_property
+    def _with_pieces(self) -> Mask:
+        return self.kept.enter_context(with_pieces(self.plain, self.store, self.tiling, self.executor))
+
+    @cached_property
+    def _with_levels(self) -> Mask:
+        return self.kept.enter_context(with_levels(self.plain, self.store, self.executor))
+
+
+def _options(product: jobs.Product) -> dict[str, Any]:
+    """What the writer takes; the classes of scores are chosen before it sees them."""
+    chosen = FORMATS[product.format].kind == "scores"
+    return {key: value for key, value in product.options.items() if not (chosen and key == "classes")}
+
+
+def _wants_levels(product: jobs.Product) -> bool:
+    """Whether a writer takes the levels that the workers make; a COG's are made while it is written."""
+    return product.format != "cog" and (product.overviews, product.resolution) == ("mode", "model")
+
+
+def resolved(product: jobs.Product, scene: ScenePlan) -> jobs.Product:
+    """The product with its format decided: OME-TIFF for what is measured in micrometres, else COG."""
+    if product.format != "auto":
+        return product
+    return product.model_copy(update={"format": "ome-tiff" if scene.grid.unit == "micrometre" else "cog"})
 
 
 def check_products(run: RunDirectory, plan: Plan, output: jobs.Output) -> None:
     """Refuse before the first tile what could not be written after the last one, or would destroy something.
 
     Raises:
-        FormatError: a product would replace another one or an image, its folder cannot be written, or it needs scores
-            that are not stored.
+        FormatError: a product would replace another one or an image, its folder cannot be written, it needs scores
+            that are not stored, or its writer refuses.
     """
     for product in output.products:
-        if product.format == "scores-cog":
-            _check_scores(plan, product.classes or ())
+        if product.format != "auto" and FORMATS[product.format].kind == "scores":
+            _check_scores(plan, product)
     images = {os.path.realpath(file): file for scene in plan.scenes for file in (*scene.paths, *scene.identity)}
     taken: dict[str, str] = {}
     for path, what in _targets(run, plan, output):
@@ -74,53 +125,84 @@ def check_products(run: RunDirectory, plan: Plan, output: jobs.Output) -> None:
             raise FormatError(f"{path} is {taken[place]} and {what}; put {{scene}} into the path, or give each its own")
         taken[place] = what
         folder = next(parent for parent in path.absolute().parents if parent.exists())
-        if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-            obstacle = path if path.is_dir() else folder
+        in_the_way = path.is_dir() and not path.name.endswith(FOLDERS) and path.parent.name != "labels"
+        if in_the_way or not folder.is_dir() or not os.access(folder, os.W_OK):
+            obstacle = path if in_the_way else folder
             raise FormatError(f"{path} cannot be written ({obstacle} is in the way); choose another path")
+    _let_writers_look(run, plan, output)
 
 
-def _check_scores(plan: Plan, wanted: Sequence[str]) -> None:
+def _check_scores(plan: Plan, product: jobs.Product) -> None:
     stored = ", ".join(plan.score_classes)
     if not stored:
-        raise FormatError("a scores-cog needs stored scores, and output.scores is false; set it to true, in a new run")
-    for name in wanted:
+        raise FormatError(
+            f"a {product.format} needs stored scores, and output.scores is false; set it to true, in a new run"
+        )
+    for name in product.classes or ():
         if name not in plan.score_classes:
-            raise FormatError(f"a scores-cog is asked for class {name}, and scores are stored of {stored}; take these")
+            raise FormatError(
+                f"a {product.format} is asked for class {name}, and scores are stored of {stored}; take these"
+            )
+
+
+def _let_writers_look(run: RunDirectory, plan: Plan, output: jobs.Output) -> None:
+    for scene in plan.scenes:
+        store = run.scene(scene.name)
+        for product in (resolved(one, scene) for one in output.products):
+            row = FORMATS[product.format]
+            if row.checks is not None:
+                check: Check = resolve(row.checks)
+                content = scores_of(store, plan, product.classes) if row.kind == "scores" else mask_of(store, plan)
+                check(content, product_path(store, scene, product), **_options(product))
 
 
 def _targets(run: RunDirectory, plan: Plan, output: jobs.Output) -> Iterator[tuple[Path, str]]:
     """Every file that is going to be written outside the ledger, and what it is."""
     for scene in plan.scenes:
-        for number, product in enumerate(output.products):
-            path, suffixes = product_path(run.scene(scene.name), product), FORMATS[product.format].suffixes
-            if path.suffix.lower() not in suffixes:
+        store = run.scene(scene.name)
+        for number, product in enumerate(resolved(one, scene) for one in output.products):
+            path, row = product_path(store, scene, product), FORMATS[product.format]
+            if product.beside is None and not path.name.lower().endswith(row.suffixes):
                 found = path.suffix or "none"
                 raise FormatError(
-                    f"{path} has the suffix {found}, and a {product.format} has {suffixes[0]}; give it that"
+                    f"{path} has the suffix {found}, and a {product.format} has {row.suffixes[0]}; give it that"
                 )
-            if product.format == "scores-cog":
-                yield path, f"the scores of scene {scene.name}"
-            else:
-                yield path, f"the mask of scene {scene.name}"
+            yield path, f"the {row.kind} of scene {scene.name}"
+            if product.format == "cog":
                 yield path.with_suffix(".qml"), f"the style of scene {scene.name}"
             if output.preview and number == 0:
-                yield path.with_suffix(".png"), f"the quick look of scene {scene.name}"
+                yield _quick_look_path(store, scene, product), f"the quick look of scene {scene.name}"
 
 
-def product_path(store: Store, product: jobs.Product) -> Path:
-    """Where a product of a scene goes."""
+def product_path(store: Store, scene: ScenePlan, product: jobs.Product) -> Path:
+    """Where a product of a scene goes; its format is decided."""
+    if product.beside is not None:
+        return Path(scene.paths[0]) / "labels" / product.beside
     if product.path is not None:
         return Path(product.path.replace("{scene}", store.scene))
-    return store.folder / f"{store.scene}{SUFFIX[product.format]}"
+    row = FORMATS[product.format]
+    return store.folder / f"{store.scene}{'-scores' if row.kind == 'scores' else ''}{row.suffixes[0]}"
+
+
+def _quick_look_path(store: Store, scene: ScenePlan, product: jobs.Product) -> Path:
+    """Beside the product, or in the scene's folder where the product is inside an image."""
+    if product.beside is not None:
+        return store.folder / f"{store.scene}.png"
+    path = product_path(store, scene, product)
+    suffix = next((one for one in FORMATS[product.format].suffixes if path.name.lower().endswith(one)), path.suffix)
+    return path.with_name(path.name[: len(path.name) - len(suffix)] + ".png")
 
 
 def mask_of(store: Store, plan: Plan) -> Mask:
-    """A scene's mask with its place on Earth, its classes and where it comes from."""
+    """A scene's mask with its place in the world, its classes and where it comes from."""
+    scene = plan.by_name[store.scene]
     return Mask(
-        grid=plan.by_name[store.scene].grid,
+        grid=scene.grid,
         read=store.read,
         classes=classes_of(plan.spec),
         provenance=_provenance(plan, store.scene),
+        image=scene.image,
+        paths=scene.paths,
     )
 
 
@@ -128,11 +210,13 @@ def scores_of(store: Store, plan: Plan, wanted: Sequence[str] | None = None) -> 
     """A scene's stored scores of the classes wanted, or of all, as `mask_of` gives its mask."""
     names = tuple(wanted or plan.score_classes)
     places = [plan.score_classes.index(name) for name in names]
+    scene = plan.by_name[store.scene]
     return Scores(
-        grid=plan.by_name[store.scene].grid,
+        grid=scene.grid,
         read=lambda number, window: store.read_scores(places[number], window),
         classes=names,
         provenance=_provenance(plan, store.scene),
+        image=scene.image,
     )
 
 

@@ -33,6 +33,10 @@ class SceneReport:
     seconds: Mapping[str, float]
     """Wall seconds of all tiles by part: read, prepare, predict, blend, write."""
     refused: str | None = None
+    outside: int = 0
+    """Pixels that were not looked at; among `pixels` they are nodata or the first class."""
+    read: int = 0
+    """Pixels of the image that were read, those counted more than once that several patches or tiles see."""
 
     @property
     def missing(self) -> int:
@@ -98,6 +102,8 @@ def _scene_report(run: RunDirectory, plan: Plan, scene: str) -> SceneReport:
         pixels=pixels,
         hectares={name: round(area / HECTARE, 4) for name, area in areas.items() if name != "nodata"},
         seconds={part: round(value, 3) for part, value in sorted(_sum(r.seconds for r in done.values()).items())},
+        outside=sum(record.outside for record in done.values()),
+        read=sum(record.read for record in done.values()),
     )
 
 

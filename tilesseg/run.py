@@ -19,7 +19,7 @@ from tilesseg import __version__, cluster
 from tilesseg.copies import batches, let_copy_go, regions_to_copy, scenes_to_copy
 from tilesseg.errors import JobError, StoreError
 from tilesseg.events import Event, Listener, Note, RunFinished, RunStarted, SceneRefused, TileDone, TileFailed
-from tilesseg.executors import DaskExecutor, Executor
+from tilesseg.executors import DaskExecutor, Executor, ThreadExecutor
 from tilesseg.job import Output, Product
 from tilesseg.models import available_cores
 from tilesseg.plan import PLAN_FILE, Machine, Plan, parse_plan, plan_job
@@ -121,7 +121,10 @@ def export_run(directory: Path, product: Product, *, listeners: Sequence[Listene
                 "tilesseg run"
             )
         if scene.done:
-            for written in write_products(run, plan, scene.scene, output, threads=available_cores()):
+            threads = available_cores()
+            for written in write_products(
+                run, plan, scene.scene, output, executor=ThreadExecutor(threads), threads=threads
+            ):
                 _tell(listeners, written)
 
 
@@ -232,7 +235,8 @@ class _Run:
         if not self.run.scene(scene).done_names():
             self._tell(Note(f"{scene}: no tile could be done, so no product is written"))
             return
-        for written in write_products(self.run, self.plan, scene, self.job.output, threads=available_cores()):
+        output, threads = self.job.output, available_cores()
+        for written in write_products(self.run, self.plan, scene, output, executor=self.executor, threads=threads):
             self._tell(written)
             yield written.path
 

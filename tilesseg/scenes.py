@@ -6,18 +6,31 @@ once per process, and needs nothing else.
 
 from __future__ import annotations
 
+import csv
 import glob
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tilesseg.errors import JobError
-from tilesseg.fit import check_range, choose_bands, resolution_note, scene_statistics, value_range
+from pydantic import ValidationError
+
+from tilesseg.cells import Cells
+from tilesseg.errors import JobError, first_problem
+from tilesseg.fit import (
+    check_range,
+    choose_bands,
+    contract_resolution,
+    resolution_note,
+    scene_statistics,
+    value_range,
+)
 from tilesseg.formats import open_source
+from tilesseg.formats.opening import Opening
 from tilesseg.formats.scene_name import scene_name
 from tilesseg.grid import Grid
 from tilesseg.layout import Layout, choose_layout
+from tilesseg.look import choose_cells, region_identity
 from tilesseg.segment import Recipe
 from tilesseg.stage import Stage, StageLayout, choose_stage
 
@@ -34,6 +47,8 @@ class Scene:
 
     name: str
     paths: tuple[str, ...]
+    mpp: float | None = None
+    """Micrometres per pixel, where the job says it of this scene."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +58,10 @@ class ScenePlan:
     name: str
     paths: tuple[str, ...]
     bands: tuple[int, ...]
-    scale: float | None
-    offset: float | None
-    resolution: float | None
+    opening: Opening
     grid: Grid
+    image: Grid
+    """The image's own finest grid."""
     itemsize: int
     """Bytes of one value as it is read."""
     identity: dict[str, Any]
@@ -60,13 +75,21 @@ class ScenePlan:
     """Decoded ÷ needed pixels, were the image read as it is."""
     stage: StageLayout | None = None
     """How the image is copied to Zarr first, or None where it is read as it is."""
+    cells: Cells | None = None
+    """Where to look, or None where all of it is looked at."""
 
     @property
     def tiling(self) -> Tiling:
         return self.layout.tiling(self.grid.shape)
 
     def recipe(self, spec: ModelSpec, *, scores: tuple[int, ...] = ()) -> Recipe:
-        return Recipe(self.layout.blend, spec.normalisation(self.subtract, self.divide), self.layout.batch, scores)
+        normalisation = spec.normalisation(self.subtract, self.divide)
+        return Recipe(self.layout.blend, normalisation, self.layout.batch, scores, self.cells)
+
+    @property
+    def outside(self) -> int:
+        """How many pixels are not looked at."""
+        return self.grid.window.area - self.cells.pixels(self.grid.shape) if self.cells else 0
 
     @property
     def stage_note(self) -> str | None:
@@ -86,8 +109,7 @@ class ScenePlan:
 
     def open(self) -> Source:
         """The image itself, reading the planned bands."""
-        source = open_source(self.paths, scale=self.scale, offset=self.offset, resolution=self.resolution)
-        return source.select(self.bands)
+        return open_source(self.paths, self.opening).select(self.bands)
 
 
 def find_scenes(asked: str | jobs.SceneEntry | Sequence[str | jobs.SceneEntry]) -> tuple[Scene, ...]:
@@ -111,7 +133,9 @@ def find_scenes(asked: str | jobs.SceneEntry | Sequence[str | jobs.SceneEntry]) 
 def _expand(entry: str | jobs.SceneEntry) -> Iterable[Scene]:
     if not isinstance(entry, str):
         paths = (entry.image,) if isinstance(entry.image, str) else entry.image
-        return (Scene(entry.name or scene_name(paths[0]), paths),)
+        return (Scene(entry.name or scene_name(paths[0]), paths, entry.mpp),)
+    if entry.lower().endswith(".csv"):
+        return read_scene_table(Path(entry))
     if not any(sign in entry for sign in "*?[") or Path(entry).exists():
         return (Scene(scene_name(entry), (entry,)),)
     found = sorted(glob.glob(entry, recursive=True))
@@ -120,13 +144,47 @@ def _expand(entry: str | jobs.SceneEntry) -> Iterable[Scene]:
     return (Scene(scene_name(path), (path,)) for path in found)
 
 
+def read_scene_table(path: Path) -> tuple[Scene, ...]:
+    """The scenes of a CSV with the columns `image` and, where wanted, `name` and `mpp`, in its order.
+
+    Relative paths are meant from the folder of the table. An empty field is as if it were not there.
+
+    Raises:
+        JobError: there is no such file, a column is unknown, or a row says something impossible.
+    """
+    from tilesseg.job import SceneEntry
+
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file, restkey="more"))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise JobError(f"{path} cannot be read as a table of scenes: {error}") from None
+    if not rows:
+        raise JobError(f"{path} has no scenes: it needs a line of column names with image, and a line for each scene")
+    scenes: list[Scene] = []
+    for number, row in enumerate(rows, start=2):
+        fields = {key: value for key, value in row.items() if value}
+        try:
+            entry = SceneEntry.model_validate(fields)
+        except ValidationError as error:
+            raise JobError(f"{path}, line {number}: {first_problem(error)}; columns are image, name, mpp") from None
+        image = str(entry.image) if "://" in str(entry.image) else str(path.parent / str(entry.image))
+        scenes.append(Scene(entry.name or scene_name(image), (image,), entry.mpp))
+    return tuple(scenes)
+
+
 def open_scene(scene: Scene, how: jobs.Input) -> Source:
     """The image as the job reads it, with all its bands.
 
     Raises:
         SourceError: it cannot be opened.
     """
-    return open_source(scene.paths, scale=how.scale, offset=how.offset, resolution=how.resolution)
+    return open_source(scene.paths, how.opening(scene.mpp))
+
+
+def scene_identity(source: Source, scene: Scene, how: jobs.Input) -> dict[str, Any]:
+    """What resume compares: of the image, and of the file that says where to look, where there is one."""
+    return {**source.identity(), **region_identity(how, scene.name)}
 
 
 def with_stage(plan: ScenePlan, source: Source, asked: str) -> ScenePlan:
@@ -157,9 +215,14 @@ def plan_scene(scene: Scene, *, asked: jobs.Job, spec: ModelSpec, slots: int, de
         JobError: the tiling asked for does not fit the model.
     """
     how = asked.input
-    source = open_scene(scene, how)
+    opening = how.opening(scene.mpp)
+    source = open_source(scene.paths, opening)
+    wanted = contract_resolution(source.native, spec, opening, image=scene.paths[0])
+    if wanted != opening.resolution:
+        opening = replace(opening, resolution=wanted)
+        source = open_source(scene.paths, opening)
     bands, notes = choose_bands(source, spec.bands, how.bands, image=scene.paths[0])
-    source = source.select(bands)
+    image, source = source, source.select(bands)
     sample = source.sample()
     span = value_range(sample)
     if span is None:
@@ -170,20 +233,22 @@ def plan_scene(scene: Scene, *, asked: jobs.Job, spec: ModelSpec, slots: int, de
     size_note = resolution_note(source.grid, spec)
     notes += [size_note] if size_note else []
     subtract, divide = scene_statistics(sample, spec)
+    layout = choose_layout(source.grid.shape, spec, asked.tiling, slots=slots, device=device)
+    cells, looked = choose_cells(image, how, stride=layout.lattice.stride, paths=scene.paths, name=scene.name)
     plan = ScenePlan(
         name=scene.name,
         paths=scene.paths,
         bands=bands,
-        scale=how.scale,
-        offset=how.offset,
-        resolution=how.resolution,
+        opening=opening,
         grid=source.grid,
+        image=source.native,
         itemsize=source.dtype.itemsize,
-        identity=source.identity(),
-        layout=choose_layout(source.grid.shape, spec, asked.tiling, slots=slots, device=device),
+        identity=scene_identity(source, scene, how),
+        layout=layout,
         subtract=subtract,
         divide=divide,
         range=span,
-        notes=(*notes, *source.describe().get("notes", ())),
+        notes=(*notes, *looked, *source.describe().get("notes", ())),
+        cells=cells,
     )
     return with_stage(plan, source, how.stage)

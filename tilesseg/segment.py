@@ -5,10 +5,9 @@ from __future__ import annotations
 import resource
 import socket
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,21 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilesseg.blend import Blend, Blender, Mosaic, decide, decide_and_keep, patch_weights
+from tilesseg.cells import Cells
+from tilesseg.census import Census
 from tilesseg.events import TileDone
+from tilesseg.formats import Pixels
 from tilesseg.labels import NODATA
 from tilesseg.window import Window
 
 if TYPE_CHECKING:
-    from tilesseg.formats import Pixels, Source
+    from tilesseg.formats import Source
+    from tilesseg.grid import Grid
     from tilesseg.models import Model
     from tilesseg.models.spec import ModelSpec
     from tilesseg.normalise import Normalisation
     from tilesseg.store import Store
-    from tilesseg.tiling import Patch, Tile
-
-
-_TALLIED = 1 << 17
-"""Labels counted at a time: NumPy makes each of them eight bytes first."""
+    from tilesseg.tiling import Patch, PatchRow, Tile
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +42,8 @@ class Recipe:
     """Patches a call of the network gets; the last batch is padded, so its shape never changes."""
     scores: tuple[int, ...] = ()
     """Channels whose blended scores are stored beside the labels."""
+    cells: Cells | None = None
+    """Where to look; None looks everywhere."""
 
 
 def segment_tile(tile: Tile, *, source: Source, model: Model, store: Store, recipe: Recipe) -> TileDone:
@@ -57,16 +58,18 @@ def segment_tile(tile: Tile, *, source: Source, model: Model, store: Store, reci
     blender = _blender(tile, spec, recipe)
     inputs = np.zeros((recipe.batch_size, len(spec.bands), tile.lattice.patch, tile.lattice.patch), np.float32)
     census, bands = Census(source.grid.pixel_areas), store.bands(tile.core, scores=len(recipe.scores))
-    predicted = skipped = 0
+    predicted = skipped = seen = outside = 0
     for row in tile.patch_rows:
+        patches, window = _looked_at(row, tile.core, recipe.cells)
         with clock("read"):
-            pixels = source.read(row.window)
+            pixels = source.read(window) if patches else _nothing(window)
+        seen += window.intersect(source.grid.window).area
         blender.start(row.patches[0].support, row.until)
-        wanted = [patch for patch in row.patches if _any_valid(patch, tile.core, pixels, row.window)]
+        wanted = [patch for patch in patches if _any_valid(patch, tile.core, pixels, window, recipe.cells)]
         predicted, skipped = predicted + len(wanted), skipped + len(row.patches) - len(wanted)
         for batch in batched(wanted, recipe.batch_size):
             with clock("prepare"):
-                _cut(pixels, row.window, batch, fill=spec.fill, recipe=recipe, out=inputs)
+                _cut(pixels, window, batch, fill=spec.fill, recipe=recipe, out=inputs)
             with clock("predict"):
                 scores = model.predict(inputs)
             with clock("blend"):
@@ -74,7 +77,8 @@ def segment_tile(tile: Tile, *, source: Source, model: Model, store: Store, reci
         with clock("blend"):
             final = Window.from_bounds(bands[0].y_next, tile.core.x, row.until, tile.core.x_stop)
             planes = _planes(blender.finish())
-            _mark_nodata(planes, pixels.valid[final.slices(row.window)])
+            _mark_nodata(planes, final, pixels, window)
+            outside += _mark_outside(planes, final, recipe.cells)
             census.add(planes[0], final.y)
         with clock("write"):
             for band, plane in zip(bands, planes, strict=True):
@@ -89,6 +93,45 @@ def segment_tile(tile: Tile, *, source: Source, model: Model, store: Store, reci
             skipped=skipped,
             counts=census.counts,
             areas=census.areas,
+            outside=outside,
+            read=seen,
+            seconds=clock.seconds,
+            peak_mb=peak_mb(),
+            worker=socket.gethostname(),
+        )
+    )
+
+
+def skip_tile(tile: Tile, cells: Cells, *, grid: Grid, store: Store, scores: int = 0) -> TileDone:
+    """Store the core of a tile of which no cell is looked at, without its source and without a model.
+
+    Args:
+        tile: the tile.
+        cells: where to look.
+        grid: the scene's.
+        store: the scene's.
+        scores: how many classes' scores are stored.
+    """
+    clock, census, core = Stopwatch(), Census(grid.pixel_areas), tile.core
+    bands = store.bands(core, scores=scores)
+    census.add_uniform(cells.label, core)
+    with clock("write"):
+        for y in range(core.y, core.y_stop, store.shard):
+            part = Window.from_bounds(y, core.x, min(y + store.shard, core.y_stop), core.x_stop)
+            planes = np.empty((1 + scores, *part.shape), np.uint8)
+            _mark_outside(planes, part, cells)
+            for band, plane in zip(bands, planes, strict=True):
+                band.write(plane)
+    return store.mark_done(
+        TileDone(
+            scene=store.scene,
+            tile=tile.name,
+            pixels=core.area,
+            patches=0,
+            skipped=sum(len(row.patches) for row in tile.patch_rows),
+            counts=census.counts,
+            areas=census.areas,
+            outside=core.area,
             seconds=clock.seconds,
             peak_mb=peak_mb(),
             worker=socket.gethostname(),
@@ -101,10 +144,28 @@ def batched(items: Sequence[Patch], size: int) -> Iterator[Sequence[Patch]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-def _any_valid(patch: Patch, core: Window, pixels: Pixels, read: Window) -> bool:
-    """Whether the patch has a say in any valid pixel of the core; elsewhere the mask is nodata whatever it says."""
+def _looked_at(row: PatchRow, core: Window, cells: Cells | None) -> tuple[Sequence[Patch], Window]:
+    """The patches of a row that have a say in any pixel that is looked at, and what they see: one read."""
+    if cells is None:
+        return row.patches, row.window
+    patches = [patch for patch in row.patches if cells.touches(patch.support.intersect(core))]
+    if not patches:
+        return (), Window(row.window.y, core.x, 0, 0)
+    first, last = patches[0].window, patches[-1].window
+    return patches, Window.from_bounds(first.y, first.x, last.y_stop, last.x_stop)
+
+
+def _nothing(window: Window) -> Pixels:
+    """What is read where nothing is looked at."""
+    return Pixels(np.empty((0, *window.shape), np.uint8), np.empty(window.shape, np.bool_))
+
+
+def _any_valid(patch: Patch, core: Window, pixels: Pixels, read: Window, cells: Cells | None) -> bool:
+    """Whether the patch has a say in any valid pixel that is looked at; elsewhere the mask is what it is anyway."""
     seen = patch.support.intersect(core)
-    return bool(pixels.valid[seen.slices(read)].any())
+    if cells is None:
+        return bool(pixels.valid[seen.slices(read)].any())
+    return any(bool(pixels.valid[part.slices(read)].any()) for part in cells.inside(seen))
 
 
 def _blender(tile: Tile, spec: ModelSpec, recipe: Recipe) -> Blender | Mosaic:
@@ -177,46 +238,25 @@ def _planes(decided: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return decided if decided.ndim == 3 else decided[None]
 
 
-def _mark_nodata(planes: NDArray[np.uint8], valid: NDArray[np.bool_]) -> None:
+def _mark_nodata(planes: NDArray[np.uint8], final: Window, pixels: Pixels, read: Window) -> None:
+    """Mark what is invalid of the rows `final`, in the columns that were read."""
+    if read.empty:
+        return
+    part = final.intersect(read)
+    valid, columns = pixels.valid[part.slices(read)], part.slices(final)[1]
     for plane in planes:
-        for row, seen in zip(plane, valid, strict=True):
+        for row, seen in zip(plane[:, columns], valid, strict=True):
             row[~seen] = NODATA
 
 
-@dataclass(slots=True)
-class Census:
-    """Counts pixels and square metres per label while the labels pass by."""
-
-    pixel_areas: Any
-    _counts: Counter[int] = field(default_factory=Counter)
-    _areas: Counter[int] = field(default_factory=Counter)
-
-    def add(self, labels: NDArray[np.uint8], y: int) -> None:
-        """Count the rows `labels (rows, width)` that begin at image row `y`."""
-        if not len(labels):
-            return
-        areas, counts = self.pixel_areas(y, y + len(labels)), _tally(labels)
-        self._counts.update(counts)
-        if areas is None:
-            return
-        if np.all(areas == areas[0]):
-            self._areas.update({label: count * float(areas[0]) for label, count in counts.items()})
-            return
-        for row, area in zip(labels, areas, strict=True):
-            self._areas.update({label: count * float(area) for label, count in _tally(row).items()})
-
-    @property
-    def counts(self) -> Mapping[str, int]:
-        return {str(label): self._counts[label] for label in sorted(self._counts)}
-
-    @property
-    def areas(self) -> Mapping[str, float]:
-        return {str(label): self._areas[label] for label in sorted(self._areas)}
-
-
-def _tally(labels: NDArray[np.uint8]) -> dict[int, int]:
-    counts = np.zeros(256, np.int64)
-    step = max(1, _TALLIED // max(1, labels.shape[-1]))
-    for start in range(0, len(labels), step):
-        counts += np.bincount(labels[start : start + step].ravel(), minlength=256)
-    return {int(label): int(counts[label]) for label in np.flatnonzero(counts)}
+def _mark_outside(planes: NDArray[np.uint8], final: Window, cells: Cells | None) -> int:
+    """Mark what is not looked at of the rows `final`, which has no scores; how many pixels that is."""
+    if cells is None:
+        return 0
+    pixels = 0
+    for part in cells.inside(final, looked_at=False):
+        place = part.slices(final)
+        planes[0][place] = cells.label
+        planes[1:, *place] = NODATA
+        pixels += part.area
+    return pixels

@@ -20,7 +20,7 @@ from tilesseg.errors import ModelError, StoreError, TilessegError
 from tilesseg.events import RegionFailed, RegionStaged, TileDone, TileFailed
 from tilesseg.models import find_bundle, load_model
 from tilesseg.plan import PLAN_FILE, Plan, parse_plan
-from tilesseg.segment import peak_mb, segment_tile
+from tilesseg.segment import peak_mb, segment_tile, skip_tile
 from tilesseg.stage import stage_region
 from tilesseg.store import RunDirectory, Store
 
@@ -196,13 +196,16 @@ def _predict_once(opened: Opened) -> float:
 
 def _segment(opened: Opened, scene: str, name: str) -> TileDone:
     plan = opened.plan.by_name[scene]
+    tile, cells = plan.tiling.named(name), plan.cells
+    if cells is not None and not cells.touches(tile.core):
+        return skip_tile(tile, cells, grid=plan.grid, store=opened.store(scene), scores=len(opened.plan.scores))
     parts: dict[str, Any] = {
         "source": opened.source(scene),
         "model": opened.model,
         "store": opened.store(scene),
         "recipe": plan.recipe(opened.plan.spec, scores=opened.plan.scores),
     }
-    return _retried(lambda: segment_tile(plan.tiling.named(name), **parts))
+    return _retried(lambda: segment_tile(tile, **parts))
 
 
 def _stage(opened: Opened, item: StageItem) -> RegionStaged:

@@ -6,17 +6,25 @@ than `(channel, y, x)`, and they convert at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from importlib import import_module
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tilesseg.errors import SourceError
+from tilesseg.formats.opening import Opening
+from tilesseg.formats.outgoing import FAILED_CLASS as FAILED_CLASS
+from tilesseg.formats.outgoing import Check as Check
+from tilesseg.formats.outgoing import Level as Level
+from tilesseg.formats.outgoing import Mask as Mask
+from tilesseg.formats.outgoing import MaskClass as MaskClass
+from tilesseg.formats.outgoing import Scores as Scores
+from tilesseg.formats.outgoing import Writer as Writer
 from tilesseg.formats.reflection import reflect, spread
+from tilesseg.formats.table import FORMATS as FORMATS
+from tilesseg.formats.table import Format as Format
+from tilesseg.formats.table import resolve as resolve
 from tilesseg.grid import Grid
 from tilesseg.window import Window
 
@@ -45,6 +53,17 @@ class Source(Protocol):
 
     @property
     def grid(self) -> Grid: ...
+
+    @property
+    def native(self) -> Grid:
+        """The grid of the image's own finest pixels; `grid` itself unless another level or pixel size is read."""
+
+    @property
+    def levels(self) -> Sequence[Source]:
+        """Coarser levels of the image, finest first, from which pixels may be computed.
+
+        The same bands are selected; grids have the same top-left corner. Empty where the file has none to be trusted.
+        """
 
     @property
     def bands(self) -> tuple[str | None, ...]:
@@ -129,126 +148,34 @@ class Source(Protocol):
 class OpenSource(Protocol):
     """What a row's `opens` names."""
 
-    def __call__(
-        self,
-        paths: Sequence[str],
-        *,
-        scale: float | None,
-        offset: float | None,
-        resolution: float | None,
-    ) -> Source: ...
+    def __call__(self, paths: Sequence[str], opening: Opening) -> Source:
+        """Open an image. What of the opening a format cannot do it refuses, see `Opening.refuse`."""
 
 
-class MaskClass(NamedTuple):
-    """What a label of a mask means, and how it is drawn."""
-
-    name: str
-    rgb: tuple[int, int, int]
-
-
-FAILED_CLASS = MaskClass("failed", (255, 0, 255))
-"""Label 254 in every product: not processed, and drawn so that nobody takes it for a class."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mask:
-    """A finished mask as a writer sees it: labels 0 … n − 1, 254 failed or not processed, 255 nodata."""
-
-    grid: Grid
-    read: Callable[[Window], NDArray[np.uint8]]
-    """Labels `(y, x)` of a window inside the grid. Writers ask for bands of rows, top to bottom."""
-    classes: tuple[MaskClass, ...]
-    provenance: Mapping[str, str]
-    """Goes into the product's metadata as it is: model, sha256, version, fingerprint …"""
-
-
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """Stored scores as a writer sees them: 0–250 for 0–1, 254 failed or not processed, 255 nodata."""
-
-    grid: Grid
-    read: Callable[[int, Window], NDArray[np.uint8]]
-    """Of the class of this number, the scores `(y, x)` of a window inside the grid."""
-    classes: tuple[str, ...]
-    provenance: Mapping[str, str]
-    """As `Mask.provenance`."""
-
-
-class Writer(Protocol):
-    """What a row's `writes` names."""
-
-    def __call__(
-        self, mask: Mask, path: Path, *, overviews: Literal["mode", "nearest"] = "mode", threads: int = 1
-    ) -> tuple[Path, ...]:
-        """Write one product in bounded memory, under a temporary name until it is complete.
-
-        Returns:
-            Everything written: the product first, then what lies beside it.
-
-        Raises:
-            FormatError: the file cannot be written; nothing is left behind.
-        """
-
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """One row of the table: what opens it and what writes it, as `package.module:name`."""
-
-    opens: str | None = None
-    writes: str | None = None
-    suffixes: tuple[str, ...] = ()
-
-
-FORMATS: Mapping[str, Format] = {
-    "geotiff": Format(
-        opens="tilesseg.formats.geotiff:open_geotiff",
-        suffixes=(".tif", ".tiff", ".vrt", ".jp2", ".img", ".btf"),
-    ),
-    "zarr": Format(opens="tilesseg.formats.geozarr:open_geozarr", suffixes=(".zarr",)),
-    "cog": Format(writes="tilesseg.formats.cog:write_cog", suffixes=(".tif", ".tiff")),
-    "scores-cog": Format(writes="tilesseg.formats.scores:write_scores", suffixes=(".tif", ".tiff")),
-}
-
-
-def open_source(
-    image: str | Sequence[str],
-    *,
-    scale: float | None = None,
-    offset: float | None = None,
-    resolution: float | None = None,
-) -> Source:
+def open_source(image: str | Sequence[str], opening: Opening | None = None) -> Source:
     """Open an image for reading by window. Everything that is not another format's is tried by rasterio.
 
     Args:
         image: a path, a Zarr, a folder of single-band files, or a list of files that together make one image.
-        scale: multiply the values by this on reading; None keeps the file's own scale tag.
-        offset: add this after `scale`; None keeps the file's own offset tag.
-        resolution: resample all bands to this pixel size in the grid's unit; None keeps the finest band's grid.
+        opening: what the file does not say, or says too much of; None takes it as it is.
 
     Raises:
         SourceError: missing, unreadable, or of a kind that cannot be segmented.
     """
-    paths = [image] if isinstance(image, str) else list(image)
+    from tilesseg.formats.rescaled import rescaled, with_mpp
+    from tilesseg.formats.sniff import format_of
+
+    paths, opening = [image] if isinstance(image, str) else list(image), opening or Opening()
     if not paths:
         raise SourceError("no image given: an empty list of files")
-    row = FORMATS["zarr" if len(paths) == 1 and is_zarr(paths[0]) else "geotiff"]
-    opener: OpenSource = resolve(str(row.opens))
-    return opener(paths, scale=scale, offset=offset, resolution=resolution)
-
-
-def is_zarr(path: str) -> bool:
-    """Whether a path is a Zarr array or group in the local file system, or is meant to be one."""
-    if "://" in path or path.startswith("/vsi"):
-        return False
-    folder = Path(path)
-    metadata = any((folder / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray"))
-    return metadata or (any(part.lower().endswith(".zarr") for part in folder.parts) and not folder.is_file())
-
-
-def resolve(dotted: str) -> Any:
-    """The object that `package.module:name` names."""
-    module, _, name = dotted.partition(":")
-    return getattr(import_module(module), name)
+    name = format_of(paths[0]) if len(paths) == 1 else "geotiff"
+    opener: OpenSource = resolve(str(FORMATS[name].opens))
+    if name in ("geotiff", "zarr") and opening.mpp is None:
+        return opener(paths, opening)  # resamples by itself: its bands may have pixels of several sizes
+    source = opener(paths, opening.without_resolution())
+    if opening.mpp is not None:
+        source = with_mpp(source, opening.mpp, image=paths[0])
+    return source if opening.resolution is None else rescaled(source, opening.resolution, tolerance=opening.tolerance)
 
 
 def to_lonlat(points: Sequence[tuple[float, float]], crs: str | None) -> list[tuple[float, float]]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from tilesseg.formats import FAILED_CLASS, Mask
+from tilesseg.formats.at_image import at_image
 from tilesseg.formats.cog_file import NAMESPACE, Layer, provenance_tags, write_layers
 from tilesseg.formats.qml import qgis_style
 from tilesseg.labels import FAILED, NODATA
@@ -13,16 +14,23 @@ from tilesseg.pyramid import HALVES
 
 
 def write_cog(
-    mask: Mask, path: Path, *, overviews: Literal["mode", "nearest"] = "mode", threads: int = 1
+    mask: Mask,
+    path: Path,
+    *,
+    overviews: Literal["mode", "nearest"] = "mode",
+    resolution: Literal["model", "image"] = "model",
+    threads: int = 1,
 ) -> tuple[Path, ...]:
     """Write `path` as a COG with nodata 255, a colour table and our own pyramid, and `<stem>.qml` beside it.
 
-    Memory and disk as `cog_file.write_layers` says.
+    The mask of a slide has its resolution in pixels per centimetre and no transform: a GIS would take that for a place
+    on Earth. Memory and disk as `cog_file.write_layers` says.
 
     Args:
         mask: what to write; read once, in bands of 512 rows.
         path: the target; its folder must exist.
         overviews: how a level follows from the one below, see `pyramid`.
+        resolution: pixels of the mask, or of the image: then the nearest ones of the mask.
         threads: of GDAL, for compressing.
 
     Returns:
@@ -31,6 +39,7 @@ def write_cog(
     Raises:
         FormatError: it cannot be written, or what was written has holes; nothing is left behind.
     """
+    mask = at_image(mask) if resolution == "image" else mask
     layer = Layer("mask", mask.read, HALVES[overviews], {"ColorInterp": "Palette"}, _colours(mask))
     style = {path.with_suffix(".qml"): qgis_style(mask.classes)}
     return write_layers(path, mask.grid, [layer], tags=_tags(mask), beside=style, threads=threads)

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -23,8 +21,7 @@ import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
 
-from tilesseg.errors import FormatError
-from tilesseg.formats.cog_levels import SIDE, Level, bounded_cache, refuse_holes, refusing, shapes_of
+from tilesseg.formats.cog_levels import SIDE, Level, bounded_cache, refuse_holes, refusing, scratch, shapes_of
 from tilesseg.formats.qml import xml_text
 from tilesseg.grid import IDENTITY, Grid, Placement
 from tilesseg.labels import NODATA
@@ -77,7 +74,10 @@ def write_layers(
         FormatError: it cannot be written, or what was written has holes; nothing is left behind.
     """
     texts = beside or {}
-    with _scratch(path, crs=grid.crs, beside=texts) as folder, bounded_cache():
+    if grid.crs is not None:
+        with refusing(path):
+            rasterio.CRS.from_wkt(grid.crs)  # a VRT drops what GDAL cannot parse without a word
+    with scratch(path, *texts) as folder, bounded_cache():
         levels = [_stream(layer, grid, folder / f"layer{n}", path, threads) for n, layer in enumerate(layers)]
         with refusing(path):
             vrt, result = folder / "levels.vrt", folder / path.name
@@ -126,7 +126,7 @@ def _vrt(grid: Grid, layers: Sequence[Layer], levels: Sequence[Sequence[Level]],
     root = ET.Element("VRTDataset", rasterXSize=str(grid.width), rasterYSize=str(grid.height))
     _place(root, grid)
     metadata = ET.SubElement(root, "Metadata")
-    for key, value in {"AREA_OR_POINT": "Area", **tags}.items():
+    for key, value in {"AREA_OR_POINT": "Area", **tags, **_slide_tags(grid)}.items():
         ET.SubElement(metadata, "MDI", key=key).text = xml_text(value)
     for number, (layer, own) in enumerate(zip(layers, levels, strict=True), start=1):
         _band(root, number, layer, own)
@@ -138,11 +138,32 @@ def _place(root: ET.Element, grid: Grid) -> None:
     if grid.crs is not None:
         ET.SubElement(root, "SRS").text = grid.crs
     points = grid.placement is not None and bool(grid.placement.points)
-    if grid.transform != IDENTITY and not points:  # a GeoTIFF holds one or the other
+    on_earth = grid.transform != IDENTITY and not _on_a_slide(grid)
+    if on_earth and not points:  # a GeoTIFF holds one or the other
         a, b, c, d, e, f = grid.transform
         ET.SubElement(root, "GeoTransform").text = ", ".join(map(repr, map(float, (c, a, b, f, d, e))))
     if grid.placement is not None:
         _carry(root, grid.placement)
+
+
+def _on_a_slide(grid: Grid) -> bool:
+    """Whether the pixels lie on a slide, its size known or not: a transform would be taken for a place on Earth."""
+    a, b, _, d, e, _ = grid.transform
+    shifted = grid.unit == "pixel" and (a, b, d, e) == (1, 0, 0, 1)
+    return grid.crs is None and (grid.unit == "micrometre" or shifted)
+
+
+def _slide_tags(grid: Grid) -> dict[str, str]:
+    """Of a slide, the pixel size as TIFF's resolution in pixels per centimetre, and where its first pixel lies."""
+    if not _on_a_slide(grid) or (grid.unit == "pixel" and grid.transform == IDENTITY):
+        return {}
+    x, y = map(float, (grid.transform[2], grid.transform[5]))
+    tags = {f"{NAMESPACE}CORNER": f"{x!r} {y!r} {grid.unit}"}
+    if grid.unit == "micrometre":
+        for axis, side in zip("YX", grid.resolution, strict=True):
+            tags |= {f"TIFFTAG_{axis}RESOLUTION": repr(1e4 / side), f"{NAMESPACE}MPP_{axis}": repr(side)}
+        tags["TIFFTAG_RESOLUTIONUNIT"] = "3"  # centimetre
+    return tags
 
 
 def _carry(root: ET.Element, placement: Placement) -> None:
@@ -184,19 +205,3 @@ def _publish(folder: Path, path: Path, beside: Sequence[Path]) -> tuple[Path, ..
     for stale in set(sidecars) - set(written):
         stale.unlink(missing_ok=True)
     return tuple(written)
-
-
-@contextmanager
-def _scratch(path: Path, *, crs: str | None, beside: Mapping[Path, str]) -> Iterator[Path]:
-    """A hidden folder beside the target, so that the last step is a rename; removed whatever happens."""
-    with refusing(path):
-        if crs is not None:
-            rasterio.CRS.from_wkt(crs)  # a VRT drops what GDAL cannot parse without a word
-        for target in (path, *beside):
-            if target.is_dir():
-                raise FormatError(f"cannot write {target}: it is a folder; give another file name")
-        folder = Path(tempfile.mkdtemp(prefix=".tilesseg-", dir=path.parent))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

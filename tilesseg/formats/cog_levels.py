@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -116,3 +117,25 @@ def refusing(path: Path) -> Iterator[None]:
     except (CRSError, OSError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise FormatError(f"cannot write {path}: {' '.join(reason.split())}") from error
+
+
+@contextmanager
+def scratch(path: Path, *beside: Path) -> Iterator[Path]:
+    """A hidden folder beside the target, so that the last step is a rename; removed whatever happens.
+
+    Args:
+        path: the target; its folder must exist.
+        beside: what else will be written.
+
+    Raises:
+        FormatError: a target is a folder, or nothing can be written there.
+    """
+    with refusing(path):
+        for target in (path, *beside):
+            if target.is_dir():
+                raise FormatError(f"cannot write {target}: it is a folder; give another file name")
+        folder = Path(tempfile.mkdtemp(prefix=".tilesseg-", dir=path.parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

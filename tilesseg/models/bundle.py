@@ -1,6 +1,7 @@
 """A bundle: a `model.yaml` and its weights file, found by whatever a user may write for MODEL.
 
-A folder, a file, `package://name/path`, an https address with its sha256, or the name of a known bundle. Finding
+A folder, a file, `package://name/path`, an https address with its sha256, or the name of a known bundle. A folder of
+bioimage.io, which has a description of its own instead of `model.yaml`, is a bundle too. Finding
 reads the spec alone; the weights are hashed by `verify_weights`, before anything loads them.
 """
 
@@ -14,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from tilesseg.errors import ModelError
+from tilesseg.models.bioimageio import FILES, is_description, read_description
 from tilesseg.models.download import fetch_bundle
 from tilesseg.models.spec import ModelSpec, Weights, read_spec
 
@@ -62,7 +64,8 @@ def find_bundle(reference: str | Path, *, schemes: Sequence[str] = ("https",)) -
     """Find the bundle that MODEL names. A bare name is a known model first, a path second; write `./name` for a path.
 
     Args:
-        reference: a bundle folder or its `model.yaml`; a weights file with its spec beside it;
+        reference: a bundle folder or its `model.yaml`, or the description of bioimage.io in their place; a weights
+            file with its spec beside it;
             `package://name/path`; `https://…/model.yaml#sha256=…`; or a name from `list_models`.
         schemes: what an address may begin with.
 
@@ -110,9 +113,11 @@ def _is_name(text: str) -> bool:
 
 def _at(path: Path) -> Bundle:
     if path.is_dir():
-        return _read(path / SPEC_FILE)
+        return _read(_spec_in(path))
     if path.suffix.lower() in SPEC_SUFFIXES:
         return _read(path)
+    if path.is_file() and path.suffix.lower() == ".zip":
+        raise ModelError(f"{path} is packed; unpack it, and give the folder")
     if path.is_file():
         return _of_weights(path)
     if _is_name(str(path)):
@@ -121,18 +126,27 @@ def _at(path: Path) -> Bundle:
     raise ModelError(f"no model at {path}; give a bundle folder, a weights file with its spec, or a known name")
 
 
-def _read(spec_file: Path) -> Bundle:
+def _spec_in(folder: Path) -> Path:
+    """The spec of a folder: `model.yaml`, else a description of bioimage.io, else `model.yaml`, to be missed."""
+    return next((folder / name for name in (SPEC_FILE, *FILES) if (folder / name).is_file()), folder / SPEC_FILE)
+
+
+def _read(spec_file: Path, weights: Path | None = None) -> Bundle:
+    """A spec with its weights file; `weights` chooses among those of a description of bioimage.io."""
+    if is_description(spec_file):
+        spec, path = read_description(spec_file, weights=weights)
+        return Bundle(spec, spec_file.parent, path)
     spec = read_spec(spec_file)
-    path = None if spec.weights is None else _weights_path(spec.weights, spec_file.parent, name=spec.name)
-    return Bundle(spec, spec_file.parent, path)
+    held = None if spec.weights is None else _weights_path(spec.weights, spec_file.parent, name=spec.name)
+    return Bundle(spec, spec_file.parent, held)
 
 
 def _of_weights(weights: Path) -> Bundle:
     own = [weights.with_suffix(suffix) for suffix in SPEC_SUFFIXES]
-    spec_file = next((path for path in own if path.is_file()), weights.parent / SPEC_FILE)
+    spec_file = next((path for path in own if path.is_file()), _spec_in(weights.parent))
     if not spec_file.is_file():
         raise ModelError(f"{weights} has no spec: neither {own[0].name} nor {SPEC_FILE} lies beside it; write one")
-    bundle = _read(spec_file)
+    bundle = _read(spec_file, weights)
     if bundle.weights_path is None or bundle.weights_path.resolve() != weights.resolve():
         named = "none" if bundle.spec.weights is None else bundle.spec.weights.file
         raise ModelError(f"{spec_file} is the spec of {named}, not of {weights.name}; write {own[0].name} beside it")
@@ -170,15 +184,16 @@ def _known() -> Iterator[KnownModel]:
 def _folders() -> Iterator[Path]:
     listed = os.environ.get("TILESSEG_MODELS", "").split(os.pathsep)
     for place in (SHIPPED, *(Path(entry).expanduser() for entry in listed if entry)):
-        if (place / SPEC_FILE).is_file():
+        if _spec_in(place).is_file():
             yield place
         else:
-            yield from (spec_file.parent for spec_file in sorted(place.glob(f"*/{SPEC_FILE}")))
+            yield from (folder for folder in sorted(place.glob("*")) if _spec_in(folder).is_file())
 
 
 def _row(folder: Path) -> KnownModel:
+    spec_file = _spec_in(folder)
     try:
-        spec = read_spec(folder / SPEC_FILE)
+        spec = _read(spec_file).spec if is_description(spec_file) else read_spec(spec_file)
     except ModelError as error:
         return KnownModel(folder.name, folder, None, str(error))
     return KnownModel(folder.name, folder, spec, _problem(spec, folder))
@@ -191,7 +206,7 @@ def _problem(spec: ModelSpec, folder: Path) -> str | None:
             extra = EXTRAS.get(package or needed)
             return f"needs extra {extra}" if extra else f"needs the package {needed}"
     try:
-        _read(folder / SPEC_FILE)
+        _read(_spec_in(folder))
     except ModelError as error:
         return str(error)
     return None

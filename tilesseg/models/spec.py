@@ -70,6 +70,14 @@ class Normalise(_Strict):
     """`range`: the value that becomes 0. `scene_percentiles`: the percentile (0–100) that does."""
     high: float | tuple[float, ...] | None = None
     clip: tuple[float, float] | None = None
+    joint: bool = False
+    """`scene_…`: one statistic over all bands, not one for each."""
+    eps: float = Field(0.0, ge=0)
+    """`scene_…`: added to what is divided by."""
+    sigmoid: bool = False
+    """Last, after `clip`: the logistic function."""
+    binarize: float | None = None
+    """Last, after `clip`: 1 above this, 0 elsewhere."""
 
     @model_validator(mode="after")
     def _complete(self) -> Normalise:
@@ -83,6 +91,10 @@ class Normalise(_Strict):
             raise ValueError(f"normalise.std must be above zero: {self.std}")
         if self.clip is not None and not self.clip[0] < self.clip[1]:
             raise ValueError(f"clip goes from low to high, not {self.clip[0]} to {self.clip[1]}")
+        if not self.needs_scene and (self.joint or self.eps):
+            raise ValueError(f"normalise kind {self.kind} takes no joint and no eps, only statistics of a scene do")
+        if self.sigmoid and self.binarize is not None:
+            raise ValueError("normalise ends with sigmoid or with binarize, not with both")
         if self.kind == "scene_percentiles":
             if isinstance(self.low, tuple) or isinstance(self.high, tuple):
                 raise ValueError("scene_percentiles takes one low and one high percentile")
@@ -107,6 +119,8 @@ class PatchSizes(_Strict):
     """Patch origins must be multiples of this in the image: 2^depth of the network."""
     shrink: int = Field(0, ge=0)
     """How much smaller the prediction is than the patch, both sides together (valid convolutions)."""
+    halo: int = Field(0, ge=0)
+    """Border of the prediction that is not to be trusted: blending leaves it out."""
 
     @model_validator(mode="after")
     def _consistent(self) -> PatchSizes:
@@ -123,7 +137,7 @@ class PatchSizes(_Strict):
         return f"only {self.fixed}" if self.fixed else f"{self.offset} + k·{self.multiple}"
 
     def legal(self, size: int) -> bool:
-        if size <= self.shrink:
+        if size <= self.shrink + 2 * self.halo:
             return False
         return size == self.fixed if self.fixed else size >= self.offset and (size - self.offset) % self.multiple == 0
 
@@ -131,7 +145,7 @@ class PatchSizes(_Strict):
         """The smallest legal size that is not below `size`; the fixed one where there is one."""
         if self.fixed:
             return self.fixed
-        size = max(size, self.shrink + 1, self.offset)
+        size = max(size, self.shrink + 2 * self.halo + 1, self.offset)
         return self.offset + -(-(size - self.offset) // self.multiple) * self.multiple
 
 
@@ -174,6 +188,8 @@ class ModelSpec(_Strict):
     """What invalid pixels hold before scaling and normalisation."""
     resolution: float | None = Field(None, gt=0)
     """Metres per pixel the network was trained at, or None where it does not matter."""
+    mpp: float | None = Field(None, gt=0)
+    """Micrometres per pixel the network needs: slides are resampled to it. None where it does not matter."""
     patch: PatchSizes = PatchSizes()
     margin: int | None = Field(None, ge=0)
     """Border of a patch that `crop` discards: at least the receptive half-width. None: crop is refused."""
@@ -232,8 +248,8 @@ class ModelSpec(_Strict):
             raise ValueError(f"normalise kind {self.normalise.kind} needs the statistics of a scene")
         if subtract is None or divide is None:
             subtract, divide = self._statistics()
-        scale, offset = self.scaling
-        return Normalisation(subtract, divide, scale, offset, self.normalise.clip)
+        rule = self.normalise
+        return Normalisation(subtract, divide, *self.scaling, rule.clip, sigmoid=rule.sigmoid, binarize=rule.binarize)
 
     def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         n, rule = len(self.bands), self.normalise

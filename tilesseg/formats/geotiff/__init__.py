@@ -9,8 +9,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from tilesseg.errors import SourceError
 from tilesseg.formats.geotiff.band_names import PALETTE, file_names, natural
 from tilesseg.formats.geotiff.landsat import find_landsat
@@ -21,38 +19,36 @@ from tilesseg.formats.geotiff.safe import find_safe
 from tilesseg.formats.geotiff.scene_files import SceneFile, SceneFiles, open_scene
 from tilesseg.formats.geotiff.source import Band, GeoTiffSource
 from tilesseg.formats.geotiff.stac import find_stac
+from tilesseg.formats.opening import Opening
 
 __all__ = ["GeoTiffSource", "open_geotiff"]
 
 _FOLDER_SUFFIXES = (".tif", ".tiff", ".jp2")
 
 
-def open_geotiff(
-    paths: Sequence[str], *, scale: float | None, offset: float | None, resolution: float | None
-) -> GeoTiffSource:
+def open_geotiff(paths: Sequence[str], opening: Opening) -> GeoTiffSource:
     """Open one file, a folder of files, a product, or a list of files, as one image; see `formats.open_source`.
 
     Raises:
         SourceError: missing, not an image, of a data type that cannot be segmented, or files that do not fit together.
     """
-    for name, number in (("scale", scale), ("offset", offset)):
-        if number is not None and not np.isfinite(number):
-            raise SourceError(f"{paths[0]}: {name} {number}, a finite number needed")
+    opening.check_numbers(paths[0])
+    opening.refuse(paths[0], "series", "level", "t", "z", why="a raster has one image of one level")
     scene = _find_scene(paths)
     if scene is not None:
         files, told, finest = open_scene(scene)
-        grid, layers = stack(files, resolution, finest=finest)
+        grid, layers = stack(files, opening.resolution, finest=finest)
     else:
         files = [open_raster(path) for path in _expand(paths)]
         told = [_own(file, names) for file, names in zip(files, _names(files), strict=True)]
-        grid, layers = stack(files, resolution)
+        grid, layers = stack(files, opening.resolution)
     bands = tuple(
         Band(
             name=name,
             layer=number,
             index=index,
-            scale=_first(scale, one.scales[index], file.facts.scales[index]),
-            offset=_first(offset, one.offsets[index], file.facts.offsets[index]),
+            scale=_first(opening.scale, one.scales[index], file.facts.scales[index]),
+            offset=_first(opening.offset, one.offsets[index], file.facts.offsets[index]),
         )
         for number, (file, one) in enumerate(zip(files, told, strict=True))
         for index, name in enumerate(one.names)

@@ -57,6 +57,11 @@ class GeoTiffSource:
     grid: Grid
     all_bands: tuple[Band, ...]
     selected: tuple[int, ...]
+    levels: tuple[Source, ...] = ()  # overviews may be anything, nearest pixels too
+
+    @property
+    def native(self) -> Grid:
+        return self.grid
 
     @property
     def bands(self) -> tuple[str | None, ...]:

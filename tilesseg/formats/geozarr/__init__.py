@@ -17,6 +17,7 @@ from tilesseg.formats.geozarr.band import ZarrBand
 from tilesseg.formats.geozarr.hierarchy import Hierarchy, Member, coordinates, find_members, open_node, sibling
 from tilesseg.formats.geozarr.source import ZarrLayer, ZarrSource
 from tilesseg.formats.geozarr.staged import open_staged
+from tilesseg.formats.opening import Opening
 from tilesseg.formats.physical import DTYPES
 from tilesseg.grid import IDENTITY, Grid
 from tilesseg.resample import output_shape
@@ -26,26 +27,23 @@ __all__ = ["ZarrSource", "open_geozarr"]
 _NO_NAMES = {"", "image", "data", "array", "band_data", "raster", "__xarray_dataarray_variable__"}
 
 
-def open_geozarr(
-    paths: Sequence[str], *, scale: float | None, offset: float | None, resolution: float | None
-) -> ZarrSource:
+def open_geozarr(paths: Sequence[str], opening: Opening) -> ZarrSource:
     """Open one Zarr array or group; see `formats.open_source`.
 
     Raises:
         SourceError: missing, not an image, of a data type that cannot be segmented, or placed in a way that cannot be
             understood.
     """
-    for name, number in (("scale", scale), ("offset", offset)):
-        if number is not None and not np.isfinite(number):
-            raise SourceError(f"{paths[0]}: {name} {number}, a finite number needed")
+    opening.check_numbers(paths[0])
+    opening.refuse(paths[0], "series", "level", "t", "z", why="this Zarr is not an OME-Zarr")
     path = os.path.abspath(paths[0])
     node = open_node(path)
     if isinstance(node.attrs.get("tilesseg"), dict):
         source = open_staged(Path(path))
     else:
         source = _assembled(path, find_members(path, node))
-    source = _rescaled(source, scale, offset)
-    return source if resolution is None else _resized(source, resolution)
+    source = _rescaled(source, opening.scale, opening.offset)
+    return source if opening.resolution is None else _resized(source, opening.resolution)
 
 
 def _assembled(path: str, found: Hierarchy) -> ZarrSource:
@@ -67,7 +65,7 @@ def _assembled(path: str, found: Hierarchy) -> ZarrSource:
         selected=tuple(range(len(bands))),
         layers=tuple(layers),
         files=tuple(dict.fromkeys(file for folder in found.folders for file in metadata_files(folder))),
-        levels=_levels(found, axes),
+        coarser=_levels(found, axes),
         notes=notes,
     )
 
@@ -130,8 +128,6 @@ def _rescaled(source: ZarrSource, scale: float | None, offset: float | None) -> 
 def _resized(source: ZarrSource, resolution: float) -> ZarrSource:
     """The same image on pixels of another size, from its first pixel's corner."""
     grid = source.grid
-    if not (np.isfinite(resolution) and resolution > 0):
-        raise SourceError(f"{source.path}: resolution {resolution:g}, a length above 0 in {grid.unit} needed")
     y, x = (_whole(resolution / side) for side in grid.resolution)
     height, width = output_shape(grid.shape, (y, x))
     a, b, c, d, e, f = grid.transform

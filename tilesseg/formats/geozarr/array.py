@@ -14,6 +14,7 @@ import zarr
 from numpy.typing import NDArray
 
 from tilesseg.errors import SourceError
+from tilesseg.formats.geozarr.presence import stored_chunks
 from tilesseg.window import Window
 
 # As in the store: total threads are tiles in flight × this.
@@ -21,11 +22,13 @@ zarr.config.set({"async.concurrency": 4, "threading.max_workers": 4})
 
 
 class Axes(NamedTuple):
-    """Which axis is what; any other axis has a length of 1."""
+    """Which axis is what; any other axis has a length of 1, or its place is fixed."""
 
     y: int
     x: int
     channel: int | None = None
+    fixed: tuple[tuple[int, int], ...] = ()
+    """Axes of which one place is read, a time or a plane, and which."""
 
 
 class ZarrArray:
@@ -88,6 +91,21 @@ class ZarrArray:
         """For each of the stored cells, shards or chunks, that a window touches: whether there is a file."""
         return (os.path.exists(file) for file in self._files(channel, window))
 
+    def present(self, channel: int, window: Window) -> NDArray[np.bool_]:
+        """Which pixels `(y, x)` of a window lie in chunks that are stored; one value seen everywhere where all do."""
+        chunks, axes = self.array.chunks, self.axes
+        places = [0] * len(chunks)
+        for axis, at in (*axes.fixed, *(() if axes.channel is None else ((axes.channel, channel),))):
+            places[axis] = at // chunks[axis]
+        rows = range(window.y // chunks[axes.y], -(-window.y_stop // chunks[axes.y]))
+        columns = range(window.x // chunks[axes.x], -(-window.x_stop // chunks[axes.x]))
+        found = stored_chunks(self.path, self.array, places, y=(axes.y, rows), x=(axes.x, columns))
+        if found.all():
+            return np.broadcast_to(np.True_, window.shape)
+        y = np.arange(window.y, window.y_stop) // chunks[axes.y] - rows.start
+        x = np.arange(window.x, window.x_stop) // chunks[axes.x] - columns.start
+        return np.asarray(found[y[:, None], x])
+
     def _files(self, channel: int, window: Window) -> Iterable[str]:
         cell = self.array.shards or self.array.chunks
         spans = [range(1)] * len(cell)
@@ -96,8 +114,10 @@ class ZarrArray:
         if self.axes.channel is not None:
             at = channel // cell[self.axes.channel]
             spans[self.axes.channel] = range(at, at + 1)
-        for place in itertools.product(*spans):
-            yield os.path.join(self.path, self.array.metadata.encode_chunk_key(place))
+        for axis, place in self.axes.fixed:
+            spans[axis] = range(place // cell[axis], place // cell[axis] + 1)
+        for cell_place in itertools.product(*spans):
+            yield os.path.join(self.path, self.array.metadata.encode_chunk_key(cell_place))
 
     def _read(self, channels: Sequence[int], window: Window) -> NDArray[Any]:
         if self.axes.channel is None:
@@ -116,6 +136,8 @@ class ZarrArray:
     def _cut(self, channels: slice, window: Window) -> NDArray[Any]:
         """`(channel, y, x)`, or `(y, x)` of an array without channels."""
         index: list[slice | int] = [0] * self.array.ndim
+        for axis, place in self.axes.fixed:
+            index[axis] = place
         index[self.axes.y], index[self.axes.x] = window.slices()
         kept = [self.axes.y, self.axes.x]
         if self.axes.channel is not None:

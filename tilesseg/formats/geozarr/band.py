@@ -39,13 +39,10 @@ def describe_band(band: ZarrBand, path: str) -> dict[str, Any]:
     return {"name": band.name, "dtype": band.dtype, "scale": band.scale, "offset": band.offset, "file": path}
 
 
-def describe_array(
-    layer: ZarrArray, nodata: float | None, levels: Sequence[ZarrArray], *, staged: bool
-) -> dict[str, Any]:
-    """How an array is stored, and what says which of its pixels are valid."""
+def describe_array(layer: ZarrArray, nodata: float | None, levels: Sequence[ZarrArray], *, mask: str) -> dict[str, Any]:
+    """How an array is stored; `mask` is what says which of its pixels are valid."""
     array, (height, width) = layer.array, layer.chunk
     told = None if nodata is None else [nodata if np.isfinite(nodata) else str(nodata)]
-    plain = "nodata value" if told else "all pixels valid"
     return {
         "path": layer.path,
         "driver": f"Zarr {array.metadata.zarr_format}",
@@ -54,6 +51,6 @@ def describe_array(
         "storage": f"chunks of {width} × {height}" + (" in shards" if array.shards else ""),
         "compression": ", ".join(type(codec).__name__ for codec in array.compressors) or None,
         "overviews": [round(layer.shape[1] / level.shape[1], 3) for level in levels],
-        "mask": "masks copied with the pixels" if staged else plain,
+        "mask": mask,
         "nodata": told or [],
     }

@@ -28,6 +28,9 @@ class ZarrLayer:
 
     array: ZarrArray
     nodata: float | None = None
+    absent: bool = False
+    """Whether pixels in chunks that are not stored are nodata, and not the array's fill value; then the bands that
+    lie in it share their chunks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +50,21 @@ class ZarrSource:
     """Everything that says what the arrays are."""
     valid: ZarrArray | None = None
     """`(mask, y, x)`, of a staged copy."""
-    levels: tuple[tuple[ZarrLayer, ...], ...] = ()
+    coarser: tuple[tuple[ZarrLayer, ...], ...] = ()
     """The same layers, coarser; for statistics and for views."""
+    levels: tuple[ZarrSource, ...] = ()
+    """See `formats.Source.levels`; where there are any, they serve for statistics and views, too."""
+    finest: Grid | None = None
+    """The image's own finest grid, where that is not read."""
     notes: tuple[str, ...] = ()
     step: Pair = (1.0, 1.0)
     """Size of one of the image's pixels in the arrays' pixels."""
     holes: tuple[tuple[Window, str], ...] = ()
     """Windows of a staged copy that could not be copied, and why."""
+
+    @property
+    def native(self) -> Grid:
+        return self.finest or self.grid
 
     @property
     def bands(self) -> tuple[str | None, ...]:
@@ -95,7 +106,8 @@ class ZarrSource:
         if wrong or not indices:
             asked = f"band {wrong[0]}" if wrong else "no band"
             raise SourceError(f"{self.path}: {asked} asked for, the image has 0 to {len(self.all_bands) - 1}")
-        return replace(self, selected=tuple(indices))
+        levels = tuple(level.select(indices) for level in self.levels)
+        return replace(self, selected=tuple(indices), levels=levels)
 
     def with_holes(self, holes: Sequence[tuple[Window, str]]) -> ZarrSource:
         """The same image, of which these windows cannot be read, for these reasons."""
@@ -142,19 +154,35 @@ class ZarrSource:
 
     def describe(self) -> dict[str, Any]:
         """What `tilesseg inspect` prints."""
-        coarser = [[level[number].array for level in self.levels] for number in range(len(self.layers))]
+        # layers may be parts of one array
+        arrays = {layer.array.path: (number, layer) for number, layer in reversed([*enumerate(self.layers)])}
         return {
             **describe_grid(self.grid),
             "bands": [describe_band(band, self.layers[band.layer].array.path) for band in self.all_bands],
             "files": [
                 {
-                    **describe_array(layer.array, layer.nodata, levels, staged=self.valid is not None),
+                    **describe_array(layer.array, layer.nodata, self._coarser_arrays(number), mask=self._told(layer)),
                     "resampled": None if self._native else {"scale": list(self.step), "offset": [0.0, 0.0]},
                 }
-                for layer, levels in zip(self.layers, coarser, strict=True)
+                for number, layer in reversed(arrays.values())
             ],
             "notes": list(self.notes),
         }
+
+    def _told(self, layer: ZarrLayer) -> str:
+        """What says which pixels are valid."""
+        if self.valid is not None:
+            return "masks copied with the pixels"
+        told = [
+            *(["nodata value"] if layer.nodata is not None else []),
+            *(["chunks that are not stored"] if layer.absent else []),
+        ]
+        return " and ".join(told) or "all pixels valid"
+
+    def _coarser_arrays(self, number: int) -> list[ZarrArray]:
+        if self.levels:
+            return [level.layers[0].array for level in self.levels]
+        return [level[number].array for level in self.coarser]
 
     @property
     def _native(self) -> bool:
@@ -174,9 +202,11 @@ class ZarrSource:
 
     def _coarser(self) -> list[ZarrSource]:
         """The levels as images of their own, finest first."""
+        if self.levels:
+            return list(self.levels)
         return [
-            replace(self, layers=level, grid=Grid(*level[0].array.shape), levels=(), step=(1.0, 1.0))
-            for level in self.levels
+            replace(self, layers=level, grid=Grid(*level[0].array.shape), coarser=(), step=(1.0, 1.0))
+            for level in self.coarser
         ]
 
     def _read_inside(self, window: Window) -> Pixels:
@@ -232,8 +262,9 @@ class ZarrSource:
     def _read_layer(self, number: int, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         layer, indices = self.layers[number], [band.index for band in self._chosen if band.layer == number]
         values = layer.array.read(indices, window)
+        stored = layer.array.present(indices[0], window) if layer.absent else np.broadcast_to(np.True_, window.shape)
         if layer.nodata is None:
-            return values, np.broadcast_to(np.True_, window.shape)
+            return values, stored
         valid = np.zeros(window.shape, np.bool_)
         for channel in values:
             valid |= _differs(channel, layer.nodata)
@@ -241,7 +272,7 @@ class ZarrSource:
             if valid.all():  # a pixel is valid where any band is: the others cannot change that
                 break
             valid |= _differs(layer.array.read([index], window)[0], layer.nodata)
-        return values, valid
+        return values, valid & stored
 
 
 _: type[Source] = ZarrSource

@@ -1,0 +1,37 @@
+"""What several commands do with their arguments: lists out of commas, `auto` for what is left out, progress."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+def names(text: str | None) -> list[str] | None:
+    """`4,3,2` or `red,nir` as a list."""
+    return [name.strip() for name in text.split(",")] if text else None
+
+
+def or_auto(value: int | None) -> int | str:
+    """`auto` for what is not given."""
+    return "auto" if value is None else value
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that are given."""
+    return {key: value for key, value in options.items() if value is not None}
+
+
+@contextmanager
+def progress() -> Iterator[Any]:
+    """A listener that shows on stderr how far a run is."""
+    from tilesseg.progress import progress_for
+
+    listener = progress_for(sys.stderr)
+    try:
+        yield listener
+    finally:
+        close = getattr(listener, "close", None)
+        if close:
+            close()

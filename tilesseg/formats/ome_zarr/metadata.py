@@ -1,0 +1,213 @@
+"""What the attributes of an OME-Zarr 0.4 or 0.5 say: axes, levels with their places, names of channels. Plain data.
+
+Source: ngff.openmicroscopy.org, versions 0.4 and 0.5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from tilesseg.errors import SourceError
+
+Attributes = Mapping[str, Any]
+Kind = Literal["t", "c", "z", "y", "x", "other"]
+VERSIONS = ("0.4", "0.5")
+
+_METRES = {
+    "angstrom": 1e-10,
+    "picometer": 1e-12,
+    "nanometer": 1e-9,
+    "micrometer": 1e-6,
+    "millimeter": 1e-3,
+    "centimeter": 1e-2,
+    "decimeter": 1e-1,
+    "meter": 1.0,
+    "kilometer": 1e3,
+    "inch": 0.0254,
+    "foot": 0.3048,
+    "yard": 0.9144,
+    "mile": 1609.344,
+    "micron": 1e-6,
+    "nm": 1e-9,
+    "um": 1e-6,
+    "µm": 1e-6,  # micro sign
+    "μm": 1e-6,  # the Greek letter
+    "mm": 1e-3,
+    "cm": 1e-2,
+    "m": 1.0,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One axis of a multiscale image."""
+
+    name: str
+    kind: Kind
+    raw: Attributes
+    """As it is written."""
+
+    @property
+    def micrometres(self) -> float | None:
+        """Length of its unit, or None where it has none that is a length."""
+        unit = str(self.raw.get("unit") or "").replace("metre", "meter")
+        metres = _METRES.get(unit) or _METRES.get(unit.removesuffix("s"))
+        return None if metres is None else float(f"{metres * 1e6:.12g}")
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A level, and where the centres of its pixels lie: `scale · index + translation` along every axis."""
+
+    path: str
+    scale: tuple[float, ...]
+    translation: tuple[float, ...]
+    raw: Attributes
+
+
+@dataclass(frozen=True, slots=True)
+class Multiscale:
+    """An image with its levels, finest first."""
+
+    name: str | None
+    axes: tuple[Axis, ...]
+    datasets: tuple[Dataset, ...]
+    raw: Attributes
+
+    def axis(self, kind: Kind) -> int | None:
+        """Which axis is of a kind."""
+        return next((number for number, axis in enumerate(self.axes) if axis.kind == kind), None)
+
+
+def ome_of(attributes: Attributes) -> Attributes:
+    """The part of a group's attributes that OME-Zarr speaks of: all of 0.4, `ome` of 0.5."""
+    inner = attributes.get("ome")
+    return inner if isinstance(inner, Mapping) else attributes
+
+
+def version_of(where: str, attributes: Attributes) -> str:
+    """Version of the format.
+
+    Raises:
+        SourceError: it is another one than 0.4 and 0.5.
+    """
+    ome = ome_of(attributes)
+    if ome is not attributes:
+        told = ome.get("version") or "0.5"
+    else:
+        first = next((one for one in _listed(ome.get("multiscales")) if isinstance(one, Mapping)), {})
+        told = first.get("version") or "0.4"
+    version = next((one for one in VERSIONS if str(told) == one or str(told).startswith(f"{one}.")), None)
+    if version is None:
+        raise SourceError(f"{where}: OME-Zarr version {told}, {' or '.join(VERSIONS)} needed; convert it first")
+    return version
+
+
+def find_multiscales(where: str, attributes: Attributes) -> tuple[Multiscale, ...]:
+    """The images that a group's attributes list.
+
+    Raises:
+        SourceError: there is none, or one is described in a way that cannot be understood.
+    """
+    found = _listed(ome_of(attributes).get("multiscales"))
+    if not found:
+        raise SourceError(f"{where}: no image: multiscales lists 0 of them, 1 needed; write the image again")
+    return tuple(_multiscale(where, one) for one in found)
+
+
+def own_place(where: str, dataset: Dataset) -> tuple[list[float], list[float]]:
+    """Scale and translation of a level alone, without what is said of all levels."""
+    told = dataset.raw.get("coordinateTransformations")
+    return _placed(where, f"dataset {dataset.path}", told, len(dataset.scale))
+
+
+def channel_names(attributes: Attributes, count: int) -> tuple[tuple[str | None, ...], str | None]:
+    """Names of the channels by `omero`, and what to say where it speaks of another number of channels."""
+    omero = ome_of(attributes).get("omero")
+    channels = _listed(omero.get("channels")) if isinstance(omero, Mapping) else []
+    if not channels:
+        return (None,) * count, None
+    if len(channels) != count:
+        return (None,) * count, f"omero names {len(channels)} channels, the image has {count}: they stay without names"
+    labels = [one.get("label") if isinstance(one, Mapping) else None for one in channels]
+    return tuple(str(label) if label else None for label in labels), None
+
+
+def _multiscale(where: str, told: Any) -> Multiscale:
+    if not isinstance(told, Mapping):
+        raise SourceError(f"{where}: multiscales has {told!r} where an image is expected; correct the attribute")
+    axes = _axes(where, told.get("axes"))
+    shared = _placed(where, "multiscales", told.get("coordinateTransformations"), len(axes))
+    datasets = tuple(_dataset(where, one, len(axes), shared) for one in _listed(told.get("datasets")))
+    if not datasets:
+        raise SourceError(f"{where}: no level: datasets lists 0 of them, 1 needed; write the image again")
+    return Multiscale(str(told["name"]) if told.get("name") else None, axes, datasets, told)
+
+
+def _axes(where: str, told: Any) -> tuple[Axis, ...]:
+    listed = _listed(told)
+    if not listed or not all(isinstance(one, Mapping) and one.get("name") for one in listed):
+        raise SourceError(f"{where}: axes {told!r}, a list of axes with names needed; convert it to 0.4 or 0.5")
+    axes = tuple(Axis(str(one["name"]), _kind(one), one) for one in listed)
+    kinds = [axis.kind for axis in axes if axis.kind != "other"]
+    names = ", ".join(axis.name for axis in axes)
+    if "y" not in kinds or "x" not in kinds or len(set(kinds)) < len(kinds):
+        raise SourceError(f"{where}: axes {names}, y and x and at most one each of t, c, z needed; correct their names")
+    return axes
+
+
+def _kind(axis: Attributes) -> Kind:
+    name, told = str(axis["name"]).lower(), axis.get("type")
+    if told == "time":
+        return "t"
+    if told == "channel":
+        return "c"
+    spatial: dict[str, Kind] = {"z": "z", "y": "y", "x": "x"}
+    plain: dict[str, Kind] = {**spatial, "t": "t", "c": "c"}
+    return (spatial if told == "space" else plain).get(name, "other")
+
+
+def _dataset(where: str, told: Any, axes: int, shared: tuple[list[float], list[float]]) -> Dataset:
+    if not isinstance(told, Mapping) or not isinstance(told.get("path"), str):
+        raise SourceError(f"{where}: datasets has {told!r}, a level with a path needed; correct the attribute")
+    scale, translation = _placed(where, f"dataset {told['path']}", told.get("coordinateTransformations"), axes)
+    return Dataset(
+        told["path"],
+        tuple(own * outer for own, outer in zip(scale, shared[0], strict=True)),
+        tuple(own * outer + shift for own, outer, shift in zip(translation, *shared, strict=True)),
+        told,
+    )
+
+
+def _placed(where: str, what: str, told: Any, axes: int) -> tuple[list[float], list[float]]:
+    """Scale and translation that transformations make, one after the other."""
+    scale, translation = [1.0] * axes, [0.0] * axes
+    for step in _listed(told):
+        kind = step.get("type") if isinstance(step, Mapping) else None
+        if kind == "identity":
+            continue
+        if kind not in ("scale", "translation"):
+            raise SourceError(f"{where}: {what} has a transformation {kind}, scale or translation needed; convert it")
+        numbers = _numbers(where, what, kind, step.get(kind), axes)
+        if kind == "scale":
+            scale = [one * by for one, by in zip(scale, numbers, strict=True)]
+            translation = [one * by for one, by in zip(translation, numbers, strict=True)]
+        else:
+            translation = [one + by for one, by in zip(translation, numbers, strict=True)]
+    return scale, translation
+
+
+def _numbers(where: str, what: str, kind: str, told: Any, axes: int) -> list[float]:
+    numbers = [float(one) for one in _listed(told) if isinstance(one, int | float)]
+    good = len(numbers) == axes and np.isfinite(numbers).all() and (kind != "scale" or min(numbers) > 0)
+    if not good:
+        raise SourceError(f"{where}: {what} has a {kind} of {told!r}, {axes} finite numbers needed, a scale above 0")
+    return numbers
+
+
+def _listed(told: Any) -> list[Any]:
+    return list(told) if isinstance(told, Sequence) and not isinstance(told, str) else []

@@ -1,0 +1,177 @@
+"""An OME-Zarr image as a source: one plane of it, with its channels as bands and its levels to be trusted.
+
+A chunk that is not stored is nodata. Zarr would give the array's fill value, as if the microscope had seen that.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import zarr
+
+from tilesseg.errors import SourceError
+from tilesseg.formats.geozarr import conventions
+from tilesseg.formats.geozarr.array import Axes, ZarrArray, metadata_files
+from tilesseg.formats.geozarr.band import ZarrBand
+from tilesseg.formats.geozarr.hierarchy import open_node
+from tilesseg.formats.geozarr.presence import any_stored
+from tilesseg.formats.geozarr.source import ZarrLayer, ZarrSource
+from tilesseg.formats.ome_zarr.choice import Chosen, choose_image
+from tilesseg.formats.ome_zarr.metadata import Kind, Multiscale, channel_names
+from tilesseg.formats.ome_zarr.place import displaced, finest_grid, level_grid, misfit
+from tilesseg.formats.opening import Opening
+from tilesseg.formats.physical import DTYPES
+from tilesseg.grid import Grid
+
+
+def open_ome_zarr(paths: Sequence[str], opening: Opening) -> ZarrSource:
+    """Open an image of an OME-Zarr 0.4 or 0.5; see `formats.open_source`.
+
+    Args:
+        paths: the group of the image, or of a collection by bioformats2raw.
+        opening: `series` chooses the image, `level` the level, `t` and `z` the plane.
+
+    Raises:
+        SourceError: no image, one that cannot be understood, of a data type that cannot be segmented, or without any
+            stored chunk; or a time, plane, level or image has to be chosen, or the one chosen is not there.
+    """
+    path = os.path.abspath(paths[0])
+    opening.check_numbers(path)
+    chosen = choose_image(path, opening.series)
+    count = len(chosen.multiscale.datasets)
+    level = opening.level or 0
+    if not 0 <= level < count:
+        raise SourceError(f"{path}: level {level} asked for, the image has 0 to {count - 1}; choose one of them")
+    first = _array(chosen, 0)
+    attributes = {**chosen.attributes, **first.attrs.asdict()}
+    finest, notes = finest_grid(chosen.path, chosen.multiscale, _plane(chosen, first), attributes)
+    source = _level(chosen, level, finest, opening)
+    coarser, left = _coarser(chosen, level, source, finest, opening)
+    notes = (*chosen.notes, *notes, *source.notes, *left)
+    return replace(source, levels=coarser, notes=tuple(dict.fromkeys(notes)))
+
+
+def _coarser(
+    chosen: Chosen, level: int, source: ZarrSource, finest: Grid, opening: Opening
+) -> tuple[tuple[ZarrSource, ...], list[str]]:
+    """Levels that may be computed from, and what to say of the others."""
+    found: list[ZarrSource] = []
+    notes: list[str] = []
+    for number in range(level + 1, len(chosen.multiscale.datasets)):
+        name = chosen.multiscale.datasets[number].path
+        try:
+            one = _level(chosen, number, finest, opening)
+            why = _unfit(chosen, number, one, source, found)
+        except SourceError as error:
+            why = str(error)
+        if why is None:
+            found.append(one)
+        else:
+            notes.append(f"level {name} is left out: {why}")
+    return tuple(found), notes
+
+
+def _unfit(chosen: Chosen, number: int, one: ZarrSource, source: ZarrSource, finer: Sequence[ZarrSource]) -> str | None:
+    """Why a level cannot stand for the one that is read."""
+    above = finer[-1] if finer else source
+    if one.grid.resolution[0] <= above.grid.resolution[0] or one.grid.resolution[1] <= above.grid.resolution[1]:
+        return "its pixels are not larger than those of the level before"
+    if len(one.all_bands) != len(source.all_bands) or one.raw_dtypes != source.raw_dtypes:
+        return "its channels or its data type are others"
+    theirs, own = (side.layers[0].array.array.shape for side in (one, source))
+    axes = chosen.multiscale.axes
+    if any(theirs[k] != own[k] for k, axis in enumerate(axes) if axis.kind not in ("y", "x", "c")):
+        return f"of {theirs}, and the one that is read of {own}, so that its planes are others"
+    return misfit(chosen.multiscale, number, one.grid.shape, source.native.shape)
+
+
+def _level(chosen: Chosen, number: int, finest: Grid, opening: Opening) -> ZarrSource:
+    array, multiscale = _array(chosen, number), chosen.multiscale
+    path = _path(chosen, number)
+    if not any_stored(path):
+        raise SourceError(f"{path}: 0 of its chunks are stored, where {array.nchunks} belong; fetch or copy them again")
+    axes = _axes(path, multiscale, array.shape, opening)
+    layers, bands, note = _bands(chosen, ZarrArray(path, axes), array, opening)
+    shape = _plane(chosen, array)
+    place = displaced(multiscale, number)
+    return ZarrSource(
+        path=chosen.path,
+        grid=finest if number == 0 else level_grid(finest, multiscale, number, shape),
+        all_bands=bands,
+        selected=tuple(range(len(bands))),
+        layers=layers,
+        files=tuple(file for folder in dict.fromkeys((*chosen.folders, path)) for file in metadata_files(folder)),
+        notes=tuple(one for one in (note, place) if one),
+        finest=finest,
+    )
+
+
+def _array(chosen: Chosen, number: int) -> zarr.Array[Any]:
+    path, axes = _path(chosen, number), chosen.multiscale.axes
+    node = open_node(path)
+    if not isinstance(node, zarr.Array):
+        raise SourceError(f"{path}: a group, an array needed; the image's datasets name a level that is none")
+    if node.ndim != len(axes) or 0 in node.shape:
+        names = ", ".join(axis.name for axis in axes)
+        raise SourceError(f"{path}: shape {node.shape}, lengths for the axes {names} needed; write the image again")
+    if np.dtype(node.dtype).name not in DTYPES:
+        name = np.dtype(node.dtype).name
+        raise SourceError(f"{path}: data type {name}, one of {', '.join(DTYPES)} needed; convert it first")
+    return node
+
+
+def _path(chosen: Chosen, number: int) -> str:
+    return os.path.join(chosen.path, chosen.multiscale.datasets[number].path)
+
+
+def _plane(chosen: Chosen, array: zarr.Array[Any]) -> tuple[int, int]:
+    y, x = chosen.multiscale.axis("y"), chosen.multiscale.axis("x")
+    assert y is not None and x is not None
+    return int(array.shape[y]), int(array.shape[x])
+
+
+def _axes(path: str, multiscale: Multiscale, shape: Sequence[int], opening: Opening) -> Axes:
+    """Which axis is what, and which time and plane is read."""
+    fixed = []
+    for number, (axis, length) in enumerate(zip(multiscale.axes, shape, strict=True)):
+        if axis.kind == "other" and length > 1:
+            raise SourceError(f"{path}: axis {axis.name} has a length of {length}, 1 needed; store one step alone")
+        if axis.kind in ("t", "z"):
+            fixed.append((number, _step(path, axis.kind, length, getattr(opening, axis.kind))))
+    kinds: tuple[Kind, Kind] = ("t", "z")
+    for kind in kinds:
+        if multiscale.axis(kind) is None:
+            _step(path, kind, 1, getattr(opening, kind))
+    y, x = multiscale.axis("y"), multiscale.axis("x")
+    assert y is not None and x is not None
+    return Axes(y, x, multiscale.axis("c"), tuple(one for one in fixed if shape[one[0]] > 1))
+
+
+def _step(path: str, kind: str, length: int, asked: int | None) -> int:
+    if asked is None and length > 1:
+        raise SourceError(f"{path}: {kind} has a length of {length}, one needed; give {kind}, from 0 to {length - 1}")
+    if asked is not None and not 0 <= asked < length:
+        raise SourceError(f"{path}: {kind} {asked} asked for, the image has 0 to {length - 1}; choose one of them")
+    return asked or 0
+
+
+def _bands(
+    chosen: Chosen, array: ZarrArray, opened: zarr.Array[Any], opening: Opening
+) -> tuple[tuple[ZarrLayer, ...], tuple[ZarrBand, ...], str | None]:
+    """Channels that lie in one chunk are a layer: those are there, or absent, together."""
+    attributes: Mapping[str, Any] = opened.attrs.asdict()
+    together = 1 if array.axes.channel is None else opened.chunks[array.axes.channel]
+    nodata = conventions.find_nodata(array.path, attributes)
+    names, note = channel_names(chosen.attributes, array.channels)
+    scale = 1.0 if opening.scale is None else opening.scale
+    offset = 0.0 if opening.offset is None else opening.offset
+    bands = tuple(
+        ZarrBand(name, k // together, k, str(array.dtype), scale, offset, mask=k // together)
+        for k, name in enumerate(names)
+    )
+    layers = (ZarrLayer(array, nodata, absent=True),) * (bands[-1].layer + 1)
+    return layers, bands, note

@@ -1,0 +1,76 @@
+"""Slides and microscope images with a pyramid: by tifffile where it gives the same pixels, else by OpenSlide.
+
+tifffile reads SVS, QPTIFF, OME-TIFF, ImageJ's TIFF and tiled pyramids, more than twice as fast as OpenSlide, and all
+channels of them. OpenSlide reads what every scanner writes in its own way, and notices damage inside JPEG tiles.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from tilesseg.errors import SourceError
+from tilesseg.formats.opening import Opening
+from tilesseg.formats.slide.checked_reader import CheckedReader, agree
+from tilesseg.formats.slide.openslide_reader import open_openslide
+from tilesseg.formats.slide.reader import LevelReader
+from tilesseg.formats.slide.source import SlideSource
+from tilesseg.formats.slide.tiff_image import open_tiff_slide
+from tilesseg.formats.slide.tiff_kind import read_by_tifffile
+from tilesseg.formats.slide.tiff_reader import TiffReader
+
+__all__ = ["SlideSource", "open_ome_tiff", "open_slide"]
+
+
+def open_slide(paths: Sequence[str], opening: Opening) -> SlideSource:
+    """Open a slide; see `formats.open_source`.
+
+    Raises:
+        SourceError: missing, unreadable, or OpenSlide is needed and not installed.
+    """
+    path = _one(paths)
+    if read_by_tifffile(path):
+        return _source(_checked(open_tiff_slide(path, opening)), opening)
+    opening.refuse(path, "series", "t", "z", why="OpenSlide reads one image of a slide")
+    return _source(open_openslide(path), opening)
+
+
+def open_ome_tiff(paths: Sequence[str], opening: Opening) -> SlideSource:
+    """Open an OME-TIFF, one file or a set with a companion file; see `formats.open_source`.
+
+    Raises:
+        SourceError: missing, unreadable, or t, z or the series is not in it or has to be chosen.
+    """
+    path = _one(paths)
+    return _source(open_tiff_slide(path, opening), opening)
+
+
+def _checked(tiff: TiffReader) -> LevelReader:
+    """With OpenSlide for the finest level of a JPEG pyramid, where it is installed and reads the file."""
+    if tiff.facts.compression != "jpeg" or tiff.choice.series != 0:
+        return tiff
+    try:
+        strict = open_openslide(tiff.facts.path)
+    except SourceError:
+        return tiff
+    return CheckedReader(tiff, strict) if agree(tiff.facts, strict.facts) else tiff
+
+
+def _one(paths: Sequence[str]) -> str:
+    if len(paths) != 1:
+        raise SourceError(f"{paths[0]}: {len(paths)} files given, and a slide is one; name the first or its companion")
+    if not os.path.exists(paths[0]):
+        raise SourceError(f"{paths[0]}: no such file")
+    return paths[0]
+
+
+def _source(reader: LevelReader, opening: Opening) -> SlideSource:
+    facts, level = reader.facts, opening.level or 0
+    opening.check_numbers(facts.path)
+    if not 0 <= level < len(facts.levels):
+        raise SourceError(
+            f"{facts.path}: level {level} is asked for, and its {len(facts.levels)} levels count from 0 to "
+            f"{len(facts.levels) - 1}"
+        )
+    scale = 1.0 if opening.scale is None else opening.scale, 0.0 if opening.offset is None else opening.offset
+    return SlideSource(reader, tuple(range(len(facts.names))), level, scale)

@@ -1,0 +1,67 @@
+"""What OME-XML says of the images of a file: their names, pixel sizes and channels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from xml.etree import ElementTree
+
+MICROMETRES = {
+    "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "micrometre": 1.0,
+    "nm": 1e-3, "nanometer": 1e-3, "pm": 1e-6, "Å": 1e-4, "mm": 1e3, "millimeter": 1e3, "cm": 1e4, "centimeter": 1e4,
+    "dm": 1e5, "m": 1e6, "meter": 1e6, "in": 25400.0, "inch": 25400.0, "\\u00B5m": 1.0,
+}  # fmt: skip
+"""Micrometres in the units of length that OME and ImageJ write; both signs for micro are in use."""
+
+
+@dataclass(frozen=True, slots=True)
+class OmeImage:
+    """One image of a file."""
+
+    name: str
+    shape: tuple[int, int]
+    mpp: tuple[float, float] | None
+    channels: tuple[str | None, ...]
+    objective: float | None
+
+
+def ome_images(text: str | None) -> list[OmeImage]:
+    """The images that OME-XML lists; none where it is no XML."""
+    try:
+        root = ElementTree.fromstring(text or "")
+    except ElementTree.ParseError:
+        return []
+    powers = {one.get("ID"): one.get("NominalMagnification") for one in root.iter() if _is(one, "Objective")}
+    return [_image(image, pixels, powers) for image in root if _is(image, "Image") for pixels in _all(image, "Pixels")]
+
+
+def _image(image: ElementTree.Element, pixels: ElementTree.Element, powers: dict[str | None, str | None]) -> OmeImage:
+    sides = [_length(pixels, f"PhysicalSize{axis}") for axis in "YX"]
+    used = next((one.get("ID") for one in _all(image, "ObjectiveSettings")), None)
+    return OmeImage(
+        name=image.get("Name") or "",
+        shape=(int(pixels.get("SizeY", 0)), int(pixels.get("SizeX", 0))),
+        mpp=(sides[0], sides[1]) if sides[0] and sides[1] else None,
+        channels=tuple(one.get("Name") for one in _all(pixels, "Channel")),
+        objective=_number(powers.get(used)) if used else None,
+    )
+
+
+def _length(pixels: ElementTree.Element, key: str) -> float:
+    """A length in micrometres, 0 where it is missing, not above 0, or in a unit that is no length."""
+    return (_number(pixels.get(key)) or 0.0) * MICROMETRES.get(pixels.get(f"{key}Unit", "µm"), 0.0)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return number if 0 < number < float("inf") else None
+
+
+def _all(element: ElementTree.Element, name: str) -> list[ElementTree.Element]:
+    return [one for one in element if _is(one, name)]
+
+
+def _is(element: ElementTree.Element, name: str) -> bool:
+    return str(element.tag).rpartition("}")[2] == name

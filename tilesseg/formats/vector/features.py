@@ -1,0 +1,111 @@
+"""Polygons as features: chosen, measured, simplified, and made geometries, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from tilesseg.formats.outgoing import Mask
+from tilesseg.formats.vector.joining import joined_polygons
+from tilesseg.formats.vector.pieces import parts_of, write_parts
+from tilesseg.grid import Grid
+from tilesseg.polygons import Polygons, areas
+
+Geometries = NDArray[Any]
+"""`(polygon,)` of shapely geometries."""
+Unit = Literal["m2", "um2", "px"]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which polygons are wanted, and how exactly."""
+
+    labels: frozenset[int]
+    min_area: float = 0.0
+    """In the mask's `area_unit`."""
+    simplify: float = 0.0
+    """In pixels of the mask."""
+
+    @classmethod
+    def of(cls, mask: Mask, classes: Sequence[str] | None, min_area: float, simplify: float) -> Choice:
+        """As a product says it; without names all classes but the first, where that is called background."""
+        names = [one.name for one in mask.classes]
+        if classes is None:
+            background = len(names) > 1 and names[0].casefold() == "background"
+            return cls(frozenset(range(int(background), len(names))), min_area, simplify)
+        return cls(frozenset(k for k, name in enumerate(names) if name in classes), min_area, simplify)
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Some polygons, arrays over `(polygon,)`."""
+
+    labels: NDArray[np.uint8]
+    geometries: Geometries
+    """Polygons in corners `(x, y)` of the mask's pixels."""
+    areas: NDArray[np.float64]
+    """Of the pixels, before anything is simplified; in the mask's `area_unit`."""
+    corners: NDArray[np.int32]
+    """`(polygon, 2)`: the topmost corner `(y, x)`, of several the leftmost. Of a label no two polygons share it."""
+
+
+def features(mask: Mask, choice: Choice, scratch: Path) -> Iterator[Features]:
+    """The polygons chosen of a mask; where they are not traced yet, the pieces go into `scratch`."""
+    pieces, rows = mask.pieces or _traced(mask, scratch), _rows(mask.grid)
+    for polygons in joined_polygons(pieces, choice.labels):
+        sizes = areas(polygons, rows)
+        large = np.flatnonzero(sizes >= choice.min_area)
+        if len(large):
+            yield _features(polygons.take(large), sizes[large], choice.simplify)
+
+
+def area_unit(grid: Grid) -> Unit:
+    """What areas are measured in: m² on the Earth, µm² on a slide, else pixels."""
+    if grid.pixel_areas(0, 1) is not None:
+        return "m2"
+    return "um2" if grid.unit == "micrometre" else "px"
+
+
+def _rows(grid: Grid) -> NDArray[np.float64] | None:
+    """Area of a column of pixels down to each row boundary; None for pixels."""
+    own = grid.pixel_areas(0, grid.height)
+    if own is None and grid.unit == "micrometre":
+        own = np.full(grid.height, np.prod(grid.resolution))
+    return None if own is None else np.concatenate([[0.0], np.cumsum(own)])
+
+
+def _traced(mask: Mask, scratch: Path) -> Sequence[Path]:
+    pieces = []
+    for number, window in enumerate(parts_of(mask.grid.window)):
+        pieces.append(scratch / f"{number}.npz")
+        write_parts(mask.read, window, pieces[-1])
+    return pieces
+
+
+def _features(polygons: Polygons, sizes: NDArray[np.float64], tolerance: float) -> Features:
+    points = polygons.points[:, ::-1].astype(np.float64)
+    geometries = shapely.from_ragged_array(
+        shapely.GeometryType.POLYGON, points, (polygons.rings, polygons.polygons)
+    )  # fmt: skip
+    if tolerance:
+        geometries = _simplified(geometries, tolerance)
+    return Features(polygons.labels, geometries, sizes, _topmost(polygons))
+
+
+def _simplified(geometries: Geometries, tolerance: float) -> Geometries:
+    """With their lines moved; a polygon that would become invalid or nothing stays as it is."""
+    simple = shapely.simplify(geometries, tolerance, preserve_topology=True)
+    good = shapely.is_valid(simple) & ~shapely.is_empty(simple) & (shapely.get_type_id(simple) == 3)
+    return np.where(good, simple, geometries)
+
+
+def _topmost(polygons: Polygons) -> NDArray[np.int32]:
+    y, x = polygons.points.astype(np.int64).T
+    lowest = np.minimum.reduceat((y << 32) + x, polygons.rings[polygons.polygons[:-1]])
+    return np.stack([lowest >> 32, lowest & 0xFFFFFFFF], axis=1).astype(np.int32)

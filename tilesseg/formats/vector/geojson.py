@@ -1,0 +1,91 @@
+"""Polygons as GeoJSON: annotations of a slide as QuPath opens them, or features on the Earth by RFC 7946.
+
+QuPath reads a FeatureCollection whose coordinates are pixels of the finest level, counted from the top-left corner of
+what it shows, and whose properties are its own (its manual, "Exporting annotations"). It takes a polygon's `id` as the
+annotation's, so it must be a UUID.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import shapely
+
+from tilesseg.formats.outgoing import Mask, MaskClass
+from tilesseg.formats.vector.features import Choice, Features, area_unit, features
+from tilesseg.formats.vector.placing import in_lonlat, in_slide
+from tilesseg.formats.vector.target import growing
+
+_IDS = uuid.UUID("5d0c8a76-3f4e-5b0e-9a53-5f3c1f6f7b1e")
+_MEASURED = {"um2": "Mask area µm^2", "px": "Mask area px", "m2": "Mask area m^2"}
+
+
+def write(mask: Mask, path: Path, choice: Choice, *, canvas: str) -> tuple[Path, ...]:
+    """Write the polygons of a mask, one feature a line, never all in memory.
+
+    Raises:
+        FormatError: it cannot be written; nothing is left behind.
+    """
+    with growing(path) as folder, (folder / path.name).open("w", encoding="utf-8", newline="\n") as file:
+        file.write(f'{{"type":"FeatureCollection","tilesseg":{_compact(dict(mask.provenance))},"features":[')
+        separator = "\n"
+        for line in _lines(mask, choice, folder, canvas):
+            file.write(separator + line)
+            separator = ",\n"
+        file.write("\n]}\n")
+    return (path,)
+
+
+def _lines(mask: Mask, choice: Choice, scratch: Path, canvas: str) -> Iterator[str]:
+    georeferenced = mask.grid.crs is not None
+    say = partial(_on_earth if georeferenced else _in_qupath, unit=area_unit(mask.grid))
+    for batch in features(mask, choice, scratch):
+        if georeferenced:
+            shapes = in_lonlat(batch.geometries, mask.grid)
+        else:
+            shapes = in_slide(batch.geometries, mask, canvas, oblique=bool(choice.simplify))
+        for number, shape in enumerate(shapely.to_geojson(shapes)):
+            label = int(batch.labels[number])
+            properties = say(mask.classes[label], label, float(batch.areas[number]))
+            yield (
+                f'{{"type":"Feature","id":"{_id(mask.provenance, batch, number)}",'
+                f'"geometry":{_whole(shape)},"properties":{_compact(properties)}}}'
+            )
+
+
+def _in_qupath(one: MaskClass, label: int, area: float, *, unit: str) -> dict[str, Any]:
+    return {
+        "objectType": "annotation",
+        "classification": {"name": one.name, "color": list(one.rgb)},
+        "measurements": {_MEASURED[unit]: _rounded(area), "Mask label": label},
+    }
+
+
+def _on_earth(one: MaskClass, label: int, area: float, *, unit: str) -> dict[str, Any]:
+    colour = "#{:02x}{:02x}{:02x}".format(*one.rgb)
+    return {"label": label, "class": one.name, "colour": colour, f"area_{unit}": _rounded(area)}
+
+
+def _id(provenance: Mapping[str, str], batch: Features, number: int) -> uuid.UUID:
+    """The same for the same polygon of the same scene and model, however it was tiled."""
+    y, x = batch.corners[number]
+    scene = f"{provenance.get('source', '')}/{provenance.get('plan_fingerprint', '')}"
+    return uuid.uuid5(_IDS, f"{scene}/{batch.labels[number]}/{y}/{x}")
+
+
+def _rounded(area: float) -> float:
+    return float(f"{area:.9g}")
+
+
+def _whole(shape: str) -> str:
+    """Whole numbers without their `.0`."""
+    return shape.replace(".0,", ",").replace(".0]", "]")
+
+
+def _compact(data: Any) -> str:
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
