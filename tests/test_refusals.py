@@ -380,7 +380,7 @@ def test_two_scenes_of_one_name_are_refused(refusal: Refusal, tmp_path: Path, bu
     assert "called scene" in line and all(str(image) in line for image in images)
 
 
-@pytest.mark.parametrize("name", ["mask.png", "mask", "mask.ome.zarr"])
+@pytest.mark.parametrize("name", ["mask.png", "mask", "mask.ome.xml"])
 def test_an_output_of_another_suffix_is_refused(
     refusal: Refusal, tmp_path: Path, scene: Path, bundle: Path, name: str
 ) -> None:

@@ -75,12 +75,16 @@ def run_demo(directory: Path, *, size: int, seed: int, listener: Listener) -> De
         write_image(scene, grid=grid, rows=_strips(size, seed), names=BANDS, dtype="uint16", nodata=SCENE_NODATA)
     run = directory / f"run-{size}-{seed}"
     mask = directory / f"mask-{size}-{seed}.tif"
+    products = [
+        {"format": "cog", "path": str(mask)},
+        {"format": "ome-zarr", "path": str(mask.with_suffix(".ome.zarr"))},
+    ]
     job = parse_job(
         {
             "name": "demo",
             "scenes": {"image": str(scene)},
             "model": MODEL,
-            "output": {"dir": str(run), "products": [{"format": "cog", "path": str(mask)}]},
+            "output": {"dir": str(run), "products": products},
         },
         where="demo",
     )

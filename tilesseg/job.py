@@ -135,8 +135,8 @@ class Product(_Strict):
     @model_validator(mode="after")
     def _consistent(self) -> Product:
         takes = AUTO_OPTIONS if self.format == "auto" else FORMATS[self.format].options
-        for key in sorted(self.model_fields_set - {"format", "path"}):
-            if key not in takes and getattr(self, key) is not None:
+        for key, field in type(self).model_fields.items():
+            if key not in (*takes, "format", "path") and getattr(self, key) != field.default:
                 can = [name for name, row in FORMATS.items() if key in row.options]
                 raise ValueError(f"format {self.format} takes no {key}, only {', '.join(can)} do")
         if self.beside is not None and self.path is not None:

@@ -48,7 +48,8 @@ def write_products(
         for product in products:
             start = time.perf_counter()
             path = product_path(store, scene_plan, product)
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if product.beside is None:  # a folder in somebody's image is made by the writer that fills it
+                path.parent.mkdir(parents=True, exist_ok=True)
             write: Writer = resolve(str(FORMATS[product.format].writes))
             scores = FORMATS[product.format].kind == "scores"
             content = scores_of(store, plan, product.classes) if scores else masks.for_writer(product)

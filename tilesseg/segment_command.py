@@ -16,6 +16,7 @@ SUFFIXES = {
     ".ome.tiff": "ome-tiff",
     ".tif": "cog",
     ".tiff": "cog",
+    ".ome.zarr": "ome-zarr",
     ".zarr": "ome-zarr",
     ".geojson": "geojson",
     ".gpkg": "gpkg",

@@ -15,6 +15,10 @@ from pyogrio.errors import CRSError, DataLayerError, DataSourceError
 from tilesseg.errors import FormatError
 
 
+_JOURNALS = ("-wal", "-shm", "-journal")
+"""What a reader that did not close a GeoPackage left beside it: SQLite would carry it over into the new one."""
+
+
 @contextmanager
 def growing(path: Path) -> Iterator[Path]:
     """A folder for the product, under its own name, and what is needed on the way; moved into place at the end.
@@ -30,6 +34,8 @@ def growing(path: Path) -> Iterator[Path]:
         raise FormatError(f"cannot write {path}: {error.strerror}; choose another path") from None
     try:
         yield folder
+        for suffix in _JOURNALS if path.suffix == ".gpkg" else ():
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
         os.replace(folder / path.name, path)
     except (OSError, DataSourceError, DataLayerError, CRSError, pa.ArrowException) as error:
         raise FormatError(f"cannot write {path}: {' '.join(str(error).split())}") from error
