@@ -111,6 +111,14 @@ class Positional(_Engine):
         return self.trim(stacked.astype(np.float32))
 
 
+class Shades(_Engine):
+    """A class for each third of the values 0–255, so that spots of a picture are spots of the mask."""
+
+    def predict(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        shade = np.digitize(self.trim(patches).mean(axis=1), [110, 165])
+        return np.stack([shade == k for k in range(3)], axis=1).astype(np.float32)
+
+
 class Broken(_Engine):
     """Fails where the image holds 13, and gives NaN where it holds 14."""
 

@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from tilesseg.store import RunDirectory, Store
     from tilesseg.tiling import Tiling
 
-FOLDERS = (".zarr",)
-"""Products that are folders, which their writers replace where they are their own."""
-
 
 def write_products(
     run: RunDirectory, plan: Plan, scene: str, output: jobs.Output, *, executor: Executor, threads: int = 1
@@ -118,7 +115,7 @@ def check_products(run: RunDirectory, plan: Plan, output: jobs.Output) -> None:
             _check_scores(plan, product)
     images = {os.path.realpath(file): file for scene in plan.scenes for file in (*scene.paths, *scene.identity)}
     taken: dict[str, str] = {}
-    for path, what in _targets(run, plan, output):
+    for path, what, replaceable in _targets(run, plan, output):
         place = os.path.realpath(path)
         if place in images:
             raise FormatError(f"{what} would be written over the image {images[place]}; choose another path")
@@ -126,7 +123,7 @@ def check_products(run: RunDirectory, plan: Plan, output: jobs.Output) -> None:
             raise FormatError(f"{path} is {taken[place]} and {what}; put {{scene}} into the path, or give each its own")
         taken[place] = what
         folder = next(parent for parent in path.absolute().parents if parent.exists())
-        in_the_way = path.is_dir() and not path.name.endswith(FOLDERS) and path.parent.name != "labels"
+        in_the_way = path.is_dir() and not replaceable
         if in_the_way or not folder.is_dir() or not os.access(folder, os.W_OK):
             obstacle = path if in_the_way else folder
             raise FormatError(f"{path} cannot be written ({obstacle} is in the way); choose another path")
@@ -157,8 +154,8 @@ def _let_writers_look(run: RunDirectory, plan: Plan, output: jobs.Output) -> Non
                 check(content, product_path(store, scene, product), **_options(product))
 
 
-def _targets(run: RunDirectory, plan: Plan, output: jobs.Output) -> Iterator[tuple[Path, str]]:
-    """Every file that is going to be written outside the ledger, and what it is."""
+def _targets(run: RunDirectory, plan: Plan, output: jobs.Output) -> Iterator[tuple[Path, str, bool]]:
+    """What is going to be written outside the ledger, what it is, and whether a folder there is the writer's affair."""
     for scene in plan.scenes:
         store = run.scene(scene.name)
         for number, product in enumerate(resolved(one, scene) for one in output.products):
@@ -168,11 +165,11 @@ def _targets(run: RunDirectory, plan: Plan, output: jobs.Output) -> Iterator[tup
                 raise FormatError(
                     f"{path} has the suffix {found}, and a {product.format} has {row.suffixes[0]}; give it that"
                 )
-            yield path, f"the {row.kind} of scene {scene.name}"
+            yield path, f"the {row.kind} of scene {scene.name}", row.suffixes[0].endswith(".zarr")
             if product.format == "cog":
-                yield path.with_suffix(".qml"), f"the style of scene {scene.name}"
+                yield path.with_suffix(".qml"), f"the style of scene {scene.name}", False
             if output.preview and number == 0:
-                yield _quick_look_path(store, scene, product), f"the quick look of scene {scene.name}"
+                yield _quick_look_path(store, scene, product), f"the quick look of scene {scene.name}", False
 
 
 def product_path(store: Store, scene: ScenePlan, product: jobs.Product) -> Path:

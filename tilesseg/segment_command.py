@@ -82,9 +82,11 @@ def segment(
     if score_class and scores is None:
         raise JobError(f"--score-class {score_class[0]} says which scores to write, and no file is given; add --scores")
     products = [_product(path, at=at) for path in out or ()]
-    products += [{"format": "ome-zarr", "beside": beside}] if beside else []
+    products += [{"format": "ome-zarr", "beside": beside, "resolution": at}] if beside else []
     if not products:
         raise JobError("nothing to write: 0 files are given; add --out mask.tif, or --beside NAME for an OME-Zarr")
+    if at != "model" and not any("resolution" in product for product in products):
+        raise JobError(f"--at {at} chooses the pixels of a mask, and only polygons are written; leave it out")
     products += [_product(scores, kind="scores-")] if scores else []
     target = out[0] if out else scores or Path(f"{beside}-of-{Path(image[0]).name}")
     read = given(bands=names(bands), scale=scale, offset=offset, mpp=mpp, resolution=resolution, level=level, t=t, z=z)

@@ -21,7 +21,7 @@ import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
 
-from tilesseg.formats.cog_levels import SIDE, Level, bounded_cache, refuse_holes, refusing, scratch, shapes_of
+from tilesseg.formats.cog_levels import SIDE, SIDECARS, Level, bounded_cache, refuse_holes, refusing, scratch, shapes_of
 from tilesseg.formats.qml import xml_text
 from tilesseg.grid import IDENTITY, Grid, Placement
 from tilesseg.labels import NODATA
@@ -198,7 +198,7 @@ def _band(root: ET.Element, number: int, layer: Layer, levels: Sequence[Level]) 
 
 def _publish(folder: Path, path: Path, beside: Sequence[Path]) -> tuple[Path, ...]:
     """Move the finished files to where they belong, the COG last, and drop the sidecars of a file they replace."""
-    sidecars = [path.with_name(path.name + suffix) for suffix in (".aux.xml", ".ovr", ".msk")]
+    sidecars = [path.with_name(path.name + suffix) for suffix in SIDECARS]
     written = [path, *beside, *(file for file in sidecars if (folder / file.name).exists())]
     for target in reversed(written):
         os.replace(folder / target.name, target)

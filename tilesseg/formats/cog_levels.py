@@ -24,6 +24,8 @@ from tilesseg.pyramid import level_shapes
 SIDE = 512
 """Side of the TIFF's own tiles. A level that fits in one is the last."""
 CACHE_BYTES = 64 * 2**20
+SIDECARS = (".aux.xml", ".ovr", ".msk")
+"""What GDAL keeps beside a TIFF, and reads with whatever TIFF has that name."""
 
 
 def shapes_of(shape: tuple[int, int]) -> list[tuple[int, int]]:

@@ -19,7 +19,7 @@ import tifffile
 from tilesseg.errors import FormatError
 from tilesseg.formats import FAILED_CLASS, Level, Mask, Scores
 from tilesseg.formats.at_image import at_image
-from tilesseg.formats.cog_levels import refusing, scratch
+from tilesseg.formats.cog_levels import SIDECARS, refusing, scratch
 from tilesseg.formats.encoded_tiles import SIDE, Layer, Pyramid, Spool, copied
 from tilesseg.formats.ome_xml import Note, ome_xml, physical
 from tilesseg.grid import Grid
@@ -113,6 +113,8 @@ def _write(
             _write_levels(result, [((len(layers), *shape), data) for shape, data in tiles], xml, grid)
         _refuse_holes(result, [(len(layers), *shape) for shape, _ in tiles])
         os.replace(result, path)
+        for suffix in SIDECARS:  # of a file that was replaced
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
     return (path,)
 
 

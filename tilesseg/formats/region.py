@@ -8,7 +8,6 @@ image has no CRS; else in longitude and latitude (RFC 7946), or in the CRS that 
 from __future__ import annotations
 
 import json
-import threading
 import warnings
 from collections.abc import Callable, Iterator
 from math import ceil
@@ -29,6 +28,7 @@ from rasterio.windows import Window as RasterWindow
 from tilesseg.cells import Region
 from tilesseg.errors import SourceError
 from tilesseg.formats.georeference import crs_name
+from tilesseg.formats.quiet import QUIET
 from tilesseg.grid import Grid
 
 FINEST = 4096
@@ -39,8 +39,6 @@ Ring = NDArray[np.float64]
 """Positions `(n, 2)`, each `(x, y)`."""
 Polygon = list[Ring]
 """Outline and holes."""
-
-_OPENING = threading.Lock()  # `warnings.catch_warnings` is not safe between threads
 
 
 def read_region(path: str, *, grid: Grid, native: Grid, stride: int, image: str) -> Region:
@@ -85,7 +83,7 @@ def _painted(path: str) -> NDArray[np.bool_]:
 
 
 def _opened(path: str) -> Any:
-    with _OPENING, warnings.catch_warnings():
+    with QUIET, warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         return rasterio.open(path)
 
@@ -126,7 +124,7 @@ def _step(grid: Grid, stride: int) -> float:
 def _burnt(polygons: list[Polygon], shape: tuple[int, int], step: float) -> NDArray[np.bool_]:
     """Every pixel `(y, x)` that a polygon touches."""
     shapes = [{"type": "Polygon", "coordinates": [(ring / step).tolist() for ring in one]} for one in polygons]
-    with _OPENING, warnings.catch_warnings(), rasterio.Env():
+    with QUIET, warnings.catch_warnings(), rasterio.Env():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         return np.asarray(rasterize(shapes, shape, all_touched=True, dtype="uint8"), np.bool_)
 

@@ -66,6 +66,7 @@ FORMATS: Mapping[str, Format] = {
         suffixes=(".ome.zarr", ".zarr"),
         kind="scores",
         options=("classes", "version"),
+        checks="tilesseg.formats.ome_zarr:check_ome_zarr",
     ),
     "geojson": Format(
         writes="tilesseg.formats.vector:write_geojson",

@@ -22,6 +22,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from tilesseg.errors import SourceError
+from tilesseg.formats.quiet import QUIET
 from tilesseg.grid import Grid
 from tilesseg.window import Window
 
@@ -31,8 +32,6 @@ os.environ.setdefault("GDAL_CACHEMAX", "64")
 
 MaskKind = Literal["none", "nodata", "dataset", "bands"]
 T = TypeVar("T")
-
-_OPENING = threading.Lock()  # `warnings.catch_warnings` is not safe between threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +151,7 @@ class RasterFile:
 
 def open_dataset(path: str, **options: Any) -> Any:
     """Open for reading, without a word on missing georeference; the caller catches the errors."""
-    with _OPENING, warnings.catch_warnings():
+    with QUIET, warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.Env():
             dataset = rasterio.open(path, **options)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,9 +16,9 @@ from zarr.errors import BaseZarrError
 
 from tilesseg.errors import SourceError
 from tilesseg.formats.geozarr.conventions import Attributes
+from tilesseg.formats.quiet import QUIET
 
 Node = zarr.Array[Any] | zarr.Group
-_OPENING = threading.Lock()  # `warnings.catch_warnings` is not safe between threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +175,6 @@ def _beside(member: Member, name: str) -> zarr.Array[Any] | None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without zarr's words on data types that other readers may not know: names of bands are strings."""
-    with _OPENING, warnings.catch_warnings():
+    with QUIET, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

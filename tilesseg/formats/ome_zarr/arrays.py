@@ -16,6 +16,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
+from tilesseg.formats.quiet import QUIET
 from tilesseg.labels import NODATA
 from tilesseg.window import Window
 
@@ -50,7 +51,7 @@ def create_array(
     ones, sides = [1] * len(planes), [*planes, *shape]
     common: dict[str, Any] = {"shape": sides, "dtype": "uint8", "fill_value": NODATA}
     common["config"] = {"write_empty_chunks": True}  # a chunk that is not there is taken for one that was lost
-    with warnings.catch_warnings():
+    with QUIET, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if version == "0.4":
             return zarr.create_array(

@@ -49,7 +49,12 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         if path.exists():
             path.rename(old)
-        temporary.rename(path)
+        try:
+            temporary.rename(path)
+        except OSError:
+            if old.exists():
+                old.rename(path)
+            raise
     except OSError as error:
         why = error.strerror or " ".join(str(error).split())
         raise FormatError(f"{path} cannot be written: {why}; make room or choose another path") from error

@@ -15,11 +15,11 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import rasterio
 import rasterio.features
 from numpy.typing import NDArray
 
 from tilesseg.errors import FormatError
+from tilesseg.formats.quiet import QUIET
 from tilesseg.labels import FAILED
 from tilesseg.polygons import Polygons, Runs, border_runs, offsets, turned
 from tilesseg.window import Window
@@ -27,8 +27,6 @@ from tilesseg.window import Window
 PART = 2048
 """Side, in pixels, of what is traced at a time."""
 
-_SHIFTED = rasterio.Affine.translation(1.0, 1.0)
-"""Without a transform, or with a mask, rasterio warns, and what hides that in it is not safe between threads."""
 
 Read = Callable[[Window], NDArray[np.uint8]]
 
@@ -73,15 +71,15 @@ def traced(labels: NDArray[np.uint8], window: Window) -> Polygons:
     values: list[int] = []
     counts: list[int] = []
     rings: list[Sequence[tuple[float, float]]] = []
-    for geometry, value in rasterio.features.shapes(labels, connectivity=4, transform=_SHIFTED):
-        if value >= FAILED:
-            continue
+    with QUIET:
+        found = list(rasterio.features.shapes(labels, mask=labels < FAILED, connectivity=4))
+    for geometry, value in found:
         values.append(int(value))
         counts.append(len(geometry["coordinates"]))
         rings.extend(geometry["coordinates"])
     lengths = list(map(len, rings))
     flat = np.fromiter(chain.from_iterable(chain.from_iterable(rings)), np.int32, 2 * sum(lengths)).reshape(-1, 2)
-    points = flat[:, ::-1] + np.array([window.y - 1, window.x - 1], np.int32)
+    points = flat[:, ::-1] + np.array([window.y, window.x], np.int32)
     return turned(Polygons(np.array(values, np.uint8), offsets(counts), offsets(lengths), points))
 
 

@@ -14,7 +14,6 @@ from pyogrio.errors import CRSError, DataLayerError, DataSourceError
 
 from tilesseg.errors import FormatError
 
-
 _JOURNALS = ("-wal", "-shm", "-journal")
 """What a reader that did not close a GeoPackage left beside it: SQLite would carry it over into the new one."""
 
