@@ -61,8 +61,20 @@ def test_what_the_job_asks_for_comes_before_what_the_model_states() -> None:
     assert contract(slide(0.25), 0.5, level=2) is None
 
 
-@pytest.mark.parametrize("grid", [slide(None), Grid(9, 9, (10.0, 0.0, 0.0, 0.0, -10.0, 0.0), "a CRS", "metre", 1.0)])
-def test_a_pixel_size_that_nobody_states_is_refused_not_guessed(grid: Grid) -> None:
-    with pytest.raises(SourceError, match=r"a\.svs has .* and .* needs 0\.5; give .*--mpp"):
+def test_a_level_that_is_not_what_the_model_states_is_said() -> None:
+    spec = parse_spec(spec_data(mpp=0.5), where="here")
+    assert "input.resolution: 0.5" in (resolution_note(slide(2.0), spec) or "")
+    assert resolution_note(slide(0.5), spec) is None
+
+
+@pytest.mark.parametrize(
+    ("grid", "remedy"),
+    [
+        (slide(None), r"input\.mpp \(--mpp\)"),
+        (Grid(9, 9, (10.0, 0.0, 0.0, 0.0, -10.0, 0.0), "a CRS", "metre", 1.0), r"in metre as input\.resolution"),
+    ],
+)
+def test_a_pixel_size_that_nobody_states_is_refused_with_what_can_be_given(grid: Grid, remedy: str) -> None:
+    with pytest.raises(SourceError, match=rf"a\.svs has .* and .* needs 0\.5 µm; give .*{remedy}"):
         contract(grid, 0.5)
     assert contract(grid, None) is None

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
+from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 
 from tilesseg.errors import SourceError
 from tilesseg.formats import open_source
@@ -271,6 +271,23 @@ def test_a_damaged_chunk_is_an_error_and_never_pixels(tmp_path: Path) -> None:
         assert source.read(Window(32, 0, 30, 90)).valid.all()
         with pytest.raises(SourceError, match="cannot read rows 0–9"):
             source.read(Window(0, 0, 10, 90))
+
+
+@pytest.mark.parametrize("left", [0, 9, 16, 1000, -1])
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_a_chunk_by_blosc_that_ends_early_is_refused_before_it_is_undone(
+    tmp_path: Path, version: str, left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blosc = {"compressors": BloscCodec(cname="lz4")} if version == "0.5" else {}  # of 0.4 it is what zarr takes
+    data = noise(70, 90)
+    path = write(tmp_path / "a.zarr", [data], "yx", version=version, array=blosc)
+    source, array = opened(path), zarr.open_array(f"{path}/0", mode="r")
+    np.testing.assert_array_equal(source.read(source.grid.window).values[0], data)
+    file = Path(path) / "0" / array.metadata.encode_chunk_key((0, 1))
+    file.write_bytes(file.read_bytes()[:left])
+    monkeypatch.setattr(zarr.Array, "__getitem__", lambda *_: pytest.fail("it was undone"))
+    with pytest.raises(SourceError, match=rf"cannot read rows 0–9.*{file.name} has \d+ bytes of the \d+ of its chunk"):
+        opened(path).read(Window(0, 0, 10, 90))
 
 
 def test_a_fill_value_among_the_attributes_is_nodata(tmp_path: Path) -> None:

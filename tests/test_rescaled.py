@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from hypothesis import strategies as st
 from slide_files import halved, leave_out, tissue, write_pyramid
 
 from tilesseg.errors import SourceError
-from tilesseg.formats import open_source
+from tilesseg.formats import Raw, Source, open_source
 from tilesseg.formats.opening import Opening
-from tilesseg.formats.rescaled import rescaled
+from tilesseg.formats.rescaled import Rescaled, rescaled
 from tilesseg.formats.slide import open_slide
+from tilesseg.resample import output_shape
 from tilesseg.window import Window
 
 IMAGE = tissue((300, 410))
@@ -150,6 +152,44 @@ def test_the_users_pixel_size_counts_more_than_the_files(slide: str) -> None:
     coarse = open_source(slide, Opening(mpp=0.25, level=2))
     assert coarse.grid.resolution == pytest.approx((1.0, 1.0))
     assert coarse.native.resolution == pytest.approx((0.25, 0.25))
+
+
+def test_micrometres_are_not_wanted_of_pixels_whose_size_nobody_states(tmp_path: Path) -> None:
+    path = str(write_pyramid(tmp_path / "unknown.tif", LEVELS, mpp=None))
+    with pytest.raises(SourceError, match=r"0\.5 µm are wanted and it does not say .* input\.mpp"):
+        open_source(path, Opening(resolution=0.5))
+
+
+class Counted:
+    """A source that remembers the largest window that was read of it."""
+
+    def __init__(self, base: Source, cell: tuple[int, int]) -> None:
+        self.base, self.cell, self.largest = base, cell, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.base, name)
+
+    def read_raw(self, window: Window) -> Raw:
+        self.largest = max(self.largest, window.area)
+        return self.base.read_raw(window)
+
+
+@pytest.mark.parametrize("rows", [False, True])
+@pytest.mark.parametrize("resolution", [0.7, 3.3, 4.0])
+def test_a_large_window_is_read_in_pieces_and_is_the_same_byte_for_byte(
+    slide: str, monkeypatch: pytest.MonkeyPatch, resolution: float, rows: bool
+) -> None:
+    base, step = open_slide([slide], Opening()), (resolution / 0.5, resolution / 0.5)
+    height, width = output_shape(base.grid.shape, step)
+    whole = Rescaled(base, replace(base.grid, height=height, width=width), base.native, step)
+    expected = whole.read(whole.grid.window)
+    monkeypatch.setattr("tilesseg.formats.rescaled._SIDE", 64)
+    counted = Counted(base, (16, base.grid.width) if rows else (64, 64))
+    found = replace(whole, base=counted).read(whole.grid.window)
+    assert found.values.tobytes() == expected.values.tobytes()
+    np.testing.assert_array_equal(found.valid, expected.valid)
+    margin = 2 * int(np.ceil(step[0])) + 2
+    assert counted.largest <= (64 + margin) ** 2 + (base.grid.width * margin if rows else 0)
 
 
 @pytest.mark.parametrize("mpp", [0.0, -1.0, float("nan")])

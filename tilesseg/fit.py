@@ -101,23 +101,29 @@ def contract_resolution(grid: Grid, spec: ModelSpec, opening: Opening, *, image:
         return opening.resolution
     if grid.unit == "micrometre":
         return spec.mpp
-    found = "no micrometres per pixel" if grid.crs is None else f"a CRS with pixels in {grid.unit}"
+    if grid.crs is None:
+        found, remedy = "no micrometres per pixel", "the image's own as input.mpp (--mpp)"
+    else:
+        found, remedy = (
+            f"a CRS with pixels in {grid.unit}",
+            f"the pixel size to read in {grid.unit} as input.resolution",
+        )
     raise SourceError(
-        f"{image} has {found}, and {spec.name} needs {spec.mpp:g}; give the image's own as input.mpp (--mpp), or take "
-        "another model"
+        f"{image} has {found}, and {spec.name} needs {spec.mpp:g} µm; give {remedy}, or take another model"
     )
 
 
 def resolution_note(grid: Grid, spec: ModelSpec) -> str | None:
     """What should be said where pixels are much finer or coarser than those the model was trained on."""
-    if spec.resolution is None or grid.metres_per_unit is None:
+    trained = spec.resolution if spec.mpp is None else spec.mpp * 1e-6
+    if trained is None or grid.metres_per_unit is None:
         return None
     metres = float(np.mean(grid.resolution)) * grid.metres_per_unit
-    if 1 / UNLIKE <= metres / spec.resolution <= UNLIKE:
+    if 1 / UNLIKE <= metres / trained <= UNLIKE:
         return None
     return (
-        f"pixels are {metres:.4g} m and {spec.name} was trained on {spec.resolution:g} m; to resample on reading, give "
-        f"input.resolution: {spec.resolution / grid.metres_per_unit:.6g}"
+        f"pixels are {metres:.4g} m and {spec.name} was trained on {trained:g} m; to resample on reading, give "
+        f"input.resolution: {trained / grid.metres_per_unit:.6g}"
     )
 
 

@@ -175,7 +175,14 @@ def open_source(image: str | Sequence[str], opening: Opening | None = None) -> S
     source = opener(paths, opening.without_resolution())
     if opening.mpp is not None:
         source = with_mpp(source, opening.mpp, image=paths[0])
-    return source if opening.resolution is None else rescaled(source, opening.resolution, tolerance=opening.tolerance)
+    if opening.resolution is None:
+        return source
+    if source.grid.unit == "pixel":
+        raise SourceError(
+            f"{paths[0]}: pixels of {opening.resolution:g} µm are wanted and it does not say how large its own are; "
+            "give input.mpp (--mpp)"
+        )
+    return rescaled(source, opening.resolution, tolerance=opening.tolerance)
 
 
 def to_lonlat(points: Sequence[tuple[float, float]], crs: str | None) -> list[tuple[float, float]]:

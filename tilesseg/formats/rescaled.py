@@ -22,6 +22,8 @@ from tilesseg.resample import Pair, output_shape, resample, source_window
 from tilesseg.window import Window
 
 MICROMETRE = 1e-6
+_SIDE = 4096
+"""Of the level's pixels, the square of this many are read at once: a mean over many would fill the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,27 @@ class Rescaled:
             raise ValueError(f"{window} leaves the image of {self.grid.height} × {self.grid.width}")
         if self._as_it_is:
             return self.base.read_raw(window)
+        values = np.empty((len(self.selected), *window.shape), np.float32)
+        valid = np.empty((len(set(self.masks)), *window.shape), np.bool_)
+        for piece in self._pieces(window):
+            place = piece.slices(window)
+            values[:, *place], valid[:, *place] = self._resampled(piece)
+        return Raw(values, valid)
+
+    def _pieces(self, window: Window) -> Iterator[Window]:
+        """Parts of a window that cover few enough of the level's pixels; the same pixels however it is cut.
+
+        Full rows where the level is decoded by rows, so that none is decoded once for each part.
+        """
+        by_rows = self.base.cell[1] >= self.base.grid.width
+        most = min(window.width, max(1, int(_SIDE / self.step[1])))
+        width = window.width if by_rows else most
+        height = max(1, int(_SIDE**2 / (width * self.step[1] * self.step[0])))
+        for y in range(window.y, window.y_stop, height):
+            for x in range(window.x, window.x_stop, width):
+                yield Window(y, x, height, width).intersect(window)
+
+    def _resampled(self, window: Window) -> Raw:
         shape = self.base.grid.shape
         source = source_window(window, self.step, shape)
         seen = self.base.read_raw(source)

@@ -14,6 +14,7 @@ import zarr
 from numpy.typing import NDArray
 
 from tilesseg.errors import SourceError
+from tilesseg.formats.geozarr.blosc import by_blosc, refuse_shortened
 from tilesseg.formats.geozarr.presence import stored_chunks
 from tilesseg.window import Window
 
@@ -51,6 +52,10 @@ class ZarrArray:
     def array(self) -> zarr.Array[Any]:
         return zarr.open_array(self.path, mode="r")
 
+    @cached_property
+    def _by_blosc(self) -> bool:
+        return by_blosc(self.array)
+
     @property
     def dtype(self) -> np.dtype[Any]:
         return np.dtype(self.array.dtype).newbyteorder("=")
@@ -76,6 +81,8 @@ class ZarrArray:
             SourceError: a chunk cannot be read or undone; names array and window.
         """
         try:
+            if self._by_blosc:
+                refuse_shortened({file for channel in channels for file in self._files(channel, window)})
             values = self._read(channels, window)
         except Exception as error:  # every codec has exceptions of its own
             why = " ".join(str(error).split()) or type(error).__name__
