@@ -293,6 +293,7 @@ def test_labels_beside_an_image_have_the_pixels_asked_for(tmp_path: Path, monkey
     monkeypatch.setattr("tilesseg.segment_command._carry_out", lambda job, **_: asked.append(job) or 0)
     segment(["a.zarr"], "m", beside="cells", at="image")
     assert [one.resolution for one in asked[0].output.products] == ["image"]
+    assert not asked[0].output.preview  # the run is removed, and a picture in it would go with it
 
 
 def test_a_scene_with_254_classes_and_one_of_a_pixel_have_every_product(tmp_path: Path) -> None:

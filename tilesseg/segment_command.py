@@ -100,6 +100,7 @@ def segment(
             "dir": str(run_dir or target.with_name(f".{target.name}.run")),
             "products": products,
             "scores": score_class or scores is not None,
+            "preview": bool(out or scores),  # inside an image there is no place for one
         },
         "cluster": {"kind": "local", "workers": or_auto(workers)},
     }
