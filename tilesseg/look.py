@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tilesseg.cells import Cells, Region, cells_of
 from tilesseg.errors import SourceError
+from tilesseg.formats.promised import file_state
 from tilesseg.formats.sniff import format_of
 from tilesseg.labels import NODATA
 from tilesseg.window import Window
@@ -72,13 +73,7 @@ def region_file(how: Input, name: str) -> str | None:
 def region_identity(how: Input, name: str) -> dict[str, Any]:
     """`[size, mtime in ns]` of that file by its path, None where it is gone; empty without one."""
     path = region_file(how, name)
-    if path is None:
-        return {}
-    try:
-        facts = Path(path).stat()
-    except OSError:
-        return {path: None}
-    return {path: [facts.st_size, facts.st_mtime_ns]}
+    return {} if path is None else {path: file_state(path)}
 
 
 def _region(source: Source, how: Input, *, stride: int, paths: Sequence[str], name: str) -> tuple[Region | None, str]:

@@ -27,6 +27,11 @@ def output_shape(shape: tuple[int, int], scale: Pair) -> tuple[int, int]:
     return height, width
 
 
+def exact_ratio(ratio: float) -> float:
+    """A ratio that is a whole number but for rounding, made exactly that."""
+    return float(round(ratio)) if abs(round(ratio) - ratio) < 1e-6 * ratio else float(ratio)
+
+
 def centres(size: int, parts: int) -> NDArray[np.intp]:
     """The pixels under the centres of equal parts of an axis of `size` pixels."""
     return np.asarray((np.arange(parts) + 0.5) * size / parts, np.intp)

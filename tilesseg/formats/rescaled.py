@@ -17,8 +17,9 @@ from tilesseg.errors import SourceError
 from tilesseg.formats import Pixels, Raw, Source, read_reflected
 from tilesseg.formats.georeference import describe_grid
 from tilesseg.formats.physical import Scaling, finish
+from tilesseg.formats.promised import refuse_outside
 from tilesseg.grid import Grid
-from tilesseg.resample import Pair, output_shape, resample, source_window
+from tilesseg.resample import Pair, exact_ratio, output_shape, resample, source_window
 from tilesseg.window import Window
 
 MICROMETRE = 1e-6
@@ -80,8 +81,7 @@ class Rescaled:
         return read_reflected(window, self.grid.window, self._read_inside)
 
     def read_raw(self, window: Window) -> Raw:
-        if not self.grid.window.contains(window):
-            raise ValueError(f"{window} leaves the image of {self.grid.height} × {self.grid.width}")
+        refuse_outside(window, self.grid.window)
         if self._as_it_is:
             return self.base.read_raw(window)
         values = np.empty((len(self.selected), *window.shape), np.float32)
@@ -175,7 +175,7 @@ def rescaled(source: Source, resolution: float, *, tolerance: float) -> Source:
         return Rescaled(best, best.grid, source.native, note=note)
     fine = [one for one in candidates if max(one.grid.resolution) <= resolution]
     best = fine[-1] if fine else source
-    y, x = (_exact(resolution / side) for side in best.grid.resolution)
+    y, x = (exact_ratio(resolution / side) for side in best.grid.resolution)
     height, width = output_shape(best.grid.shape, (y, x))
     a, b, c, d, e, f = best.grid.transform
     grid = replace(best.grid, height=height, width=width, transform=(a * x, b * y, c, d * x, e * y, f))
@@ -208,11 +208,6 @@ def _sized(grid: Grid, factor: float) -> Grid:
 def _away(grid: Grid, resolution: float) -> float:
     """Share by which the side of a pixel that differs most is longer or shorter than the one wanted."""
     return max(abs(side / resolution - 1) for side in grid.resolution)
-
-
-def _exact(ratio: float) -> float:
-    """A ratio that is a whole number but for rounding, made exactly that."""
-    return float(round(ratio)) if abs(round(ratio) - ratio) < 1e-6 * ratio else float(ratio)
 
 
 def _taken(grid: Grid, resolution: float, tolerance: float) -> str:

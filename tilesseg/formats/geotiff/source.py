@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,6 +21,7 @@ from tilesseg.formats.geotiff.raster_stack import Layer
 from tilesseg.formats.geotiff.strips import find_strip, strip_rows
 from tilesseg.formats.lattice import SIDE, sample_rows, sample_windows, sampled_windows
 from tilesseg.formats.physical import UNSCALED, Scaling, finish, stacked
+from tilesseg.formats.promised import file_state, refuse_outside, selection
 from tilesseg.formats.thumbnail import decimate, thumbnail_shape
 from tilesseg.grid import Grid
 from tilesseg.resample import resample, source_window
@@ -104,11 +104,7 @@ class GeoTiffSource:
         Raises:
             SourceError: no band, or one that the image does not have.
         """
-        wrong = [i for i in indices if not 0 <= i < len(self.all_bands)]
-        if wrong or not indices:
-            asked = f"band {wrong[0]}" if wrong else "no band"
-            raise SourceError(f"{self._path}: {asked} asked for, the image has 0 to {len(self.all_bands) - 1}")
-        return replace(self, selected=tuple(indices))
+        return replace(self, selected=selection(indices, len(self.all_bands), image=self._path))
 
     def read(self, window: Window) -> Pixels:
         """Read any window; see `formats.Source.read`."""
@@ -116,8 +112,7 @@ class GeoTiffSource:
 
     def read_raw(self, window: Window) -> Raw:
         """What the files hold; see `formats.Source.read_raw`."""
-        if not self.grid.window.contains(window):
-            raise ValueError(f"{window} leaves the image of {self.grid.height} × {self.grid.width}")
+        refuse_outside(window, self.grid.window)
         values, planes = self._planes(window)
         return Raw(values, stacked(planes))
 
@@ -148,7 +143,7 @@ class GeoTiffSource:
     def identity(self) -> dict[str, Any]:
         """`[size, mtime in ns]` of every file, None where it cannot be had (missing, or remote)."""
         files = dict.fromkeys(name for layer in self.layers for name in layer.file.facts.files)
-        return {name: _stat(name) for name in files}
+        return {name: file_state(name) for name in files}
 
     def describe(self) -> dict[str, Any]:
         """What `tilesseg inspect` prints."""
@@ -288,11 +283,3 @@ def _layer_rows(
         return
     for y in range(0, grid.height, height):
         yield _read_layer(layer, bands, Window(y, 0, min(height, grid.height - y), grid.width))
-
-
-def _stat(name: str) -> list[int] | None:
-    try:
-        found = os.stat(name)
-    except OSError:
-        return None
-    return [found.st_size, found.st_mtime_ns]

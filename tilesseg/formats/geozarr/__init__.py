@@ -20,7 +20,7 @@ from tilesseg.formats.geozarr.staged import open_staged
 from tilesseg.formats.opening import Opening
 from tilesseg.formats.physical import DTYPES
 from tilesseg.grid import IDENTITY, Grid
-from tilesseg.resample import output_shape
+from tilesseg.resample import exact_ratio, output_shape
 
 __all__ = ["ZarrSource", "open_geozarr"]
 
@@ -128,13 +128,8 @@ def _rescaled(source: ZarrSource, scale: float | None, offset: float | None) -> 
 def _resized(source: ZarrSource, resolution: float) -> ZarrSource:
     """The same image on pixels of another size, from its first pixel's corner."""
     grid = source.grid
-    y, x = (_whole(resolution / side) for side in grid.resolution)
+    y, x = (exact_ratio(resolution / side) for side in grid.resolution)
     height, width = output_shape(grid.shape, (y, x))
     a, b, c, d, e, f = grid.transform
     resized = replace(grid, height=height, width=width, transform=(a * x, b * y, c, d * x, e * y, f))
     return replace(source, grid=resized, step=(y, x))
-
-
-def _whole(ratio: float) -> float:
-    """A ratio that is a whole number but for rounding, made exactly that."""
-    return float(round(ratio)) if abs(round(ratio) - ratio) < 1e-6 * ratio else float(ratio)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -162,11 +161,3 @@ def metadata_files(folder: str) -> list[str]:
     """The files that say what an array or a group is."""
     names = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
     return [path for name in names if os.path.exists(path := os.path.join(folder, name))]
-
-
-def file_state(path: str) -> list[int] | None:
-    """`[size, mtime in ns]`, None where it is gone."""
-    with suppress(OSError):
-        found = os.stat(path)
-        return [found.st_size, found.st_mtime_ns]
-    return None

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from tilesseg.errors import SourceError
 from tilesseg.formats import Pixels, Raw, Source, read_reflected
 from tilesseg.formats.georeference import describe_grid
-from tilesseg.formats.geozarr.array import ZarrArray, file_state
+from tilesseg.formats.geozarr.array import ZarrArray
 from tilesseg.formats.geozarr.band import ZarrBand, describe_array, describe_band
 from tilesseg.formats.lattice import PIXELS, VALUES, sample_windows, sampled_windows
 from tilesseg.formats.physical import UNSCALED, Scaling, finish, stacked
+from tilesseg.formats.promised import file_state, refuse_outside, selection
 from tilesseg.formats.thumbnail import decimate, thumbnail_shape
 from tilesseg.grid import Grid
 from tilesseg.resample import Pair, resample, source_window
@@ -102,12 +103,8 @@ class ZarrSource:
         Raises:
             SourceError: no band, or one that the image does not have.
         """
-        wrong = [i for i in indices if not 0 <= i < len(self.all_bands)]
-        if wrong or not indices:
-            asked = f"band {wrong[0]}" if wrong else "no band"
-            raise SourceError(f"{self.path}: {asked} asked for, the image has 0 to {len(self.all_bands) - 1}")
-        levels = tuple(level.select(indices) for level in self.levels)
-        return replace(self, selected=tuple(indices), levels=levels)
+        selected = selection(indices, len(self.all_bands), image=self.path)
+        return replace(self, selected=selected, levels=tuple(level.select(selected) for level in self.levels))
 
     def with_holes(self, holes: Sequence[tuple[Window, str]]) -> ZarrSource:
         """The same image, of which these windows cannot be read, for these reasons."""
@@ -119,8 +116,7 @@ class ZarrSource:
 
     def read_raw(self, window: Window) -> Raw:
         """What the arrays hold; see `formats.Source.read_raw`."""
-        if not self.grid.window.contains(window):
-            raise ValueError(f"{window} leaves the image of {self.grid.height} × {self.grid.width}")
+        refuse_outside(window, self.grid.window)
         values, planes = self._planes(window)
         return Raw(values, stacked(planes))
 

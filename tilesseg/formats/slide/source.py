@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +13,7 @@ from tilesseg.errors import SourceError
 from tilesseg.formats import Pixels, Raw, Source, read_reflected
 from tilesseg.formats.lattice import PIXELS, VALUES, sample_windows, sampled_windows
 from tilesseg.formats.physical import UNSCALED, Scaling, finish, stacked
+from tilesseg.formats.promised import file_state, refuse_outside, selection
 from tilesseg.formats.slide.description import describe_slide
 from tilesseg.formats.slide.placing import level_grid
 from tilesseg.formats.slide.reader import LevelReader
@@ -81,11 +81,7 @@ class SlideSource:
         Raises:
             SourceError: no band, or one that the image does not have.
         """
-        wrong = [i for i in indices if not 0 <= i < len(self.bands)]
-        if wrong or not indices:
-            asked = f"band {wrong[0]}" if wrong else "no band"
-            raise SourceError(f"{self.reader.facts.path}: {asked} asked for, the image has 0 to {len(self.bands) - 1}")
-        return replace(self, selected=tuple(indices))
+        return replace(self, selected=selection(indices, len(self.bands), image=self.reader.facts.path))
 
     def read(self, window: Window) -> Pixels:
         """Read any window; see `formats.Source.read`."""
@@ -93,8 +89,7 @@ class SlideSource:
 
     def read_raw(self, window: Window) -> Raw:
         """What the file holds; see `formats.Source.read_raw`."""
-        if not self._inside.contains(window):
-            raise ValueError(f"{window} leaves the image of {self._inside.height} × {self._inside.width}")
+        refuse_outside(window, self._inside)
         values, planes = self.reader.read(self.level, window, self.selected)
         return Raw(values, stacked(planes))
 
@@ -126,7 +121,7 @@ class SlideSource:
 
     def identity(self) -> dict[str, Any]:
         """`[size, mtime in ns]` of every file, None where it is missing."""
-        return {name: _stat(name) for name in self.reader.facts.files}
+        return {name: file_state(name) for name in self.reader.facts.files}
 
     def describe(self) -> dict[str, Any]:
         """What `tilesseg inspect` prints."""
@@ -146,11 +141,3 @@ class SlideSource:
 
 
 _: type[Source] = SlideSource
-
-
-def _stat(name: str) -> list[int] | None:
-    try:
-        found = os.stat(name)
-    except OSError:
-        return None
-    return [found.st_size, found.st_mtime_ns]
