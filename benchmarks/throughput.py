@@ -35,7 +35,9 @@ from tilesseg.models import load_model
 from tilesseg.models.receptive import unet_margin
 from tilesseg.models.spec import UNetShape
 from tilesseg.models.unet import UNet
-from tilesseg.run import open_run_directory, run_job
+from tilesseg.planning import stored_plan
+from tilesseg.run import run_job
+from tilesseg.store import RunDirectory
 from tilesseg.synthetic import BANDS, CLASSES, landscape
 from tilesseg.window import Window
 
@@ -157,11 +159,12 @@ def run(
     with connect(asked.cluster, "cpu") as executor:
         run_job(asked, executor=executor, listeners=[listen])
     whole = time.perf_counter() - begin
-    _, plan = open_run_directory(folder)
+    plan = stored_plan(RunDirectory(folder).scene(scene.stem))
+    assert plan is not None
     return (
         {"tiles": clock["end"] - clock["start"], "job": whole, "cpu": clock["cpu_end"] - clock["cpu"]},
         records,
-        plan.scenes[0],
+        plan,
     )
 
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from fakes import spec_data
 
-from tilesseg import cluster
+from tilesseg import cluster, nannies
 from tilesseg.errors import JobError
 from tilesseg.events import Event, Note, RunStarted, TileDone
 from tilesseg.executors import DaskExecutor
@@ -78,13 +78,22 @@ def test_a_job_runs_on_a_scheduler_given_by_its_address(job: Job) -> None:
 
 
 @pytest.mark.cluster
+def test_a_job_runs_on_a_cluster_class_given_by_its_path(job: Job) -> None:
+    options = {"n_workers": 1, "threads_per_worker": 2, "dashboard_address": "127.0.0.1:0"}
+    named = Cluster(kind="distributed:LocalCluster", workers=2, options=options)
+    events: list[Event] = []
+    assert run_job(job.model_copy(update={"cluster": named}), listeners=[events.append]).exit_code == 0
+    assert sum(isinstance(event, TileDone) for event in events) == 4
+
+
+@pytest.mark.cluster
 def test_a_dashboard_port_that_is_taken_is_no_trouble(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[Event] = []
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        monkeypatch.setattr(cluster, "DASHBOARD_PORT", port)
+        monkeypatch.setattr(nannies, "DASHBOARD_PORT", port)
         assert run_job(job, listeners=[events.append]).exit_code == 0
     (started,) = (event for event in events if isinstance(event, RunStarted))
     assert started.dashboard and f":{port}/" not in started.dashboard
@@ -153,3 +162,116 @@ def test_a_scheduler_that_goes_away_ends_the_run_in_one_line_and_the_next_run_fi
         client.close()
     serial = job.model_copy(update={"cluster": Cluster(kind="serial")})
     assert run_job(serial).exit_code == 0
+
+
+GB = 10**9
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [
+        (Cluster(kind="serial"), "serial"),
+        (Cluster(kind="threads", threads=3), "threads, 3"),
+        (Cluster(workers=2), "local, 2 workers × 2 threads"),
+        (Cluster(kind="address", address="tcp://a:1"), "address tcp://a:1"),
+        (Cluster(kind="ssh", hosts=("a", "b", "b"), threads=1), "ssh, 3 workers × 1 threads"),
+        (Cluster(kind="slurm", workers=8, cores=4, memory="8GB"), "slurm, 8 workers × 2 threads"),
+        (
+            Cluster(kind="pbs", adaptive={"maximum": 20}, cores=4, memory="8GB"),  # type: ignore[arg-type]
+            "pbs, 1 to 20 workers × 2 threads",
+        ),
+        (Cluster(kind="gateway", address="https://g", workers=3), "gateway, 3 workers"),
+        (Cluster(kind="dask_cuda:LocalCUDACluster"), "dask_cuda:LocalCUDACluster"),
+        (Cluster(kind="dask_cuda:LocalCUDACluster", workers=2), "dask_cuda:LocalCUDACluster, 2 workers"),
+    ],
+)
+def test_a_cluster_is_named_for_reports(asked: Cluster, name: str) -> None:
+    assert cluster.cluster_name(asked) == name
+
+
+def test_a_worker_has_the_memory_of_its_section_or_its_share_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    import distributed.system
+
+    monkeypatch.setattr(distributed.system, "MEMORY_LIMIT", 12 * GB)
+    assert cluster.worker_memory(Cluster(workers=3)) == 4 * GB
+    assert cluster.worker_memory(Cluster(kind="threads", workers=3)) == 12 * GB
+    assert cluster.worker_memory(Cluster(kind="slurm", workers=3, cores=1, memory="8GB")) == 8 * GB
+    assert cluster.worker_memory(Cluster(kind="address", address="tcp://a:1", memory="2GB")) == 2 * GB
+    assert cluster.worker_memory(Cluster(kind="address", address="tcp://a:1")) is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (
+            Cluster(workers=3),
+            r"takes about 4,001 MB and has 4,000 MB \(the memory of this machine, shared by workers: 3\); take fewer "
+            r"workers, fewer threads than 2, a smaller tiling.core or more memory$",
+        ),
+        (
+            Cluster(kind="slurm", workers=3, cores=1, threads=1, memory="4GB"),
+            r"takes about 4,001 MB and has 4,000 MB \(cluster.memory 4GB\); take a smaller tiling.core or more memory$",
+        ),
+    ],
+)
+def test_workers_with_too_little_memory_are_refused_with_both_amounts(
+    monkeypatch: pytest.MonkeyPatch, asked: Cluster, said: str
+) -> None:
+    import distributed.system
+
+    monkeypatch.setattr(distributed.system, "MEMORY_LIMIT", 12 * GB)
+    cluster.check_memory(asked, needed_mb=4000, device="cpu")
+    with pytest.raises(JobError, match=said):
+        cluster.check_memory(asked, needed_mb=4001, device="cpu")
+
+
+def test_nothing_is_refused_where_nobody_knows_the_memory() -> None:
+    cluster.check_memory(Cluster(kind="address", address="tcp://a:1"), needed_mb=1e9, device="cpu")
+
+
+@pytest.mark.cluster
+def test_a_machine_elsewhere_is_described_by_a_worker_there() -> None:
+    from distributed import LocalCluster
+
+    cores = len(os.sched_getaffinity(0))
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as running:
+        there = Cluster(kind="address", address=running.scheduler_address)
+        with cluster.connect(there, "cpu") as executor:
+            assert isinstance(executor, DaskExecutor)
+            shared = cluster.ask_machine(executor, there)
+            told = cluster.ask_machine(executor, there.model_copy(update={"cores": 7}))
+            chosen = cluster.ask_machine(executor, there.model_copy(update={"cores": 7, "engine_threads": 3}))
+    assert (shared.device, shared.engine_threads, shared.slots) == ("cpu", max(1, cores // 2), 2)
+    assert (told.engine_threads, chosen.engine_threads) == (7, 3)
+
+
+HIDDEN = """
+import sys
+
+class Hide:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "tilesseg":
+            raise ModuleNotFoundError("No module named 'tilesseg'", name="tilesseg")
+
+sys.meta_path.insert(0, Hide())
+"""
+
+
+@pytest.mark.cluster
+def test_workers_without_tilesseg_are_refused_and_not_waited_for(tmp_path: Path) -> None:
+    from distributed import LocalCluster
+
+    (tmp_path / "sitecustomize.py").write_text(HIDDEN)
+    with LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0", silence_logs=50) as running:
+        command = [sys.executable, "-m", "distributed.cli.dask_worker", running.scheduler_address, "--no-dashboard"]
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        worker = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            there = Cluster(kind="address", address=running.scheduler_address)
+            with cluster.connect(there, "cpu") as executor:
+                assert isinstance(executor, DaskExecutor)
+                with pytest.raises(JobError, match=r"says .*No module named 'tilesseg'.*; install tilesseg where the"):
+                    cluster.ask_machine(executor, there)
+        finally:
+            worker.terminate()
+            worker.wait(30)

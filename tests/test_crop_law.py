@@ -16,8 +16,10 @@ from tilesseg.executors import Executor, SerialExecutor, ThreadExecutor
 from tilesseg.formats import Source
 from tilesseg.job import parse_job
 from tilesseg.models import Model, load_model
-from tilesseg.plan import Plan
-from tilesseg.run import open_run_directory, run_job
+from tilesseg.planning import stored_plan
+from tilesseg.run import run_job
+from tilesseg.scenes import ScenePlan
+from tilesseg.store import RunDirectory
 from tilesseg.tiling import Lattice, Tiling
 
 Scores = NDArray[np.float32]
@@ -56,7 +58,7 @@ def whole(image: NDArray[np.uint8], model: Model) -> Scores:
 
 def run(
     folder: Path, image: NDArray[np.uint8], bundle: Path, executor: Executor, **tiling: Any
-) -> tuple[NDArray[np.uint8], Plan]:
+) -> tuple[NDArray[np.uint8], ScenePlan]:
     """The mask that a job leaves behind, and its plan."""
     scene = write_scene(
         folder / "scene.tif", image, names=["b1", "b2", "b3"], tiled=True, blockxsize=256, blockysize=256
@@ -64,8 +66,10 @@ def run(
     job = parse_job(job_data(scene, bundle, folder / "run", tiling={"blend": "crop", **tiling}), where="test")
     report = run_job(job, executor=executor)
     assert report.exit_code == 0
-    directory, plan = open_run_directory(folder / "run")
-    return directory.scene("scene").read(plan.scenes[0].grid.window), plan
+    store = RunDirectory(folder / "run").scene("scene")
+    plan = stored_plan(store)
+    assert plan is not None
+    return store.read(plan.grid.window), plan
 
 
 def patchwise(tiling: Tiling, source: Source, model: Model) -> Scores:
@@ -96,8 +100,7 @@ def test_crop_equals_whole_image_inference(
 ) -> None:
     image = picture(shape)
     expected = whole(image, model)
-    mask, plan = run(tmp_path, image, bundle, SerialExecutor(), patch=patch, core=core)
-    scene = plan.scenes[0]
+    mask, scene = run(tmp_path, image, bundle, SerialExecutor(), patch=patch, core=core)
     assert np.abs(patchwise(scene.tiling, scene.open(), model) - expected).max() == 0.0
     assert (mask == decide(expected)).all()
     assert len(np.unique(mask)) > 2, "the network tells nothing apart, so the test shows nothing"
@@ -118,7 +121,6 @@ def test_a_lattice_shifted_off_the_stride_multiple_does_not(
     monkeypatch.setattr(layout, "crop_lattice", lambda *_, **__: Lattice(320, 112, lead, before=lead, after=208 - lead))
     image = picture((331, 257))
     expected = whole(image, model)
-    mask, plan = run(tmp_path, image, bundle, SerialExecutor(), patch=320, core=224)
-    scene = plan.scenes[0]
+    mask, scene = run(tmp_path, image, bundle, SerialExecutor(), patch=320, core=224)
     difference = np.abs(patchwise(scene.tiling, scene.open(), model) - expected).max()
     assert ((difference == 0.0), (mask == decide(expected)).all()) == (equal, equal)

@@ -26,7 +26,9 @@ from tilesseg.models.hazards import tiling_hazards
 from tilesseg.models.receptive import receptive_margin, unet_margin
 from tilesseg.models.spec import UNetShape
 from tilesseg.models.unet import UNet, patch_rule
-from tilesseg.run import open_run_directory, run_job
+from tilesseg.run import run_job
+from tilesseg.store import RunDirectory
+from tilesseg.window import Window
 
 AUTO = torch.export.Dim.AUTO
 FREE = ({0: AUTO, 2: AUTO, 3: AUTO},)
@@ -214,8 +216,8 @@ def run_crop(folder: Path, image: Any, model: Path, **tiling: Any) -> Any:
     scene = write_scene(folder / "scene.tif", image, names=["red", "green", "blue"])
     data = {**job_data(scene, model, folder / "run"), "tiling": {"blend": "crop", **tiling}}
     run_job(parse_job({**data, "input": {"check_range": False}}, where="test"), executor=SerialExecutor())
-    directory, plan = open_run_directory(folder / "run")
-    return directory.scene("scene").read(plan.scenes[0].grid.window)
+    store = RunDirectory(folder / "run").scene("scene")
+    return store.read(Window(0, 0, *store.shape))
 
 
 def test_crop_equals_whole_image_inference(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 from fakes import job_data, write_scene, write_unet_bundle
 
 from tilesseg.job import parse_job
-from tilesseg.run import open_run_directory, run_job
+from tilesseg.preparation import open_run_directory
+from tilesseg.run import run_job
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 

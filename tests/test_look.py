@@ -18,7 +18,7 @@ from test_run import Killed
 
 from tilesseg.cli import run
 from tilesseg.errors import JobError, SourceError, StoreError
-from tilesseg.events import Event, Note
+from tilesseg.events import Event, ScenePlanned
 from tilesseg.executors import SerialExecutor
 from tilesseg.formats import Pixels
 from tilesseg.grid import Grid
@@ -68,7 +68,7 @@ def mask_of(folder: Path, shape: tuple[int, int] = SHAPE) -> NDArray[np.uint8]:
 
 
 def notes(events: list[Event]) -> str:
-    return "\n".join(event.text for event in events if isinstance(event, Note))
+    return "\n".join(note for event in events if isinstance(event, ScenePlanned) for note in event.notes)
 
 
 def test_on_a_slide_only_the_tissue_is_read_and_predicted(tmp_path: Path, scene: Path, bundle: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_slide_full_of_tissue_is_looked_at_everywhere(tmp_path: Path, bundle: 
     scene = slide(tmp_path / "scene.tif", (slice(None), slice(None)))
     report = go(scene, bundle, tmp_path / "run", mpp=0.5)
     assert report.scenes[0].outside == 0
-    assert json.loads((tmp_path / "run" / "plan.json").read_text())["scenes"][0]["cells"] is None
+    assert json.loads((tmp_path / "run" / "scenes" / "scene" / "plan.json").read_text())["scene"]["cells"] is None
 
 
 def test_a_picture_without_micrometres_is_looked_at_everywhere(tmp_path: Path, scene: Path, bundle: Path) -> None:

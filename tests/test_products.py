@@ -13,11 +13,12 @@ from tilesseg.errors import JobError
 from tilesseg.executors import SerialExecutor
 from tilesseg.formats import FORMATS, resolve
 from tilesseg.job import Product, parse_job, parse_product
+from tilesseg.planning import stored_plan
 from tilesseg.products import product_path, resolved
-from tilesseg.run import open_run_directory, run_job
+from tilesseg.run import run_job
 from tilesseg.scenes import ScenePlan
 from tilesseg.segment_command import SUFFIXES
-from tilesseg.store import Store
+from tilesseg.store import RunDirectory, Store
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,9 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> ScenePlan:
     output = {"dir": str(folder / "run"), "products": [], "preview": False}
     data = {**job_data(scene, write_bundle(folder / "model"), folder / "run"), "output": output}
     run_job(parse_job(data, where="test"), executor=SerialExecutor())
-    return open_run_directory(folder / "run")[1].scenes[0]
+    plan = stored_plan(RunDirectory(folder / "run").scene("scene"))
+    assert plan is not None
+    return plan
 
 
 def test_auto_is_ome_tiff_for_what_is_measured_in_micrometres_and_else_a_cog(planned: ScenePlan) -> None:

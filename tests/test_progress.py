@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import pytest
 
 from tilesseg import progress
-from tilesseg.events import Note, ProductWritten, RunFinished, RunStarted, SceneRefused, TileDone, TileFailed
+from tilesseg.events import (
+    Note,
+    ProductWritten,
+    RunFinished,
+    RunStarted,
+    ScenePlanned,
+    SceneRefused,
+    TileDone,
+    TileFailed,
+)
 from tilesseg.progress import LineProgress, Tally, TerminalProgress, progress_for
 
 
@@ -24,6 +34,12 @@ def failed(pixels: int) -> TileFailed:
     return TileFailed("scene", "r001-c000", pixels, "the disk is on fire")
 
 
+def begin(say: Any, *, tiles: int, done: int, pixels: int, dashboard: str | None = None) -> None:
+    """A run of one scene."""
+    say(RunStarted(scenes=1, dashboard=dashboard))
+    say(ScenePlanned("scene", tiles=tiles, done=done, pixels=pixels))
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [100.0]
@@ -33,7 +49,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_rate_and_eta_follow_from_finished_pixels_and_failures_do_not_count(clock: list[float]) -> None:
     tally = Tally()
-    tally.take(RunStarted(tiles=10, done=0, pixels=10_000_000))
+    begin(tally.take, tiles=10, done=0, pixels=10_000_000)
     assert tally.eta == "-:--"
     clock[0] += 2
     tally.take(done(1_000_000))
@@ -44,7 +60,7 @@ def test_rate_and_eta_follow_from_finished_pixels_and_failures_do_not_count(cloc
 
 def test_hours_are_written_as_hours(clock: list[float]) -> None:
     tally = Tally()
-    tally.take(RunStarted(tiles=2, done=0, pixels=10_000_000))
+    begin(tally.take, tiles=2, done=0, pixels=10_000_000)
     clock[0] += 1000
     tally.take(done(1_000_000))
     assert tally.eta == "2:30:00"
@@ -53,14 +69,15 @@ def test_hours_are_written_as_hours(clock: list[float]) -> None:
 def test_plain_lines_come_now_and_then_and_at_the_end(clock: list[float]) -> None:
     stream = io.StringIO()
     say = LineProgress(stream, interval=5)
-    say(RunStarted(tiles=4, done=2, pixels=4_000_000, dashboard="http://127.0.0.1:8787/status"))
+    begin(say, tiles=4, done=2, pixels=4_000_000, dashboard="http://127.0.0.1:8787/status")
     for seconds in (1, 5, 1, 1):
         clock[0] += seconds
         say(done(1_000_000))
     say(ProductWritten("scene", "mask.tif", 1.25))
     say(RunFinished(4, 0, 0, 8.0))
     assert stream.getvalue().splitlines() == [
-        "tiles to do: 4, 2 done before; dashboard at http://127.0.0.1:8787/status",
+        "dashboard at http://127.0.0.1:8787/status",
+        "scene: tiles to do: 4, 2 done before",
         "2/4 tiles, 0.33 Mpx/s, ETA 0:06",
         "4/4 tiles, 0.50 Mpx/s, ETA 0:00",
         "wrote mask.tif (1.2 s)",
@@ -70,7 +87,7 @@ def test_plain_lines_come_now_and_then_and_at_the_end(clock: list[float]) -> Non
 @pytest.mark.parametrize("stream", [io.StringIO(), Terminal()], ids=["lines", "terminal"])
 def test_what_is_more_than_progress_is_said_at_once(stream: io.StringIO) -> None:
     say = progress_for(stream)
-    say(RunStarted(tiles=2, done=0, pixels=2))
+    begin(say, tiles=2, done=0, pixels=2)
     for event in (failed(1), Note("no [CRS] here"), SceneRefused("b", "too few bands"), RunFinished(0, 1, 1, 0.0)):
         say(event)
     text = stream.getvalue()
@@ -86,7 +103,7 @@ def test_a_terminal_gets_a_bar_and_a_file_gets_lines() -> None:
 
 def test_the_bar_is_taken_down_when_a_run_is_cut_off() -> None:
     say = TerminalProgress(Terminal())
-    say(RunStarted(tiles=2, done=0, pixels=2))
+    begin(say, tiles=2, done=0, pixels=2)
     say.close()
     say.close()
     say(Note("after"))

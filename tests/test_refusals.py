@@ -30,7 +30,9 @@ from tilesseg.fit import check_range
 from tilesseg.job import parse_job
 from tilesseg.models.spec import parse_spec
 from tilesseg.plan import Machine
-from tilesseg.run import prepare, run_job
+from tilesseg.planning import plan_one
+from tilesseg.preparation import prepare
+from tilesseg.run import run_job
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -233,7 +235,7 @@ def test_weights_that_are_not_those_of_the_spec_are_refused(refusal: Refusal, tm
         ({"colour": "red"}, "colour"),
         ({"tiling": {"tile": 512}}, "tiling.tile"),
         ({"input": {"band": [1]}}, "input.band"),
-        ({"cluster": {"kind": "serial", "gpus": 2}}, "cluster.gpus"),
+        ({"cluster": {"kind": "serial", "gpu": 2}}, "cluster.gpu"),
     ],
 )
 def test_an_unknown_key_of_a_job_is_refused(
@@ -412,6 +414,7 @@ def test_a_damaged_record_is_refused_and_deleting_it_heals_the_run(
     job = write_job(tmp_path, str(scene), bundle, tmp_path / "run")
     assert run(["run", str(job)]) == 0
     refusal.capsys.readouterr()
+    (tmp_path / "run" / "scenes" / "scene" / "finished.json").unlink()  # of a finished scene no record is read again
     record = tmp_path / "run" / "scenes" / "scene" / "done" / "r000-c000.json"
     for text in ("", "[]", '{"tile": '):
         record.write_text(text)
@@ -439,7 +442,8 @@ def test_a_run_that_is_not_finished_is_not_exported(
     refusal: Refusal, tmp_path: Path, scene: Path, bundle: Path
 ) -> None:
     job = parse_job(job_data(scene, bundle, tmp_path / "run"), where="test")
-    prepare(job, Machine("cpu", 1, 1))
+    with prepare(job, Machine("cpu", 1, 1)) as ready:
+        plan_one(ready.scenes[0], run=ready.run, plan=ready.plan, job=job)
     line = refusal("export", tmp_path / "run", "--out", tmp_path / "{scene}-again.tif")
     assert "1 of 1 tiles" in line and not (tmp_path / "scene-again.tif").exists()
 

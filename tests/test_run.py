@@ -19,11 +19,13 @@ from numpy.typing import NDArray
 
 from tilesseg.cli import run
 from tilesseg.errors import StoreError
-from tilesseg.events import Event, Note, ProductWritten, RunFinished, RunStarted, TileDone, TileFailed
+from tilesseg.events import Event, Note, ProductWritten, RunFinished, ScenePlanned, TileDone, TileFailed
 from tilesseg.executors import SerialExecutor, ThreadExecutor
+from tilesseg.export import export_run
+from tilesseg.items import TileItem
 from tilesseg.job import Product, parse_job
 from tilesseg.report import Report
-from tilesseg.run import export_run, job_status, run_job
+from tilesseg.run import job_status, run_job
 from tilesseg.store import RunDirectory
 from tilesseg.window import Window
 
@@ -55,9 +57,11 @@ class Killed:
         self.after = after
 
     def map(self, function: Callable[[Any], Any], items: Iterable[Any], *, lost: Any) -> Iterator[Any]:
-        for number, item in enumerate(items):
-            if number == self.after:
+        tiles = 0
+        for item in items:
+            if isinstance(item, TileItem) and tiles == self.after:
                 raise KeyboardInterrupt
+            tiles += isinstance(item, TileItem)
             yield function(item)
 
 
@@ -101,8 +105,8 @@ def test_killed_after_k_of_n_the_next_run_does_n_minus_k(tmp_path: Path, scene: 
     report = go(scene, bundle, tmp_path / "run", events=second)
     assert len(done_in(first)) == after and len(done_in(second)) == TILES - after
     assert not set(done_in(first)) & set(done_in(second))
-    (started,) = (event for event in second if isinstance(event, RunStarted))
-    assert (started.tiles, started.done) == (TILES - after, after)
+    planned = [(event.tiles, event.done) for event in second if isinstance(event, ScenePlanned)]
+    assert planned == ([(TILES - after, after)] if after < TILES else [])  # a finished scene is not looked at again
     assert report.exit_code == 0 and report.scenes[0].done == TILES
     assert mask_bytes(tmp_path / "run") == mask_bytes(tmp_path / "whole")
     assert sum(report.scenes[0].pixels.values()) == SHAPE[0] * SHAPE[1]
@@ -216,13 +220,14 @@ def test_what_auto_became_is_not_decided_again(tmp_path: Path, scene: Path, bund
     big = write_scene(tmp_path / "big.tif", values((2100, 2100)))
     with pytest.raises(KeyboardInterrupt):
         go(big, bundle, tmp_path / "run", executor=Killed(1), **auto)
-    before = (tmp_path / "run" / "plan.json").read_bytes()
+    files = [tmp_path / "run" / name for name in ("plan.json", "scenes/big/plan.json")]
+    before = [file.read_bytes() for file in files]
     report = go(big, bundle, tmp_path / "run", executor=Slots(7), **auto)
-    assert (tmp_path / "run" / "plan.json").read_bytes() == before
+    assert [file.read_bytes() for file in files] == before
     assert report.exit_code == 0
     go(big, bundle, tmp_path / "fresh", executor=Slots(7), **auto)
-    fresh = json.loads((tmp_path / "fresh" / "plan.json").read_text())
-    assert fresh["scenes"][0]["layout"]["core"] != json.loads(before)["scenes"][0]["layout"]["core"]
+    fresh = json.loads((tmp_path / "fresh" / "scenes" / "big" / "plan.json").read_text())
+    assert fresh["scene"]["layout"]["core"] != json.loads(before[1])["scene"]["layout"]["core"]
     assert mask_bytes(tmp_path / "run", "big") == mask_bytes(tmp_path / "fresh", "big")
 
 
@@ -436,5 +441,6 @@ def test_a_scene_that_left_the_job_and_came_back_changed_is_not_taken_for_done(t
     assert go(both, bundle, tmp_path / "run").exit_code == 0
     assert go(alone, bundle, tmp_path / "run").exit_code == 0
     write_scene(two, values(seed=3))
-    with pytest.raises(StoreError, match=r"scenes/two has .* tiles of fingerprint"):
-        go(both, bundle, tmp_path / "run")
+    report = go(both, bundle, tmp_path / "run")
+    assert report.exit_code == 3 and [scene.state for scene in report.scenes] == ["complete", "refused"]
+    assert "scene two has changed since this run began" in str(report.scenes[1].refused)

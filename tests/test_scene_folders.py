@@ -1,17 +1,16 @@
-"""Products as they are delivered: Sentinel-2 SAFE, Landsat Collection 2, STAC items. Made small; rasterio judges."""
+"""Products as they are delivered: Sentinel-2 SAFE, Landsat Collection 2. Made small; rasterio judges."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
 from fakes import job_data, write_bundle
-from numpy.typing import NDArray
+from raster_files import SIDE, band_of, held, numbers, write
 
 from tilesseg.cli import run
 from tilesseg.errors import SourceError
@@ -22,11 +21,7 @@ from tilesseg.formats.opening import Opening
 from tilesseg.formats.scene_name import scene_name
 from tilesseg.job import parse_job
 from tilesseg.run import run_job
-from tilesseg.scenes import find_scenes
-from tilesseg.window import Window
 
-SIDE = 120  # metres of the smallest scene: 12 pixels of 10 m
-RNG = np.random.default_rng(3)
 TILE, TAKEN = "T33UVU", "20230611T101031"
 SAFE = f"S2B_MSIL2A_{TAKEN}_N0509_R022_{TILE}_20230611T133010.SAFE"
 SENTINEL = {
@@ -34,27 +29,6 @@ SENTINEL = {
     "B10": 60, "B11": 20, "B12": 20,
 }  # fmt: skip
 PRODUCT = "LC09_L2SP_193028_20220822_20230401_02_T1"
-
-
-def numbers(pixels: int, *, high: int = 12_000) -> NDArray[np.uint16]:
-    values = RNG.integers(1, high, (pixels, pixels)).astype(np.uint16)
-    values[: pixels // 4, : pixels // 3] = 0
-    return values
-
-
-def write(
-    path: Path, values: NDArray[Any], size: float, *, x: float = 399_960, y: float = 5_700_000, **how: Any
-) -> Path:
-    """A file of one band, or of the first axis, with its top-left corner at `(x, y)`."""
-    values = values if values.ndim == 3 else values[None]
-    jp2 = path.suffix.lower() == ".jp2"
-    lossless = {"driver": "JP2OpenJPEG", "quality": 100, "reversible": True} if jp2 else {"driver": "GTiff"}
-    shape = {"count": len(values), "height": values.shape[1], "width": values.shape[2], "dtype": values.dtype}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    place = {"crs": "EPSG:32633", "transform": rasterio.Affine(size, 0, x, 0, -size, y)}
-    with rasterio.open(path, "w", **lossless, **shape, **place, **how) as file:
-        file.write(values)
-    return path
 
 
 def sentinel_metadata(level: str, *, offset: int | None) -> str:
@@ -96,15 +70,6 @@ def sentinel(folder: Path, level: str = "2A", *, offset: int | None = -1000) -> 
     return product, finest
 
 
-def held(path: Path) -> NDArray[Any]:
-    with rasterio.open(path) as file:
-        return file.read(1)
-
-
-def band(source: Any, name: str) -> Any:
-    return source.select([source.bands.index(name)]).read(source.grid.window)
-
-
 @pytest.mark.parametrize(("level", "offset"), [("2A", -1000), ("2A", None), ("1C", -1000), ("1C", None)])
 def test_a_safe_folder_gives_reflectance_by_common_name(tmp_path: Path, level: str, offset: int | None) -> None:
     product, finest = sentinel(tmp_path, level, offset=offset)
@@ -113,11 +78,11 @@ def test_a_safe_folder_gives_reflectance_by_common_name(tmp_path: Path, level: s
     assert list(source.bands) == [*names, *(["cirrus"] if level == "1C" else []), "swir16", "swir22"]
     assert source.grid.shape == (12, 12) and source.grid.resolution == (10, 10) and source.dtype == np.float32
     for name, number in (("red", "B04"), ("nir", "B08")):
-        raw, got = held(finest[number]), band(source, name)
+        raw, got = held(finest[number]), band_of(source, name)
         assert np.array_equal(got.valid, raw != 0)  # the metadata says that 0 is nodata
         expected = (raw.astype(np.float64) + (offset or 0)) / 10_000
         assert np.allclose(got.values[0][got.valid], expected[got.valid], atol=1e-7)
-    coarse, got = held(finest["B11"]), band(source, "swir16")
+    coarse, got = held(finest["B11"]), band_of(source, "swir16")
     assert np.array_equal(got.valid, (coarse != 0).repeat(2, 0).repeat(2, 1))
     assert any("reflectance" in note and f"MTD_MSIL{level}.xml" in note for note in source.describe()["notes"])
 
@@ -142,7 +107,7 @@ def test_inspect_shows_the_bands_of_a_product(tmp_path: Path, capsys: pytest.Cap
 def test_scale_and_offset_of_the_job_replace_those_of_a_product(tmp_path: Path) -> None:
     product, finest = sentinel(tmp_path)
     source = open_source(str(product), Opening(scale=1.0, offset=0.0))
-    assert np.array_equal(band(source, "green").values[0], held(finest["B03"]))
+    assert np.array_equal(band_of(source, "green").values[0], held(finest["B03"]))
 
 
 def test_a_safe_folder_is_segmented_by_name_and_named_after_itself(tmp_path: Path) -> None:
@@ -261,7 +226,7 @@ def test_a_landsat_folder_gives_surface_reflectance_by_common_name(tmp_path: Pat
     folder, files = landsat(tmp_path, text=text)
     source = open_source(str(folder))
     assert source.bands == ("coastal", "blue", "green", "red", "nir", "swir16", "swir22")
-    raw, got = held(files["5"]), band(source, "nir")
+    raw, got = held(files["5"]), band_of(source, "nir")
     assert np.array_equal(got.valid, raw != 0)
     assert np.allclose(got.values[0][got.valid], raw[raw != 0] * 2.75e-05 - 0.2, atol=1e-7)
     assert scene_name(str(folder)) == PRODUCT
@@ -273,12 +238,12 @@ def test_landsat_level_1_is_corrected_for_the_sun_and_its_pan_band_fits(tmp_path
     source = open_source(str(folder))
     assert source.bands == ("coastal", "blue", "green", "red", "nir", "swir16", "swir22", "pan", "cirrus")
     assert source.grid.resolution == (30, 30) and source.grid.shape == (10, 10)  # not the 15 m of pan
-    raw, got = held(files["4"]), band(source, "red")
+    raw, got = held(files["4"]), band_of(source, "red")
     assert np.allclose(got.values[0][got.valid], (raw[raw != 0] * 2e-05 - 0.1) / 0.5, atol=1e-6)
-    pan = band(source, "pan")
+    pan = band_of(source, "pan")
     assert pan.values.shape == (1, 10, 10) and pan.valid.any()
     finer = open_source(str(folder), Opening(resolution=15))
-    assert finer.grid.shape == (20, 20) and band(finer, "pan").valid.any()
+    assert finer.grid.shape == (20, 20) and band_of(finer, "pan").valid.any()
 
 
 def test_a_band_that_lies_elsewhere_is_left_out_with_a_note(tmp_path: Path) -> None:
@@ -311,130 +276,3 @@ def test_a_folder_of_landsat_files_without_metadata_stays_as_it_was(tmp_path: Pa
     next(folder.glob("*_MTL.json")).unlink()
     source = open_source(str(folder))
     assert {"red", "nir"} <= set(source.bands) and source.dtype == np.uint16
-
-
-def old_item(folder: Path, **changes: Any) -> dict[str, Any]:
-    """An item of version 1.0 in the manner of Earth Search, and its files."""
-    raster = [{"nodata": 0, "data_type": "uint16", "scale": 0.0001, "offset": -0.1}]
-    tiff = "image/tiff; application=geotiff; profile=cloud-optimized"
-    assets: dict[str, Any] = {}
-    bands = {
-        "red": ("B04", 10, 0.665),
-        "nir": ("B08", 10, 0.842),
-        "rededge1": ("B05", 20, 0.704),
-        "rededge2": ("B06", 20, 0.74),
-    }
-    for key, (number, size, centre) in bands.items():
-        write(folder / f"{number}.tif", numbers(SIDE // size), size)
-        write(folder / f"{number}.jp2", numbers(SIDE // size), size)
-        named = {"name": key, "common_name": key.rstrip("12"), "center_wavelength": centre}
-        common = {"eo:bands": [named], "raster:bands": raster, "roles": ["data", "reflectance"]}
-        assets[key] = {"href": f"./{number}.tif", "type": tiff, **common}
-        assets[f"{key}-jp2"] = {"href": f"{number}.jp2", "type": "image/jp2", **common}
-    three = [{"name": name, "common_name": name} for name in ("red", "green", "blue")]
-    assets["visual"] = {"href": "TCI.tif", "type": tiff, "eo:bands": three, "roles": ["visual"]}
-    assets["scl"] = {"href": "SCL.tif", "type": tiff, "raster:bands": [{"nodata": 0}], "roles": ["data", "reflectance"]}
-    assets["thumbnail"] = {"href": "preview.jpg", "type": "image/jpeg", "roles": ["thumbnail"]}
-    assets["tileinfo"] = {"href": "tileInfo.json", "type": "application/json", "roles": ["metadata"]}
-    name = "S2B_33UVU_20230611_0_L2A"
-    links = [{"rel": "self", "href": f"https://stac.example/{name}.json"}]
-    item = {"type": "Feature", "stac_version": "1.0.0", "id": name, "properties": {}, "geometry": None, "links": links}
-    return {**item, "assets": assets, **changes}
-
-
-def new_item(folder: Path) -> dict[str, Any]:
-    """An item of version 1.1: `bands`, one asset of several, numbers said once for all."""
-    values = RNG.integers(1, 9000, (3, 12, 12)).astype(np.int16)
-    values[:, :3] = -999
-    write(folder / "image.tif", values, 10)
-    bands = [{"name": f"b{k}", "eo:common_name": name} for k, name in enumerate(("green", "red", "nir08"))]
-    bands[2]["raster:offset"] = "0.5"
-    image = {"href": "image.tif", "type": "image/tiff; application=geotiff", "roles": ["data"], "bands": bands}
-    image |= {"raster:scale": 0.001, "nodata": -999}
-    return {
-        "type": "Feature", "stac_version": "1.1.0", "id": "a/scene", "properties": {}, "geometry": None, "links": [],
-        "assets": {"image": image},
-    }  # fmt: skip
-
-
-def save(folder: Path, item: Any) -> str:
-    path = folder / "item.json"
-    path.write_text(json.dumps(item))
-    return str(path)
-
-
-def test_a_stac_item_of_version_1_0_gives_its_bands_once_each(tmp_path: Path) -> None:
-    path = save(tmp_path, old_item(tmp_path))
-    source = open_source(path)
-    assert source.bands == ("red", "nir", "rededge071", "rededge075")
-    raw, got = held(tmp_path / "B04.tif"), band(source, "red")
-    assert np.array_equal(got.valid, raw != 0)
-    assert np.allclose(got.values[0][got.valid], raw[raw != 0] * 0.0001 - 0.1, atol=1e-7)
-    assert path in source.identity()
-    assert any("B04.jp2 is left out" in note for note in source.describe()["notes"])
-
-
-def test_a_stac_item_of_version_1_1_names_the_bands_of_one_asset(tmp_path: Path) -> None:
-    source = open_source(save(tmp_path, new_item(tmp_path)))
-    assert source.bands == ("green", "red", "nir")
-    with rasterio.open(tmp_path / "image.tif") as file:
-        raw = file.read()
-    whole = source.read(Window(0, 0, 12, 12))
-    assert np.array_equal(whole.valid, (raw != -999).any(axis=0))
-    expected = raw * 0.001 + np.array([0, 0, 0.5])[:, None, None]
-    assert np.allclose(whole.values[:, whole.valid], expected[:, whole.valid], atol=1e-6)
-
-
-def test_a_stac_item_is_named_by_its_id(tmp_path: Path) -> None:
-    assert find_scenes(save(tmp_path, old_item(tmp_path)))[0].name == "S2B_33UVU_20230611_0_L2A"
-    assert scene_name(save(tmp_path, new_item(tmp_path))) == "a_scene"
-    assert scene_name("https://stac.example/v1/collections/s2/items/S2B_33UVU") == "S2B_33UVU"
-    assert scene_name("https://stac.example/S2B_33UVU/item.json?token=1") == "S2B_33UVU"
-    assert scene_name("/data/LC08_X_B4.TIF") == "LC08_X_B4"
-
-
-def test_files_of_an_item_are_beside_it_or_where_it_says_that_it_is(tmp_path: Path) -> None:
-    from tilesseg.formats.geotiff.stac import find_stac
-
-    item = old_item(tmp_path)
-    (tmp_path / "B08.tif").unlink()
-    found = find_stac(save(tmp_path, item))
-    assert found is not None
-    places = {file.names[0]: file.path for file in found.files}
-    assert places["nir"] == "https://stac.example/B08.tif" and places["red"] == str(tmp_path / "B04.tif")
-
-
-def test_missing_files_of_an_item_are_left_out_and_said(tmp_path: Path) -> None:
-    item = old_item(tmp_path, links=[])
-    (tmp_path / "B08.tif").unlink()
-    source = open_source(save(tmp_path, item))
-    assert source.bands == ("red", "rededge071", "rededge075")
-    assert any("the files of nir are not there" in note for note in source.describe()["notes"])
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ("{", "cannot be read as a STAC item"),
-        ("[1]", "not a STAC item: list"),
-        ('{"type": "FeatureCollection", "features": []}', "not a STAC item: FeatureCollection"),
-        ('{"type": "Feature", "assets": {}}', "without an asset whose bands have names"),
-    ],
-)
-def test_json_that_is_no_item_with_bands_is_refused_in_one_line(tmp_path: Path, content: str, words: str) -> None:
-    (tmp_path / "item.json").write_text(content)
-    with pytest.raises(SourceError, match=words) as refused:
-        open_source(str(tmp_path / "item.json"))
-    assert "\n" not in str(refused.value)
-
-
-def test_an_item_is_read_over_http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The item comes from a server, its assets relative to its address."""
-    from tilesseg.formats.geotiff import stac
-
-    item = json.dumps(old_item(tmp_path)).encode()
-    asked: list[str] = []
-    monkeypatch.setattr(stac, "_fetched", lambda url: asked.append(url) or item)
-    found = stac.find_stac("https://stac.example/collections/s2/items/S2B_33UVU")
-    assert found is not None and asked == ["https://stac.example/collections/s2/items/S2B_33UVU"]
-    assert found.files[0].path == "https://stac.example/collections/s2/items/B04.tif"

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from tilesseg.errors import JobError
-from tilesseg.scenes import Scene, find_scenes
+from tilesseg.finding import Scene, find_scenes
+from tilesseg.job import Input
+from tilesseg.scene_table import COLUMNS
 
 
 def table(path: Path, text: str, *, encoding: str = "utf-8") -> str:
@@ -34,6 +36,46 @@ def test_a_table_is_one_entry_among_others(tmp_path: Path) -> None:
     assert [scene.name for scene in find_scenes((path, "b.svs"))] == ["a", "b"]
 
 
+def test_a_row_may_say_how_its_image_is_read(tmp_path: Path) -> None:
+    text = (
+        "image,priority,bands,scale,series,level,check_range,tissue,outside,stage\n"
+        "a.svs,7,,,2,1,no,masks/a.png,background,never\n"
+        "b.tif,,red nir 3,0.0001,,,,none,,\n"
+        "c.tif,,near infrared;B 4,,Image 3,,,,,\n"
+    )
+    a, b, c = find_scenes(table(tmp_path / "slides.csv", text))
+    assert a.priority == 7 and a.input == {
+        "series": 2, "level": 1, "check_range": False, "tissue": str(tmp_path / "masks" / "a.png"),
+        "outside": "background", "stage": "never",
+    }  # fmt: skip
+    assert (b.priority, b.input) == (0, {"bands": ["red", "nir", 3], "scale": 0.0001, "tissue": "none"})
+    assert c.input == {"bands": ["near infrared", "B 4"], "series": "Image 3"}
+
+
+def test_every_key_of_the_section_input_may_be_a_column() -> None:
+    assert set(Input.model_fields) <= set(COLUMNS)
+
+
+def test_several_files_of_one_image_are_separated_by_semicolons(tmp_path: Path) -> None:
+    text = "image,name\nT1_B02.tif; T1_B03.tif,t1\n/data/T2_B02.tif;https://host/T2_B03.tif,t2\n"
+    one, two = find_scenes(table(tmp_path / "scenes.csv", text))
+    assert one.paths == (str(tmp_path / "T1_B02.tif"), str(tmp_path / "T1_B03.tif"))
+    assert two.paths == ("/data/T2_B02.tif", "https://host/T2_B03.tif")
+
+
+def test_a_row_is_one_scene_whatever_signs_its_path_has(tmp_path: Path) -> None:
+    assert [scene.name for scene in find_scenes(table(tmp_path / "s.csv", "image\na*.tif\n\nb[1].tif\n"))] == [
+        "a*",
+        "b[1]",
+    ]
+
+
+def test_lines_are_counted_as_an_editor_does(tmp_path: Path) -> None:
+    text = 'image,name\n"a\nb.tif",x\n\nc.tif,y/z\n'
+    with pytest.raises(JobError, match="line 5: name"):
+        find_scenes(table(tmp_path / "s.csv", text))
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -42,14 +84,21 @@ def test_a_table_is_one_entry_among_others(tmp_path: Path) -> None:
         ("image,mpp\na.svs,0\n", "line 2: mpp"),
         ("image,mpp\na.svs,0.5\nb.svs,fine\n", "line 3: mpp"),
         ("name\na\n", "line 2: image"),
-        ("image,stain\na.svs,HE\n", "stain"),
-        ("image\na.svs,0.5\n", "line 2"),
+        ("image,stain\na.svs,HE\n", "line 1: unknown column 'stain'; columns are image, name, mpp, priority, bands"),
+        ("image,name,name\na.svs,a,b\n", "line 1: two columns are called name"),
+        ("image\na.svs,0.5\n", "line 2: 2 fields and 1 columns"),
+        ("image,priority\na.svs,high\n", "line 2: priority: .*not 'high'"),
+        ("image,scale\na.svs,1\nb.svs,x\n", "line 3: scale: .*not 'x'"),
+        ("image,outside\na.svs,white\n", "line 2: outside: .*'background', not 'white'"),
+        ("image,level\na.svs,-1\n", "line 2: level"),
+        ("image\n;\n", "line 2: image"),
         ("image,name\na.svs,x/y\n", "line 2: name"),
     ],
 )
 def test_a_row_that_cannot_be_meant_is_refused_with_its_line(text: str, said: str, tmp_path: Path) -> None:
-    with pytest.raises(JobError, match=said):
+    with pytest.raises(JobError, match=said) as refused:
         find_scenes(table(tmp_path / "slides.csv", text))
+    assert "\n" not in str(refused.value)
 
 
 def test_a_table_that_is_not_there_is_refused(tmp_path: Path) -> None:

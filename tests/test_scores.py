@@ -20,7 +20,9 @@ from tilesseg.job import Product, parse_job
 from tilesseg.models import load_model
 from tilesseg.pyramid import halve_mean
 from tilesseg.report import Report
-from tilesseg.run import export_run, open_run_directory, run_job
+from tilesseg.export import export_run
+from tilesseg.preparation import open_run_directory
+from tilesseg.run import run_job
 from tilesseg.store import Store
 from tilesseg.window import Window
 

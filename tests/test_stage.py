@@ -20,11 +20,10 @@ from tilesseg import stage as staging
 from tilesseg.cli import run
 from tilesseg.events import (
     Event,
-    Note,
     ProductWritten,
     RegionFailed,
     RegionStaged,
-    RunStarted,
+    ScenePlanned,
     TileDone,
     TileFailed,
 )
@@ -136,7 +135,8 @@ def test_auto_copies_strips_and_says_so_and_reads_tiles_as_they_are(bundle: Path
         events: list[Event] = []
         go(image, bundle, tmp_path / name, stage="auto", events=events)
         copied = [event for event in events if isinstance(event, RegionStaged)]
-        said = [event.text for event in events if isinstance(event, Note) and "copied to Zarr first" in event.text]
+        notes = [note for event in events if isinstance(event, ScenePlanned) for note in event.notes]
+        said = [note for note in notes if "copied to Zarr first" in note]
         assert bool(copied) == bool(said) == (name == "striped")
 
 
@@ -178,7 +178,7 @@ def test_copying_goes_on_where_it_was_cut_off(bundle: Path, tmp_path: Path) -> N
     events: list[Event] = []
     assert run_job(job, executor=SerialExecutor(), listeners=[events.append]).exit_code == 0
     regions = len(staging.stage_layout(open_source(str(image))).regions(SHAPE))
-    assert next(event for event in events if isinstance(event, RunStarted)).regions == regions - 3
+    assert next(event for event in events if isinstance(event, ScenePlanned)).regions == regions - 3
     assert sum(isinstance(event, RegionStaged) for event in events) == regions - 3
     go(image, bundle, tmp_path / "plain", stage="never")
     np.testing.assert_array_equal(mask(tmp_path / "run"), mask(tmp_path / "plain"))

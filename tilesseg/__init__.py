@@ -20,7 +20,7 @@ _HOMES = {
     "Tiling": "tiling",
     "TilessegError": "errors",
     "Window": "window",
-    "export_run": "run",
+    "export_run": "export",
     "job_status": "run",
     "load_model": "models",
     "open_source": "formats",
@@ -35,13 +35,13 @@ __all__ = [*_HOMES]
 
 if TYPE_CHECKING:
     from tilesseg.errors import TilessegError as TilessegError
+    from tilesseg.export import export_run as export_run
     from tilesseg.formats import open_source as open_source
     from tilesseg.grid import Grid as Grid
     from tilesseg.job import Job as Job
     from tilesseg.job import read_job as read_job
     from tilesseg.models import load_model as load_model
     from tilesseg.run import Report as Report
-    from tilesseg.run import export_run as export_run
     from tilesseg.run import job_status as job_status
     from tilesseg.run import plan_job as plan_job
     from tilesseg.run import run_job as run_job

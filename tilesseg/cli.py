@@ -14,10 +14,11 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from tilesseg import __version__
+from tilesseg import __version__, queue_commands
 from tilesseg.arguments import given, names, progress
 from tilesseg.errors import JobError, TilessegError
 from tilesseg.plain_text import lines, summary
+from tilesseg.report_commands import report, reported, status
 from tilesseg.segment_command import segment
 
 app = typer.Typer(
@@ -69,7 +70,8 @@ def demo(
 
     with progress() as listener:
         result = run_demo(directory, size=size, seed=seed, listener=listener)
-    print(result.text)
+    with reported(Path(result.report.directory)):
+        print(result.text)
     return result.report.exit_code
 
 
@@ -96,7 +98,7 @@ def stage(
     workers: Annotated[int | None, typer.Option(help="Worker processes; else by the cores.")] = None,
 ) -> int:
     """Copy an image that is slow to read by window to Zarr. Cut off, the same command goes on."""
-    from tilesseg.job import Cluster
+    from tilesseg.deployment import Cluster
     from tilesseg.staging import stage_image
 
     with progress() as listener:
@@ -110,34 +112,49 @@ def stage(
 
 
 @app.command(epilog="Example: tilesseg plan job.yaml")
-def plan(job: JobFile, as_json: AsJson = False) -> None:
+def plan(
+    job: JobFile,
+    limit: Annotated[int, typer.Option(min=1, help="Look at so many scenes at most, the first ones.")] = 20,
+    as_json: AsJson = False,
+) -> None:
     """Say what a job will take, and refuse what cannot work. Makes the run directory, with tiles.geojson."""
     from tilesseg.forecast import forecast
     from tilesseg.job import read_job
 
-    result = forecast(read_job(job))
+    result = forecast(read_job(job), limit=limit)
     print(json.dumps(result.to_json(), indent=1) if as_json else result.text)
 
 
 @app.command("run", epilog="Example: tilesseg run job.yaml")
-def run_command(job: JobFile) -> int:
+def run_command(
+    job: JobFile,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Do this scene, or those like 'slide-1*'; may be given again.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Do so many scenes at most.")] = None,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Do the I-th of N shares of the tiles; others do the others.")
+    ] = None,
+) -> int:
     """Carry out a job here, or go on where it stopped."""
     from tilesseg.job import read_job
     from tilesseg.run import run_job
+    from tilesseg.shards import parse_shard
 
-    with progress() as listener:
-        report = run_job(read_job(job), listeners=[listener])
+    share, asked = parse_shard(shard) if shard else None, read_job(job)
+    with reported(Path(asked.output.dir), shard=share is not None), progress() as listener:
+        report = run_job(asked, listeners=[listener], only=only or (), limit=limit, shard=share)
     print(summary(report))
     return report.exit_code
 
 
-@app.command(epilog="Example: tilesseg status runs/clouds")
-def status(run: RunFolder, as_json: AsJson = False) -> None:
-    """Say how far a run is, from its directory alone."""
-    from tilesseg.run import job_status
+app.command(epilog="Example: tilesseg status runs/clouds --watch")(status)
+app.command(epilog="Example: tilesseg report runs/clouds --out clouds.html")(report)
 
-    report = job_status(run)
-    print(json.dumps(report.to_json(), indent=1) if as_json else summary(report))
+
+app.command(epilog="Example: tilesseg submit job.yaml")(queue_commands.submit)
+app.command(epilog="Example: tilesseg logs runs/clouds --follow")(queue_commands.logs)
+app.command(epilog="Example: tilesseg cancel runs/clouds")(queue_commands.cancel)
 
 
 @app.command(epilog="Example: tilesseg export runs/clouds --format cog --out 'masks/{scene}.tif' --overviews nearest")
@@ -166,8 +183,8 @@ def export(
     ] = None,
 ) -> None:
     """Write a further product of every scene of a finished run."""
+    from tilesseg.export import export_run
     from tilesseg.job import parse_product
-    from tilesseg.run import export_run
 
     options = given(
         path=out,

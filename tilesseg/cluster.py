@@ -5,52 +5,111 @@ One worker process per device, two tiles at a time in each, so that reading and 
 
 from __future__ import annotations
 
-import ast
-import logging
-import socket
-import sys
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tilesseg.deploy import SOON, started, wait_for_first
+from tilesseg.deployment import HERE, bytes_of
 from tilesseg.errors import JobError
 from tilesseg.executors import DaskExecutor, Executor, SerialExecutor, ThreadExecutor
+from tilesseg.guard import refuse_unguarded_script
 from tilesseg.models import available_cores
+from tilesseg.nannies import nannies, visible_gpus
 from tilesseg.plan import Machine
+from tilesseg.recipes import threads_per_worker
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from distributed import Client
 
-    from tilesseg import job as jobs
+    from tilesseg.deployment import Cluster
 
-DASHBOARD_PORT = 8787
-DEAF = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
-"""Run in each worker: Ctrl-C reaches every process of a terminal, and it is the client that ends the workers."""
-ANSWER_WITHIN, JOIN_WITHIN = 10, 30
-"""Seconds that a scheduler has to answer, and its first worker to join."""
-WORKER_ENVIRONMENT = {"GDAL_CACHEMAX": "64"}
-"""GDAL's default is 5 % of the machine's memory, in every process."""
+__all__ = [
+    "ask_machine",
+    "ask_workers",
+    "check_memory",
+    "cluster_name",
+    "connect",
+    "describe_machine",
+    "is_here",
+    "reach",
+    "refuse_unguarded_script",
+    "threads_per_worker",
+    "worker_count",
+    "worker_memory",
+]
 
+ANSWER_WITHIN = 10
+"""Seconds that a scheduler has to answer."""
 MEMORY_PER_WORKER = 4 * 2**30
 """Bytes of the machine's memory for each worker on a CPU, or there are fewer of them."""
+MB = 1e6
 
 
-def describe_machine(asked: jobs.Cluster) -> Machine:
-    """What will compute, with every `auto` decided for this machine."""
+def is_here(asked: Cluster) -> bool:
+    """Whether this machine is the one that computes."""
+    return asked.kind in HERE
+
+
+def describe_machine(asked: Cluster) -> Machine:
+    """What will compute, with every `auto` decided for the machine this runs on: ask a worker where they are elsewhere.
+
+    `slots` is what the section says; who has an executor knows better.
+    """
     from tilesseg.models.torch_engine import pick_device
 
     device = pick_device(asked.device).type
     workers = worker_count(asked, device)
-    engine = asked.engine_threads if asked.engine_threads != "auto" else max(1, available_cores() // workers)
+    sharing = workers if is_here(asked) else _workers_on_this_host()
+    engine = asked.engine_threads
+    if engine == "auto":
+        engine = asked.cores or max(1, _cores() // sharing)
     return Machine(device, engine, workers * threads_per_worker(asked))
 
 
-def worker_count(asked: jobs.Cluster, device: str) -> int:
-    """Worker processes: one per GPU; else one per core up to four, then one for every four cores.
+def ask_machine(executor: DaskExecutor, asked: Cluster) -> Machine:
+    """What a worker elsewhere says of its machine; `slots` are those of all workers.
+
+    A task for a worker without tilesseg would kill it and be waited for without end, so each is asked first.
+
+    Raises:
+        JobError: tilesseg can be imported on no worker.
+    """
+    answers = ask_workers(executor, available_cores)
+    able = [worker for worker, answer in answers.items() if isinstance(answer, int)]
+    if not able:
+        worker, why = next(iter(answers.items()), ("at all", "it has left"))
+        raise JobError(f"no worker can work: {worker} says {why}; install tilesseg where the workers run")
+    machine: Machine = executor.client.submit(describe_machine, asked, pure=False, workers=able[:1]).result()
+    return replace(machine, slots=executor.slots)
+
+
+def _cores() -> int:
+    """Cores this process may use, by affinity and by the quota of a container."""
+    from dask.system import CPU_COUNT
+
+    return min(available_cores(), int(CPU_COUNT))
+
+
+def _workers_on_this_host() -> int:
+    """Worker processes that share this host with the one this runs on."""
+    from distributed import get_worker
+    from distributed.comm.addressing import get_address_host
+    from distributed.utils import sync
+
+    try:
+        worker = get_worker()
+    except ValueError:  # not in a worker
+        return 1
+    host = get_address_host(worker.address)
+    workers = sync(worker.loop, worker.scheduler.ncores)
+    return max(1, sum(get_address_host(address) == host for address in workers))
+
+
+def worker_count(asked: Cluster, device: str) -> int:
+    """Worker processes asked for, at most. Here: one per GPU; else one per core up to four, then one for four cores.
 
     On two cores, two processes of one engine thread are a quarter faster than one of two: what a network does between
     its layers runs on one thread. Each of them takes some 1.2 GB with the U-Net of the benchmarks.
@@ -59,46 +118,108 @@ def worker_count(asked: jobs.Cluster, device: str) -> int:
         return 1
     if asked.workers != "auto":
         return asked.workers
+    if asked.adaptive:
+        return asked.adaptive.maximum
+    if not is_here(asked):
+        return max(1, len(asked.hosts))
     if device == "cuda":
-        import torch
-
-        return torch.cuda.device_count()
+        return len(visible_gpus())
     from distributed.system import MEMORY_LIMIT
 
     return max(1, min(max(min(available_cores(), 4), available_cores() // 4), MEMORY_LIMIT // MEMORY_PER_WORKER))
 
 
-def threads_per_worker(asked: jobs.Cluster) -> int:
-    """Tiles at the same time in each worker."""
+def cluster_name(asked: Cluster, device: str = "cpu") -> str:
+    """For reports: `slurm, 8 workers × 2 threads`."""
+    threads = threads_per_worker(asked)
     if asked.kind == "serial":
-        return 1
-    return 2 if asked.threads == "auto" else asked.threads
+        return "serial"
+    if asked.kind == "threads":
+        return f"threads, {threads}"
+    if asked.kind == "address":
+        return f"address {asked.address}"
+    if ":" in asked.kind and asked.workers == "auto" and not asked.adaptive:
+        return asked.kind
+    count = worker_count(asked, device)
+    number = f"{asked.adaptive.minimum} to {count}" if asked.adaptive else str(count)
+    each = f" × {threads} threads" if asked.kind != "gateway" and ":" not in asked.kind else ""
+    return f"{asked.kind}, {number} workers{each}"
+
+
+def worker_memory(asked: Cluster, device: str = "cpu") -> int | None:
+    """Bytes that a worker process has: what the section says, or its share of this machine; None where nobody knows."""
+    if asked.memory:
+        return bytes_of(asked.memory)
+    if not is_here(asked):
+        return None
+    from distributed.system import MEMORY_LIMIT
+
+    return int(MEMORY_LIMIT) // worker_count(asked, device)
+
+
+def check_memory(asked: Cluster, *, needed_mb: float, device: str) -> None:
+    """Refuse a job whose workers have too little memory.
+
+    Args:
+        asked: who works.
+        needed_mb: what one worker process takes at its peak, in millions of bytes.
+        device: that computes.
+
+    Raises:
+        JobError: with both amounts and what to do.
+    """
+    has = worker_memory(asked, device)
+    if has is None or needed_mb * MB <= has:
+        return
+    if is_here(asked):
+        share = f"the memory of this machine, shared by workers: {worker_count(asked, device)}"
+        fewer = "fewer workers, " if worker_count(asked, device) > 1 else ""
+    else:
+        share, fewer = f"cluster.memory {asked.memory}", ""
+    threads = threads_per_worker(asked)
+    fewer += f"fewer threads than {threads}, " if threads > 1 else ""
+    raise JobError(
+        f"a worker process takes about {needed_mb:,.0f} MB and has {has / MB:,.0f} MB ({share}); "
+        f"take {fewer}a smaller tiling.core or more memory"
+    )
 
 
 @contextmanager
-def connect(asked: jobs.Cluster, device: str) -> Iterator[Executor]:
-    """Start or reach the workers; they end with the context.
+def connect(
+    asked: Cluster, device: str, *, logs: Path | None = None, say: Callable[[str], None] = lambda text: None
+) -> Iterator[Executor]:
+    """Start or reach the workers; those that were started end with the context.
+
+    Args:
+        asked: who works.
+        device: `cpu` or `cuda`, for workers on this machine.
+        logs: folder for what workers of a queue print; it is made.
+        say: told, in this thread, that one waits for the first worker.
 
     Raises:
-        JobError: the scheduler does not answer, or worker processes cannot start.
+        JobError: a library is missing, the scheduler does not answer, workers cannot start, or none comes in time.
     """
     match asked.kind:
         case "serial":
             yield SerialExecutor()
         case "threads":
             yield ThreadExecutor(threads_per_worker(asked))
-        case "address":
-            assert asked.address is not None  # the job has seen to it
-            with reach(asked.address) as client:
-                yield DaskExecutor(client)
         case "local":
-            with _local(worker_count(asked, device), threads_per_worker(asked), device) as client:
+            refuse_unguarded_script()
+            with nannies(asked, workers=worker_count(asked, device), device=device) as client:
+                yield DaskExecutor(client)
+        case "address":
+            assert asked.address is not None  # the section has seen to it
+            with reach(asked.address, patience=asked.patience or SOON, say=say) as client:
+                yield DaskExecutor(client)
+        case _:
+            with started(asked, logs=logs, say=say) as client:
                 yield DaskExecutor(client)
 
 
 @contextmanager
-def reach(address: str) -> Iterator[Client]:
-    """Connect to a running scheduler that has workers.
+def reach(address: str, *, patience: str = SOON, say: Callable[[str], None] = lambda text: None) -> Iterator[Client]:
+    """Connect to a running scheduler that has workers, or will have them within `patience`.
 
     Raises:
         JobError: it does not answer, or no worker joins it.
@@ -110,80 +231,8 @@ def reach(address: str) -> Iterator[Client]:
     except (OSError, ValueError) as error:
         raise JobError(f"no Dask scheduler answers at {address} ({error}); start one, or take kind: local") from None
     with client:
-        try:
-            client.wait_for_workers(1, timeout=JOIN_WITHIN)
-        except TimeoutError:
-            raise JobError(f"the scheduler at {address} has 0 workers after {JOIN_WITHIN} s; start workers") from None
+        wait_for_first(client, who=f"the scheduler at {address}", patience=patience, say=say)
         yield client
-
-
-@contextmanager
-def _local(workers: int, threads: int, device: str) -> Iterator[Client]:
-    """Nannies on this machine, each with its own environment."""
-    import dask
-    from distributed import Client, Nanny, Scheduler, SpecCluster
-
-    refuse_unguarded_script()
-    options = {"nthreads": threads, "memory_limit": 0, "silence_logs": logging.CRITICAL, "preload": [DEAF]}
-    spec = {n: {"cls": Nanny, "options": {**options, "env": _environment(n, device)}} for n in range(workers)}
-    dashboard = f"127.0.0.1:{DASHBOARD_PORT if _is_free(DASHBOARD_PORT) else 0}"
-    scheduler = {
-        "cls": Scheduler,
-        "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": dashboard},
-    }
-    # A tile that kills its worker is blamed at once and runs again alone: not four workers for one tile.
-    with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
-        try:
-            with warnings.catch_warnings():  # the port may be taken meanwhile; the link that is printed is the true one
-                warnings.filterwarnings("ignore", message="Port .* is already in use")
-                cluster = SpecCluster(workers=spec, scheduler=scheduler, silence_logs=logging.CRITICAL)
-        except RuntimeError as error:
-            raise JobError(f"worker processes cannot start ({error}); try cluster: {{kind: threads}}") from None
-        with cluster, Client(cluster, set_as_default=False) as client:
-            yield client
-
-
-def _environment(worker: int, device: str) -> dict[str, str]:
-    """One GPU each. Not run on a machine with GPUs."""
-    return {**WORKER_ENVIRONMENT, **({"CUDA_VISIBLE_DEVICES": str(worker)} if device == "cuda" else {})}
-
-
-def _is_free(port: int) -> bool:
-    """Whether a port of this machine can be had; distributed finds out itself, but leaves a socket open then."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
-
-
-def refuse_unguarded_script() -> None:
-    """Refuse to start processes from the top level of a script: each of them would run the script again.
-
-    Raises:
-        JobError: with the line to guard.
-    """
-    main = sys.modules.get("__main__")
-    path = getattr(main, "__file__", None)
-    frame: FrameType | None = sys._getframe()
-    while frame is not None:
-        at_top = frame.f_code.co_name == "<module>" and frame.f_globals is getattr(main, "__dict__", None)
-        if at_top and path and Path(path).suffix == ".py" and not _guarded(Path(path), frame.f_lineno):
-            raise JobError(
-                f'{path}, line {frame.f_lineno}, starts worker processes outside `if __name__ == "__main__":`, and '
-                "each of them would run the script again; move the call below that line"
-            )
-        frame = frame.f_back
-
-
-def _guarded(path: Path, line: int) -> bool:
-    """Whether the top-level statement at `line` is under a test of `__name__`."""
-    for statement in ast.parse(path.read_text(encoding="utf-8")).body:
-        if statement.lineno <= line <= (statement.end_lineno or statement.lineno):
-            return isinstance(statement, ast.If) and "__name__" in ast.dump(statement.test)
-    return False
 
 
 def ask_workers(executor: Executor, function: Any, *args: Any) -> dict[str, Any]:

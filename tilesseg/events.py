@@ -25,15 +25,41 @@ class RunStarted(Event):
     """A run begins, or goes on after an earlier one."""
 
     kind: ClassVar[str] = "run_started"
+    scenes: int
+    """Scenes that the job names, as far as they were chosen."""
+    finished: int = 0
+    """Of these, scenes found complete from an earlier run: nothing is done for them."""
+    slots: int = 1
+    """Tiles at the same time."""
+    dashboard: str | None = None
+    job: str = ""
+    """Its name."""
+    directory: str = ""
+    """Of the run."""
+    classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ScenePlanned(Event):
+    """Everything about a scene is decided; its tiles follow."""
+
+    kind: ClassVar[str] = "scene_planned"
+    scene: str
     tiles: int
     """Tiles left to do."""
     done: int
     """Tiles found done from an earlier run."""
     pixels: int
     """Core pixels of the tiles left to do."""
-    dashboard: str | None = None
     regions: int = 0
-    """Regions of images that are copied to Zarr before."""
+    """Regions of the image that are copied to Zarr before."""
+    shape: tuple[int, int] = (0, 0)
+    """Of the scene, in pixels."""
+    core: tuple[int, int] = (0, 0)
+    """Of a tile: the scene's tiles are `ceil(shape ÷ core)` rows and columns, named `r012-c034`."""
+    work_factor: float = 0.0
+    """Predicted pixels ÷ scene pixels."""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +111,17 @@ class TileDone(Event):
     read: int = 0
     """Pixels of the image that were read, those counted twice that two rows of patches see."""
     seconds: Mapping[str, float] = field(default_factory=dict)
-    """Wall time by part: read, predict, blend, write."""
+    """Wall time by part: read, prepare, predict, blend, write."""
     peak_mb: float = 0.0
     """Largest resident memory of the worker process so far, in MB."""
     worker: str = ""
+    """Its machine and process, as `node7:4711`."""
+    started: float = 0.0
+    """When the tile began, in seconds since 1970."""
+    wall: float = 0.0
+    """Seconds from then to its end."""
+    attempts: int = 1
+    """How often it was tried in this process, passing troubles counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +156,20 @@ class ProductWritten(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class SceneFinished(Event):
+    """Nothing is left to do for a scene. Kept as `finished.json` in its folder."""
+
+    kind: ClassVar[str] = "scene_finished"
+    scene: str
+    state: str
+    """`complete`, `failed tiles`, or `failed products`."""
+    products: Mapping[str, float] = field(default_factory=dict)
+    """Paths that were written, and the seconds that each of them took."""
+    problem: str | None = None
+    """Why a product could not be written."""
+
+
+@dataclass(frozen=True, slots=True)
 class Note(Event):
     """A plain sentence for whoever watches: a warning, a choice made."""
 
@@ -136,8 +183,11 @@ class RunFinished(Event):
 
     kind: ClassVar[str] = "run_finished"
     done: int
+    """Tiles."""
     failed: int
+    """Tiles."""
     refused: int
+    """Scenes."""
     seconds: float
 
 

@@ -6,20 +6,26 @@ A process like a worker's loads the model and predicts two batches, so that memo
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilesseg import cluster
-from tilesseg.errors import JobError
+from tilesseg.deployment import Cluster
+from tilesseg.errors import JobError, TilessegError
 from tilesseg.estimate import Estimate, estimate
-from tilesseg.run import prepare, problem_of
+from tilesseg.opened import Assignment
+from tilesseg.planning import plan_one, refuse
+from tilesseg.preparation import Prepared, prepare
+from tilesseg.proof import Proof, problem_of, prove
 from tilesseg.tile_index import write_tile_index
-from tilesseg.worker import Proof, TileWork, prove
 
 if TYPE_CHECKING:
-    from tilesseg.job import Cluster, Job
+    from tilesseg.job import Job
     from tilesseg.plan import Plan
     from tilesseg.scenes import ScenePlan
+
+
+LOOKED_AT = 20
+"""Scenes that a forecast plans; the others are planned when their turn comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +34,14 @@ class Forecast:
 
     directory: str
     plan: Plan
+    scenes: tuple[ScenePlan, ...]
+    """Those that were looked at."""
+    refused: dict[str, str]
+    """Of these, those that cannot be segmented, and why."""
+    more: int
+    """Scenes that were not looked at: each is planned when its turn comes."""
+    finished: int
+    """Scenes that are finished already."""
     estimates: dict[str, Estimate]
     tile_indexes: tuple[str, ...]
     workers: int
@@ -35,7 +49,7 @@ class Forecast:
 
     def to_json(self) -> dict[str, Any]:
         scenes = [
-            {**asdict(self.estimates[scene.name]), **_choices(scene), "scene": scene.name} for scene in self.plan.scenes
+            {**asdict(self.estimates[scene.name]), **_choices(scene), "scene": scene.name} for scene in self.scenes
         ]
         return {
             "directory": self.directory,
@@ -45,7 +59,9 @@ class Forecast:
             "workers": self.workers,
             "threads": self.threads,
             "scenes": scenes,
-            "refused": self.plan.refused,
+            "refused": self.refused,
+            "more": self.more,
+            "finished": self.finished,
             "tile_indexes": list(self.tile_indexes),
         }
 
@@ -57,52 +73,87 @@ class Forecast:
             f"model {plan.spec.name} ({plan.model_sha256[:12]}) on {plan.device}; worker processes: {self.workers}; "
             f"in each, tiles at a time: {self.threads}, engine threads: {plan.engine_threads}"
         ]
-        for scene in plan.scenes:
+        for scene in self.scenes:
             lines += _describe(scene, self.estimates[scene.name])
-        lines += [f"refused {name}: {why}" for name, why in plan.refused.items()]
+        lines += [f"refused {name}: {why}" for name, why in self.refused.items()]
+        if self.finished:
+            lines.append(f"finished before: {self.finished} scenes")
+        if self.more:
+            lines.append(f"and {self.more} more scenes, planned when their turn comes; --limit looks at more of them")
         lines += [f"tiles: {path}" for path in self.tile_indexes]
         return "\n".join(lines)
 
 
-def forecast(job: Job) -> Forecast:
+def forecast(job: Job, *, limit: int = LOOKED_AT) -> Forecast:
     """Plan a job and estimate what it takes; makes the run directory with its plan and `tiles.geojson`.
+
+    Args:
+        job: what is asked.
+        limit: scenes that are looked at, the first ones.
 
     Raises:
         TilessegError: the job cannot work.
     """
-    run, plan = prepare(job, cluster.describe_machine(job.cluster))
-    proof = _measured(job.cluster, plan, TileWork.of(run))
-    workers, threads = cluster.worker_count(job.cluster, plan.device), cluster.threads_per_worker(job.cluster)
-    estimates = {
-        scene.name: estimate(
-            scene,
-            plan,
-            loaded_mb=proof.peak_mb,
-            seconds_per_batch=proof.seconds_per_batch,
-            workers=workers,
-            threads=threads,
+    with prepare(job, cluster.describe_machine(job.cluster)) as ready:
+        scenes, refused = _plan_scenes(ready, job, limit)
+        proof = _measured(job.cluster, ready, scenes[0]) if scenes else None
+        estimates = {scene.name: _estimate(scene, ready.plan, job, proof) for scene in scenes if proof}
+        for one in estimates.values():
+            cluster.check_memory(job.cluster, needed_mb=one.memory_mb, device=ready.plan.device)
+        folders = {scene.name: ready.run.scene(scene.name).folder for scene in scenes}
+        indexes = tuple(
+            str(write_tile_index(folders[scene.name] / "tiles.geojson", scene.tiling, scene.grid)) for scene in scenes
         )
-        for scene in plan.scenes
-    }
-    indexes = tuple(
-        str(write_tile_index(run.scene(scene.name).folder / "tiles.geojson", scene.tiling, scene.grid))
-        for scene in plan.scenes
+    return Forecast(
+        directory=str(ready.run.path),
+        plan=ready.plan,
+        scenes=scenes,
+        refused=refused,
+        more=max(0, len(ready.to_do) + 1 - limit),
+        finished=ready.finished,
+        estimates=estimates,
+        tile_indexes=indexes,
+        workers=cluster.worker_count(job.cluster, ready.plan.device),
+        threads=cluster.threads_per_worker(job.cluster),
     )
-    return Forecast(str(Path(run.path)), plan, estimates, indexes, workers, threads)
 
 
-def _measured(asked: Cluster, plan: Plan, work: TileWork) -> Proof:
-    """What one worker of the kind asked for measures.
+def _plan_scenes(ready: Prepared, job: Job, limit: int) -> tuple[tuple[ScenePlan, ...], dict[str, str]]:
+    """The first scenes that are to be done, planned; and those of them that cannot be."""
+    scenes, refused = [ready.first] if ready.first else [], dict(ready.refused)
+    for scene in ready.to_do[: limit - 1]:
+        try:
+            scenes.append(plan_one(scene, run=ready.run, plan=ready.plan, job=job))
+        except TilessegError as error:
+            refused[scene.name] = refuse(scene.name, str(error), run=ready.run).reason
+    return tuple(scenes), refused
+
+
+def _estimate(scene: ScenePlan, plan: Plan, job: Job, proof: Proof) -> Estimate:
+    return estimate(
+        scene,
+        plan,
+        loaded_mb=proof.peak_mb,
+        seconds_per_batch=proof.seconds_per_batch,
+        workers=cluster.worker_count(job.cluster, plan.device),
+        threads=cluster.threads_per_worker(job.cluster),
+    )
+
+
+def _measured(asked: Cluster, ready: Prepared, first: ScenePlan) -> Proof:
+    """What one worker of the kind asked for measures; of a cluster elsewhere, a process here stands for it.
 
     Raises:
         JobError: it cannot load the model, predict, read or write.
     """
-    alone = asked.model_copy(update={"workers": 1, "threads": 1} if asked.kind == "local" else {})
-    with cluster.connect(alone, plan.device) as executor:
-        answers = cluster.ask_workers(executor, prove, work).values()
+    alone = asked.model_copy(update={"workers": 1, "threads": 1})
+    here = alone if cluster.is_here(asked) else Cluster(workers=1, threads=1, device=asked.device)
+    work = Assignment.of(ready.run, first=first.name)
+    with cluster.connect(here, ready.plan.device) as executor:
+        answers = list(cluster.ask_workers(executor, prove, work).values())
     able = [answer for answer in answers if problem_of(answer) is None]
     if not able:
-        raise JobError(str(problem_of(next(iter(answers)))))
+        raise JobError(str(problem_of(answers[0])))
     proof: Proof = able[0]
     return proof
 

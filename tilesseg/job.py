@@ -10,22 +10,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from tilesseg.deployment import Auto, Cluster, Strict, read_cluster
 from tilesseg.errors import JobError, first_problem
 from tilesseg.formats import FORMATS
 from tilesseg.formats.opening import TOLERANCE, Opening
 
-Auto = Literal["auto"]
 AUTO_OPTIONS = ("overviews", "resolution")
 """Options of a product whose format the scene decides."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SceneEntry(_Strict):
+class SceneEntry(Strict):
     """One scene, where a path alone does not say enough."""
 
     image: str | Annotated[tuple[str, ...], Field(min_length=1)]
@@ -34,9 +30,19 @@ class SceneEntry(_Strict):
     """Names the scene's folder and products; default: the file's name without its suffix."""
     mpp: float | None = Field(None, gt=0)
     """Micrometres per pixel of this image, before `input.mpp`."""
+    priority: int = 0
+    """Scenes of a higher number come first; the others in the order in which they are named."""
+    input: dict[str, Any] = Field(default_factory=dict)
+    """Keys of the section `input` that are different for this scene."""
+
+    @field_validator("input")
+    @classmethod
+    def _known(cls, keys: dict[str, Any]) -> dict[str, Any]:
+        Input.model_validate(keys)
+        return keys
 
 
-class Input(_Strict):
+class Input(Strict):
     """How the images are read."""
 
     bands: Annotated[tuple[str | int, ...], Field(min_length=1)] | None = None
@@ -77,7 +83,7 @@ class Input(_Strict):
         return Opening(**{key: getattr(self, key) for key in fields}, mpp=self.mpp if mpp is None else mpp)
 
 
-class Tiling(_Strict):
+class Tiling(Strict):
     """How the scene is cut. The mask depends on patch, overlap, margin and blend; never on the core."""
 
     patch: Annotated[int, Field(ge=1)] | Auto = "auto"
@@ -93,7 +99,7 @@ class Tiling(_Strict):
     """Patches a call of the network gets."""
 
 
-class Product(_Strict):
+class Product(Strict):
     """One file to write when a scene is finished."""
 
     format: Literal[
@@ -149,7 +155,7 @@ class Product(_Strict):
         return {key: getattr(self, key) for key in FORMATS[self.format].options}
 
 
-class Output(_Strict):
+class Output(Strict):
     """Where the run directory is, and what is written from it."""
 
     dir: str
@@ -160,34 +166,13 @@ class Output(_Strict):
     """A quick-look PNG beside the first product."""
 
 
-class Cluster(_Strict):
-    """Who works."""
-
-    kind: Literal["local", "address", "serial", "threads"] = "local"
-    """`local`: worker processes on this machine. `address`: a running Dask scheduler. `serial`, `threads`: no Dask."""
-    workers: Annotated[int, Field(ge=1)] | Auto = "auto"
-    """Worker processes (local); auto: one per GPU; else one per core up to four, then one for every four cores."""
-    threads: Annotated[int, Field(ge=1)] | Auto = "auto"
-    """Tiles at the same time in each worker; auto: 2, so that reading and writing overlap computing."""
-    engine_threads: Annotated[int, Field(ge=1)] | Auto = "auto"
-    """Threads the network computes with in each worker; auto: the cores divided by the workers."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    address: str | None = None
-    """Of the scheduler, as `tcp://host:8786`."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Cluster:
-        if (self.kind == "address") != (self.address is not None):
-            raise ValueError("kind address needs an address, and no other kind takes one")
-        return self
-
-
-class Job(_Strict):
+class Job(Strict):
     """One model over one or many scenes."""
 
     name: str = "job"
     scenes: str | SceneEntry | Annotated[tuple[str | SceneEntry, ...], Field(min_length=1)]
-    """A path, a glob, a `.csv` with a row for each scene, a list of these, or entries with an image and a name."""
+    """A path, a glob, a `.csv` with a row for each scene, a STAC item, collection or item collection (`.json`), a list
+    of these, or entries with an image and a name."""
     model: str
     """A bundle folder, a weights file with its spec, `package://name/path`, an https URL, or a name."""
     input: Input = Input()
@@ -220,27 +205,32 @@ def read_job(path: Path) -> Job:
         raise JobError(f"no job file at {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise JobError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    return _anchored(parse_job(data, where=str(path)), path.parent)
+    if isinstance(data, dict) and isinstance(data.get("cluster"), str):
+        data = {**data, "cluster": read_cluster(path.parent / data["cluster"])}
+    return anchored(parse_job(data, where=str(path)), path.parent)
 
 
-def _anchored(job: Job, folder: Path) -> Job:
+def anchored(job: Job, folder: Path) -> Job:
     """The job with its relative paths made relative to the current directory."""
 
     def anchor(path: str) -> str:
         return path if "://" in path else str(folder / path)
 
+    def anchor_tissue(tissue: str) -> str:
+        return tissue if tissue in ("auto", "none") else anchor(tissue)
+
     def scene(entry: str | SceneEntry) -> str | SceneEntry:
         if isinstance(entry, str):
             return anchor(entry)
         image = anchor(entry.image) if isinstance(entry.image, str) else tuple(map(anchor, entry.image))
-        return entry.model_copy(update={"image": image})
+        own = {key: anchor_tissue(str(value)) if key == "tissue" else value for key, value in entry.input.items()}
+        return entry.model_copy(update={"image": image, "input": own})
 
     scenes = tuple(map(scene, job.scenes)) if isinstance(job.scenes, tuple) else scene(job.scenes)
     products = tuple(p.model_copy(update={"path": p.path and anchor(p.path)}) for p in job.output.products)
     output = job.output.model_copy(update={"dir": anchor(job.output.dir), "products": products})
     model = anchor(job.model) if (folder / job.model).exists() else job.model
-    tissue = job.input.tissue if job.input.tissue in ("auto", "none") else anchor(job.input.tissue)
-    read = job.input.model_copy(update={"tissue": tissue})
+    read = job.input.model_copy(update={"tissue": anchor_tissue(job.input.tissue)})
     return job.model_copy(update={"scenes": scenes, "output": output, "model": model, "input": read})
 
 

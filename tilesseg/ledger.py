@@ -17,6 +17,8 @@ from typing import Any
 from tilesseg.errors import StoreError
 from tilesseg.events import Event
 
+RECORDS = "[!.]*.json"
+
 
 class Ledger:
     """What is done in a folder and what failed: `done/<name>.json` and `failed/<name>.json`, written whole."""
@@ -35,15 +37,24 @@ class Ledger:
 
     def done_names(self) -> list[str]:
         """Names of the parts that are stored."""
-        return [path.stem for path in self._done.glob("[!.]*.json")]
+        return [path.stem for path in self._done.glob(RECORDS)]
+
+    def record(self, name: str) -> dict[str, Any] | None:
+        """Fields of the record of a part that is stored, or None."""
+        path = self._done / f"{name}.json"
+        return dict(_read_records([path]))[name] if path.exists() else None
+
+    def any_done(self) -> bool:
+        """Whether anything is stored."""
+        return next(self._done.glob(RECORDS), None) is not None
 
     def done(self) -> dict[str, dict[str, Any]]:
         """Fields of the records of what is stored, by name."""
-        return dict(_read_records(self._done))
+        return dict(_read_records(sorted(self._done.glob(RECORDS))))
 
     def failed(self) -> dict[str, dict[str, Any]]:
         """Fields of the records of what could not be made, by name."""
-        return dict(_read_records(self._failed))
+        return dict(_read_records(sorted(self._failed.glob(RECORDS))))
 
     def claim(self, fingerprint: str) -> None:
         """Make the folder for what `fingerprint` names; one of another fingerprint is emptied if nothing is done.
@@ -81,8 +92,8 @@ class Ledger:
         return self.folder / "failed"
 
 
-def _read_records(folder: Path) -> Iterable[tuple[str, dict[str, Any]]]:
-    for path in sorted(folder.glob("[!.]*.json")):
+def _read_records(paths: Iterable[Path]) -> Iterable[tuple[str, dict[str, Any]]]:
+    for path in paths:
         try:
             fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             fields.pop("event")
@@ -94,6 +105,20 @@ def _read_records(folder: Path) -> Iterable[tuple[str, dict[str, Any]]]:
 def write_json(path: Path, data: Any) -> None:
     """Write a JSON file whole or not at all."""
     write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file, or None where there is none.
+
+    Raises:
+        StoreError: it is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} cannot be read ({error}); delete it, or take a new run directory") from None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -21,6 +21,8 @@ def summary(report: Report) -> str:
             lines.append(f"  {name}: {pixels:,} px ({pixels / total:.1%}){area}")
         if scene.outside:
             lines.append(f"  not looked at: {scene.outside:,} px ({scene.outside / total:.1%})")
+        if scene.problem:
+            lines.append(f"  products: {scene.problem}")
         lines += [f"  {tile} failed: {why}" for tile, why in scene.failed.items()]
     return "\n".join(lines)
 

@@ -1,7 +1,8 @@
-"""The plan: a job with every choice made. Plain data, stored in the run directory, reused when a run goes on.
+"""The plan: a job with every choice made that its scenes share. Plain data, stored, reused when a run goes on.
 
 What the user wrote is compared on resume, what `auto` became is not decided again. So a resumed run gives the
-bytes that the uninterrupted one would have given.
+bytes that the uninterrupted one would have given. What is decided of one scene is its `ScenePlan`, made when its turn
+comes; see `scenes` and `planning`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,15 +19,17 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from tilesseg import __version__
-from tilesseg.errors import JobError, ModelError, StoreError, TilessegError
+from tilesseg.errors import JobError, ModelError, StoreError
+from tilesseg.formats.stac_json import split_member
 from tilesseg.models import Bundle, find_bundle, verify_weights
 from tilesseg.models.spec import ModelSpec
-from tilesseg.scenes import Scene, ScenePlan, find_scenes, open_scene, plan_scene, scene_identity, with_stage
+from tilesseg.scenes import ScenePlan
 
 if TYPE_CHECKING:
+    from tilesseg.finding import Scene
     from tilesseg.job import Job
 
-FORMAT = 3
+FORMAT = 4
 PLAN_FILE = "plan.json"
 
 
@@ -44,7 +47,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything decided before the first tile."""
+    """Everything about a job that is decided before its first scene."""
 
     asked: dict[str, Any]
     """What the user wrote, as far as the mask depends on it."""
@@ -54,30 +57,35 @@ class Plan:
     spec: ModelSpec
     device: str
     engine_threads: int
-    scenes: tuple[ScenePlan, ...]
-    refused: dict[str, str]
-    """Scenes that cannot be segmented, and why."""
+    slots: int
+    """Tiles at the same time, for which cores are chosen."""
     scores: tuple[int, ...] = ()
     """Score channels that are stored beside the mask."""
     version: str = __version__
     format: int = FORMAT
-
-    @cached_property
-    def by_name(self) -> Mapping[str, ScenePlan]:
-        return {scene.name: scene for scene in self.scenes}
 
     @property
     def score_classes(self) -> tuple[str, ...]:
         """Names of the classes whose scores are stored."""
         return tuple(self.spec.score_names[channel] for channel in self.scores)
 
-    def fingerprint(self, scene: str) -> str:
-        """Names exactly what a scene's mask was made from: input, model, normalisation, tiling, blending, scores."""
+    @cached_property
+    def _key(self) -> str:
+        decided = [self.format, self.asked, self.device, self.engine_threads, self.slots]
+        return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()
+
+    def key(self, scene: Scene) -> str:
+        """Names what was asked of a scene: a stored plan of another key was made for something else."""
+        asked = json.dumps([self._key, scene.paths, scene.mpp, scene.input], sort_keys=True, default=str)
+        return hashlib.sha256(asked.encode()).hexdigest()
+
+    def fingerprint(self, scene: ScenePlan) -> str:
+        """Names exactly what a scene's mask is made from: input, model, normalisation, tiling, blending, scores."""
         made_from = {
             "format": self.format,
             "model": self.model_sha256,
             "scores": self.scores,
-            "scene": _SCENE.dump_python(self.by_name[scene], mode="json", exclude={"stage", "decode_factor"}),
+            "scene": _SCENE.dump_python(scene, mode="json", exclude={"stage", "decode_factor", "notes"}),
         }
         return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
@@ -110,10 +118,26 @@ def parse_plan(data: Any, *, where: Path) -> Plan:
         raise StoreError(f"{where}: {PLAN_FILE} is damaged ({' '.join(str(error).split())[:200]})") from None
 
 
-def plan_job(job: Job, machine: Machine, *, stored: Plan | None = None) -> Plan:
-    """Decide everything, or go on from the stored plan. All refusals of a job are raised here.
+def scene_to_json(scene: ScenePlan) -> Any:
+    """A scene's plan as `plan.json` in its folder holds it."""
+    return _SCENE.dump_python(scene, mode="json")
 
-    A scene that cannot be segmented is listed in `refused`; the others stay.
+
+def parse_scene_plan(data: Any, *, where: Path) -> ScenePlan:
+    """A stored plan of a scene.
+
+    Raises:
+        StoreError: it is damaged.
+    """
+    try:
+        return _SCENE.validate_python(data)
+    except ValueError as error:
+        problem = " ".join(str(error).split())[:200]
+        raise StoreError(f"{where}: {PLAN_FILE} is damaged ({problem}); delete {where} to do the scene again") from None
+
+
+def plan_job(job: Job, machine: Machine, *, stored: Plan | None = None) -> Plan:
+    """Decide what all scenes share, or go on from the stored plan. No image is opened.
 
     Args:
         job: what is asked.
@@ -128,60 +152,16 @@ def plan_job(job: Job, machine: Machine, *, stored: Plan | None = None) -> Plan:
     asked = _asked(job, bundle)
     if stored is not None:
         _compare(stored.asked, asked, where=job.output.dir)
-    plan = Plan(
+    return Plan(
         asked=asked,
-        model=_anywhere(job.model),
+        model=anywhere(job.model),
         model_sha256=bundle.sha256,
         spec=bundle.spec,
         device=stored.device if stored else machine.device,
         engine_threads=stored.engine_threads if stored else machine.engine_threads,
-        scenes=(),
-        refused={},
+        slots=stored.slots if stored else machine.slots,
         scores=_kept_scores(job.output.scores, bundle.spec),
     )
-    scenes, refused = [], {}
-    found = find_scenes(job.scenes)
-    for scene, answer in _plan_scenes(found, job, plan, machine, stored):
-        if isinstance(answer, ScenePlan):
-            scenes.append(answer)
-        else:
-            if len(found) == 1:
-                raise answer
-            refused[scene.name] = str(answer)
-    if not scenes:
-        raise JobError(f"all {len(refused)} scenes are refused; the first: {next(iter(refused.values()))}")
-    if any(scene.layout.blend == "crop" for scene in scenes):
-        _check_crop(bundle)
-    return replace(plan, scenes=tuple(scenes), refused=refused)
-
-
-def _plan_scenes(
-    found: tuple[Scene, ...], job: Job, plan: Plan, machine: Machine, stored: Plan | None
-) -> Iterator[tuple[Scene, ScenePlan | TilessegError]]:
-    before = stored.by_name if stored else {}
-    for scene in found:
-        absolute = replace(scene, paths=tuple(map(_anywhere, scene.paths)))
-        try:
-            if scene.name in before:
-                source = open_scene(absolute, job.input)
-                old = _unchanged(before[scene.name], absolute, scene_identity(source, absolute, job.input))
-                yield scene, with_stage(old, source.select(old.bands), job.input.stage)
-            else:
-                yield scene, plan_scene(absolute, asked=job, spec=plan.spec, slots=machine.slots, device=plan.device)
-        except StoreError:
-            raise
-        except TilessegError as error:
-            yield scene, error
-
-
-def _unchanged(old: ScenePlan, scene: Scene, identity: dict[str, Any]) -> ScenePlan:
-    """The stored plan of a scene whose files are still the same."""
-    if old.paths != scene.paths or old.identity != identity:
-        changed = next(iter(_differences({"": old.identity}, {"": identity})), "its files")
-        raise StoreError(
-            f"scene {old.name} has changed since this run began: {changed}; start again in a new run directory"
-        )
-    return old
 
 
 def _asked(job: Job, bundle: Bundle) -> dict[str, Any]:
@@ -216,24 +196,25 @@ def _kept_names(asked: bool | tuple[str, ...], spec: ModelSpec) -> str:
 
 
 def _compare(stored: dict[str, Any], asked: dict[str, Any], *, where: str) -> None:
-    differences = list(_differences(stored, asked))
-    if differences:
+    found = list(differences(stored, asked))
+    if found:
         raise StoreError(
-            f"the run in {where} was planned differently: {'; '.join(differences)}; give the old value again, or "
+            f"the run in {where} was planned differently: {'; '.join(found)}; give the old value again, or "
             "another run directory"
         )
 
 
-def _differences(stored: Mapping[str, Any], asked: Mapping[str, Any], path: str = "") -> Iterator[str]:
+def differences(stored: Mapping[str, Any], asked: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    """What is not the same in two trees of plain data, one sentence each."""
     for key in sorted({*stored, *asked}):
         old, new, place = stored.get(key), asked.get(key), f"{path}.{key}".strip(".")
         if isinstance(old, dict) and isinstance(new, dict):
-            yield from _differences(old, new, place)
+            yield from differences(old, new, place)
         elif old != new:
             yield f"{place} was {old} and is {new} now"
 
 
-def _check_crop(bundle: Bundle) -> None:
+def check_crop(bundle: Bundle) -> None:
     """Refuse crop where it would not give what whole-image inference gives.
 
     Raises:
@@ -258,6 +239,6 @@ def _check_crop(bundle: Bundle) -> None:
         )
 
 
-def _anywhere(reference: str) -> str:
+def anywhere(reference: str) -> str:
     """A path that means the same file from any working directory; anything else as it is."""
-    return os.path.abspath(reference) if "://" not in reference and Path(reference).exists() else reference
+    return os.path.abspath(reference) if "://" not in reference and Path(split_member(reference)[0]).exists() else reference

@@ -175,16 +175,28 @@ def _write_png(path: Path, picture: NDArray[np.uint8]) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def small_picture(source: Source, size: int) -> bytes:
+    """The image alone, as a JPEG whose long side is at most `size` pixels; what is nodata is light grey."""
+    pixels = source.select(display_bands(source)).thumbnail(size)
+    picture = np.broadcast_to(stretch(pixels.values, pixels.valid), (3, *pixels.valid.shape))
+    return encode(np.where(pixels.valid, picture, np.uint8(240)), "JPEG", QUALITY=80)
+
+
 def _png(picture: NDArray[np.uint8]) -> bytes:
+    return encode(picture, "PNG")
+
+
+def encode(picture: NDArray[np.uint8], driver: str, **options: Any) -> bytes:
     """Encode `(channel, y, x)` in memory, so that what fails on disk fails as an OSError."""
     import rasterio
     from rasterio.io import MemoryFile
 
     count, height, width = picture.shape
-    # PNG keeps no transform, and without a sidecar (PAM) nothing else does; given none, rasterio warns.
+    # PNG and JPEG keep no transform, and without a sidecar (PAM) nothing else does; given none, rasterio warns.
     where = rasterio.Affine.scale(2.0)
     with rasterio.Env(GDAL_PAM_ENABLED="NO"), MemoryFile() as memory:
-        with memory.open(driver="PNG", dtype="uint8", count=count, height=height, width=width, transform=where) as file:
+        size = {"count": count, "height": height, "width": width}
+        with memory.open(driver=driver, dtype="uint8", transform=where, **size, **options) as file:
             file.write(picture)
         data: bytes = memory.read()
     return data

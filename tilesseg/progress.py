@@ -15,6 +15,8 @@ from tilesseg.events import (
     RegionStaged,
     RunFinished,
     RunStarted,
+    SceneFinished,
+    ScenePlanned,
     SceneRefused,
     TileDone,
     TileFailed,
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 INTERVAL = 5.0
 """Seconds between two plain lines."""
+MANY = 100
+"""Scenes above which those that go well are only counted."""
 
 
 def progress_for(stream: IO[str]) -> Listener:
@@ -36,10 +40,18 @@ def progress_for(stream: IO[str]) -> Listener:
 class Tally:
     """The figures of a run, from its events."""
 
+    scenes: int = 0
+    """That are to be done."""
+    planned: int = 0
+    """Scenes whose tiles are known, or that are refused."""
+    segmented: int = 0
+    """Planned scenes that were not refused."""
+    finished: int = 0
     regions: int = 0
     copied: int = 0
     tiles: int = 0
     pixels: int = 0
+    """Core pixels of the tiles that are known."""
     done: int = 0
     failed: int = 0
     done_pixels: int = 0
@@ -48,8 +60,15 @@ class Tally:
     def take(self, event: Event) -> None:
         match event:
             case RunStarted():
-                self.tiles, self.pixels, self.started = event.tiles, event.pixels, time.monotonic()
-                self.regions = event.regions
+                self.scenes, self.started = event.scenes - event.finished, time.monotonic()
+            case ScenePlanned():
+                self.planned, self.segmented = self.planned + 1, self.segmented + 1
+                self.tiles, self.pixels = self.tiles + event.tiles, self.pixels + event.pixels
+                self.regions += event.regions
+            case SceneRefused():
+                self.planned += 1
+            case SceneFinished():
+                self.finished += 1
             case RegionStaged() | RegionFailed():
                 self.copied += 1
             case TileDone():
@@ -72,15 +91,21 @@ class Tally:
         """Time left as m:ss, at the rate so far."""
         if not self.done_pixels:
             return "-:--"
-        seconds = round((self.pixels - self.done_pixels) / 1e6 / self.rate)
+        seconds = round((self.pixels + self._unknown - self.done_pixels) / 1e6 / self.rate)
         minutes, seconds = divmod(seconds, 60)
         hours, minutes = divmod(minutes, 60)
         return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
     @property
+    def _unknown(self) -> float:
+        """Pixels of the scenes that are not planned yet, should they be like the others."""
+        return (self.scenes - self.planned) * self.pixels / max(1, self.segmented)
+
+    @property
     def complete(self) -> bool:
         """Whether nothing is left to copy or to segment."""
-        return self.done + self.failed == self.tiles and self.copied == self.regions
+        tried = self.done + self.failed == self.tiles and self.copied == self.regions
+        return tried and self.planned >= self.scenes
 
     def __str__(self) -> str:
         copied = f"{self.copied}/{self.regions} regions copied"
@@ -88,6 +113,7 @@ class Tally:
             return copied
         text = f"{self.done + self.failed}/{self.tiles} tiles, {self.rate:.2f} Mpx/s, ETA {self.eta}"
         text = f"{copied}, {text}" if self.copied < self.regions else text
+        text = f"{self.finished}/{self.scenes} scenes, {text}" if self.scenes > 1 else text
         return f"{text}, {self.failed} failed" if self.failed else text
 
 
@@ -105,13 +131,25 @@ def sentence(event: Event) -> str | None:
         case ProductWritten():
             return f"wrote {event.path} ({event.seconds:.1f} s)"
         case RunStarted():
-            begin = f"regions to copy: {event.regions}" if event.regions else ""
-            if event.tiles or not begin:
-                begin += f"{begin and '; '}tiles to do: {event.tiles}"
-                begin += f", {event.done} done before" if event.done else ""
-            return f"{begin}; dashboard at {event.dashboard}" if event.dashboard else begin
+            return _beginning(event)
+        case ScenePlanned():
+            return _work(event)
         case _:
             return None
+
+
+def _beginning(event: RunStarted) -> str | None:
+    before = f"scenes: {event.scenes}" if event.scenes > 1 else ""
+    before += f", {event.finished} finished before" if event.finished else ""
+    link = f"dashboard at {event.dashboard}" if event.dashboard else ""
+    return "; ".join(part for part in (before, link) if part) or None
+
+
+def _work(event: ScenePlanned) -> str:
+    copy = f"regions to copy: {event.regions}; " if event.regions else ""
+    before = f", {event.done} done before" if event.done else ""
+    lines = [f"{event.scene}: {copy}tiles to do: {event.tiles}{before}"]
+    return "\n".join([*lines, *(f"{event.scene}: {note}" for note in event.notes)])
 
 
 class LineProgress:
@@ -120,15 +158,16 @@ class LineProgress:
     def __init__(self, stream: IO[str], interval: float = INTERVAL) -> None:
         self._stream, self._interval, self._tally = stream, interval, Tally()
         self._next = 0.0
+        self._many = False
 
     def __call__(self, event: Event) -> None:
         """Take an event; perhaps say something."""
         self._tally.take(event)
         text = sentence(event)
-        if text:
+        if text and not (self._many and isinstance(event, ScenePlanned | ProductWritten)):
             self._say(text)
         if isinstance(event, RunStarted):
-            self._next = time.monotonic() + self._interval
+            self._next, self._many = time.monotonic() + self._interval, event.scenes > MANY
         work = isinstance(event, TileDone | TileFailed | RegionStaged | RegionFailed)
         if work and (self._tally.complete or time.monotonic() >= self._next):
             self._next = time.monotonic() + self._interval
@@ -151,12 +190,15 @@ class TerminalProgress:
         if isinstance(event, RunStarted):
             self._bar = self._start()
         text = sentence(event)
+        if self._tally.scenes > MANY and isinstance(event, ScenePlanned | ProductWritten):
+            text = None
         if text and self._bar:
             self._bar.console.print(text, markup=False, highlight=False)
         elif text:
             print(text, file=self._stream, flush=True)
         if self._bar:
-            self._bar.update(self._bar.task_ids[0], completed=self._tally.steps, text=str(self._tally))
+            total = self._tally.tiles + self._tally.regions
+            self._bar.update(self._bar.task_ids[0], total=total, completed=self._tally.steps, text=str(self._tally))
             if isinstance(event, RunFinished):
                 self.close()
 

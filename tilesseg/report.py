@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from tilesseg.errors import StoreError
 from tilesseg.labels import FAILED, NODATA
+from tilesseg.planning import stored_plan
 
 if TYPE_CHECKING:
     from tilesseg.models.spec import ModelSpec
     from tilesseg.plan import Plan
-    from tilesseg.store import RunDirectory
+    from tilesseg.scenes import ScenePlan
+    from tilesseg.store import RunDirectory, Store
 
 HECTARE = 10_000.0
 
@@ -37,6 +40,16 @@ class SceneReport:
     """Pixels that were not looked at; among `pixels` they are nodata or the first class."""
     read: int = 0
     """Pixels of the image that were read, those counted more than once that several patches or tiles see."""
+    skipped: int = 0
+    """Tiles done that predicted nothing: nothing in them is valid and looked at."""
+    patches: int = 0
+    """Patches predicted."""
+    products: tuple[str, ...] = ()
+    """Paths that were written."""
+    problem: str | None = None
+    """Why a product could not be written."""
+    planned: bool = True
+    """Whether its turn has come."""
 
     @property
     def missing(self) -> int:
@@ -45,16 +58,22 @@ class SceneReport:
 
     @property
     def state(self) -> str:
+        """`refused`, `waiting`, `unfinished`, `failed tiles`, `failed products` or `complete`."""
         if self.refused:
             return "refused"
+        if not self.planned:
+            return "waiting"
         if self.missing:
             return "unfinished"
-        return "failed tiles" if self.failed else "complete"
+        if self.failed:
+            return "failed tiles"
+        return "failed products" if self.problem else "complete"
 
     @property
     def empty(self) -> bool:
         """Whether everything done is nodata."""
-        return self.done == self.tiles and not any(n for name, n in self.pixels.items() if name != "nodata")
+        seen = any(n for name, n in self.pixels.items() if name != "nodata")
+        return self.planned and self.done == self.tiles and not seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +84,18 @@ class Report:
     scenes: tuple[SceneReport, ...]
     products: tuple[str, ...] = ()
     seconds: float | None = None
+    name: str = ""
+    """Of the job."""
+    shard: str | None = None
+    """Of the tiles, those that were to be done: what is unfinished then is the affair of others."""
 
     @property
     def exit_code(self) -> int:
-        """0 complete, 1 nothing was possible, 3 finished with failed tiles or refused scenes."""
+        """0 complete, 1 nothing was possible, 3 finished with failed tiles, failed products or refused scenes."""
         if all(scene.refused for scene in self.scenes):
             return 1
-        return 0 if all(scene.state == "complete" for scene in self.scenes) else 3
+        fine = ("complete", "unfinished", "waiting") if self.shard else ("complete",)
+        return 0 if all(scene.state in fine for scene in self.scenes) else 3
 
     def to_json(self) -> dict[str, Any]:
         data = asdict(self)
@@ -80,23 +104,59 @@ class Report:
         return data
 
 
-def report_of(run: RunDirectory, plan: Plan, **extra: Any) -> Report:
-    """Read the ledger of every scene."""
-    known = (_scene_report(run, plan, scene.name) for scene in plan.scenes)
-    refused = (SceneReport(name, 0, 0, {}, {}, {}, {}, why) for name, why in plan.refused.items())
-    return Report(str(run.path), (*known, *refused), **extra)
+def report_of(run: RunDirectory, plan: Plan, *, names: Sequence[str], **extra: Any) -> Report:
+    """Read what there is of every scene: one small file of a finished one, the ledger of any other.
+
+    Raises:
+        StoreError: a file of the run is damaged.
+    """
+    alone = len(names) == 1
+    return Report(str(run.path), tuple(_one(run.scene(name), plan, alone=alone) for name in names), **extra)
 
 
-def _scene_report(run: RunDirectory, plan: Plan, scene: str) -> SceneReport:
-    store = run.scene(scene)
+def _one(store: Store, plan: Plan, *, alone: bool) -> SceneReport:
+    """A scene of many whose files are damaged is reported as refused, for that reason."""
+    try:
+        return _found(store, plan)
+    except StoreError as error:
+        if alone:
+            raise
+        return SceneReport(store.scene, 0, 0, {}, {}, {}, {}, refused=str(error))
+
+
+def _found(store: Store, plan: Plan) -> SceneReport:
+    refused = store.read_json("refused.json")
+    if refused is not None:
+        return SceneReport(store.scene, 0, 0, {}, {}, {}, {}, refused=refused["reason"])
+    record = store.read_json("finished.json")
+    if record is not None and record["report"]["state"] == "complete":
+        report = _stored(record["report"])
+        if len(store.done_names()) == report.tiles:
+            return report
+    planned = stored_plan(store)
+    if planned is None:
+        return SceneReport(store.scene, 0, 0, {}, {}, {}, {}, planned=False)
+    ended = record["report"] if record else {}
+    return scene_report(store, plan, planned, products=tuple(ended.get("products", ())), problem=ended.get("problem"))
+
+
+def _stored(fields: dict[str, Any]) -> SceneReport:
+    known = {key: value for key, value in fields.items() if key != "state"}
+    return SceneReport(**{**known, "products": tuple(known["products"])})
+
+
+def scene_report(
+    store: Store, plan: Plan, scene: ScenePlan, *, products: tuple[str, ...] = (), problem: str | None = None
+) -> SceneReport:
+    """Read the ledger of a planned scene."""
     done, failed = store.done(), store.failed()
     pixels = _by_class(_sum(record.counts for record in done.values()), plan.spec)
     if failed:
         pixels["failed"] = sum(record.pixels for record in failed.values())
     areas = _by_class(_sum(record.areas for record in done.values()), plan.spec)
     return SceneReport(
-        scene=scene,
-        tiles=len(plan.by_name[scene].tiling),
+        scene=scene.name,
+        tiles=len(scene.tiling),
         done=len(done),
         failed={name: record.reason for name, record in failed.items()},
         pixels=pixels,
@@ -104,6 +164,10 @@ def _scene_report(run: RunDirectory, plan: Plan, scene: str) -> SceneReport:
         seconds={part: round(value, 3) for part, value in sorted(_sum(r.seconds for r in done.values()).items())},
         outside=sum(record.outside for record in done.values()),
         read=sum(record.read for record in done.values()),
+        skipped=sum(not record.patches for record in done.values()),
+        patches=sum(record.patches for record in done.values()),
+        products=products,
+        problem=problem,
     )
 
 

@@ -6,41 +6,72 @@ The run directory is the truth, and to resume is to run again: what is left is t
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
-from tilesseg import __version__, cluster
-from tilesseg.copies import batches, let_copy_go, regions_to_copy, scenes_to_copy
-from tilesseg.errors import JobError, StoreError
-from tilesseg.events import Event, Listener, Note, RunFinished, RunStarted, SceneRefused, TileDone, TileFailed
-from tilesseg.executors import DaskExecutor, Executor, ThreadExecutor
-from tilesseg.job import Output, Product
+from tilesseg import cluster
+from tilesseg.completion import finish_scene
+from tilesseg.dashboard import open_publisher
+from tilesseg.driver import driver_record
+from tilesseg.errors import JobError
+from tilesseg.estimate import estimate
+from tilesseg.events import (
+    Event,
+    Listener,
+    Note,
+    ProductWritten,
+    RunFinished,
+    RunStarted,
+    SceneFinished,
+    SceneRefused,
+)
+from tilesseg.executors import DaskExecutor, Executor
+from tilesseg.feed import Feed
+from tilesseg.guard import refuse_unguarded_script
+from tilesseg.left import Left
 from tilesseg.models import available_cores
-from tilesseg.plan import PLAN_FILE, Machine, Plan, parse_plan, plan_job
-from tilesseg.products import check_products, write_products
+from tilesseg.opened import Assignment
+from tilesseg.plan import Plan, plan_job
+from tilesseg.planning import planned_event, stored_plan
+from tilesseg.preparation import Prepared, choose_machine, open_run_directory, prepare, scene_names
+from tilesseg.proof import Proof, problem_of, prove
 from tilesseg.report import Report, report_of
-from tilesseg.store import RunDirectory
-from tilesseg.worker import Item, Proof, TileWork, prove, reason_of
+from tilesseg.shards import Shard
+from tilesseg.submit import check, known
+from tilesseg.submitted import LOGS
+from tilesseg.summary_table import write_summary
+from tilesseg.worker import TileWork
 
 if TYPE_CHECKING:
     from tilesseg.job import Job
+    from tilesseg.scenes import ScenePlan
 
-__all__ = ["Report", "export_run", "job_status", "plan_job", "run_job"]
+__all__ = ["Report", "job_status", "plan_job", "run_job"]
 
 
-def run_job(job: Job, *, executor: Executor | None = None, listeners: Sequence[Listener] = ()) -> Report:
-    """Carry a job out, or go on with it. Every refusal comes before the first tile.
+def run_job(
+    job: Job,
+    *,
+    executor: Executor | None = None,
+    listeners: Sequence[Listener] = (),
+    only: Sequence[str] = (),
+    limit: int | None = None,
+    shard: Shard | None = None,
+) -> Report:
+    """Carry a job out, or go on with it.
+
+    Every refusal of the job comes before its first tile, every refusal of a scene before that scene's first tile.
 
     Args:
         job: what is asked.
         executor: who works; None starts or reaches what `job.cluster` says.
         listeners: called with every event, in this thread.
+        only: names or patterns of the scenes to do; none means all.
+        limit: do so many scenes at most, the most important first.
+        shard: do a share of the tiles only; other processes do the others, in the same directory.
 
     Returns:
         What the run came to; `exit_code` sums it up.
@@ -51,47 +82,23 @@ def run_job(job: Job, *, executor: Executor | None = None, listeners: Sequence[L
     begun = time.monotonic()
     with ExitStack() as stack:
         if executor is None and job.cluster.kind == "local":
-            cluster.refuse_unguarded_script()
-        if executor is None and job.cluster.kind == "address":
-            executor = stack.enter_context(cluster.connect(job.cluster, "cpu"))
-        machine = _machine(job, executor)
-        run, plan = prepare(job, machine)
-        executor = executor or stack.enter_context(cluster.connect(job.cluster, plan.device))
-        return _Run(run, plan, job, executor, listeners, begun).carry_out()
+            refuse_unguarded_script()
+        if executor is None and not cluster.is_here(job.cluster):
+            executor = stack.enter_context(_elsewhere(job, listeners))
+        machine = choose_machine(job, executor)
+        ready = stack.enter_context(prepare(job, machine, only=only, limit=limit, shard=shard))
+        stack.enter_context(driver_record(ready.run.path, str(shard) if shard else None))
+        executor = executor or stack.enter_context(cluster.connect(job.cluster, ready.plan.device))
+        return _Run(ready, job, executor, [*listeners], stack, begun, shard).carry_out()
 
 
-def prepare(job: Job, machine: Machine) -> tuple[RunDirectory, Plan]:
-    """Plan the job, or find its plan, and make everything that the tiles are written to.
-
-    Raises:
-        TilessegError: the job cannot work, or this directory belongs to another one.
-    """
-    path = Path(job.output.dir)
-    directory = RunDirectory(path)
-    plan = plan_job(job, machine, stored=_stored_plan(directory))
-    check_products(directory, plan, job.output)
-    run = RunDirectory.create(path)
-    for scene in plan.scenes:
-        layout = scene.layout
-        run.scene(scene.name).create(
-            shape=scene.grid.shape,
-            shard=layout.shard,
-            chunk=layout.chunk,
-            fingerprint=plan.fingerprint(scene.name),
-            scores=plan.score_classes,
-        )
-    run.write_text("job.yaml", yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False))
-    run.write_json(PLAN_FILE, plan.to_json())
-    return run, plan
-
-
-def _stored_plan(directory: RunDirectory) -> Plan | None:
-    """The plan to go on with, or None where no tile has been done by one."""
-    data = directory.read_json(PLAN_FILE) if directory.path.exists() else None
-    if data is None:
-        return None
-    stored = parse_plan(data, where=directory.path)
-    return stored if any(directory.scene(name).done_names() for name in stored.by_name) else None
+def _elsewhere(job: Job, listeners: Sequence[Listener]) -> AbstractContextManager[Executor]:
+    """Workers of a cluster; nothing is asked of it for a job that cannot work."""
+    check(job)
+    run = Path(job.output.dir).absolute()
+    return cluster.connect(
+        known(job.cluster, run), "cpu", logs=run / LOGS, say=lambda text: _tell(listeners, Note(text))
+    )
 
 
 def job_status(directory: Path) -> Report:
@@ -101,166 +108,182 @@ def job_status(directory: Path) -> Report:
         StoreError: this is no run directory.
     """
     run, plan = open_run_directory(directory)
-    return report_of(run, plan)
-
-
-def export_run(directory: Path, product: Product, *, listeners: Sequence[Listener] = ()) -> None:
-    """Write a further product of every scene of a run.
-
-    Raises:
-        StoreError: this is no run directory, or tiles are still missing.
-        FormatError: the product cannot be written.
-    """
-    run, plan = open_run_directory(directory)
-    output = Output(dir=str(directory), products=(product,), preview=False)
-    check_products(run, plan, output)
-    for scene in report_of(run, plan).scenes:
-        if scene.missing:
-            raise StoreError(
-                f"scene {scene.scene} has {scene.missing} of {scene.tiles} tiles still to do; finish it with "
-                "tilesseg run"
-            )
-        if scene.done:
-            threads = available_cores()
-            for written in write_products(
-                run, plan, scene.scene, output, executor=ThreadExecutor(threads), threads=threads
-            ):
-                _tell(listeners, written)
-
-
-def open_run_directory(directory: Path) -> tuple[RunDirectory, Plan]:
-    """A run that exists.
-
-    Raises:
-        StoreError: this is no run directory.
-    """
-    run = RunDirectory(directory)
-    return run, parse_plan(run.read_json(PLAN_FILE), where=directory)
-
-
-def _machine(job: Job, executor: Executor | None) -> Machine:
-    """The machine that will compute, asked on a worker where the workers are elsewhere."""
-    if job.cluster.kind == "address" and isinstance(executor, DaskExecutor):
-        asked: Machine = executor.client.submit(cluster.describe_machine, job.cluster, pure=False).result()
-        return Machine(asked.device, asked.engine_threads, executor.slots)
-    machine = cluster.describe_machine(job.cluster)
-    return machine if executor is None else Machine(machine.device, machine.engine_threads, executor.slots)
+    return report_of(run, plan, names=scene_names(run))
 
 
 @dataclass
 class _Run:
     """One carrying-out, from the first proof to the last product."""
 
-    run: RunDirectory
-    plan: Plan
+    ready: Prepared
     job: Job
     executor: Executor
-    listeners: Sequence[Listener]
+    listeners: list[Listener]
+    until_the_end: ExitStack
     begun: float
+    shard: Shard | None = None
+    written: list[str] = field(default_factory=list)
+
+    @property
+    def plan(self) -> Plan:
+        return self.ready.plan
 
     def carry_out(self) -> Report:
-        work = TileWork.of(self.run)
-        self._prove(work)
-        pending = self._pending()
-        self._announce(pending)
-        written = list(self._work(work, pending))
-        report = report_of(
-            self.run, self.plan, products=tuple(written), seconds=round(time.monotonic() - self.begun, 3)
-        )
-        self._conclude(report)
-        return report
+        first, link = self.ready.first, self._open_page()
+        self._announce(link)
+        if first is not None:
+            work = TileWork(Assignment.of(self.ready.run, first=first.name, shared=self.shard is not None))
+            self._prove(work, first)
+            self._work(work, first)
+        return self._conclude()
 
-    def _prove(self, work: TileWork) -> None:
+    def _open_page(self) -> str | None:
+        """Show the run in Dask's dashboard; its address, or None without one."""
+        if not isinstance(self.executor, DaskExecutor):
+            return None
+        found = open_publisher(self.executor.client, run=self.ready.run.path)
+        if isinstance(found, str):
+            self._tell(Note(found))
+            link: str | None = self.executor.client.dashboard_link
+            return link
+        self.until_the_end.callback(found.close)
+        self.listeners.append(found)
+        if found.note:
+            self._tell(Note(found.note))
+        return found.link
+
+    def _announce(self, link: str | None) -> None:
+        names = tuple(one.name for one in self.plan.spec.classes)
+        self._tell(
+            RunStarted(
+                scenes=len(self.ready.scenes),
+                finished=self.ready.finished,
+                slots=self.executor.slots,
+                dashboard=link,
+                job=self.job.name,
+                directory=str(self.ready.run.path),
+                classes=names,
+            )
+        )
+        threads = f"engine threads: {self.plan.engine_threads}"
+        self._tell(Note(f"{self.plan.spec.name} computes on {self.plan.device}, {threads}"))
+        for name, why in self.ready.refused.items():
+            self._tell(SceneRefused(name, why))
+
+    def _prove(self, work: TileWork, first: ScenePlan) -> None:
         """Let every worker show that it can do a tile; exclude those that cannot.
 
         Raises:
             JobError: none can.
         """
-        problems = {
-            address: problem_of(answer) for address, answer in cluster.ask_workers(self.executor, prove, work).items()
-        }
-        failing = {address: problem for address, problem in problems.items() if problem}
-        if len(failing) == len(problems):
+        answers = cluster.ask_workers(self.executor, prove, work.work)
+        failing = {address: problem for address, answer in answers.items() if (problem := problem_of(answer))}
+        if len(failing) == len(answers):
             raise JobError(next(iter(failing.values())))
-        for address, problem in failing.items():
-            self._tell(Note(f"worker {address} is left out: {problem}"))
-        if failing and isinstance(self.executor, DaskExecutor):
-            able = tuple(address for address in problems if address not in failing)
-            self.executor = DaskExecutor(self.executor.client, workers=able)
+        if isinstance(self.executor, DaskExecutor):
+            self.executor.left_out = self._left_out
+            for address, problem in failing.items():
+                self.executor.leave_out(address, problem)
+                self._left_out(address, problem)
+        self._check_memory(first, [answer for answer in answers.values() if not problem_of(answer)])
 
-    def _pending(self) -> list[Item]:
-        stores = {scene.name: self.run.scene(scene.name) for scene in self.plan.scenes}
-        done = {name: set(store.done()) for name, store in stores.items()}
-        return [
-            (scene.name, tile.name)
-            for scene in self.plan.scenes
-            for tile in scene.tiling
-            if tile.name not in done[scene.name]
-        ]
+    def _check_memory(self, first: ScenePlan, able: Sequence[Proof]) -> None:
+        """Refuse what does not fit into a worker, by what the workers have measured and the first scene takes.
 
-    def _announce(self, pending: list[Item]) -> None:
-        tilings = {scene.name: scene.tiling for scene in self.plan.scenes}
-        pixels = sum(tilings[scene].named(tile).core.area for scene, tile in pending)
-        total = sum(map(len, tilings.values()))
-        client = getattr(self.executor, "client", None)
-        regions = sum(len(regions_to_copy(self.run, scene)) for scene in scenes_to_copy(self.plan, pending))
-        self._tell(RunStarted(len(pending), total - len(pending), pixels, client and client.dashboard_link, regions))
-        self._tell(
-            Note(f"{self.plan.spec.name} computes on {self.plan.device}, engine threads: {self.plan.engine_threads}")
+        Raises:
+            JobError: with both figures.
+        """
+        proof, threads = max(able, key=lambda one: one.peak_mb), cluster.threads_per_worker(self.job.cluster)
+        cost = estimate(
+            first,
+            self.plan,
+            loaded_mb=proof.peak_mb,
+            seconds_per_batch=proof.seconds_per_batch,
+            workers=1,
+            threads=threads,
         )
-        for name, why in self.plan.refused.items():
-            self._tell(SceneRefused(name, why))
-        for scene in self.plan.scenes:
-            for note in (*scene.notes, scene.stage_note):
-                if note:
-                    self._tell(Note(f"{scene.name}: {note}"))
+        cluster.check_memory(self.job.cluster, needed_mb=cost.memory_mb, device=self.plan.device)
 
-    def _work(self, work: TileWork, pending: list[Item]) -> Iterator[str]:
-        """Do the tiles; write a scene's products as soon as its last tile is in. Yields their paths."""
-        left = Counter(scene for scene, _ in pending)
-        for scene in self.plan.scenes:
-            if not left[scene.name]:
-                yield from self._products(scene.name)
-        for batch in batches(self.run, self.plan, pending):
-            for event in self.executor.map(work, batch, lost=work.lost):
-                self._tell(event)
-                if not isinstance(event, TileDone | TileFailed):
-                    continue
-                left[event.scene] -= 1
-                if not left[event.scene]:
-                    yield from self._products(event.scene)
-                    let_copy_go(self.run, self.plan, event.scene)
+    def _left_out(self, worker: str, problem: str) -> None:
+        self._tell(Note(f"worker {worker} is left out: {problem}"))
 
-    def _products(self, scene: str) -> Iterator[str]:
-        if not self.run.scene(scene).done_names():
-            self._tell(Note(f"{scene}: no tile could be done, so no product is written"))
-            return
-        output, threads = self.job.output, available_cores()
-        for written in write_products(self.run, self.plan, scene, output, executor=self.executor, threads=threads):
-            self._tell(written)
-            yield written.path
+    def _work(self, work: TileWork, first: ScenePlan) -> None:
+        """Do what there is to do, over all scenes; the products of one scene alone are made by all workers."""
+        here = isinstance(self.executor, DaskExecutor) and not self.ready.to_do
+        left = Left(self.ready.run, self.shard)
+        feed = Feed(
+            iter(self.ready.to_do),
+            left.tiles,
+            left.regions,
+            left.all_tried,
+            lookahead=lambda: 2 * self.executor.slots,
+            finish=not here,
+        )
+        begin = planned_event(first, store=self.ready.run.scene(first.name))
+        self._tell(begin)
+        feed.begin(first.name, copied=begin.regions > 0)
+        for event in self.executor.map(work, feed, lost=work.lost):  # type: ignore[arg-type] # joins the kinds of items
+            self._take(event, feed)
+        if here:
+            self._finish_here(first)
 
-    def _conclude(self, report: Report) -> None:
+    def _take(self, event: Event, feed: Feed) -> None:
+        if isinstance(event, SceneFinished):
+            for path, seconds in event.products.items():
+                self._tell(ProductWritten(event.scene, path, seconds))
+            self._ended(event)
+        self._tell(event)
+        feed.take(event)
+
+    def _ended(self, event: SceneFinished) -> None:
+        """A scene is at its end: its products are known, and a copy of its image has served."""
+        self.written += event.products
+        if event.problem:
+            self._tell(Note(f"{event.scene}: {event.problem}"))
+        store = self.ready.run.scene(event.scene)
+        planned = stored_plan(store)
+        if planned is not None and planned.copy_in(store.folder).folder.exists() and not store.failed():
+            planned.copy_in(store.folder).remove()
+
+    def _finish_here(self, scene: ScenePlan) -> None:
+        """Write the products of the only scene with the help of all workers."""
+        store = self.ready.run.scene(scene.name)
+        threads = available_cores()
+        ended = finish_scene(
+            store,
+            self.plan,
+            scene,
+            self.job.output,
+            executor=self.executor,
+            threads=threads,
+            written=self._tell,
+        )
+        self._ended(ended)
+        self._tell(ended)
+
+    def _conclude(self) -> Report:
+        report = report_of(
+            self.ready.run,
+            self.plan,
+            names=[scene.name for scene in self.ready.scenes],
+            products=tuple(self.written),
+            seconds=round(time.monotonic() - self.begun, 3),
+            name=self.job.name,
+            shard=str(self.shard) if self.shard else None,
+        )
         for scene in report.scenes:
             if scene.empty:
                 self._tell(Note(f"{scene.scene}: warning: every pixel is nodata, so the mask is empty"))
-        failed = sum(len(scene.failed) for scene in report.scenes)
-        done = sum(scene.done for scene in report.scenes)
-        self.run.write_json("summary.json", report.to_json())
-        self._tell(RunFinished(done, failed, len(self.plan.refused), report.seconds or 0.0))
+        self.ready.run.write_json("summary.json", report.to_json())
+        write_summary(self.ready.run, report)
+        done, failed = (sum(n) for n in zip(*((one.done, len(one.failed)) for one in report.scenes), strict=True))
+        refused = sum(one.refused is not None for one in report.scenes)
+        self._tell(RunFinished(done, failed, refused, report.seconds or 0.0))
+        return report
 
     def _tell(self, event: Event) -> None:
-        self.run.log(event, time.time())
+        self.ready.run.log(event, time.time())
         _tell(self.listeners, event)
-
-
-def problem_of(answer: Proof | Exception) -> str | None:
-    """Why a worker cannot be used, or None."""
-    if isinstance(answer, Exception):
-        return reason_of(answer)
-    if answer.version != __version__:
-        return f"it has tilesseg {answer.version} and the client has {__version__}; install the same version"
-    return answer.problem
 
 
 def _tell(listeners: Sequence[Listener], event: Event) -> None:

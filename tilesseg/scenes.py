@@ -1,4 +1,4 @@
-"""Scenes: from what the user named to what a worker opens.
+"""Scene plans: from a scene that a job names to what a worker opens.
 
 A `ScenePlan` is plain data: everything about one scene that was decided before its first tile. A worker opens it,
 once per process, and needs nothing else.
@@ -6,17 +6,12 @@ once per process, and needs nothing else.
 
 from __future__ import annotations
 
-import csv
-import glob
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from tilesseg.cells import Cells
-from tilesseg.errors import JobError, first_problem
+from tilesseg.finding import Scene
 from tilesseg.fit import (
     check_range,
     choose_bands,
@@ -27,7 +22,6 @@ from tilesseg.fit import (
 )
 from tilesseg.formats import open_source
 from tilesseg.formats.opening import Opening
-from tilesseg.formats.scene_name import scene_name
 from tilesseg.grid import Grid
 from tilesseg.layout import Layout, choose_layout
 from tilesseg.look import choose_cells, region_identity
@@ -39,16 +33,6 @@ if TYPE_CHECKING:
     from tilesseg.formats import Source
     from tilesseg.models.spec import ModelSpec
     from tilesseg.tiling import Tiling
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """One input image with its own outputs."""
-
-    name: str
-    paths: tuple[str, ...]
-    mpp: float | None = None
-    """Micrometres per pixel, where the job says it of this scene."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,65 +96,17 @@ class ScenePlan:
         return open_source(self.paths, self.opening).select(self.bands)
 
 
-def find_scenes(asked: str | jobs.SceneEntry | Sequence[str | jobs.SceneEntry]) -> tuple[Scene, ...]:
-    """The scenes that a job names, in order: paths, globs, folders of bands, entries.
-
-    Raises:
-        JobError: a glob matches nothing, or two scenes have one name.
-    """
-    entries = asked if isinstance(asked, tuple) else (asked,)
-    scenes = [scene for entry in entries for scene in _expand(entry)]
-    named: dict[str, Scene] = {}
-    for scene in scenes:
-        other = named.setdefault(scene.name, scene)
-        if other is not scene:
-            raise JobError(
-                f"two scenes are called {scene.name}: {other.paths[0]} and {scene.paths[0]}; give one a name"
-            )
-    return tuple(scenes)
+def input_of(scene: Scene, asked: jobs.Job) -> jobs.Input:
+    """How a scene is read: what the job says, and before it what it says of this scene."""
+    return asked.input.model_copy(update=scene_input(scene)) if scene.input else asked.input
 
 
-def _expand(entry: str | jobs.SceneEntry) -> Iterable[Scene]:
-    if not isinstance(entry, str):
-        paths = (entry.image,) if isinstance(entry.image, str) else entry.image
-        return (Scene(entry.name or scene_name(paths[0]), paths, entry.mpp),)
-    if entry.lower().endswith(".csv"):
-        return read_scene_table(Path(entry))
-    if not any(sign in entry for sign in "*?[") or Path(entry).exists():
-        return (Scene(scene_name(entry), (entry,)),)
-    found = sorted(glob.glob(entry, recursive=True))
-    if not found:
-        raise JobError(f"no image matches {entry}; 0 files found")
-    return (Scene(scene_name(path), (path,)) for path in found)
+def scene_input(scene: Scene) -> dict[str, Any]:
+    """What the job says of the reading of this scene alone, checked."""
+    from tilesseg.job import Input
 
-
-def read_scene_table(path: Path) -> tuple[Scene, ...]:
-    """The scenes of a CSV with the columns `image` and, where wanted, `name` and `mpp`, in its order.
-
-    Relative paths are meant from the folder of the table. An empty field is as if it were not there.
-
-    Raises:
-        JobError: there is no such file, a column is unknown, or a row says something impossible.
-    """
-    from tilesseg.job import SceneEntry
-
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file, restkey="more"))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise JobError(f"{path} cannot be read as a table of scenes: {error}") from None
-    if not rows:
-        raise JobError(f"{path} has no scenes: it needs a line of column names with image, and a line for each scene")
-    scenes: list[Scene] = []
-    for number, row in enumerate(rows, start=2):
-        fields = {key: value for key, value in row.items() if value}
-        try:
-            entry = SceneEntry.model_validate(fields)
-        except ValidationError as error:
-            raise JobError(f"{path}, line {number}: {first_problem(error)}; columns are image, name, mpp") from None
-        image = str(entry.image) if "://" in str(entry.image) else str(path.parent / str(entry.image))
-        scenes.append(Scene(entry.name or scene_name(image), (image,), entry.mpp))
-    return tuple(scenes)
+    own = Input.model_validate(scene.input)
+    return {key: getattr(own, key) for key in scene.input}
 
 
 def open_scene(scene: Scene, how: jobs.Input) -> Source:
@@ -214,7 +150,7 @@ def plan_scene(scene: Scene, *, asked: jobs.Job, spec: ModelSpec, slots: int, de
         SourceError: the image cannot be read or does not fit the model.
         JobError: the tiling asked for does not fit the model.
     """
-    how = asked.input
+    how = input_of(scene, asked)
     opening = how.opening(scene.mpp)
     source = open_source(scene.paths, opening)
     wanted = contract_resolution(source.native, spec, opening, image=scene.paths[0])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,8 @@ from tilesseg.census import Census
 from tilesseg.events import TileDone
 from tilesseg.formats import Pixels
 from tilesseg.labels import NODATA
+from tilesseg.locks import this_process
+from tilesseg.phases import enter
 from tilesseg.window import Window
 
 if TYPE_CHECKING:
@@ -46,7 +47,9 @@ class Recipe:
     """Where to look; None looks everywhere."""
 
 
-def segment_tile(tile: Tile, *, source: Source, model: Model, store: Store, recipe: Recipe) -> TileDone:
+def segment_tile(
+    tile: Tile, *, source: Source, model: Model, store: Store, recipe: Recipe, attempt: int = 1
+) -> TileDone:
     """Segment one tile and store its core. Depends on its arguments alone, and is safe to run twice.
 
     Raises:
@@ -97,7 +100,10 @@ def segment_tile(tile: Tile, *, source: Source, model: Model, store: Store, reci
             read=seen,
             seconds=clock.seconds,
             peak_mb=peak_mb(),
-            worker=socket.gethostname(),
+            worker=this_process(),
+            started=clock.started,
+            wall=clock.wall,
+            attempts=attempt,
         )
     )
 
@@ -134,7 +140,9 @@ def skip_tile(tile: Tile, cells: Cells, *, grid: Grid, store: Store, scores: int
             outside=core.area,
             seconds=clock.seconds,
             peak_mb=peak_mb(),
-            worker=socket.gethostname(),
+            worker=this_process(),
+            started=clock.started,
+            wall=clock.wall,
         )
     )
 
@@ -225,9 +233,16 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.started, self._begun = round(time.time(), 3), time.perf_counter()
+
+    @property
+    def wall(self) -> float:
+        """Seconds since the start."""
+        return round(time.perf_counter() - self._begun, 4)
 
     @contextmanager
     def __call__(self, part: str) -> Iterator[None]:
+        enter(part)
         start = time.perf_counter()
         yield
         self.seconds[part] = round(self.seconds.get(part, 0.0) + time.perf_counter() - start, 4)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from tilesseg.events import RegionStaged
 from tilesseg.formats import Raw
 from tilesseg.formats.geozarr.staged import StagedWriter, create_staged, open_staged
 from tilesseg.ledger import Ledger
+from tilesseg.locks import this_process
 from tilesseg.segment import peak_mb
 from tilesseg.window import Window
 
@@ -167,7 +167,7 @@ def stage_region(region: Region, *, source: Source, stage: Stage, layout: StageL
         pixels=region.window.area,
         seconds=round(time.perf_counter() - begun, 3),
         peak_mb=peak_mb(),
-        worker=socket.gethostname(),
+        worker=this_process(),
     )
     stage.ledger.mark_done(region.name, record)
     return record

@@ -6,7 +6,6 @@ What is copied lies in a hidden folder beside the target until it is complete; r
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -16,13 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tilesseg import cluster
+from tilesseg.deployment import Cluster
 from tilesseg.errors import FormatError, StoreError
-from tilesseg.events import Event, Listener, RegionFailed, RegionStaged, RunStarted
+from tilesseg.events import Event, Listener, RegionFailed, RegionStaged, RunStarted, ScenePlanned
 from tilesseg.fit import choose_bands
 from tilesseg.formats import open_source
-from tilesseg.job import Cluster
+from tilesseg.locks import this_process
+from tilesseg.retry import reason_of
 from tilesseg.stage import Region, Stage, StageLayout, stage_layout, stage_region
-from tilesseg.worker import reason_of
 
 if TYPE_CHECKING:
     from tilesseg.executors import Executor
@@ -74,7 +74,7 @@ class CopyRegion:
 
     def lost(self, name: str, reason: str) -> RegionFailed:
         """The record of a region that could not be copied, or whose worker process died."""
-        record = RegionFailed(self.paths[0], name, 0, reason, socket.gethostname())
+        record = RegionFailed(self.paths[0], name, 0, reason, this_process())
         Stage(Path(self.folder)).ledger.mark_failed(name, record)
         return record
 
@@ -136,7 +136,8 @@ def _copy(
     failed = {}
     with ExitStack() as stack:
         executor = executor or stack.enter_context(cluster.connect(asked or Cluster(), "cpu"))
-        _tell(listeners, RunStarted(tiles=0, done=0, pixels=0, regions=len(regions)))
+        _tell(listeners, RunStarted(scenes=1, slots=executor.slots))
+        _tell(listeners, ScenePlanned(copy.paths[0], tiles=0, done=0, pixels=0, regions=len(regions)))
         for event in executor.map(copy, [region.name for region in regions], lost=copy.lost):
             _tell(listeners, event)
             if isinstance(event, RegionFailed):

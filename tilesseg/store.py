@@ -1,7 +1,8 @@
 """The run directory: what is planned, what is stored, what is done. The truth of a run; Dask is disposable.
 
-    RUN/  job.yaml  plan.json  events.jsonl  summary.json
-          scenes/<scene>/  mask.zarr  scores.zarr?  done/r012-c034.json  failed/r003-c007.json  staged/
+    RUN/  job.yaml  plan.json  scenes.jsonl  events.jsonl  summary.json  summary.csv  report.html
+          scenes/<scene>/  plan.json | refused.json  mask.zarr  scores.zarr?  done/r012-c034.json
+                           failed/r003-c007.json  finished.json  staged/
 
 `staged/` is there while an image is copied to Zarr and read from there; see `stage`.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +26,7 @@ from zarr.errors import BaseZarrError
 from tilesseg.errors import StoreError
 from tilesseg.events import Event, TileDone, TileFailed
 from tilesseg.labels import FAILED, SCORE_STEPS
-from tilesseg.ledger import Ledger, write_json, write_text
+from tilesseg.ledger import Ledger, read_json, write_json, write_text
 from tilesseg.store_band import Band
 from tilesseg.window import Window
 
@@ -191,6 +193,29 @@ class Store:
         """Records of the tiles that could not be made, by name."""
         return {name: TileFailed(**fields) for name, fields in self.ledger.failed().items()}
 
+    def holds(self, *, scores: bool) -> bool:
+        return self._mask.exists() and (not scores or self._scores.exists())
+
+    def write_json(self, name: str, data: Any) -> None:
+        """Write a JSON file of the scene whole or not at all, making its folder where there is none.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(self.folder / name, data)
+        except OSError as error:
+            raise _unwritable(self.folder, error) from None
+
+    def read_json(self, name: str) -> Any:
+        """A JSON file of the scene, or None where there is none; a StoreError where it is damaged."""
+        return read_json(self.folder / name)
+
+    def remove(self, name: str) -> None:
+        """Remove a file of the scene, where there is one."""
+        (self.folder / name).unlink(missing_ok=True)
+
     @property
     def _mask(self) -> Path:
         return self.folder / "mask.zarr"
@@ -242,12 +267,25 @@ class RunDirectory:
         Raises:
             StoreError: the file is damaged.
         """
+        return read_json(self.path / name)
+
+    def create_json(self, name: str, data: Any) -> bool:
+        """Write a JSON file of the run unless there is one: of several processes, one does. Whether it was this one."""
+        temporary = self.path / f".{name}.{socket.gethostname()}.{os.getpid()}"
+        write_json(temporary, data)
         try:
-            return json.loads((self.path / name).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            raise StoreError(f"{self.path / name} cannot be read ({error}); take a new run directory") from None
+            os.link(temporary, self.path / name)
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink()
+        return True
+
+    def any_done(self) -> bool:
+        """Whether a tile of any scene is done."""
+        folder = self.path / "scenes"
+        names = sorted(os.listdir(folder)) if folder.exists() else []
+        return any(Store(folder / name).ledger.any_done() for name in names)
 
     def log(self, event: Event, when: float) -> None:
         """Append an event to `events.jsonl`; `when` in seconds since 1970."""

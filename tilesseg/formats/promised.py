@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 
 from tilesseg.errors import SourceError
+from tilesseg.formats.stac_json import member_state
 from tilesseg.window import Window
 
 
@@ -33,9 +34,9 @@ def refuse_outside(window: Window, inside: Window) -> None:
 
 
 def file_state(path: str) -> list[int] | None:
-    """`[size, mtime in ns]`, None where it is gone."""
+    """`[size, mtime in ns]`, None where it is gone; of an item in a STAC item collection, its own size and checksum."""
     try:
         found = os.stat(path)
     except OSError:
-        return None
+        return member_state(path)
     return [found.st_size, found.st_mtime_ns]

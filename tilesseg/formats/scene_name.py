@@ -6,16 +6,31 @@ import json
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from tilesseg.formats.stac_json import split_member
+
 _NO_NAMES = {"item", "stac", "metadata"}
+_JSON = (".json", ".geojson")
 
 
 def scene_name(path: str) -> str:
     """A name for the image at a path or URL, without its suffixes; reads nothing but local JSON."""
-    place = Path(urlsplit(path).path if "://" in path else path)
-    if "://" not in path and place.suffix.lower() in (".json", ".geojson"):
-        return _item_id(place) or _stem(place)
-    stem = _stem(place)
-    return place.parent.name if stem in _NO_NAMES and place.suffix and place.parent.name else stem
+    path, member = split_member(path)
+    if member:
+        return safe_name(member) or "scene"
+    remote = "://" in path
+    place = Path(urlsplit(path).path if remote else path)
+    item = place.suffix.lower() in _JSON
+    if item and not remote and (found := _item_id(place)):
+        return found
+    whole = item or (remote and place.parent.name == "items")  # an id may have dots
+    stem = safe_name(place.name.removesuffix(place.suffix if item else "")) if whole else _stem(place)
+    told = stem not in _NO_NAMES or not place.suffix
+    return (stem if told else place.parent.name or stem) or "scene"
+
+
+def safe_name(identity: str) -> str:
+    """An id as a folder may be called; may be empty."""
+    return "".join(sign if sign.isalnum() or sign in "-_." else "_" for sign in identity).strip(".")
 
 
 def _stem(place: Path) -> str:
@@ -23,10 +38,9 @@ def _stem(place: Path) -> str:
 
 
 def _item_id(place: Path) -> str | None:
-    """The id as a folder may be called; what is wrong with the file is said when it is opened."""
+    """The id of an item; what is wrong with the file is said when it is opened."""
     try:
         item = json.loads(place.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    identity = str(item.get("id") or "") if isinstance(item, dict) else ""
-    return "".join(sign if sign.isalnum() or sign in "-_." else "_" for sign in identity).strip(".") or None
+    return safe_name(str(item.get("id") or "")) or None if isinstance(item, dict) else None

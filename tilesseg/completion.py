@@ -1,0 +1,107 @@
+"""The end of a scene: its products are written, and a record says so. A run that goes on leaves such a scene alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tilesseg.errors import TilessegError
+from tilesseg.events import SceneFinished
+from tilesseg.plan import PLAN_FILE
+from tilesseg.planning import stored_plan, unchanged
+from tilesseg.products import write_products
+from tilesseg.report import scene_report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tilesseg import job as jobs
+    from tilesseg.events import ProductWritten
+    from tilesseg.executors import Executor
+    from tilesseg.finding import Scene
+    from tilesseg.plan import Plan
+    from tilesseg.scenes import ScenePlan
+    from tilesseg.store import Store
+
+FINISHED_FILE = "finished.json"
+
+
+def finish_scene(
+    store: Store,
+    plan: Plan,
+    scene: ScenePlan,
+    output: jobs.Output,
+    *,
+    executor: Executor,
+    threads: int,
+    written: Callable[[ProductWritten], None] = lambda product: None,
+) -> SceneFinished:
+    """Write what is asked for of a scene whose tiles have all been tried, and keep what it came to.
+
+    A product that cannot be written costs this scene's products, and is tried again by the next run.
+    """
+    products: dict[str, float] = {}
+    problem = None
+    if not store.ledger.any_done():
+        problem = "no tile could be done, so no product is written"
+    else:
+        try:
+            for product in write_products(store, plan, scene, output, executor=executor, threads=threads):
+                products[product.path] = product.seconds
+                written(product)
+        except (TilessegError, OSError) as error:
+            problem = " ".join(str(error).split())
+    report = scene_report(store, plan, scene, products=tuple(products), problem=problem)
+    store.write_json(
+        FINISHED_FILE,
+        {
+            "fingerprint": plan.fingerprint(scene),
+            "asked": _asked(output),
+            "sizes": {path: _size(Path(path)) for path in products},
+            "report": {**asdict(report), "state": report.state},
+        },
+    )
+    return SceneFinished(scene.name, report.state, products, problem)
+
+
+def finished_before(scene: Scene, *, store: Store, plan: Plan, output: jobs.Output) -> bool:
+    """Whether nothing is left to do for a scene.
+
+    It is complete by this plan, its files are as they were, every product is in its place. A few small files are looked
+    at, no image is opened.
+    """
+    if store.read_json(FINISHED_FILE) is None:
+        return False
+    data = store.read_json(PLAN_FILE)
+    if data is None or data.get("key") != plan.key(scene):
+        return False
+    planned = stored_plan(store)
+    return planned is not None and still_finished(store, plan, planned, output) is not None and unchanged(planned)
+
+
+def still_finished(store: Store, plan: Plan, scene: ScenePlan, output: jobs.Output) -> SceneFinished | None:
+    """The end that a scene has come to before, where it is complete and every product that is asked for is there."""
+    record = store.read_json(FINISHED_FILE)
+    if record is None or record["report"]["state"] != "complete" or record["asked"] != _asked(output):
+        return None
+    if record["fingerprint"] != plan.fingerprint(scene) or len(store.done_names()) != record["report"]["tiles"]:
+        return None
+    if not store.holds(scores=bool(plan.scores)) or any(_size(Path(path)) != size for path, size in record["sizes"].items()):
+        return None
+    return SceneFinished(scene.name, "complete", dict.fromkeys(record["sizes"], 0.0))
+
+
+def _asked(output: jobs.Output) -> str:
+    """Names what is to be written."""
+    wanted = output.model_dump(mode="json", include={"products", "preview"})
+    return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
+
+
+def _size(path: Path) -> Any:
+    """Of a file its bytes, of a folder that it is one; None where there is nothing."""
+    if path.is_dir():
+        return "folder"
+    return path.stat().st_size if path.exists() else None

@@ -1,0 +1,236 @@
+"""The section `cluster` of a job: who works, where, and with what.
+
+The same keys stand in a file of their own, `cluster: cluster/slurm/gpu.yaml`, so that one description of a machine
+serves every job. What a kind does not take is refused by name: a key that is silently ignored costs a night.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from tilesseg.errors import JobError
+
+Auto = Literal["auto"]
+HERE = ("local", "serial", "threads")
+"""Kinds that are this machine."""
+QUEUES = ("slurm", "pbs", "lsf", "sge")
+"""Kinds whose workers are jobs of a queue."""
+GROWING = (*QUEUES, "kubernetes", "gateway")
+"""Kinds that have as many workers as one asks for, so that one has to ask."""
+
+_STARTED = {"threads", "environment", "spill"}
+_ELSEWHERE = {"cores", "memory", "patience"}
+_SIZED = {"workers", "adaptive", "options"}
+_QUEUE = (
+    _STARTED
+    | _ELSEWHERE
+    | _SIZED
+    | {"gpus", "walltime", "queue", "account", "lifetime", "setup", "directives", "driver"}
+)
+TAKES = {
+    "serial": {"workers", "threads"},  # of no effect: to find a fault, one changes one word
+    "threads": {"workers", "threads"},
+    "local": {"workers"} | _STARTED,
+    "address": {"address"} | _ELSEWHERE,
+    "ssh": {"hosts", "gpus", "options"} | _STARTED | _ELSEWHERE,
+    "slurm": _QUEUE,
+    "pbs": _QUEUE,
+    "lsf": _QUEUE,
+    "sge": _QUEUE - {"gpus"},  # every site names its GPUs otherwise
+    "kubernetes": {"image", "gpus", "driver"} | _STARTED | _ELSEWHERE | _SIZED,
+    "gateway": {"address"} | _ELSEWHERE | _SIZED,
+    "package.module:Class": _ELSEWHERE | _SIZED,
+}
+"""The keys that each kind takes beside `kind`, `device` and `engine_threads`."""
+ALWAYS = {"kind", "device", "engine_threads"}
+NEEDS = {
+    "address": ("address",),
+    "ssh": ("hosts",),
+    **dict.fromkeys(QUEUES, ("cores", "memory")),
+    "kubernetes": ("image",),
+    "gateway": ("address",),
+}
+
+DURATION = r"^\d+(\.\d+)? ?[smhd]$"
+MEMORY = r"^\d+(\.\d+)? ?([kMGT]i?)?B$"
+WALLTIME = r"^(\d+-)?\d{1,3}:[0-5]\d:[0-5]\d$"
+
+
+class Strict(BaseModel):
+    """A section of a job file: every key is known or refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Adaptive(Strict):
+    """As many workers as there is work for, between two numbers."""
+
+    minimum: int = Field(1, ge=1)
+    maximum: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Adaptive:
+        if self.minimum > self.maximum:
+            raise ValueError(f"minimum {self.minimum} is more than maximum {self.maximum}")
+        return self
+
+
+class DriverJob(Strict):
+    """What the run itself needs as a job of the queue, where it is submitted: it hands out tiles and computes none."""
+
+    cores: int = Field(2, ge=1)
+    memory: str = Field("4GiB", pattern=MEMORY)
+    walltime: str | None = Field(None, pattern=WALLTIME)
+    """As `12:00:00`; default: that of the workers."""
+    queue: str | None = None
+    """Partition or queue; default: that of the workers."""
+    directives: tuple[str, ...] = ()
+    """Further lines for the queue."""
+    manifest: str | None = None
+    """`kubernetes`: file of a Job whose first container runs tilesseg; seen from the job file."""
+
+    @field_validator("walltime", mode="before")
+    @classmethod
+    def _clock(cls, value: Any) -> Any:
+        """YAML reads 12:00:00 without quotes as a number to the base of sixty."""
+        return clock(value) if isinstance(value, int) else value
+
+
+class Cluster(Strict):
+    """Who works."""
+
+    kind: str = "local"
+    """`local`: worker processes on this machine. `address`: a running Dask scheduler. `serial`, `threads`: no Dask.
+    `ssh`, `slurm`, `pbs`, `lsf`, `sge`, `kubernetes`, `gateway`, or any cluster class as `package.module:Class`."""
+    workers: Annotated[int, Field(ge=1)] | Auto = "auto"
+    """Worker processes; auto (local only): one per GPU; else one per core up to four, then one for every four cores."""
+    threads: Annotated[int, Field(ge=1)] | Auto = "auto"
+    """Tiles at the same time in each worker; auto: 2, so that reading and writing overlap computing."""
+    engine_threads: Annotated[int, Field(ge=1)] | Auto = "auto"
+    """Threads the network computes with in each worker; auto: its cores, on this machine divided by the workers."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    address: str | None = None
+    """Of the scheduler, as `tcp://host:8786`; of a gateway, as `https://…`."""
+    hosts: tuple[str, ...] = ()
+    """`ssh`: machines, the first of which runs the scheduler too; one worker each time that a machine is named."""
+    cores: int | None = Field(None, ge=1)
+    """Cores of each worker. Queues and Kubernetes are asked for them; of other clusters one says what they have."""
+    memory: str | None = Field(None, pattern=MEMORY)
+    """Memory of each worker, as `16GiB`; a job that would not fit is refused."""
+    gpus: int = Field(0, ge=0, le=1)
+    """GPUs of each worker (ssh, queues, Kubernetes): 0 or 1."""
+    walltime: str | None = Field(None, pattern=WALLTIME)
+    """Of a worker's job, as `02:00:00` (queues)."""
+    queue: str | None = None
+    """Partition or queue to submit to."""
+    account: str | None = None
+    """To charge."""
+    image: str | None = None
+    """`kubernetes`: the container image that has tilesseg."""
+    adaptive: Adaptive | None = None
+    """Scale with the work; default: a fixed number of workers."""
+    lifetime: str | None = Field(None, pattern=DURATION)
+    """Workers leave by themselves after this time, as `55m`, before their wall time ends them."""
+    patience: str | None = Field(None, pattern=DURATION)
+    """How long to wait for the first worker, as `2h`. Default: 1 d for a queue, 1 h for Kubernetes and a gateway, else
+    1 m."""
+    environment: dict[str, str] = Field(default_factory=dict)
+    """Variables that are set in every worker."""
+    setup: tuple[str, ...] = ()
+    """Shell lines before a worker starts (queues), as `module load cuda`."""
+    directives: tuple[str, ...] = ()
+    """Further lines for the queue, as `--constraint=a100`."""
+    driver: DriverJob = DriverJob()
+    """The run itself, where it is submitted: queues and Kubernetes."""
+    spill: str | None = None
+    """Folder of the workers for temporary files; default: Dask's own."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments of the cluster class, passed on as they are."""
+
+    @field_validator("walltime", mode="before")
+    @classmethod
+    def _clock(cls, value: Any) -> Any:
+        """YAML reads 12:00:00 without quotes as a number to the base of sixty."""
+        return clock(value) if isinstance(value, int) else value
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, kind: str) -> str:
+        if kind not in TAKES and not re.fullmatch(r"[\w.]+:[\w.]+", kind):
+            raise ValueError(f"there is no kind {kind}; known are {', '.join(TAKES)}")
+        return kind
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Cluster:
+        takes = takes_of(self.kind)
+        for key in sorted(self._given() - takes - ALWAYS):
+            can = ", ".join(kind for kind, keys in TAKES.items() if key in keys)
+            raise ValueError(f"kind {self.kind} takes no {key}, only {can} do")
+        for key in NEEDS.get(self.kind, ()):
+            if not getattr(self, key):
+                raise ValueError(f"kind {self.kind} needs {key}")
+        self._sized()
+        self._in_time()
+        return self
+
+    def _given(self) -> set[str]:
+        return {
+            key
+            for key, field in type(self).model_fields.items()
+            if getattr(self, key) != field.get_default(call_default_factory=True)
+        }
+
+    def _sized(self) -> None:
+        if self.adaptive and self.workers != "auto":
+            raise ValueError(f"workers {self.workers} is a fixed number and adaptive a changing one; leave one out")
+        if self.kind in GROWING and self.workers == "auto" and not self.adaptive:
+            raise ValueError(f"kind {self.kind} needs a number of workers, or adaptive with a maximum, not auto")
+
+    def _in_time(self) -> None:
+        if self.lifetime and self.walltime and seconds_of(self.lifetime) >= seconds_of(self.walltime):
+            raise ValueError(f"lifetime {self.lifetime} does not end before walltime {self.walltime}; make it shorter")
+
+
+def takes_of(kind: str) -> set[str]:
+    """The keys that a kind takes, beside those that all take."""
+    return TAKES.get(kind, TAKES["package.module:Class"])
+
+
+def bytes_of(memory: str) -> int:
+    """The number of bytes in `16GiB` or `16 GB`."""
+    number, unit = re.fullmatch(r"([\d.]+) ?(\w+)", memory).groups()  # type: ignore[union-attr]
+    power = " kMGT".index(unit[0]) if unit != "B" else 0
+    return int(float(number) * (1024 if "i" in unit else 1000) ** power)
+
+
+def seconds_of(time: str) -> float:
+    """The seconds in `55m` or `1-02:00:00`."""
+    if ":" not in time:
+        return float(time[:-1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[time[-1]]
+    days, _, rest = time.rpartition("-")
+    hours, minutes, seconds = map(int, rest.split(":"))
+    return int(days or 0) * 86400 + hours * 3600 + minutes * 60 + seconds
+
+
+def clock(seconds: float) -> str:
+    """Seconds as `26:00:00`, which every queue understands."""
+    return f"{int(seconds) // 3600:02}:{int(seconds) // 60 % 60:02}:{int(seconds) % 60:02}"
+
+
+def read_cluster(path: Path) -> Any:
+    """The content of a cluster file, as plain data.
+
+    Raises:
+        JobError: there is no such file, or it is not YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise JobError(f"no cluster file at {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise JobError(f"{path} is not YAML: {' '.join(str(error).split())}") from None

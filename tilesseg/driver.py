@@ -1,0 +1,103 @@
+"""Who carries a run out: a record in its directory for as long as the process lives, so that it can be found and ended.
+
+The record's file is locked by its process. The kernel lets go when the process dies, so a record that is left behind
+by a crash is told from one of a driver that works, on other machines too where the file system passes locks on.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+IDS = ("SLURM_ARRAY_JOB_ID", "SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
+"""Variables in which a queue tells a job its id, that of an array first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """A process that carries a run out, or a share of it."""
+
+    host: str
+    pid: int
+    started: float
+    """In seconds since 1970."""
+    job: str | None
+    """Its id in a queue, if it runs in one."""
+    shard: str | None = None
+    """Its share, as `3/8`."""
+
+    @property
+    def here(self) -> bool:
+        """Whether it runs on this machine."""
+        return self.host == socket.gethostname()
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+
+@contextmanager
+def driver_record(run: Path, shard: str | None = None) -> Iterator[None]:
+    """Keep `driver.json` in the run directory while the context lasts; of a shard `driver-3-of-8.json`."""
+    this = Driver(socket.gethostname(), os.getpid(), time.time(), _id_in_queue(), shard)
+    path = run / ("driver.json" if shard is None else f"driver-{shard.replace('/', '-of-')}.json")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        json.dump(asdict(this), file, indent=1)
+        file.flush()
+        temporary.replace(path)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def drivers(run: Path) -> list[Driver]:
+    """The processes that work on a run now."""
+    found = (_read(path) for path in sorted(run.glob("driver*.json")))
+    return [driver for driver in found if driver is not None]
+
+
+def end_driver(driver: Driver, run: Path, *, within: float) -> bool:
+    """Ask a driver on this machine to end, and wait; True if it has ended."""
+    with suppress(ProcessLookupError):
+        os.kill(driver.pid, signal.SIGTERM)
+    end = time.monotonic() + within
+    while driver in drivers(run):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _read(path: Path) -> Driver | None:
+    """The driver of a record, if it lives."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            driver = Driver(**json.load(file))
+            return driver if _is_locked(file.fileno()) else None
+    except (FileNotFoundError, ValueError, TypeError):
+        return None  # it ended just now, or its file is none of ours
+
+
+def _is_locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _id_in_queue() -> str | None:
+    """As the queue answered when the job was submitted: PBS calls an element of `17[]` `17[1]`."""
+    found = next((os.environ[name] for name in IDS if name in os.environ), None)
+    return found and re.sub(r"\[\d+\]", "[]", found)

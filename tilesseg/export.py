@@ -1,0 +1,43 @@
+"""Further products of a run that is done, without its images being segmented again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tilesseg.errors import StoreError
+from tilesseg.events import Listener
+from tilesseg.executors import ThreadExecutor
+from tilesseg.job import Output, Product
+from tilesseg.models import available_cores
+from tilesseg.planning import stored_plan
+from tilesseg.preparation import open_run_directory, scene_names
+from tilesseg.products import check_job, check_products, write_products
+from tilesseg.report import report_of
+
+
+def export_run(directory: Path, product: Product, *, listeners: Sequence[Listener] = ()) -> None:
+    """Write a further product of every scene of a run.
+
+    Raises:
+        StoreError: this is no run directory, or tiles are still missing.
+        FormatError: the product cannot be written.
+    """
+    run, plan = open_run_directory(directory)
+    output = Output(dir=str(directory), products=(product,), preview=False)
+    check_job(plan, (), output)
+    report = report_of(run, plan, names=scene_names(run))
+    for scene in report.scenes:
+        if scene.state in ("waiting", "unfinished"):
+            how_many = f"{scene.missing} of {scene.tiles}" if scene.planned else "all its"
+            raise StoreError(f"scene {scene.scene} has {how_many} tiles still to do; finish it with tilesseg run")
+    wanted = [(run.scene(scene.scene), stored_plan(run.scene(scene.scene))) for scene in report.scenes if scene.done]
+    scenes = [(store, planned) for store, planned in wanted if planned is not None]
+    for store, planned in scenes:
+        check_products(store, plan, planned, output)
+    threads = available_cores()
+    for store, planned in scenes:
+        executor = ThreadExecutor(threads)
+        for written in write_products(store, plan, planned, output, executor=executor, threads=threads):
+            for listener in listeners:
+                listener(written)

@@ -1,0 +1,222 @@
+"""STAC's JSON, from a file or an https address, and one item among the thousands of an item collection.
+
+Such an item has no file of its own. It is named `items.json#id`, so that a worker can open it from its path alone;
+where it lies in the file is found out once per process, and only its own bytes are read then.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import json
+import re
+import urllib.request
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+
+_TIMEOUT = 60.0  # seconds
+_DECODER = json.JSONDecoder()
+_SPACE = re.compile(r"[ \t\r\n]*")
+_LOCAL_MEMBER = re.compile(r"(.+?\.(?:geo)?json)#(.+)", re.IGNORECASE | re.DOTALL)
+
+
+class Member(NamedTuple):
+    """An item among the `features` of a file: its bytes from `start` to `stop`, and what it is."""
+
+    start: int
+    stop: int
+    identity: str
+    itself: str
+    """Where it says that it can also be had; may be empty."""
+    assets: bool
+
+
+def is_address(place: str) -> bool:
+    """Whether a path is an http or https address."""
+    return place.startswith(("http://", "https://"))
+
+
+def split_member(path: str) -> tuple[str, str]:
+    """The file, and the id of the item in it: empty where the path names a whole file."""
+    if is_address(path):
+        place, _, member = path.partition("#")
+        return place, member
+    found = _LOCAL_MEMBER.fullmatch(path)
+    return (found[1], found[2]) if found and not Path(path).exists() else (path, "")
+
+
+def names_item(path: str) -> bool:
+    """Whether a path or address looks like that of a STAC item; nothing is opened."""
+    place, member = split_member(path)
+    if is_address(place):
+        place = urlsplit(place).path
+        return bool(member) or "/items/" in place or place.lower().endswith((".json", ".geojson"))
+    return place.lower().endswith((".json", ".geojson")) and Path(place).is_file()
+
+
+def read_item(path: str) -> Any:
+    """What the JSON at a path, or the member of an item collection that it names, says.
+
+    Raises:
+        OSError: it cannot be had.
+        ValueError: it is not JSON, or the file has no such item.
+    """
+    place, member = split_member(path)
+    return parse_json(member_bytes(path) if member else read_bytes(place))
+
+
+def read_bytes(place: str) -> bytes:
+    """The content of a file or of what an address answers.
+
+    Raises:
+        OSError: it cannot be had.
+    """
+    return _fetched(place) if is_address(place) else Path(place).read_bytes()
+
+
+def member_bytes(path: str) -> bytes:
+    """The bytes of one item of an item collection.
+
+    Raises:
+        OSError: the file cannot be had.
+        ValueError: it is not JSON, or has no such item.
+    """
+    place, member = split_member(path)
+    if is_address(place):
+        data = _fetched(place)
+        found = _find({one.identity: one for one in outline(data)[1]}, member)
+        return data[found.start : found.stop]
+    state = Path(place).stat()
+    found = _find(_index(place, state.st_size, state.st_mtime_ns), member)
+    with open(place, "rb") as file:
+        file.seek(found.start)
+        return file.read(found.stop - found.start)
+
+
+def member_state(path: str) -> list[int] | None:
+    """`[size, part of its SHA-256]` of an item in a local collection, whatever the others are; None if it is gone."""
+    if is_address(path) or not split_member(path)[1]:
+        return None
+    try:
+        data = member_bytes(path)
+    except (OSError, ValueError):
+        return None
+    return [len(data), int.from_bytes(hashlib.sha256(data).digest()[:6], "big")]
+
+
+def outline(data: bytes) -> tuple[dict[str, Any], list[Member]]:
+    """An object's own values, and of each of its `features` no more than what and where it is.
+
+    So a collection of many items needs little more memory than its file.
+
+    Raises:
+        ValueError: this is not a JSON object.
+    """
+    text = data.decode("latin-1")  # so that positions are those of bytes
+    values: dict[str, Any] = {}
+    members: list[Member] = []
+    at = _after(text, 3 if data.startswith(codecs.BOM_UTF8) else 0, "{")
+    while _sign(text, at) != "}":
+        key, _, at = _value(text, at)
+        at = _after(text, at, ":")
+        if key == "features" and _sign(text, at) == "[":
+            at = _features(text, _after(text, at, "["), members)
+        else:
+            values[key], _, at = _value(text, at)
+        at = _next(text, at, "}")
+    return values, members
+
+
+def _features(text: str, at: int, members: list[Member]) -> int:
+    """Note the elements of an array; gives back where it ends."""
+    while _sign(text, at) != "]":
+        item, start, at = _value(text, at)
+        members.append(Member(start, at, *_told(item, len(members) + 1)))
+        at = _next(text, at, "]")
+    return _after(text, at, "]")
+
+
+def _told(item: Any, number: int) -> tuple[str, str, bool]:
+    """Id, own address and whether there are assets; one without a usable id is called by its place among the others."""
+    if not isinstance(item, dict):
+        return f"item-{number}", "", False
+    links = item.get("links")
+    own = (link for link in links if isinstance(link, dict)) if isinstance(links, list) else ()
+    itself = next((str(link.get("href", "")) for link in own if link.get("rel") == "self"), "")
+    identity = str(item.get("id") or "")
+    named = identity if identity.isprintable() and identity else f"item-{number}"
+    return named, itself, isinstance(item.get("assets"), dict)
+
+
+def _value(text: str, at: int) -> tuple[Any, int, int]:
+    """The value at a position, and where it begins and ends."""
+    start = _skip(text, at)
+    value, stop = _decode(text, start)
+    part = text[start:stop]
+    return (value if part.isascii() else json.loads(part.encode("latin-1"))), start, stop
+
+
+def _decode(text: str, at: int) -> tuple[Any, int]:
+    try:
+        return _DECODER.raw_decode(text, at)
+    except RecursionError:
+        raise ValueError(f"nested too deeply at byte {at}") from None
+
+
+def _skip(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    return found.end() if found else at
+
+
+def _sign(text: str, at: int) -> str:
+    """The next sign that is no space; empty at the end."""
+    at = _skip(text, at)
+    return text[at : at + 1]
+
+
+def _after(text: str, at: int, sign: str) -> int:
+    if _sign(text, at) != sign:
+        raise ValueError(f"{sign} expected at byte {_skip(text, at)}")
+    return _skip(text, at) + 1
+
+
+def _next(text: str, at: int, end: str) -> int:
+    """Past a comma, or before the end."""
+    return at if _sign(text, at) == end else _after(text, at, ",")
+
+
+@lru_cache(maxsize=8)
+def _index(place: str, size: int, mtime: int) -> dict[str, Member]:
+    """Where each item of a file lies; `size` and `mtime` say which version of the file."""
+    return {member.identity: member for member in outline(Path(place).read_bytes())[1]}
+
+
+def _find(members: dict[str, Member], identity: str) -> Member:
+    if identity not in members:
+        raise ValueError(f"no item with the id {identity} among its {len(members)}")
+    return members[identity]
+
+
+def parse_json(data: bytes) -> Any:
+    """What JSON says.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _fetched(url: str) -> bytes:
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer:
+            content: bytes = answer.read()
+    except HTTPError as error:
+        error.close()
+        raise
+    return content

@@ -1,0 +1,65 @@
+"""Locks: which process works on a part of a run. Held by the kernel, so a process that dies lets go.
+
+Taken with flock, which Linux passes on to NFS servers; on a file system that knows no locks a run says so and stops.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tilesseg.errors import StoreError
+
+
+@contextmanager
+def held(path: Path, *, shared: bool = False, wait: bool = False) -> Iterator[bool]:
+    """Hold the lock of a file for as long as the context lasts; True if it could be had.
+
+    Args:
+        path: the file; made where there is none, and left there.
+        shared: several may hold it at the same time, unless somebody holds it for himself.
+        wait: until it can be had.
+
+    Raises:
+        StoreError: the file cannot be written, or its file system knows no locks.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written ({error.strerror}); choose another run directory") from None
+    with file:
+        got = _take(file.fileno(), path, shared=shared, wait=wait)
+        if got and not shared:
+            file.truncate(0)
+            file.write(this_process())
+            file.flush()
+        yield got  # closing the file lets go
+
+
+def holder(path: Path) -> str:
+    """Who took the lock of a file for himself last, as `this_process` says it."""
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def this_process() -> str:
+    """This machine and process, as `node7:4711`."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _take(descriptor: int, path: Path, *, shared: bool, wait: bool) -> bool:
+    how = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
+    try:
+        fcntl.flock(descriptor, how)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        raise StoreError(
+            f"{path} cannot be locked ({error.strerror}); put the run directory on a file system that has locks"
+        ) from None
+    return True

@@ -1,0 +1,77 @@
+"""What each thread of this process does right now: a small table that a Dask worker sends with its heartbeats.
+
+Nothing is sent per tile and nothing waits: a thread writes one entry, and whoever wants to know reads it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+METRIC = "tilesseg"
+"""The name of the table among the metrics of a Dask worker."""
+WORDS = {
+    "read": "reading",
+    "prepare": "predicting",
+    "predict": "predicting",
+    "blend": "predicting",
+    "write": "writing",
+}
+"""Parts of the work, and what is said of a tile that is in one."""
+
+_now: dict[int, tuple[str, str, str, float]] = {}
+"""Thread → scene, tile, phase, and when the tile began. Single entries of a dict are set and dropped whole."""
+
+
+@contextmanager
+def working(scene: str, tile: str) -> Iterator[None]:
+    """For as long as the context lasts, this thread works on a tile."""
+    me = threading.get_ident()
+    _now[me] = (scene, tile, "reading", time.monotonic())
+    try:
+        yield
+    finally:
+        _now.pop(me, None)
+
+
+def enter(part: str) -> None:
+    """This thread's tile enters a part of its work (read, prepare, predict, blend, write); without a tile, nothing."""
+    me = threading.get_ident()
+    if (found := _now.get(me)) is not None:
+        _now[me] = (found[0], found[1], WORDS.get(part, found[2]), found[3])
+
+
+def table() -> list[list[Any]]:
+    """What is worked on in this process: scene, tile, phase, and seconds since the tile began."""
+    now = time.monotonic()
+    return [[scene, tile, phase, round(now - began, 2)] for scene, tile, phase, began in list(_now.values())]
+
+
+def announce() -> bool:
+    """Send the table with the heartbeats of this process from now on, if it is a Dask worker.
+
+    Returns:
+        Whether it is one.
+    """
+    import sys
+
+    if "distributed" not in sys.modules:
+        return False
+    from distributed import get_worker
+
+    try:
+        worker = get_worker()
+    except ValueError:
+        return False
+    worker.metrics.setdefault(METRIC, _metric)
+    return True
+
+
+async def _metric(worker: Any) -> dict[str, Any]:
+    """What the heartbeat takes along: who this is, as in the records of tiles, and the table."""
+    return {"worker": f"{socket.gethostname()}:{os.getpid()}", "tiles": table()}

@@ -1,0 +1,78 @@
+"""The proof: before its first item a worker shows that it can work, so that a sick one fails itself and no tiles."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from threading import Lock
+
+import numpy as np
+
+from tilesseg import __version__
+from tilesseg.blend import quantise
+from tilesseg.executors import UnfitWorker, worker_address
+from tilesseg.opened import Assignment, Opened, is_proven, open_run
+from tilesseg.retry import reason_of
+from tilesseg.segment import peak_mb
+from tilesseg.store import RunDirectory
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a worker answers before its first tile."""
+
+    version: str
+    seconds_per_batch: float
+    peak_mb: float
+    problem: str | None = None
+
+
+def prove(work: Assignment) -> Proof:
+    """Show that this process can read the first scene, load the model, predict, and write in the run directory."""
+    if work.version != __version__:
+        problem = f"it has tilesseg {__version__} and the client has {work.version}; install the same version"
+        return Proof(__version__, 0.0, 0.0, problem)
+    try:
+        opened = open_run(work)
+        opened.source(work.first, copied=False)
+        seconds = _predict_once(opened, work.first)
+        RunDirectory.create(opened.run.path)
+    except Exception as error:
+        # ^ whatever it is, this worker cannot work, and the others may
+        return Proof(__version__, 0.0, 0.0, reason_of(error))
+    opened.proven = True
+    return Proof(__version__, seconds, peak_mb())
+
+
+def problem_of(answer: Proof | Exception) -> str | None:
+    """Why a worker cannot be used, or None."""
+    return reason_of(answer) if isinstance(answer, Exception) else answer.problem
+
+
+_PROVING = Lock()
+
+
+def refuse_if_unfit(work: Assignment) -> None:
+    """Have a worker of a cluster that joined after the others prove itself before its first item.
+
+    Raises:
+        UnfitWorker: it cannot work, and would fail whatever it is given.
+    """
+    with _PROVING:
+        worker = None if is_proven(work) else worker_address()
+        proof = prove(work) if worker else None
+    if proof and proof.problem:
+        raise UnfitWorker(proof.problem, worker)
+
+
+def _predict_once(opened: Opened, first: str) -> float:
+    """Seconds that a second batch takes; the first one warms up, and shows whether its scores could be stored."""
+    layout, spec = opened.scene(first).layout, opened.plan.spec
+    shape = (layout.batch, len(spec.bands), layout.lattice.patch, layout.lattice.patch)
+    scores = opened.model.predict(np.random.default_rng(0).standard_normal(shape, np.float32))
+    for channel in opened.plan.scores:
+        quantise(scores[:, channel])
+    batch = np.zeros(shape, np.float32)
+    start = time.perf_counter()
+    opened.model.predict(batch)
+    return time.perf_counter() - start

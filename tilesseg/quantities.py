@@ -1,0 +1,46 @@
+"""Quantities in words, for people: durations, areas, numbers of pixels."""
+
+from __future__ import annotations
+
+
+def duration(seconds: float | None) -> str:
+    """As `0.4 s`, `42 s`, `7:05 min`, `3:20 h` or `2 d 4 h`."""
+    if seconds is None:
+        return "unknown"
+    if 0 < seconds < 9.95:
+        return f"{seconds:.2g} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02d} min"
+    minutes = round(seconds / 60)
+    if minutes < 48 * 60:
+        return f"{minutes // 60}:{minutes % 60:02d} h"
+    return f"{minutes // 1440} d {minutes % 1440 // 60} h"
+
+
+def pixels(count: float) -> str:
+    """As `512 px`, `4.19 Mpx`, `1.2 Gpx` or `3.4 Tpx`."""
+    for size, unit in ((1e12, "Tpx"), (1e9, "Gpx"), (1e6, "Mpx"), (1e4, "kpx")):
+        if count >= size:
+            return f"{count / (1e3 if unit == 'kpx' else size):,.3g} {unit}"
+    return f"{count:,.0f} px"
+
+
+def area(hectares: float, *, largest: float | None = None) -> str:
+    """As `35 m²`, `12.5 ha` or `123.4 km²`, in the unit that suits `largest`, so that a column has one."""
+    like = hectares if largest is None else largest
+    if like < 1:
+        return f"{hectares * 1e4:,.0f} m²"
+    if like < 10_000:
+        return f"{hectares:,.1f} ha"
+    return f"{hectares / 100:,.{1 if like < 1e6 else 0}f} km²"
+
+
+def share(part: float, whole: float) -> str:
+    """As `12.3 %`; what is there but rounds to nothing is `< 0.1 %`."""
+    if not whole or not part:
+        return "0 %"
+    value = 100 * part / whole
+    return "< 0.1 %" if value < 0.05 else "100 %" if part == whole else f"{min(value, 99.9):.1f} %"

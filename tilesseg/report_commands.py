@@ -1,0 +1,125 @@
+"""`tilesseg status` and `tilesseg report`: what a run came to, from its directory alone."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tilesseg.errors import TilessegError
+
+if TYPE_CHECKING:
+    from tilesseg.status import Status, Watch
+
+REDRAW = 2.0
+"""Seconds between two looks of `--watch` on a terminal."""
+REPEAT = 10.0
+"""The same elsewhere."""
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
+
+
+def status(
+    run: RunFolder,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again and again until nobody works on the run.")] = False,
+) -> None:
+    """Say how far a run is, how fast and until when, from its directory alone."""
+    eye = _eye(run)
+    if not watch:
+        return _print(eye.look(), as_json=as_json)
+    with suppress(KeyboardInterrupt):  # who has seen enough has done nothing wrong
+        if sys.stdout.isatty() and not as_json:
+            _watch_on_terminal(eye)
+        else:
+            _watch_in_lines(eye, as_json=as_json)
+
+
+def report(
+    run: RunFolder,
+    out: Annotated[Path | None, typer.Option(help="The file to write; else report.html in the run.")] = None,
+) -> None:
+    """Write report.html of a run, also of one that is not finished: one file to send to a colleague."""
+    from tilesseg.preparation import open_run_directory
+    from tilesseg.report_page import write_report
+
+    directory, plan = open_run_directory(run)
+    print(write_report(directory, plan, out))
+
+
+@contextmanager
+def reported(run: Path, *, shard: bool = False) -> Iterator[None]:
+    """Write report.html when a run ends, also one that is stopped; not where it has no plan, nor before its last shard.
+
+    Args:
+        run: the run directory.
+        shard: whether other processes work on the run.
+    """
+    try:
+        yield
+    finally:
+        with suppress(TilessegError, OSError):  # what the run itself says must not be hidden by its report
+            if not shard or not _left(run):
+                report(run)
+
+
+def _left(run: Path) -> bool:
+    from tilesseg.run import job_status
+
+    return any(scene.state in ("waiting", "unfinished") for scene in job_status(run).scenes)
+
+
+def _eye(run: Path) -> Watch:
+    from tilesseg.preparation import open_run_directory, scene_names
+    from tilesseg.status import Watch
+
+    directory, plan = open_run_directory(run)
+    return Watch(directory, plan, scene_names(directory))
+
+
+def _print(found: Status, *, as_json: bool = False) -> None:
+    from tilesseg.status_lines import drawn, status_text
+
+    if as_json:
+        print(json.dumps(found.to_json(), indent=1))
+    elif sys.stdout.isatty() and len(found.report.scenes) > 1:
+        from rich import print as draw
+
+        draw(drawn(found))
+    else:
+        print(status_text(found))
+
+
+def _watch_on_terminal(eye: Watch) -> None:
+    from rich.live import Live
+
+    from tilesseg.status_lines import drawn
+
+    found = eye.look()
+    with Live(drawn(found), auto_refresh=False, vertical_overflow="crop") as live:
+        while found.progress.running:
+            time.sleep(REDRAW)
+            found = eye.look()
+            live.update(drawn(found), refresh=True)
+
+
+def _watch_in_lines(eye: Watch, *, as_json: bool) -> None:
+    """A line for each look, and all of it at the end; JSON: an object a line."""
+    from tilesseg.status_lines import job_lines
+
+    found = eye.look()
+    while found.progress.running:
+        told = json.dumps(found.to_json()) if as_json else "; ".join(job_lines(found.progress))
+        print(told, flush=True)
+        time.sleep(REPEAT)
+        found = eye.look()
+    if as_json:
+        print(json.dumps(found.to_json()), flush=True)
+    else:
+        _print(found)

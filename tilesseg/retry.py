@@ -1,0 +1,42 @@
+"""What is tried again: troubles that pass by themselves, a few times. Everything else is said at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from tilesseg.errors import TilessegError
+
+TRANSIENT = (ConnectionError, TimeoutError, InterruptedError)
+TRANSIENT_WORDS = ("curl error", "http error code: 5", "timed out", "connection reset", "temporarily unavailable")
+ATTEMPTS, BACK_OFF = 3, 1.0
+
+T = TypeVar("T")
+
+
+def retried(attempt: Callable[[int], T]) -> T:
+    """What an attempt, given its number, comes to; made again where a passing trouble stopped it."""
+    for number in range(1, ATTEMPTS):
+        try:
+            return attempt(number)
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            time.sleep(BACK_OFF * 2**number)
+    return attempt(ATTEMPTS)
+
+
+def is_transient(error: BaseException | None) -> bool:
+    """Whether trying again may help: a dropped connection or a busy server, anywhere in the chain of causes."""
+    while error is not None:
+        if isinstance(error, TRANSIENT) or any(word in str(error).lower() for word in TRANSIENT_WORDS):
+            return True
+        error = error.__cause__
+    return False
+
+
+def reason_of(error: Exception) -> str:
+    """Why something failed, as one line; the kind of error too where it is no refusal of ours."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, TilessegError) else f"{type(error).__name__}: {text}"
