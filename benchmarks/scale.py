@@ -282,7 +282,8 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--planned", type=int, default=200)
     parser.add_argument("--finished", type=int, default=2000)
-    parser.add_argument("--keep", type=Path)
+    parser.add_argument("--keep", type=Path, help="file of figures")
+    parser.add_argument("--draw", type=Path, help="folder for the plots of the model")
     asked = parser.parse_args()
     match asked.what:
         case "efficiency":
@@ -301,7 +302,9 @@ def main() -> None:
         case "model":
             import scale_paper
 
-            scale_paper.show(MEASURED if asked.keep is None else asked.keep)
+            scale_paper.show(asked.keep or MEASURED)
+            if asked.draw:
+                scale_paper.draw(asked.keep or MEASURED, asked.draw)
         case "quick":
             quick()
 

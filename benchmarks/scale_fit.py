@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from scale_device import Costs, SimulatedWork
-from scale_model import Overheads, Simulated, simulate
+from scale_model import Overheads, Simulated, beats, simulate
 from scipy.optimize import nnls
 
 CORES = 2
@@ -22,23 +22,30 @@ def load(path: Path) -> dict[str, Any]:
     return found
 
 
+def of_figures(figures: dict[str, Any]) -> Overheads:
+    """The overheads that all measured runs together show."""
+    return fit([*figures["efficiency"], *([figures["memory"]] if "memory" in figures else [])])
+
+
 def fit(rows: Sequence[dict[str, Any]]) -> Overheads:
-    """Processor times as sums of what a message, an item and a worker's second take, by least squares ≥ 0."""
+    """Processor times as sums of what a message, an item and a heartbeat take, by least squares ≥ 0."""
     items = np.array([row["tiles"] + 2 * row["scenes"] for row in rows], float)
     batches = np.array([row["batches"] for row in rows], float)
-    beats = np.array([row["workers"] * row["wall"] for row in rows])
+    beats_told = np.array([beats(row["workers"]) * row["wall"] for row in rows])
     walls = np.array([row["wall"] for row in rows])
     driver = _solve([batches, items, walls], [row["driver_cpu"] for row in rows])
-    scheduler = _solve([batches, items, beats, walls], [row["scheduler_cpu"] for row in rows])
+    scheduler = _solve([batches, items, beats_told, walls], [row["scheduler_cpu"] for row in rows])
     told = [k for k, row in enumerate(rows) if row.get("worker_cpu")]
-    worker = _solve([items[told], beats[told]], [rows[k]["worker_cpu"] for k in told]) if told else [1e-3]
+    worker = _solve([items[told], beats_told[told]], [rows[k]["worker_cpu"] for k in told]) if told else [1e-3, 0.0]
     return Overheads(
         driver_batch=driver[0],
         driver_item=driver[1],
         scheduler_batch=scheduler[0],
         scheduler_item=scheduler[1],
-        scheduler_worker=scheduler[2],
+        scheduler_beat=scheduler[2],
         worker_item=worker[0],
+        worker_beat=worker[1],
+        idle=driver[2] + scheduler[3],
     )
 
 

@@ -33,9 +33,13 @@ class Overheads:
     driver_item: float = 0.5e-3
     scheduler_batch: float = 1.0e-3
     scheduler_item: float = 1.0e-3
-    scheduler_worker: float = 0.0
-    """Of a scheduler for each worker and second: heartbeats."""
+    scheduler_beat: float = 0.5e-3
+    """Of a scheduler for each heartbeat of a worker."""
     worker_item: float = 1.0e-3
+    worker_beat: float = 0.0
+    """Of a worker for each heartbeat; counts where cores are shared."""
+    idle: float = 0.0
+    """Cores that driver and scheduler take when nothing happens; counts where cores are shared."""
     latency: float = 0.5e-3
     """Seconds of a message on its way."""
     cores: float | None = None
@@ -77,6 +81,15 @@ class Simulated:
         return self.ideal / self.wall
 
 
+def beats(workers: int) -> float:
+    """Heartbeats per second of so many workers: Dask's scheduler tells them how often, never more than 200 in all."""
+    if workers <= 10:
+        return workers / 0.5
+    if workers < 50:
+        return workers / 1.0
+    return workers / (2.0 if workers < 200 else workers / 200 + 1)
+
+
 def simulate(
     workers: int, work: SimulatedWork, *, scene_count: int = 1, threads: int = 1,
     overheads: Overheads | None = None, trouble: Trouble | None = None,
@@ -102,8 +115,9 @@ class _Simulation:
         )
         self.under_way, self.answers, self.driving = 0, list[Item](), False
         self.free_at = self.driver_spent = self.scheduler_spent = 0.0
-        self.cores = [0.0] * math.ceil(costs.cores) if costs.cores else None
-        self.stretch = math.ceil(costs.cores) / costs.cores if costs.cores else 1.0
+        left = max(0.1, (costs.cores or 1.0) - costs.idle - costs.worker_beat * beats(workers))
+        self.cores = [0.0] * math.ceil(left) if costs.cores else None
+        self.stretch = math.ceil(left) / left if costs.cores else 1.0
         self.held: list[list[Item]] = [[] for _ in range(workers)]
         """What the scheduler has given to each worker."""
         self.running, self.waiting = [0] * workers, [deque[Item]() for _ in range(workers)]
@@ -111,6 +125,7 @@ class _Simulation:
         self.queue = deque[Item]()
         self.free: list[list[int]] = [list(reversed(range(workers))), *([] for _ in range(self.room))]
         """Workers by how much they hold; an entry may be out of date."""
+        self.beside_beats = 1 / (1 - self.costs.scheduler_beat * beats(workers))
         self.done, self.spent, self.ended, self.deaths, self.repeated = 0, 0.0, 0.0, 0, 0
 
     def carry_out(self) -> Simulated:
@@ -185,9 +200,9 @@ class _Simulation:
 
     def serve(self, cost: float) -> float:
         """When the scheduler has done what takes it so long, after all that waits already."""
-        beats = 1 / max(0.05, 1 - self.costs.scheduler_worker * self.workers)
-        self.scheduler_spent += cost * beats
-        self.free_at = self.compute(cost * beats, max(self.now, self.free_at))
+        cost *= self.beside_beats
+        self.scheduler_spent += cost
+        self.free_at = self.compute(cost, max(self.now, self.free_at))
         return self.free_at
 
     def submitted(self, items: list[Item]) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 import scale_fit
 from scale_device import Costs, SimulatedWork
 from scale_model import Overheads, Trouble, simulate
+from scale_plot import plot
 
 WORKERS = (1, 4, 16, 64, 256, 1024, 4096)
-SECONDS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+SECONDS = (0.1, 0.3, 1.0, 3.0, 10.0)
 EACH = 40
 """Tiles of each slot."""
 PETA = 1e15
@@ -50,8 +51,7 @@ def curve(overheads: Overheads, seconds: float, *, most: int = 4096) -> list[tup
 def show(path: Path) -> None:
     """Print every table."""
     figures = scale_fit.load(path)
-    rows = figures["efficiency"]
-    overheads = scale_fit.fit([*rows, *([figures["memory"]] if "memory" in figures else [])])
+    rows, overheads = figures["efficiency"], scale_fit.of_figures(figures)
     print(overheads)
     print("\nmeasured against the model")
     for row, measured, said in scale_fit.compare(rows, overheads):
@@ -79,8 +79,9 @@ def million(workers: int, overheads: Overheads) -> None:
     work = SimulatedWork(Costs.of_tile(3.0, plan=0.5, products=5.0), 100)
     found = simulate(workers, work, scene_count=10_000, overheads=replace(overheads, cores=None))
     print(
-        f"{workers} workers: {found.wall / 3600:.2f} h, {found.efficiency:.1%}, {found.tiles / found.wall:.0f} tiles/s, "
-        f"driver busy {found.driver_busy:.0%}, scheduler {found.scheduler_busy:.0%}"
+        f"{workers} workers: {found.wall / 3600:.2f} h, {found.efficiency:.1%}, "
+        f"{found.tiles / found.wall:.0f} tiles/s, busy: driver {found.driver_busy:.0%}, "
+        f"scheduler {found.scheduler_busy:.0%}"
     )
 
 
@@ -98,3 +99,28 @@ def troubles(overheads: Overheads) -> None:
             f"{name}: {found.efficiency:.1%}, {found.wall:.0f} s, "
             f"{found.deaths} deaths, {found.repeated} items begun again"
         )
+
+
+def draw(path: Path, folder: Path) -> None:
+    """The plots of docs/scale.md, from what was measured."""
+    figures = scale_fit.load(path)
+    overheads = scale_fit.of_figures(figures)
+    lines = {f"{seconds:g} s a tile": [(w, 100 * e) for w, e in curve(overheads, seconds)] for seconds in SECONDS}
+    plot(
+        folder / "scale-efficiency.svg",
+        title="Efficiency against workers by the model, for tiles of 0.1 to 10 seconds",
+        x="workers of one thread",
+        y="efficiency, %",
+        lines=lines,
+        ticks=(WORKERS, (0, 20, 40, 60, 80, 95, 100)),
+    )
+    samples = figures["memory"]["samples"][1:]
+    memory = {name: [(one["tiles"], one[name] / 1e6) for one in samples] for name in ("driver", "scheduler")}
+    plot(
+        folder / "scale-memory.svg",
+        title="Resident memory of driver and scheduler against tiles done",
+        x="tiles done",
+        y="MB",
+        lines=memory,
+        ticks=((samples[0]["tiles"], 5_000, 10_000, 20_000, 50_000, 100_000), (0, 50, 100, 150, 200)),
+    )

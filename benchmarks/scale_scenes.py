@@ -36,7 +36,7 @@ def measure(files: int, planned: int, finished: int) -> dict[str, Any]:
         for name, step in (
             ("begin", lambda: begin(folder / "begin", files)),
             ("plan_geotiff", lambda: plan(folder / "geotiff", planned, slides=False)),
-            ("plan_slide", lambda: plan(folder / "slide", planned, slides=True)),
+            ("plan_slide", lambda: plan(folder / "slide", max(1, planned // 4), slides=True)),
             ("finished", lambda: resume(folder / "finished", finished)),
         ):
             found[name] = step()
@@ -134,7 +134,8 @@ def resume(folder: Path, count: int) -> dict[str, float]:
     status, _ = timed(lambda: job_status(folder / "run"))
     summary = (folder / "run" / "summary.json").stat().st_size
     return {
-        "scenes": count, "first": whole / count, "first_cpu": spent / count, "finished_before": look / count, "finished_cpu": cpu / count, "again": again / count,
+        "scenes": count, "first": whole / count, "first_cpu": spent / count, "finished_before": look / count,
+        "finished_cpu": cpu / count, "again": again / count,
         "status": status / count, "files": files / count, "summary_bytes": summary / count,
     }  # fmt: skip
 

@@ -429,7 +429,7 @@ def laid_out(folder: Path, scene: Path) -> Path:
 def submit(slurm: Slurm, folder: Path, *command: str) -> str:
     """Order jobs from a folder and wait for all of them; what they printed."""
     subprocess.run(command, cwd=folder, env=slurm.environment, check=True, capture_output=True)
-    wait(lambda: not slurm.jobs(), "an empty queue", slurm, seconds=180)
+    wait(lambda: not slurm.jobs(), "an empty queue", slurm, seconds=420)
     return "\n".join(path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.log")))
 
 

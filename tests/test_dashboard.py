@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -218,13 +221,11 @@ def test_another_version_on_the_scheduler_is_said(client: Client, tmp_path: Path
     assert "has tilesseg 0.0.1" in str(open_publisher(client, run=tmp_path))
 
 
-def test_a_real_scheduler_without_tilesseg_is_told_from_one_with_it(tmp_path: Path) -> None:
-    """The scheduler runs in a process that cannot import the package."""
-    import subprocess
-    import sys
-
-    file = tmp_path / "scheduler.json"
-    code = "import sys; sys.modules['tilesseg'] = None; from distributed.cli.dask_scheduler import main; main()"
+@contextmanager
+def scheduler_without(package: str, folder: Path) -> Iterator[Client]:
+    """A scheduler in a process that cannot import a package, and a client of it."""
+    file = folder / "scheduler.json"
+    code = f"import sys; sys.modules[{package!r}] = None; from distributed.cli.dask_scheduler import main; main()"
     options = [
         "--host",
         "127.0.0.1",
@@ -235,17 +236,32 @@ def test_a_real_scheduler_without_tilesseg_is_told_from_one_with_it(tmp_path: Pa
         "--scheduler-file",
         str(file),
     ]
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen([sys.executable, "-c", code, *options], **quiet)  # type: ignore[call-overload]
     try:
-        wait_for(file.exists)
+        wait_for(lambda: file.exists() and file.read_text())
         with Client(scheduler_file=str(file), set_as_default=False) as client:
-            said = open_publisher(client, run=tmp_path)
-        assert isinstance(said, str) and "the scheduler has no tilesseg" in said
+            yield client
     finally:
         process.terminate()
         process.wait(20)
+
+
+def test_a_real_scheduler_without_tilesseg_is_told_from_one_with_it(tmp_path: Path) -> None:
+    with scheduler_without("tilesseg", tmp_path) as client:
+        said = open_publisher(client, run=tmp_path)
+    assert isinstance(said, str) and "the scheduler has no tilesseg" in said
+
+
+def test_a_real_scheduler_without_bokeh_has_the_figures_still(tmp_path: Path) -> None:
+    with scheduler_without("bokeh", tmp_path) as client:
+        publisher = opened(client, tmp_path)
+        assert publisher.note is not None and "bokeh" in publisher.note
+        tell(publisher, job="bare")
+        assert publisher.trouble is None
+        port = client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.http_server.port)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/tilesseg/status.json") as got:
+            assert json.load(got)["tiles"]["done"] == 24
 
 
 def test_no_picture_is_no_trouble(tmp_path: Path) -> None:

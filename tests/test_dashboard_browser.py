@@ -67,6 +67,11 @@ const find = (node, test) => {
 """
 
 
+def found_by(root: str, test: str) -> str:
+    """A script for the first element below `root` that passes a test of `n`."""
+    return f"(() => {{ {FIND}; return find({root}, n => {test}) }})()"
+
+
 def test_the_page_tells_a_run_from_its_first_event_to_its_last(watched: Watched, tmp_path: Path) -> None:
     tell, page = watched.publisher, watched.page
     page.open(tell.link)
@@ -112,14 +117,18 @@ def test_the_navigation_of_every_page_has_the_tab(watched: Watched) -> None:
 
 def test_a_scene_is_chosen_by_a_click_and_its_tiles_tell_of_themselves_under_the_pointer(watched: Watched) -> None:
     page = watched.page
+    page.open(watched.publisher.link + "?scene=marsh%20%3Cb%3E")
+    page.wait_for("marsh <b> complete")
+    page.open(watched.publisher.link + "?scene=harbour")
+    page.wait_for("harbour failed tiles")
     page.open(watched.publisher.link)
     page.wait_for("harbour", "marsh <b>")
-    line = f"(() => {{ {FIND}; return find(document.body, n => n.className === 'slick-cell l0 r0' && n.textContent.includes('harbour')) }})()"
+    line = found_by("document.body", "n.className === 'slick-cell l0 r0' && n.textContent.includes('harbour')")
     x, y, width, height = rectangle(page, line)
     page.click(x + width / 2, y + height / 2)
     page.wait_for("harbour failed tiles", "retried 13", "failed 1")
 
-    plot = f"(() => {{ {FIND}; return find(document.querySelector('#ts-map .grow'), n => n.nodeName === 'CANVAS') }})()"
+    plot = found_by("document.querySelector('#ts-map .grow')", "n.nodeName === 'CANVAS'")
     x, y, width, height = rectangle(page, plot)
     seen = ""
     for down in np.linspace(0.15, 0.85, 7):
@@ -152,7 +161,7 @@ def colours_at(path: Path, page: Page) -> tuple[Any, Any]:
     """What the screen shows left and right of the middle of the map."""
     import imagecodecs
 
-    plot = f"(() => {{ {FIND}; return find(document.querySelector('#ts-map .grow'), n => n.nodeName === 'CANVAS') }})()"
+    plot = found_by("document.querySelector('#ts-map .grow')", "n.nodeName === 'CANVAS'")
     x, y, width, height = rectangle(page, plot)
     seen = imagecodecs.png_decode(path.read_bytes())[..., :3].astype(int)
     row, middle = int(y + height * 0.6), x + width / 2

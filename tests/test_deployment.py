@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -161,3 +162,10 @@ def test_a_cluster_file_that_cannot_be_read_is_refused(tmp_path: Path, content: 
         path.write_text(content)
     with pytest.raises(JobError, match=said):
         read_cluster(path)
+
+
+def test_the_sections_shown_on_the_page_of_clusters_are_taken() -> None:
+    page = Path(__file__).resolve().parent.parent / "docs" / "how-to" / "cluster.md"
+    shown = [yaml.safe_load(part) for part in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)]
+    kinds = {Cluster(**one["cluster"]).kind for one in shown}
+    assert {"local", "ssh", "slurm", "kubernetes", "gateway", "address"} <= kinds

@@ -7,6 +7,7 @@ import csv
 import json
 import re
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -202,13 +203,20 @@ def test_of_many_scenes_some_are_shown_those_with_problems_among_them(tmp_path: 
             "pixels": {"class 0": 9},
         }
         record |= {"hectares": {}, "seconds": {"read": 1.0}, "products": []}
-        small.run.scene(f"s{k:05d}").write_json("finished.json", {"report": record})
+        store = small.run.scene(f"s{k:05d}")
+        store.write_json("finished.json", {"report": record})
+        (store.folder / "done").mkdir()
+        (store.folder / "done" / "r000-c000.json").write_text(
+            '{"event": "tile_done", "scene": "s", "tile": "r000-c000", '
+            '"pixels": 9, "patches": 1, "skipped": 0, "counts": {}, "areas": {}}'
+        )
     assert done.failed
     page = page_of(small)
     names = [words(one) for one in page.xpath("//article//h3")]
     assert len(names) <= DETAILED and "a" in names
     (table,) = page.xpath("//table[thead//th='state']")
-    assert len(table.xpath("./tbody/tr")) == 400 and "2,700 waiting" not in words(table.xpath("./caption")[0])
+    assert len(table.xpath("./tbody/tr")) == 400
+    assert "300 complete, 1 with failed tiles, 2,700 waiting" in words(page.xpath("//p[@class='lead']")[0])
     assert "of 3,001 scenes are listed" in words(table.xpath("./caption")[0])
     assert words(table.xpath("./tbody/tr[1]/th")[0]) == "a"
 
@@ -230,7 +238,7 @@ def test_lanes_never_overlap_and_long_pauses_are_cut() -> None:
     assert len(boxes) == 40 and len(svg.xpath(".//path[@class='cut']")) == 1
     for y in {box[1] for box in boxes}:
         row = sorted((x, x + width) for x, at, width in boxes if at == y)
-        assert all(a[1] <= b[0] + 0.01 for a, b in zip(row, row[1:], strict=False))
+        assert all(a[1] <= b[0] + 0.01 for a, b in pairwise(row))
     assert max(x + width for x, _, width in boxes) <= 1000.01
 
 

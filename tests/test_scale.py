@@ -13,9 +13,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 import scale
 import scale_fit
 from scale_device import Costs, SimulatedWork
-from scale_model import Overheads, Trouble, simulate
+from scale_model import Overheads, Trouble, beats, simulate
 
-NONE = Overheads(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+NONE = Overheads(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, latency=0.0)
 
 
 def work(seconds: float, tiles: int, **costs: Any) -> SimulatedWork:
@@ -100,10 +100,18 @@ def test_on_paper_products_are_written_beside_the_tiles_of_other_scenes() -> Non
 
 
 def test_overheads_are_found_again_in_runs_that_were_made_of_them() -> None:
-    true = Overheads(2e-3, 0.5e-3, 1e-3, 0.8e-3, 5e-4, 1e-3)
+    true = Overheads(2e-3, 0.5e-3, 1e-3, 0.8e-3, 5e-4, 1e-3, 2e-4)
     rows = [made_of(true, workers=w, tiles=n, batches=b) for w, n, b in RUNS]
     found = scale_fit.fit(rows)
-    for name in ("driver_batch", "driver_item", "scheduler_batch", "scheduler_item", "scheduler_worker", "worker_item"):
+    for name in (
+        "driver_batch",
+        "driver_item",
+        "scheduler_batch",
+        "scheduler_item",
+        "scheduler_beat",
+        "worker_item",
+        "worker_beat",
+    ):
         assert getattr(found, name) == pytest.approx(getattr(true, name), rel=1e-3), name
 
 
@@ -112,10 +120,10 @@ RUNS = [(1, 40, 44), (4, 300, 290), (16, 1000, 700), (64, 4000, 900), (64, 20_00
 
 def made_of(true: Overheads, *, workers: int, tiles: int, batches: int) -> dict[str, Any]:
     wall, items = tiles / workers, tiles + 8
-    beats = workers * wall
+    told = beats(workers) * wall
     return {
         "workers": workers, "tiles": tiles, "scenes": 4, "batches": batches, "wall": wall,
         "driver_cpu": batches * true.driver_batch + items * true.driver_item,
-        "scheduler_cpu": batches * true.scheduler_batch + items * true.scheduler_item + beats * true.scheduler_worker,
-        "worker_cpu": items * true.worker_item,
+        "scheduler_cpu": batches * true.scheduler_batch + items * true.scheduler_item + told * true.scheduler_beat,
+        "worker_cpu": items * true.worker_item + told * true.worker_beat,
     }  # fmt: skip

@@ -30,7 +30,11 @@ _now: dict[int, tuple[str, str, str, float]] = {}
 
 @contextmanager
 def working(scene: str, tile: str) -> Iterator[None]:
-    """For as long as the context lasts, this thread works on a tile."""
+    """For as long as the context lasts, this thread works on a tile.
+
+    Announces it too: only in a task does a process know for certain that it is a Dask worker, and which one.
+    """
+    announce()
     me = threading.get_ident()
     _now[me] = (scene, tile, "reading", time.monotonic())
     try:

@@ -15,6 +15,7 @@ from tilesseg.formats.promised import file_state
 from tilesseg.models import find_bundle
 from tilesseg.plan import PLAN_FILE, check_crop, differences, parse_scene_plan, scene_to_json
 from tilesseg.products import check_products
+from tilesseg.retry import retried
 from tilesseg.scenes import ScenePlan, input_of, open_scene, plan_scene, scene_identity, with_stage
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ def try_scene(scene: Scene, *, run: RunDirectory, plan: Plan, job: Job) -> Scene
         StoreError: the run directory cannot be written.
     """
     try:
-        return planned_event(plan_one(scene, run=run, plan=plan, job=job), store=run.scene(scene.name))
+        planned = retried(lambda attempt: plan_one(scene, run=run, plan=plan, job=job))
+        return planned_event(planned, store=run.scene(scene.name))
     except TilessegError as error:
         return refuse(scene.name, str(error), run=run)
 

@@ -51,8 +51,7 @@ class Prepared:
 def choose_machine(job: Job, executor: Executor | None) -> Machine:
     """The machine that will compute, asked on a worker where the workers are elsewhere."""
     if isinstance(executor, DaskExecutor) and not cluster.is_here(job.cluster):
-        asked: Machine = executor.client.submit(cluster.describe_machine, job.cluster, pure=False).result()
-        return Machine(asked.device, asked.engine_threads, executor.slots)
+        return cluster.ask_machine(executor, job.cluster)
     machine = cluster.describe_machine(job.cluster)
     return machine if executor is None else Machine(machine.device, machine.engine_threads, executor.slots)
 

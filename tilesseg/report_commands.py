@@ -64,9 +64,11 @@ def reported(run: Path, *, shard: bool = False) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(TilessegError, OSError):  # what the run itself says must not be hidden by its report
-            if not shard or not _left(run):
+        try:
+            if (run / "plan.json").exists() and not (shard and _left(run)):
                 report(run)
+        except (TilessegError, OSError) as error:
+            print(f"no report is written: {error}", file=sys.stderr)  # and what the run itself says is not hidden
 
 
 def _left(run: Path) -> bool:

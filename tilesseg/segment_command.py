@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 from tilesseg.arguments import given, names, or_auto, progress
 from tilesseg.errors import JobError
 from tilesseg.plain_text import summary
+from tilesseg.report_commands import reported
 
 SUFFIXES = {
     ".ome.tif": "ome-tiff",
@@ -112,7 +114,7 @@ def _carry_out(job: Any, *, keep: bool) -> int:
 
     from tilesseg.run import run_job
 
-    with progress() as listener:
+    with reported(Path(job.output.dir)) if keep else nullcontext(), progress() as listener:
         report = run_job(job, listeners=[listener])
     print(summary(report))
     if not keep and report.exit_code == 0:

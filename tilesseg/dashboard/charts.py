@@ -182,7 +182,7 @@ def _plot(name: str, **options: Any) -> Any:
         name=name, **{"sizing_mode": "stretch_both", "toolbar_location": None, "min_border_right": 12, **options}
     )
     plot.xaxis.formatter = CustomJSTickFormatter(code=CLOCK)
-    plot.xaxis.ticker = AdaptiveTicker(base=60, mantissas=[1, 2, 5, 10, 15, 30], desired_num_ticks=6)
+    plot.xaxis.ticker = AdaptiveTicker(base=60, mantissas=[1, 2, 5, 10, 15, 30], desired_num_ticks=6, min_interval=1)
     plot.xgrid.grid_line_color = "#eef0f3"
     plot.ygrid.grid_line_color = "#eef0f3"
     plot.outline_line_color = None

@@ -72,6 +72,7 @@ class View:
     def __init__(self, plugin: Dashboard, *, scene: str | None = None, run: str | None = None) -> None:
         self._plugin, self._scene, self._run = plugin, scene, run
         self._followed: str | None = None
+        self._shown = ""
         self.scenes, self.tile_map, self.rate, self.lanes = SceneList(self.choose), TileMap(), RateChart(), Lanes()
         style = InlineStyleSheet(css=files("tilesseg.dashboard").joinpath("words.css").read_text(encoding="utf-8"))
         self.texts = {
@@ -132,10 +133,13 @@ class View:
         runs = [(run, f"{each.job or 'job'} – {run}") for run, each in reversed(self._plugin.boards.items())]
         if self.chooser.options != runs:
             self.chooser.update(options=runs, visible=len(runs) > 1)
-        if not self._run and self.chooser.value != board.run:
+        self._shown = board.run
+        if self.chooser.value != board.run:
             self.chooser.value = board.run
 
     def _choose_run(self, attribute: str, old: str, new: str) -> None:
+        if new == self._shown:  # it is the page itself that says so
+            return
         latest = self._plugin.latest
         self._run = None if latest is not None and new == latest.run else new
         self._scene = self._followed = None

@@ -73,7 +73,7 @@ class TileMap:
             self._cells.patch(self._some(scene, states, changed, workers))
 
     def _figure(self) -> Any:
-        plot = figure(
+        plot: Any = figure(
             name="tile_map",
             x_range=DataRange1d(range_padding=0.01, only_visible=False),
             y_range=DataRange1d(range_padding=0.01, flipped=True),
@@ -100,6 +100,8 @@ class TileMap:
             hover_fill_alpha="opacity",
             source=self._cells,
         )
+        # The picture must not have a say: its height counts upwards where the axis goes down.
+        plot.x_range.renderers = plot.y_range.renderers = [cells]
         plot.add_tools(HoverTool(renderers=[cells], tooltips=TOOLTIP, point_policy="follow_mouse"))
         plot.axis.visible = False
         plot.grid.visible = False
