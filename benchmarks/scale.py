@@ -104,7 +104,7 @@ class CountedExecutor(DaskExecutor):
 
 def measure(
     workers: int, seconds: float, *, tiles: int, scene_count: int = 1, threads: int = 1, hosts: int = 2,
-    samples: int = 0, spread: float = 0.2, plan: float = 0.0, products: float = 0.0,
+    samples: int = 0, spread: float = 0.2, plan: float = 0.0, products: float = 0.0, log_length: int = 1000,
 ) -> Measured:  # fmt: skip
     """Carry out so many tiles of so many scenes on a real scheduler; the start of the cluster is not counted."""
     from distributed import Client
@@ -112,7 +112,7 @@ def measure(
     work = SimulatedWork(Costs.of_tile(seconds, spread=spread, plan=plan, products=products), tiles // scene_count)
     with (
         tempfile.TemporaryDirectory() as place,
-        cluster(workers, threads=threads, hosts=hosts, folder=Path(place)) as (address, pids),
+        cluster(workers, threads=threads, hosts=hosts, folder=Path(place), log_length=log_length) as (address, pids),
         Client(address, set_as_default=False) as client,
     ):
         client.wait_for_workers(workers, timeout=180)
@@ -240,7 +240,7 @@ def efficiency(asked: argparse.Namespace) -> list[Measured]:
 
 
 def memory(asked: argparse.Namespace) -> Measured:
-    done = measure(asked.workers[-1], 0.0, tiles=asked.tiles, scene_count=10, samples=50)
+    done = measure(asked.workers[-1], 0.0, tiles=asked.tiles, scene_count=10, samples=50, log_length=asked.log_length)
     print(done.row())
     for one in (done.samples[0], *done.samples[1 :: max(1, len(done.samples) // 10)], done.samples[-1]):
         print(f"{one.tiles:8} tiles: driver {one.driver / MB:.1f} MB, scheduler {one.scheduler / MB:.1f} MB")
@@ -279,6 +279,7 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=12, help="tiles of each worker, at least")
     parser.add_argument("--length", type=float, default=30.0, help="seconds that a measurement should take")
     parser.add_argument("--tiles", type=int, default=100_000)
+    parser.add_argument("--log-length", type=int, default=1000, help="messages the scheduler remembers of a worker")
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--planned", type=int, default=200)
     parser.add_argument("--finished", type=int, default=2000)

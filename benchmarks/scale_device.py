@@ -30,6 +30,8 @@ QUIET = {
     "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__GIL__ENABLED": "False",
 }
 """What a worker does a hundred times a second for itself, dozens of them in one process would do thousands of times."""
+LOG_LENGTH = "DASK_DISTRIBUTED__ADMIN__LOW_LEVEL_LOG_LENGTH"
+"""Messages that a scheduler remembers of each worker; Dask's default is 1000."""
 MEGA = 1e6
 
 
@@ -123,12 +125,14 @@ def scenes(number: int) -> Iterator[Scene]:
 
 
 @contextmanager
-def cluster(workers: int, *, threads: int = 1, hosts: int = 2, folder: Path) -> Iterator[tuple[str, list[int]]]:
+def cluster(
+    workers: int, *, folder: Path, threads: int = 1, hosts: int = 2, log_length: int = 1000
+) -> Iterator[tuple[str, list[int]]]:
     """A scheduler in its own process, and workers in a few others: its address, and all process ids."""
     file = folder / f"scheduler-{time.monotonic_ns()}.json"
     here = Path(__file__).resolve()
     paths = [str(here.parent), str(here.parent.parent), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), LOG_LENGTH: str(log_length)}
     counts = [workers // min(hosts, workers) + (k < workers % min(hosts, workers)) for k in range(min(hosts, workers))]
     commands = [["scheduler", str(file)], *(["workers", str(file), str(count), str(threads)] for count in counts)]
     log = (folder / "cluster.log").open("a")

@@ -16,12 +16,12 @@ from tilesseg.blend import quantise
 from tilesseg.cli import run
 from tilesseg.errors import FormatError, JobError, ModelError, StoreError
 from tilesseg.executors import SerialExecutor, ThreadExecutor
+from tilesseg.export import export_run
 from tilesseg.job import Product, parse_job
 from tilesseg.models import load_model
+from tilesseg.preparation import open_run_directory
 from tilesseg.pyramid import halve_mean
 from tilesseg.report import Report
-from tilesseg.export import export_run
-from tilesseg.preparation import open_run_directory
 from tilesseg.run import run_job
 from tilesseg.store import Store
 from tilesseg.window import Window

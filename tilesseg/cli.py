@@ -68,10 +68,9 @@ def demo(
     """Make a landscape, segment it with the bundled model, and compare the mask with the truth."""
     from tilesseg.demo import run_demo
 
-    with progress() as listener:
+    with reported(directory / f"run-{size}-{seed}"), progress() as listener:
         result = run_demo(directory, size=size, seed=seed, listener=listener)
-    with reported(Path(result.report.directory)):
-        print(result.text)
+    print(result.text)
     return result.report.exit_code
 
 

@@ -89,7 +89,8 @@ def still_finished(store: Store, plan: Plan, scene: ScenePlan, output: jobs.Outp
         return None
     if record["fingerprint"] != plan.fingerprint(scene) or len(store.done_names()) != record["report"]["tiles"]:
         return None
-    if not store.holds(scores=bool(plan.scores)) or any(_size(Path(path)) != size for path, size in record["sizes"].items()):
+    moved = any(_size(Path(path)) != size for path, size in record["sizes"].items())
+    if moved or not store.holds(scores=bool(plan.scores)):
         return None
     return SceneFinished(scene.name, "complete", dict.fromkeys(record["sizes"], 0.0))
 

@@ -126,8 +126,6 @@ class Opened:
         return held(self.run.path.joinpath("locks", *part), wait=True) if self.shared else nullcontext()
 
 
-
-
 def _keep(kept: OrderedDict[K, V], key: K, value: V, most: int) -> None:
     kept[key] = value
     while len(kept) > most:

@@ -241,4 +241,5 @@ def check_crop(bundle: Bundle) -> None:
 
 def anywhere(reference: str) -> str:
     """A path that means the same file from any working directory; anything else as it is."""
-    return os.path.abspath(reference) if "://" not in reference and Path(split_member(reference)[0]).exists() else reference
+    here = "://" not in reference and Path(split_member(reference)[0]).exists()
+    return os.path.abspath(reference) if here else reference

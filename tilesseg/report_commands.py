@@ -55,20 +55,27 @@ def report(
 
 @contextmanager
 def reported(run: Path, *, shard: bool = False) -> Iterator[None]:
-    """Write report.html when a run ends, also one that is stopped; not where it has no plan, nor before its last shard.
+    """Write report.html when a run ends, also one that is stopped; not of a refused one, nor before its last shard.
 
     Args:
         run: the run directory.
         shard: whether other processes work on the run.
     """
+    before = _told(run)
     try:
         yield
     finally:
         try:
-            if (run / "plan.json").exists() and not (shard and _left(run)):
+            if _told(run) > before and not (shard and _left(run)):
                 report(run)
         except (TilessegError, OSError) as error:
             print(f"no report is written: {error}", file=sys.stderr)  # and what the run itself says is not hidden
+
+
+def _told(run: Path) -> int:
+    """How much is told of a run so far: of one that is refused nothing is added."""
+    events = run / "events.jsonl"
+    return events.stat().st_size if events.exists() else 0
 
 
 def _left(run: Path) -> bool:
