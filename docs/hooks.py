@@ -1,4 +1,4 @@
-"""Takes the pages that lie outside docs/ into the site: README, contributing, changelog, the workflows, and the cluster files.
+"""Takes the pages that lie outside docs/ into the site: README, contributing, changelog, workflows, cluster files.
 
 Links in the Markdown are those of the repository, so that a code host follows them too; here each is turned into a
 link between pages of the site.
@@ -15,13 +15,14 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {"README.md": "readme.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
-FILES = ("LICENSE", "workflows/**/*.md", "workflows/**/*.yaml", "workflows/**/*.py", "workflows/**/*.png", "cluster/**/*")
+FILES = ("LICENSE", *(f"workflows/**/*.{suffix}" for suffix in ("md", "yaml", "py", "png")), "cluster/**/*")
 LINK = re.compile(r"(?P<before>\]\(|src=\")(?P<target>[^)#\s\"]+)(?P<anchor>#[^)\s\"]*)?")
 
 
 def on_files(files: Files, config: Any) -> Files:
     """Add what lies outside docs/."""
-    for path in (*PAGES, *(str(found.relative_to(ROOT)) for one in FILES for found in sorted(ROOT.glob(one)) if found.is_file())):
+    outside = (found.relative_to(ROOT) for one in FILES for found in sorted(ROOT.glob(one)) if found.is_file())
+    for path in (*PAGES, *map(str, outside)):
         files.append(File.generated(config, place_in_site(path), abs_src_path=str(ROOT / path)))
     return files
 
