@@ -32,6 +32,8 @@ from tilesseg.store import RunDirectory
 
 MEASURED = Path(__file__).with_name("scale_measured.json")
 MB = 1e6
+REMEMBERED = 100_000
+"""Names of tasks that Dask keeps, `dask.utils.key_split`."""
 LOOK_EVERY = 20
 """Milliseconds between two looks at what the scheduler knows."""
 
@@ -105,18 +107,26 @@ class CountedExecutor(DaskExecutor):
 def measure(
     workers: int, seconds: float, *, tiles: int, scene_count: int = 1, threads: int = 1, hosts: int = 2,
     samples: int = 0, spread: float = 0.2, plan: float = 0.0, products: float = 0.0, log_length: int = 1000,
+    settled: bool = False,
 ) -> Measured:  # fmt: skip
-    """Carry out so many tiles of so many scenes on a real scheduler; the start of the cluster is not counted."""
+    """Carry out so many tiles of so many scenes on a real scheduler; the start of the cluster is not counted.
+
+    With `settled`, what Dask's scheduler remembers of the latest 100,000 tasks is full from the start.
+    """
+    import dask
     from distributed import Client
 
     work = SimulatedWork(Costs.of_tile(seconds, spread=spread, plan=plan, products=products), tiles // scene_count)
     with (
+        dask.config.set({"distributed.admin.low-level-log-length": log_length}),
         tempfile.TemporaryDirectory() as place,
         cluster(workers, threads=threads, hosts=hosts, folder=Path(place), log_length=log_length) as (address, pids),
         Client(address, set_as_default=False) as client,
     ):
         client.wait_for_workers(workers, timeout=180)
         client.run_on_scheduler(_watch)
+        if settled:
+            client.run_on_scheduler(_settle)
         executor = CountedExecutor(client)
         assert executor.slots == workers * threads
         warm_up(executor)
@@ -202,6 +212,13 @@ def _watch(dask_scheduler: Any) -> None:
     PeriodicCallback(look, LOOK_EVERY).start()
 
 
+def _settle() -> None:
+    from dask.utils import key_split
+
+    for number in range(REMEMBERED):
+        key_split(("segment-earlier", f"scene-{number:06d}", f"r000-c{number:03d}", number))
+
+
 def _seen(dask_scheduler: Any) -> int:
     return int(dask_scheduler.tilesseg_known)
 
@@ -240,7 +257,15 @@ def efficiency(asked: argparse.Namespace) -> list[Measured]:
 
 
 def memory(asked: argparse.Namespace) -> Measured:
-    done = measure(asked.workers[-1], 0.0, tiles=asked.tiles, scene_count=10, samples=50, log_length=asked.log_length)
+    done = measure(
+        asked.workers[-1],
+        0.0,
+        tiles=asked.tiles,
+        scene_count=10,
+        samples=50,
+        log_length=asked.log_length,
+        settled=asked.settled,
+    )
     print(done.row())
     for one in (done.samples[0], *done.samples[1 :: max(1, len(done.samples) // 10)], done.samples[-1]):
         print(f"{one.tiles:8} tiles: driver {one.driver / MB:.1f} MB, scheduler {one.scheduler / MB:.1f} MB")
@@ -280,6 +305,7 @@ def main() -> None:
     parser.add_argument("--length", type=float, default=30.0, help="seconds that a measurement should take")
     parser.add_argument("--tiles", type=int, default=100_000)
     parser.add_argument("--log-length", type=int, default=1000, help="messages the scheduler remembers of a worker")
+    parser.add_argument("--settled", action="store_true", help="begin with the scheduler's memory of names full")
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--planned", type=int, default=200)
     parser.add_argument("--finished", type=int, default=2000)

@@ -122,5 +122,5 @@ def draw(path: Path, folder: Path) -> None:
         x="tiles done",
         y="MB",
         lines=memory,
-        ticks=((samples[0]["tiles"], 5_000, 10_000, 20_000, 50_000, 100_000), (0, 50, 100, 150, 200)),
+        ticks=((samples[0]["tiles"], 5_000, 10_000, 20_000, 50_000, 100_000), (0, 50, 100, 150, 200, 250)),
     )

@@ -55,7 +55,7 @@ def plot(
         parts.append(f'<path d="{path_data}" fill="none" stroke="{colour}" stroke-width="2"/>')
         height = kept[-1][1]
         while any(abs(height - other) < 14 for other in ends):
-            height += 1
+            height -= 1
         ends.append(height)
         parts.append(f'<text x="{kept[-1][0] + 8:.1f}" y="{height + 4:.1f}" fill="{colour}">{name}</text>')
         for a, b in map(place, (dots or {}).get(name, ())):

@@ -18,11 +18,22 @@ from numpy.typing import NDArray
 from slide_files import halved, tissue, write_pyramid
 
 from tilesseg.completion import finished_before
-from tilesseg.errors import JobError
-from tilesseg.events import Event, ProductWritten, RunStarted, SceneFinished, ScenePlanned, SceneRefused, TileDone
+from tilesseg.errors import FormatError, JobError
+from tilesseg.events import (
+    Event,
+    Note,
+    ProductWritten,
+    RunStarted,
+    SceneFinished,
+    ScenePlanned,
+    SceneRefused,
+    TileDone,
+)
 from tilesseg.executors import SerialExecutor, ThreadExecutor
+from tilesseg.export import export_run
 from tilesseg.finding import read_scene_list
-from tilesseg.job import Job, parse_job
+from tilesseg.items import FinishItem
+from tilesseg.job import Job, Product, parse_job
 from tilesseg.plan import parse_plan
 from tilesseg.report import Report
 from tilesseg.run import job_status, run_job
@@ -205,6 +216,146 @@ def test_only_and_limit_choose_scenes_and_the_others_stay_waiting(
     assert states == {f"s{n}": "waiting" if n in (2, 3) else "complete" for n in range(6)}
     with pytest.raises(JobError, match="s9"):
         go(job, only=["s9"])
+
+
+def test_a_scene_that_was_refused_once_is_complete_again_when_its_image_is_back(
+    images: list[Path], bundle: Path, tmp_path: Path
+) -> None:
+    """As after a disk that was not mounted for a while."""
+    job = ask([str(path) for path in images[:2]], bundle, tmp_path / "run")
+    assert go(job)[0].exit_code == 0
+    images[1].rename(tmp_path / "away")
+    assert go(job)[0].exit_code == 3
+    (tmp_path / "away").rename(images[1])
+    report, events = go(job)
+    assert report.exit_code == 0 and not of(TileDone, events)
+    assert job_status(tmp_path / "run").exit_code == 0
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("how", ["raises", "dies"])
+def test_products_that_fail_for_a_reason_unheard_of_are_no_success(
+    images: list[Path], bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, before: bool
+) -> None:
+    job = ask([str(path) for path in images[:2]], bundle, tmp_path / "run", output={"dir": str(tmp_path / "run")})
+    if before:
+        assert go(job)[0].exit_code == 0
+        changed = {"dir": str(tmp_path / "run"), "products": [{"format": "cog"}, {"format": "geojson"}]}
+        job = ask([str(path) for path in images[:2]], bundle, tmp_path / "run", output=changed)
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("unheard of")
+
+    class Dying(SerialExecutor):
+        def map(self, function: Any, items: Any, *, lost: Any) -> Any:
+            for item in items:
+                yield lost(item, "its worker died") if isinstance(item, FinishItem) else function(item)
+
+    with monkeypatch.context() as patched:
+        if how == "raises":
+            patched.setattr("tilesseg.completion.write_products", fail)
+        report, _ = go(job, executor=Dying() if how == "dies" else SerialExecutor())
+    assert report.exit_code == 3
+    assert {(scene.state, scene.problem) for scene in report.scenes} == {
+        ("failed products", "RuntimeError: unheard of" if how == "raises" else "its worker died")
+    }
+    assert job_status(tmp_path / "run").exit_code == 3
+    report, events = go(job)
+    assert report.exit_code == 0 and not of(TileDone, events) and len(of(ProductWritten, events)) >= 4
+
+
+def test_a_scene_whose_products_are_not_begun_is_unfinished(images: list[Path], bundle: Path, tmp_path: Path) -> None:
+    class Cut(SerialExecutor):
+        def map(self, function: Any, items: Any, *, lost: Any) -> Any:
+            for item in items:
+                if isinstance(item, FinishItem):
+                    raise KeyboardInterrupt
+                yield function(item)
+
+    job = ask(str(images[0]), bundle, tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        go(job, executor=Cut())
+    (scene,) = job_status(tmp_path / "run").scenes
+    assert scene.state == "unfinished" and not scene.missing and job_status(tmp_path / "run").exit_code == 3
+    assert go(job)[0].exit_code == 0 and job_status(tmp_path / "run").exit_code == 0
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_scene_that_fails_in_an_unheard_of_way_costs_itself_wherever_it_stands(
+    images: list[Path], bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    from tilesseg import planning
+
+    plan_scene = planning.plan_scene
+
+    def fail(scene: Any, **how: Any) -> Any:
+        if scene.name == f"s{number}":
+            raise RuntimeError("unheard of")
+        return plan_scene(scene, **how)
+
+    monkeypatch.setattr(planning, "plan_scene", fail)
+    report, _ = go(ask([str(path) for path in images[:3]], bundle, tmp_path / "run"))
+    assert report.exit_code == 3
+    assert [scene.state == "complete" for scene in report.scenes] == [n != number for n in range(3)]
+    assert report.scenes[number].refused == "RuntimeError: unheard of"
+
+
+def test_a_passing_trouble_while_the_first_scene_is_planned_is_tried_again(
+    images: list[Path], bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tilesseg import planning
+
+    plan_scene, tries = planning.plan_scene, list[str]()
+
+    def fail(scene: Any, **how: Any) -> Any:
+        tries.append(scene.name)
+        if len(tries) == 1:
+            raise ConnectionError("connection reset")
+        return plan_scene(scene, **how)
+
+    monkeypatch.setattr(planning, "plan_scene", fail)
+    monkeypatch.setattr("tilesseg.retry.BACK_OFF", 0.0)
+    report, _ = go(ask(str(images[0]), bundle, tmp_path / "run"))
+    assert report.exit_code == 0 and tries == ["s0", "s0"]
+
+
+def test_a_damaged_record_of_an_end_costs_no_other_scene(images: list[Path], bundle: Path, tmp_path: Path) -> None:
+    job = ask([str(path) for path in images[:2]], bundle, tmp_path / "run")
+    go(job)
+    (tmp_path / "run" / "scenes" / "s0" / "finished.json").write_text('{"half')
+    report, events = go(job)
+    assert report.exit_code == 0 and not of(TileDone, events)
+
+
+@pytest.mark.parametrize("chosen", [{"only": ["s0"]}, {"limit": 1}])
+def test_a_product_is_never_that_of_a_scene_which_is_not_chosen_now(
+    images: list[Path], bundle: Path, tmp_path: Path, chosen: dict[str, Any]
+) -> None:
+    for path in (tmp_path / "mask.tif", images[1]):
+        output = {"dir": str(tmp_path / "run"), "products": [{"format": "cog", "path": str(path)}]}
+        before = images[1].read_bytes()
+        with pytest.raises(FormatError, match="scene s0"):
+            go(ask([str(path) for path in images[:2]], bundle, tmp_path / "run", output=output), **chosen)
+        assert images[1].read_bytes() == before
+
+
+def test_an_export_of_several_scenes_to_one_path_is_refused(images: list[Path], bundle: Path, tmp_path: Path) -> None:
+    go(ask([str(path) for path in images[:2]], bundle, tmp_path / "run"))
+    with pytest.raises(FormatError, match=r"put \{scene\} into the path"):
+        export_run(tmp_path / "run", Product(format="cog", path=str(tmp_path / "mask.tif")))
+    with pytest.raises(FormatError, match="written over the image"):
+        export_run(tmp_path / "run", Product(format="cog", path=str(tmp_path / "{scene}.tif")))
+    assert not (tmp_path / "mask.tif").exists()
+
+
+def test_an_export_names_the_scenes_that_it_leaves_out(images: list[Path], bundle: Path, tmp_path: Path) -> None:
+    images[1].write_bytes(b"no image at all")
+    go(ask([str(path) for path in images[:2]], bundle, tmp_path / "run"))
+    events: list[Event] = []
+    export_run(tmp_path / "run", Product(format="geojson"), listeners=[events.append])
+    assert [event.scene for event in of(ProductWritten, events)] == ["s0"]
+    (note,) = of(Note, events)
+    assert note.text.startswith("s1: no product is written") and "s1.tif" in note.text
 
 
 def test_a_product_that_cannot_be_written_costs_its_scene_and_is_tried_again(

@@ -6,8 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +20,18 @@ import rasterio
 import yaml
 from fakes import job_data, write_bundle, write_scene
 
+from tilesseg import cluster
+from tilesseg.completion import finish_scene, still_finished
+from tilesseg.deployment import Cluster
 from tilesseg.errors import JobError, StoreError
-from tilesseg.events import Event, ProductWritten, TileDone
+from tilesseg.events import Event, ProductWritten, TileDone, TileFailed
 from tilesseg.executors import SerialExecutor
+from tilesseg.finding import Scene
 from tilesseg.job import Job, parse_job
 from tilesseg.locks import held, holder
 from tilesseg.plan import Machine
-from tilesseg.preparation import prepare
+from tilesseg.planning import stored_plan
+from tilesseg.preparation import open_run_directory, prepare
 from tilesseg.run import job_status, run_job
 from tilesseg.shards import Shard, parse_shard
 
@@ -57,6 +65,12 @@ def share(job: Job, number: int, of: int) -> list[Event]:
     return events
 
 
+class More(SerialExecutor):
+    """Another machine."""
+
+    slots = 7
+
+
 def tiles(events: list[Event]) -> list[tuple[str, str]]:
     return [(event.scene, event.tile) for event in events if isinstance(event, TileDone)]
 
@@ -85,13 +99,107 @@ def test_the_first_shard_makes_the_plan_and_the_others_take_it(scenes: list[str]
     job = ask(scenes, bundle, tmp_path / "run", tiling={**TILING, "core": "auto"})
     share(job, 1, 2)
     before = (tmp_path / "run" / "plan.json").read_bytes()
-
-    class More(SerialExecutor):
-        slots = 7
-
     run_job(job, executor=More(), shard=Shard(2, 2))
     assert (tmp_path / "run" / "plan.json").read_bytes() == before
     assert job_status(tmp_path / "run").exit_code == 0
+
+
+def test_shards_that_begin_at_the_same_moment_share_one_plan_and_one_copy(
+    scenes: list[str], bundle: Path, tmp_path: Path
+) -> None:
+    run_job(ask(scenes[:1], bundle, tmp_path / "whole"), executor=SerialExecutor())
+    for number in range(4):
+        folder, at_once = tmp_path / f"run{number}", threading.Barrier(6)
+        job = ask(scenes[:1], bundle, folder, input={"stage": "always"})
+
+        def begin(shard: int, job: Job = job, at_once: threading.Barrier = at_once) -> list[Event]:
+            at_once.wait()
+            return share(job, shard, 6)
+
+        with ThreadPoolExecutor(6) as threads:
+            events = [event for found in threads.map(begin, range(1, 7)) for event in found]
+        assert set(Counter(tiles(events)).values()) == {1} and len(tiles(events)) == 20
+        assert masks(folder) == masks(tmp_path / "whole")
+        assert not list(folder.rglob("staged")) and job_status(folder).exit_code == 0
+
+
+def test_a_shard_takes_the_plan_of_those_that_work_even_where_no_tile_is_done_yet(
+    scenes: list[str], bundle: Path, tmp_path: Path
+) -> None:
+    job = ask(scenes[:1], bundle, tmp_path / "run", tiling={**TILING, "core": "auto"})
+    with prepare(job, Machine("cpu", 1, 1), shard=Shard(1, 2)) as ready:
+        assert run_job(job, executor=More(), shard=Shard(2, 2)).exit_code == 0
+        assert open_run_directory(tmp_path / "run")[1].slots == ready.plan.slots == 1
+    share(job, 1, 2)
+    assert job_status(tmp_path / "run").exit_code == 0
+
+
+def test_a_plan_by_which_nobody_works_and_nothing_is_done_binds_no_shard(
+    scenes: list[str], bundle: Path, tmp_path: Path
+) -> None:
+    """`tilesseg plan` on the login node decides nothing for the machines that compute."""
+    with prepare(ask(scenes, bundle, tmp_path / "run"), Machine("cpu", 1, 1)):
+        pass
+    job = ask(scenes, bundle, tmp_path / "run", tiling={**TILING, "overlap": 16})
+    assert run_job(job, executor=More(), shard=Shard(1, 1)).exit_code == 0
+    assert open_run_directory(tmp_path / "run")[1].slots == 7
+    with pytest.raises(StoreError, match="overlap was 16 and is 8 now"):
+        share(ask(scenes, bundle, tmp_path / "run"), 1, 1)
+
+
+def test_a_scene_may_be_called_as_the_locks_of_the_run_are(scenes: list[str], bundle: Path, tmp_path: Path) -> None:
+    names = ("run", "shard-1-of-2", "scenes")
+    job = ask([{"image": scenes[1], "name": name} for name in names], bundle, tmp_path / "run")
+    for number in (1, 2):
+        share(job, number, 2)
+    assert {scene.state for scene in job_status(tmp_path / "run").scenes} == {"complete"}
+
+
+def test_a_tile_that_is_done_while_products_are_written_is_not_taken_to_be_in_them(
+    scenes: list[str], bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One shard tries a tile again that failed once, and another one thinks that all have been tried."""
+    job = ask(scenes[0], bundle, tmp_path / "run")
+    run_job(job, executor=SerialExecutor())
+    run, plan = open_run_directory(tmp_path / "run")
+    store = run.scene("s0")
+    planned, record = stored_plan(store), store.folder / "done" / "r000-c000.json"
+    assert planned is not None
+    text = record.read_text()
+    record.unlink()
+    store.mark_failed(TileFailed("s0", "r000-c000", 64 * 64, "out of luck"))
+
+    def write(*_: Any, **__: Any) -> Iterator[ProductWritten]:
+        yield ProductWritten("s0", str(tmp_path / "mask.tif"), 0.0)
+        record.write_text(text)
+        (store.folder / "failed" / "r000-c000.json").unlink()
+
+    monkeypatch.setattr("tilesseg.completion.write_products", write)
+    ended = finish_scene(store, plan, planned, job.output, executor=SerialExecutor(), threads=1)
+    assert ended.state == "failed tiles" and still_finished(store, plan, planned, job.output) is None
+
+
+@pytest.mark.cluster
+def test_shards_with_workers_of_their_own_write_no_product_before_the_last_tile(
+    scenes: list[str], bundle: Path, tmp_path: Path
+) -> None:
+    run_job(ask(scenes[0], bundle, tmp_path / "whole"), executor=SerialExecutor())
+    job = ask(scenes[0], bundle, tmp_path / "run", input={"stage": "always"})
+    with cluster.connect(Cluster(workers=1, threads=2), "cpu") as executor:
+        assert run_job(job, executor=executor, shard=Shard(1, 2)).exit_code == 0
+        assert not list((tmp_path / "run").rglob("*.tif")) and list((tmp_path / "run").rglob("staged"))
+        assert run_job(job, executor=executor, shard=Shard(2, 2)).exit_code == 0
+    assert masks(tmp_path / "run") == masks(tmp_path / "whole")
+    assert not list((tmp_path / "run").rglob("staged"))
+
+
+def test_shards_go_through_a_job_together_each_beginning_with_another_scene() -> None:
+    named = [Scene(f"s{n}", (f"s{n}",)) for n in range(11)]
+    orders = [[scene.name for scene in Shard(number, 4).turned(named)] for number in range(1, 5)]
+    assert orders[0] == [scene.name for scene in named] and len({order[0] for order in orders}) == 4
+    for order in orders:
+        assert sorted(order) == sorted(orders[0])
+        assert all(abs(place - int(name[1:])) < 4 for place, name in enumerate(order)), "the important ones come first"
 
 
 def test_what_a_lost_shard_leaves_an_ordinary_run_finishes(scenes: list[str], bundle: Path, tmp_path: Path) -> None:

@@ -36,14 +36,14 @@ echo "$(basename "$0") $*" >> {folder}/said
 {does}
 """
 QUEUE = {
-    "sbatch": "number=$(($(cat {folder}/next) + 1)); echo $number > {folder}/next; echo $number >> {folder}/queue; "
-    'echo "$number;a-cluster"',
+    "sbatch": "number=$(($(cat {folder}/next) + 1)); echo $number > {folder}/next; "
+    'echo "$number ${{@: -1}}" >> {folder}/queue; echo "$number;a-cluster"',
     "squeue": "case $* in *--name=*) cat {folder}/workers;; *) cat {folder}/queue;; esac",
-    "scancel": "for id in $*; do sed -i /^$id$/d {folder}/queue {folder}/workers; done",
+    "scancel": "for id in $*; do sed -i '/^'$id'\\b/d' {folder}/queue {folder}/workers; done",
     "qsub": "echo 17.head; echo 17.head >> {folder}/queue",
     "qselect": "case $* in -N*) ;; *) cat {folder}/queue;; esac",
     "qdel": "> {folder}/queue",
-    "kubectl": "case $1 in apply) echo job.batch/it; echo 1 > {folder}/queue;; get) cat {folder}/queue;; "
+    "kubectl": "case $1 in apply) grep -q 1 {folder}/queue && exit 1; echo job.batch/it; echo 1 > {folder}/queue;; get) cat {folder}/queue;; "
     "delete) > {folder}/queue;; esac",
 }
 
@@ -129,7 +129,7 @@ def test_what_is_submitted_is_the_job_as_it_was_with_paths_that_hold_anywhere(
     job.write_text("changed: since")
     monkeypatch.chdir("/")
     kept = read_job(done.run / "submit" / "1" / "job.yaml")
-    options = {"job_name": queue_name(done.run), "log_directory": f"{done.run}/logs"}
+    options = {"job_name": queue_name(done.run)}
     assert kept == asked.model_copy(update={"cluster": asked.cluster.model_copy(update={"options": options})})
     assert (kept.scenes, kept.model) == (str(tmp_path / "scene.tif"), str(tmp_path / "model"))
     assert queue.said("sbatch") == [f"--parsable {tmp_path}/run/submit/1/driver.sh"]

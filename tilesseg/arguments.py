@@ -5,7 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="A job file (YAML); see tilesseg schema job.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 
 
 def names(text: str | None) -> list[str] | None:

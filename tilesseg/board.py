@@ -174,7 +174,7 @@ class Board:
     def scene_counts(self) -> dict[str, int]:
         """Scenes by state; `waiting` are those that are not planned yet."""
         ended = self.complete + self.broken
-        running = self.planned - ended
+        running = max(0, self.planned - ended)
         waiting = max(0, self.asked - self.found - self.planned - self.refused)
         return {
             "waiting": waiting,

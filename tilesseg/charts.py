@@ -22,6 +22,8 @@ BARS = 6000
 """Bars of the lanes, at most; neighbours are joined where there are more."""
 COLOURS = 6
 """Of bars; then they begin again."""
+CUTS = 12
+"""Of the axis of the lanes, at most."""
 _WIDTH = 1000.0
 
 
@@ -221,13 +223,12 @@ class _Axis:
     """Time from left to right, without the long stretches in which nobody worked."""
 
     def __init__(self, spans: Sequence[tuple[float, float]]) -> None:
-        joined: list[list[float]] = []
         busy = sum(stop - start for start, stop in spans) / max(1, len(spans))
-        for start, stop in sorted(spans):
-            if joined and start - joined[-1][1] < max(30.0, 5 * busy):
-                joined[-1][1] = max(joined[-1][1], stop)
-            else:
-                joined.append([start, stop])
+        pause = max(30.0, 5 * busy)
+        joined = _without_pauses(spans, pause)
+        while len(joined) > CUTS + 1:  # the longest ones alone
+            pause *= 2
+            joined = _without_pauses(joined, pause)
         self.length = sum(stop - start for start, stop in joined)
         self._scale = (_WIDTH - 12 * (len(joined) - 1)) / max(1e-9, self.length)
         self._parts: list[tuple[float, float, float]] = []
@@ -240,3 +241,14 @@ class _Axis:
     def place(self, when: float) -> float:
         start, _, x = next(part for part in reversed(self._parts) if part[0] <= when + 1e-9)
         return x + (when - start) * self._scale
+
+
+def _without_pauses(spans: Iterable[tuple[float, float]], pause: float) -> list[tuple[float, float]]:
+    """Stretches in which nobody paused for as long as that."""
+    joined: list[tuple[float, float]] = []
+    for start, stop in sorted(spans):
+        if joined and start - joined[-1][1] < pause:
+            joined[-1] = joined[-1][0], max(joined[-1][1], stop)
+        else:
+            joined.append((start, stop))
+    return joined

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tilesseg.errors import TilessegError
+from tilesseg.errors import StoreError
 from tilesseg.events import SceneFinished
 from tilesseg.plan import PLAN_FILE
-from tilesseg.planning import stored_plan, unchanged
+from tilesseg.planning import REFUSED_FILE, stored_plan, unchanged
 from tilesseg.products import write_products
-from tilesseg.report import scene_report
+from tilesseg.report import SceneReport, scene_report
+from tilesseg.retry import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,18 +44,40 @@ def finish_scene(
 
     A product that cannot be written costs this scene's products, and is tried again by the next run.
     """
+    store.remove(FINISHED_FILE)  # what it says of earlier products does not hold any more
+    report = scene_report(store, plan, scene)  # of now: a tile that another process does meanwhile is not in them
     products: dict[str, float] = {}
     problem = None
-    if not store.ledger.any_done():
+    if not report.done:
         problem = "no tile could be done, so no product is written"
     else:
         try:
             for product in write_products(store, plan, scene, output, executor=executor, threads=threads):
                 products[product.path] = product.seconds
                 written(product)
-        except (TilessegError, OSError) as error:
-            problem = " ".join(str(error).split())
-    report = scene_report(store, plan, scene, products=tuple(products), problem=problem)
+        except Exception as error:
+            # ^ of any kind: it costs this scene's products, and the reason is in its record
+            problem = reason_of(error)
+    return _ended(store, plan, scene, output, report=report, products=products, problem=problem)
+
+
+def without_products(store: Store, plan: Plan, scene: ScenePlan, output: jobs.Output, *, problem: str) -> SceneFinished:
+    """Keep that the products of a scene could not be written: what wrote them has died."""
+    return _ended(store, plan, scene, output, report=scene_report(store, plan, scene), products={}, problem=problem)
+
+
+def _ended(
+    store: Store,
+    plan: Plan,
+    scene: ScenePlan,
+    output: jobs.Output,
+    *,
+    report: SceneReport,
+    products: dict[str, float],
+    problem: str | None,
+) -> SceneFinished:
+    """Keep what a scene came to."""
+    report = replace(report, products=tuple(products), problem=problem)
     store.write_json(
         FINISHED_FILE,
         {
@@ -71,15 +94,18 @@ def finished_before(scene: Scene, *, store: Store, plan: Plan, output: jobs.Outp
     """Whether nothing is left to do for a scene.
 
     It is complete by this plan, its files are as they were, every product is in its place. A few small files are looked
-    at, no image is opened.
+    at, no image is opened. What is damaged is told of when the scene's turn comes, as is one that was refused since.
     """
-    if store.read_json(FINISHED_FILE) is None:
+    try:
+        if store.read_json(FINISHED_FILE) is None or store.read_json(REFUSED_FILE) is not None:
+            return False
+        data = store.read_json(PLAN_FILE)
+        if data is None or data.get("key") != plan.key(scene):
+            return False
+        planned = stored_plan(store)
+        return planned is not None and still_finished(store, plan, planned, output) is not None and unchanged(planned)
+    except StoreError:
         return False
-    data = store.read_json(PLAN_FILE)
-    if data is None or data.get("key") != plan.key(scene):
-        return False
-    planned = stored_plan(store)
-    return planned is not None and still_finished(store, plan, planned, output) is not None and unchanged(planned)
 
 
 def still_finished(store: Store, plan: Plan, scene: ScenePlan, output: jobs.Output) -> SceneFinished | None:

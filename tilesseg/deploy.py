@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tilesseg.deployment import QUEUES, seconds_of
 from tilesseg.errors import JobError
 from tilesseg.nannies import dashboard_address
-from tilesseg.recipes import ALLOWED_FAILURES, arguments_of
+from tilesseg.recipes import SCHEDULER, arguments_of
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -33,8 +33,8 @@ QUEUE_CLASSES = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "lsf": "LSFCluste
 PATIENCE = {**dict.fromkeys(QUEUES, "1d"), "kubernetes": "1h", "gateway": "1h"}
 SOON = "1m"
 """How long the first worker may take: a queue may be full, an image may be large. Others: a minute."""
-SCHEDULER = {
-    "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
+ELSEWHERE = {
+    **SCHEDULER,
     # Before the first tile is measured: half a second, as Dask takes it, would be too little for any tile.
     "distributed.scheduler.unknown-task-duration": "1m",
 }
@@ -64,7 +64,9 @@ def started(asked: Cluster, *, logs: Path | None, say: Callable[[str], None]) ->
     from distributed import Client
 
     refusals: list[str] = []
-    with dask.config.set(SCHEDULER), ExitStack() as stack:
+    if logs is not None and asked.kind in QUEUES:
+        logs.mkdir(parents=True, exist_ok=True)
+    with dask.config.set(ELSEWHERE), ExitStack() as stack:
         opened = _open(asked, arguments_of(asked, logs=logs), refusals)
         cluster = _attempt(asked, lambda: stack.enter_context(opened))
         with _quiet():

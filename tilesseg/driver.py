@@ -14,9 +14,11 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from tilesseg.errors import StoreError
 
 IDS = ("SLURM_ARRAY_JOB_ID", "SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
 """Variables in which a queue tells a job its id, that of an array first."""
@@ -68,15 +70,49 @@ def drivers(run: Path) -> list[Driver]:
 
 
 def end_driver(driver: Driver, run: Path, *, within: float) -> bool:
-    """Ask a driver on this machine to end, and wait; True if it has ended."""
-    with suppress(ProcessLookupError):
+    """Ask a driver on this machine to end, and wait; True if it has ended.
+
+    Raises:
+        StoreError: it belongs to somebody else, or is another process than that of the record.
+    """
+    try:
+        if not _has_open(driver.pid, run):
+            raise StoreError(
+                f"{driver} does not work on {run}, another machine has this name too; run tilesseg cancel there"
+            )
         os.kill(driver.pid, signal.SIGTERM)
+    except (ProcessLookupError, FileNotFoundError):
+        pass  # it has ended just now
+    except PermissionError:
+        raise StoreError(f"{driver} works on {run} and belongs to another user; ask them to end it") from None
     end = time.monotonic() + within
     while driver in drivers(run):
         if time.monotonic() > end:
             return False
         time.sleep(0.1)
     return True
+
+
+def _has_open(pid: int, run: Path) -> bool:
+    """Whether a process has its record of the run open; of one that has ended, or where nobody can say, it is believed.
+
+    Raises:
+        PermissionError: it belongs to somebody else.
+    """
+    folder = Path(f"/proc/{pid}/fd")
+    records = {_file(path) for path in run.glob("driver*.json")} - {None}
+    if not records or not folder.exists():
+        return True
+    return bool(records & {_file(link) for link in folder.iterdir()})
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    """What tells a file from all others; None of one that is not there any more."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _read(path: Path) -> Driver | None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 GONE = "the Dask scheduler has gone away; what is done is kept: run again to go on"
 LOOK_EVERY = 5.0
 """Seconds after which the workers are counted again."""
+PAUSE = 1.0
+"""Seconds until an item is given out again where only workers are left that cannot work."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -205,6 +207,8 @@ class DaskExecutor:
         if error.worker is not None and error.worker not in self._unfit:
             self.leave_out(error.worker, error.reason)
             self.left_out(error.worker, error.reason)
+        elif not self._able():
+            time.sleep(PAUSE)
 
     def _submit(self, function: Callable[[Item], Result], items: list[Item]) -> list[Future[Any]]:
         """One message for all of them, whatever their number."""
@@ -212,9 +216,12 @@ class DaskExecutor:
             return []
         if self.client.status != "running":
             raise JobError(GONE)
-        workers = list(self._able()) if self._unfit else None
+        workers = list(self._able()) or None if self._unfit else None
         keys = [_key(function, item) for item in items]
-        futures: list[Future[Any]] = self.client.map(function, items, key=keys, pure=False, workers=workers)
+        others = workers is not None  # those that join later too: these may all leave
+        futures: list[Future[Any]] = self.client.map(
+            function, items, key=keys, pure=False, workers=workers, allow_other_workers=others
+        )
         return futures
 
 

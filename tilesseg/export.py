@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tilesseg.errors import StoreError
-from tilesseg.events import Listener
+from tilesseg.events import Listener, Note
 from tilesseg.executors import ThreadExecutor
+from tilesseg.finding import read_scene_list
 from tilesseg.job import Output, Product
 from tilesseg.models import available_cores
 from tilesseg.planning import stored_plan
-from tilesseg.preparation import open_run_directory, scene_names
+from tilesseg.preparation import SCENE_LIST, open_run_directory
 from tilesseg.products import check_job, check_products, write_products
 from tilesseg.report import report_of
 
@@ -25,12 +26,16 @@ def export_run(directory: Path, product: Product, *, listeners: Sequence[Listene
     """
     run, plan = open_run_directory(directory)
     output = Output(dir=str(directory), products=(product,), preview=False)
-    check_job(plan, (), output)
-    report = report_of(run, plan, names=scene_names(run))
+    named = read_scene_list(run.path / SCENE_LIST)
+    check_job(plan, named, output)
+    report = report_of(run, plan, names=[scene.name for scene in named])
     for scene in report.scenes:
-        if scene.state in ("waiting", "unfinished"):
+        if scene.missing or not scene.planned:
             how_many = f"{scene.missing} of {scene.tiles}" if scene.planned else "all its"
             raise StoreError(f"scene {scene.scene} has {how_many} tiles still to do; finish it with tilesseg run")
+        if scene.refused:
+            for listener in listeners:
+                listener(Note(f"{scene.scene}: no product is written, it was refused: {scene.refused}"))
     wanted = [(run.scene(scene.scene), stored_plan(run.scene(scene.scene))) for scene in report.scenes if scene.done]
     scenes = [(store, planned) for store, planned in wanted if planned is not None]
     for store, planned in scenes:

@@ -91,6 +91,8 @@ class Feed(Iterator[Item | Later]):
         """Whether another scene is to be planned: there is always one in hand, so that its image can be copied."""
         if self._planning + len(self._open) < IN_HAND:
             return True
+        if len(self._copying) >= COPIES:  # what is planned now would only wait with them
+            return False
         return len(self._ready) < self.lookahead() and self._planning < max(1, self.lookahead() // 2)
 
     def take(self, event: Event) -> None:

@@ -69,10 +69,18 @@ class Ledger:
                     f"{self.folder} has {len(self.done_names())} tiles of fingerprint {str(found)[:12]}…, and "
                     f"this plan has {fingerprint[:12]}…: another image or plan; give another run directory"
                 )
-            shutil.rmtree(self.folder)
+            self._empty()
         for part in (self._done, self._failed):
             part.mkdir(parents=True, exist_ok=True)
         write_text(self._fingerprint, fingerprint)
+
+    def _empty(self) -> None:
+        """Remove what is in the folder but its fingerprint, so that one that is half emptied is emptied again."""
+        for path in [path for path in self.folder.iterdir() if path != self._fingerprint]:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
     @property
     def fingerprint(self) -> str | None:

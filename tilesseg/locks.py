@@ -35,15 +35,15 @@ def held(path: Path, *, shared: bool = False, wait: bool = False) -> Iterator[bo
         raise StoreError(f"{path} cannot be written ({error.strerror}); choose another run directory") from None
     with file:
         got = _take(file.fileno(), path, shared=shared, wait=wait)
-        if got and not shared:
-            file.truncate(0)
-            file.write(this_process())
+        if got:
+            file.truncate(0)  # whoever is named there has let go
+            file.write("" if shared else this_process())
             file.flush()
         yield got  # closing the file lets go
 
 
 def holder(path: Path) -> str:
-    """Who took the lock of a file for himself last, as `this_process` says it."""
+    """Who took the lock of a file for himself last, as `this_process` says it; empty where several share it."""
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
 

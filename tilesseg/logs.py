@@ -59,7 +59,13 @@ class Follower:
     """How far each file has been read."""
 
     def begin(self) -> list[Path]:
-        """The files that are there; what they have now is not told again."""
+        """The files that are there; what they have now is not told again.
+
+        Raises:
+            StoreError: there is no such run.
+        """
+        if not self.run.is_dir():
+            raise StoreError(f"there is no run in {self.run}; give the folder of a run")
         found = _files(self.run, self.worker)
         self.places.update({path: path.stat().st_size for path in found})
         return found

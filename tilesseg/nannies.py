@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tilesseg.errors import JobError
-from tilesseg.recipes import ALLOWED_FAILURES, environment_of, threads_per_worker
+from tilesseg.recipes import SCHEDULER, environment_of, threads_per_worker
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -36,7 +36,7 @@ def nannies(asked: Cluster, *, workers: int, device: str) -> Iterator[Client]:
     head = {"host": "127.0.0.1", "port": 0, "dashboard_address": dashboard_address("127.0.0.1")}
     scheduler = {"cls": Scheduler, "options": head}
     spec = nanny_specs(asked, workers=workers, device=device)
-    with dask.config.set({"distributed.scheduler.allowed-failures": ALLOWED_FAILURES}):
+    with dask.config.set(SCHEDULER):
         try:
             with warnings.catch_warnings():  # the port may be taken meanwhile; the link that is printed is the true one
                 warnings.filterwarnings("ignore", message="Port .* is already in use")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections import OrderedDict
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, TypeVar
 from tilesseg import __version__
 from tilesseg.errors import ModelError, StoreError
 from tilesseg.job import read_job
-from tilesseg.locks import held
 from tilesseg.models import find_bundle, load_model
 from tilesseg.phases import announce
 from tilesseg.plan import PLAN_FILE, Plan, parse_plan
 from tilesseg.planning import stored_plan
+from tilesseg.shards import alone
 from tilesseg.store import RunDirectory, Store
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class Opened:
 
     def alone(self, *part: str) -> AbstractContextManager[object]:
         """Hold a part of the run where several processes without a scheduler work on it; others wait."""
-        return held(self.run.path.joinpath("locks", *part), wait=True) if self.shared else nullcontext()
+        return alone(self.run.path, *part, shared=self.shared)
 
 
 def _keep(kept: OrderedDict[K, V], key: K, value: V, most: int) -> None:

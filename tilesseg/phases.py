@@ -5,13 +5,13 @@ Nothing is sent per tile and nothing waits: a thread writes one entry, and whoev
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from tilesseg.locks import this_process
 
 METRIC = "tilesseg"
 """The name of the table among the metrics of a Dask worker."""
@@ -78,4 +78,4 @@ def announce() -> bool:
 
 async def _metric(worker: Any) -> dict[str, Any]:
     """What the heartbeat takes along: who this is, as in the records of tiles, and the table."""
-    return {"worker": f"{socket.gethostname()}:{os.getpid()}", "tiles": table()}
+    return {"worker": this_process(), "tiles": table()}

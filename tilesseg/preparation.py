@@ -12,20 +12,21 @@ import yaml
 
 from tilesseg import cluster
 from tilesseg.completion import finished_before
-from tilesseg.errors import JobError, StoreError, TilessegError
+from tilesseg.errors import JobError, StoreError
 from tilesseg.executors import DaskExecutor, Executor
 from tilesseg.finding import Scene, choose_scenes, find_scenes, read_scene_list, write_scene_list
 from tilesseg.job import anchored
 from tilesseg.locks import held, holder
 from tilesseg.plan import PLAN_FILE, Machine, Plan, anywhere, parse_plan, plan_job
-from tilesseg.planning import decide, make, refuse
+from tilesseg.planning import decide, make, plan_one, refuse
 from tilesseg.products import check_job
+from tilesseg.retry import reason_of, retried
+from tilesseg.shards import Shard, alone
 from tilesseg.store import RunDirectory
 
 if TYPE_CHECKING:
     from tilesseg.job import Job
     from tilesseg.scenes import ScenePlan
-    from tilesseg.shards import Shard
 
 SCENE_LIST = "scenes.jsonl"
 
@@ -71,17 +72,24 @@ def prepare(
     found = tuple(replace(scene, paths=tuple(map(anywhere, scene.paths))) for scene in find_scenes(job.scenes))
     scenes = choose_scenes(found, only=only, limit=limit)
     directory = RunDirectory(Path(job.output.dir))
-    plan = plan_job(job, machine, stored=_stored_plan(directory, keep=shard is not None))
-    check_job(plan, scenes, job.output)
-    to_do = _unfinished(scenes, directory, plan, job)
-    begin = _begin(shard.turned(to_do) if shard else to_do, directory, plan, job, alone=len(scenes) == 1)
-    run = RunDirectory.create(directory.path)
     with ExitStack() as stack:
-        _hold(run, shard, stack)
-        plan = _write(run, job, plan, found, machine, shard=shard)
+        if shard:
+            plan = _join(directory, shard, job, machine, stack)
+        else:
+            plan = plan_job(job, machine, stored=_stored_plan(directory))
+        check_job(plan, found, job.output)  # those that are not chosen now too: their products would be one file
+        to_do = _unfinished(scenes, directory, plan, job)
+        begin = _begin(shard.turned(to_do) if shard else to_do, directory, plan, job, only_one=len(scenes) == 1)
+        run = RunDirectory.create(directory.path)
+        if not shard:
+            _hold(run, None, stack)
+        run.write_text("job.yaml", yaml.safe_dump(anchored(job, Path.cwd()).model_dump(mode="json"), sort_keys=False))
+        write_scene_list(run.path / SCENE_LIST, found)
+        if not shard:
+            run.write_json(PLAN_FILE, plan.to_json())
         for name, reason in begin.refused.items():
             refuse(name, reason, run=run)
-        first = make(begin.scene, begin.planned, run=run, plan=plan) if begin.scene and begin.planned else None
+        first = _first(begin, run=run, plan=plan, job=job, shared=shard is not None)
         yield Prepared(run, plan, scenes, first, begin.others, len(scenes) - len(to_do), begin.refused)
 
 
@@ -98,7 +106,7 @@ class _Begin(NamedTuple):
     refused: dict[str, str]
 
 
-def _begin(scenes: Sequence[Scene], run: RunDirectory, plan: Plan, job: Job, *, alone: bool) -> _Begin:
+def _begin(scenes: Sequence[Scene], run: RunDirectory, plan: Plan, job: Job, *, only_one: bool) -> _Begin:
     """Decide about scenes until one can be segmented: with it the workers prove themselves. Nothing is written.
 
     Raises:
@@ -108,32 +116,51 @@ def _begin(scenes: Sequence[Scene], run: RunDirectory, plan: Plan, job: Job, *, 
     refused: dict[str, str] = {}
     for number, scene in enumerate(scenes):
         try:
-            return _Begin(scene, decide(scene, run=run, plan=plan, job=job), tuple(scenes[number + 1 :]), refused)
-        except TilessegError as error:
-            if alone:
+            return _Begin(scene, _decided(scene, run, plan, job), tuple(scenes[number + 1 :]), refused)
+        except Exception as error:
+            # ^ of any kind, as on a worker: one bad scene costs one scene
+            if only_one:
                 raise
-            refused[scene.name] = str(error)
+            refused[scene.name] = reason_of(error)
     if refused and not any(run.scene(name).ledger.any_done() for name in _names(run)):
         raise JobError(f"all {len(refused)} scenes are refused; the first: {next(iter(refused.values()))}")
     return _Begin(None, None, (), refused)
+
+
+def _decided(scene: Scene, run: RunDirectory, plan: Plan, job: Job) -> ScenePlan:
+    return retried(lambda attempt: decide(scene, run=run, plan=plan, job=job))
+
+
+def _first(begin: _Begin, *, run: RunDirectory, plan: Plan, job: Job, shared: bool) -> ScenePlan | None:
+    """Keep the plan of the first scene; of several processes one does, by the plan that they share."""
+    if begin.scene is None or begin.planned is None:
+        return None
+    if not shared:
+        return make(begin.scene, begin.planned, run=run, plan=plan)
+    with alone(run.path, begin.scene.name, "plan", shared=shared):
+        return plan_one(begin.scene, run=run, plan=plan, job=job)
 
 
 def _names(run: RunDirectory) -> list[str]:
     return scene_names(run) if run.path.exists() else []
 
 
-def _write(
-    run: RunDirectory, job: Job, plan: Plan, scenes: tuple[Scene, ...], machine: Machine, *, shard: Shard | None
-) -> Plan:
-    """Keep job, plan and list of scenes. Of several shards one writes the plan, and the others take it."""
-    run.write_text("job.yaml", yaml.safe_dump(anchored(job, Path.cwd()).model_dump(mode="json"), sort_keys=False))
-    write_scene_list(run.path / SCENE_LIST, scenes)
-    if shard is None:
-        run.write_json(PLAN_FILE, plan.to_json())
-    elif not run.create_json(PLAN_FILE, plan.to_json()):
-        stored = parse_plan(run.read_json(PLAN_FILE), where=run.path)
-        return plan_job(job, machine, stored=stored)
-    return plan
+def _join(run: RunDirectory, shard: Shard, job: Job, machine: Machine, stack: ExitStack) -> Plan:
+    """Take a share of a run, by the plan of those that work on it; where nobody does, this one makes it.
+
+    Raises:
+        TilessegError: the job cannot work, or is not the one that the others work on.
+    """
+    RunDirectory.create(run.path)
+    with held(run.path / "locks" / "plan", wait=True):
+        with held(run.path / "locks" / "run") as nobody:
+            pass
+        _hold(run, shard, stack)
+        if nobody:
+            plan = plan_job(job, machine, stored=_stored_plan(run))
+            run.write_json(PLAN_FILE, plan.to_json())
+            return plan
+    return plan_job(job, machine, stored=_stored_plan(run, keep=True))
 
 
 def _hold(run: RunDirectory, shard: Shard | None, stack: ExitStack) -> None:
@@ -153,8 +180,8 @@ def _hold(run: RunDirectory, shard: Shard | None, stack: ExitStack) -> None:
             raise StoreError(f"{what} is being worked on by {who}; wait for it, or stop it: tilesseg cancel {run.path}")
 
 
-def _stored_plan(directory: RunDirectory, *, keep: bool) -> Plan | None:
-    """The plan to go on with, or None where no tile has been done by one."""
+def _stored_plan(directory: RunDirectory, *, keep: bool = False) -> Plan | None:
+    """The plan to go on with, or None where no tile has been done by one and it is not to be kept for others."""
     data = directory.read_json(PLAN_FILE) if directory.path.exists() else None
     if data is None:
         return None

@@ -21,6 +21,7 @@ from tilesseg.events import (
     TileDone,
     TileFailed,
 )
+from tilesseg.quantities import span
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -91,15 +92,12 @@ class Tally:
         """Time left as m:ss, at the rate so far."""
         if not self.done_pixels:
             return "-:--"
-        seconds = round((self.pixels + self._unknown - self.done_pixels) / 1e6 / self.rate)
-        minutes, seconds = divmod(seconds, 60)
-        hours, minutes = divmod(minutes, 60)
-        return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+        return span(max(0.0, self.pixels + self._unknown - self.done_pixels) / 1e6 / self.rate)
 
     @property
     def _unknown(self) -> float:
         """Pixels of the scenes that are not planned yet, should they be like the others."""
-        return (self.scenes - self.planned) * self.pixels / max(1, self.segmented)
+        return max(0, self.scenes - self.planned) * self.pixels / max(1, self.segmented)
 
     @property
     def complete(self) -> bool:

@@ -1,4 +1,4 @@
-"""Quantities in words, for people: durations, areas, numbers of pixels."""
+"""Quantities in words, for people: durations, numbers of things, of pixels, areas."""
 
 from __future__ import annotations
 
@@ -18,6 +18,20 @@ def duration(seconds: float | None) -> str:
     if minutes < 48 * 60:
         return f"{minutes // 60}:{minutes % 60:02d} h"
     return f"{minutes // 1440} d {minutes % 1440 // 60} h"
+
+
+def span(seconds: float | None) -> str:
+    """As a clock that runs says it: `7:05` or `3:20:00`, or a dash."""
+    if seconds is None:
+        return "–"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def counted(count: int, word: str) -> str:
+    """As `1 tile` or `1,200 tiles`."""
+    return f"{count:,} {word}" + "s" * (count != 1)
 
 
 def pixels(count: float) -> str:

@@ -50,7 +50,7 @@ def slurm_script(order: Order) -> str:
     element = "%A_%a" if order.shards else "%j"
     lines = [
         f"--job-name={order.name}",
-        f"--output={shlex.quote(f'{order.logs}/driver-{element}.log')}",
+        f"--output={shlex.quote(f'{order.logs}/driver-'.replace('%', '%%') + f'{element}.log')}",
         "--open-mode=append",
         "--nodes=1",
         "--ntasks=1",

@@ -101,8 +101,10 @@ def _slurm_submit(script: Path) -> str:
 
 
 def _slurm_waiting(ordered: Sequence[Ordered]) -> list[str]:
-    there = set(_ask("squeue", "--me", "--noheader", "--format=%F").split())
-    return [one.id for one in ordered if one.id in there]
+    """Their scripts must be the run's, too: a SLURM that was set up anew gives old numbers to other jobs."""
+    lines = _ask("squeue", "--me", "--noheader", "--format=%F %o").splitlines()
+    there = {(job, script) for job, _, script in (line.strip().partition(" ") for line in lines)}
+    return [one.id for one in ordered if (one.id, one.script) in there]
 
 
 def _slurm_named(name: str) -> list[str]:
@@ -123,6 +125,8 @@ def _pbs_cancel(ids: Sequence[str]) -> None:
 
 
 def _kubernetes_submit(script: Path) -> str:
+    """One that has ended has the same name, and what it consists of cannot be changed."""
+    _ask("kubectl", "delete", "-f", str(script), "--ignore-not-found")
     return _ask("kubectl", "apply", "-f", str(script), "-o", "name")
 
 
@@ -135,7 +139,7 @@ def _kubernetes_waiting(ordered: Sequence[Ordered]) -> list[str]:
 
 def _kubernetes_cancel(scripts: Sequence[str]) -> None:
     for script in scripts:
-        _ask("kubectl", "delete", "-f", script, "--wait=false")
+        _ask("kubectl", "delete", "-f", script, "--ignore-not-found", "--wait=false")
 
 
 QUEUES = {

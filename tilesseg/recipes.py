@@ -5,6 +5,7 @@ A worker is one process with a nanny, whatever starts it: one job of a queue, on
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -17,8 +18,14 @@ if TYPE_CHECKING:
 
 WORKER_ENVIRONMENT = {"GDAL_CACHEMAX": "64"}
 """GDAL's default is 5 % of the machine's memory, in every process."""
-ALLOWED_FAILURES = 0
+ALLOWED_FAILURES, MESSAGES_KEPT = 0, 100
 """A tile that kills its worker is blamed at once and runs again alone: not four workers for one tile."""
+SCHEDULER = {
+    "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
+    # Each connection to a worker remembers its last messages with the tasks in them: 2 MB a worker with Dask's 1,000.
+    "distributed.admin.low-level-log-length": MESSAGES_KEPT,
+}
+"""How the schedulers that we start are configured."""
 STAGGER = 0.5
 """Of the time between lifetime and wall time: workers that came together do not leave together."""
 
@@ -70,16 +77,16 @@ def _queue(asked: Cluster, logs: Path | None) -> dict[str, Any]:
         "memory": asked.memory,
         "processes": 1,
         "nanny": True,
-        "python": sys.executable,
+        "python": shlex.quote(sys.executable),
         "worker_extra_args": _worker_arguments(asked),
         "job_script_prologue": [*asked.setup, *_exports(asked)],
-        "job_extra_directives": [*_gpu_directives(asked), *asked.directives],
+        "job_extra_directives": [*_gpu_directives(asked), *_log_directives(asked, logs), *asked.directives],
         "job_name": "tilesseg",
         "queue": asked.queue,
         "account" if asked.kind in ("slurm", "pbs") else "project": asked.account,
         "walltime": _walltime(asked),
-        "local_directory": asked.spill,
-        "log_directory": None if logs is None else str(logs),
+        "local_directory": asked.spill and shlex.quote(asked.spill),
+        "log_directory": _plain_folder(logs),
         "resource_spec": _resource_spec(asked),
     }
     return {key: value for key, value in arguments.items() if value is not None}
@@ -103,6 +110,19 @@ def _gpu_directives(asked: Cluster) -> list[str]:
     if not asked.gpus:
         return []
     return {"slurm": ["--gres=gpu:1"], "lsf": ['-gpu "num=1"']}.get(asked.kind, [])
+
+
+def _plain_folder(logs: Path | None) -> str | None:
+    """A folder for logs that dask-jobqueue can write into a script as it is; with a space it would be two words."""
+    return str(logs) if logs is not None and re.fullmatch(r"[\w@+=:,./-]+", str(logs)) else None
+
+
+def _log_directives(asked: Cluster, logs: Path | None) -> list[str]:
+    """Where any other folder is, as SLURM reads it; other queues keep the logs at their own place then."""
+    if logs is None or _plain_folder(logs) or asked.kind != "slurm":
+        return []
+    stem = f"{logs}/tilesseg-".replace("%", "%%")
+    return [f"--error={shlex.quote(stem + '%J.err')}", f"--output={shlex.quote(stem + '%J.out')}"]
 
 
 def _resource_spec(asked: Cluster) -> str | None:
@@ -132,7 +152,7 @@ def _ssh(asked: Cluster) -> dict[str, Any]:
         "worker_options": worker | ({"local_directory": asked.spill} if asked.spill else {}),
         "scheduler_options": {"port": 0, "dashboard_address": ":8787"},
         "connect_options": {},
-        "remote_python": sys.executable,
+        "remote_python": shlex.quote(sys.executable),
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tilesseg.errors import StoreError
@@ -50,6 +50,8 @@ class SceneReport:
     """Why a product could not be written."""
     planned: bool = True
     """Whether its turn has come."""
+    ended: bool = True
+    """Whether its products have been seen to, after its last tile."""
 
     @property
     def missing(self) -> int:
@@ -63,7 +65,7 @@ class SceneReport:
             return "refused"
         if not self.planned:
             return "waiting"
-        if self.missing:
+        if self.missing or not self.ended:
             return "unfinished"
         if self.failed:
             return "failed tiles"
@@ -136,8 +138,9 @@ def _found(store: Store, plan: Plan) -> SceneReport:
     planned = stored_plan(store)
     if planned is None:
         return SceneReport(store.scene, 0, 0, {}, {}, {}, {}, planned=False)
-    ended = record["report"] if record else {}
-    return scene_report(store, plan, planned, products=tuple(ended.get("products", ())), problem=ended.get("problem"))
+    before = record["report"] if record else {}
+    products, problem = tuple(before.get("products", ())), before.get("problem")
+    return replace(scene_report(store, plan, planned, products=products, problem=problem), ended=record is not None)
 
 
 def _stored(fields: dict[str, Any]) -> SceneReport:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tilesseg.errors import TilessegError
+from tilesseg.arguments import RunFolder
 
 if TYPE_CHECKING:
     from tilesseg.status import Status, Watch
@@ -21,8 +21,6 @@ REDRAW = 2.0
 """Seconds between two looks of `--watch` on a terminal."""
 REPEAT = 10.0
 """The same elsewhere."""
-
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 
 
 def status(
@@ -68,8 +66,9 @@ def reported(run: Path, *, shard: bool = False) -> Iterator[None]:
         try:
             if _told(run) > before and not (shard and _left(run)):
                 report(run)
-        except (TilessegError, OSError) as error:
-            print(f"no report is written: {error}", file=sys.stderr)  # and what the run itself says is not hidden
+        except Exception as error:
+            # ^ of any kind: a report is not worth a run, and what the run itself says is not hidden
+            print(f"no report is written: {type(error).__name__}: {error}", file=sys.stderr)
 
 
 def _told(run: Path) -> int:

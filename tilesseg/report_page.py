@@ -6,6 +6,7 @@ fetched: pictures are data URIs, charts are SVG. A report never fails a run: wha
 
 from __future__ import annotations
 
+import os
 import shlex
 import time
 from collections.abc import Mapping, Sequence
@@ -20,9 +21,9 @@ from tilesseg.charts import BARS, COLOURS, HATCH, Bar, lanes
 from tilesseg.errors import TilessegError
 from tilesseg.finding import read_scene_list
 from tilesseg.planning import stored_plan
-from tilesseg.quantities import area, duration, pixels, share
+from tilesseg.quantities import area, counted, duration, pixels, share
 from tilesseg.report import Report, SceneReport
-from tilesseg.report_parts import class_bar, failures, provenance, scene_table, seen, time_bar, totals
+from tilesseg.report_parts import class_bar, failures, masked, provenance, scene_table, seen, time_bar, totals
 from tilesseg.report_scene import Room, refused_article, scene_article
 from tilesseg.report_style import LOGO, STYLE
 from tilesseg.status import Progress, Watch
@@ -61,7 +62,7 @@ def write_report(run: RunDirectory, plan: Plan, path: Path | None = None, *, sec
     status = watch.look()
     page = _Page(run, plan, status.report, status.progress, _job(run), seconds)
     path = path or run.path / REPORT_FILE
-    temporary = path.with_name(f".{path.name}.new")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(page.html(watch), encoding="utf-8")
     temporary.replace(path)
     return path
@@ -145,7 +146,7 @@ class _Page:
             said.append(f"{pixels(sum(known.values()))} have a class{self._area()}: {shares}.")
         if progress.failed or states.get("refused"):
             refused = states.get("refused", 0)
-            said.append(f"<b>{_things(progress.failed, 'tile')} failed, {_things(refused, 'scene')} refused.</b>")
+            said.append(f"<b>{counted(progress.failed, 'tile')} failed, {counted(refused, 'scene')} refused.</b>")
         if progress.left:
             about = "about " if progress.about else ""
             said.append(f"{about.capitalize()}{pixels(progress.left)} are still to do.")
@@ -215,7 +216,7 @@ class _Page:
             planned = stored_plan(store)
             return scene_article(store, self._plan, planned, scene, anchor=anchor, room=room) if planned else ""
         except (TilessegError, OSError, ValueError) as error:
-            told = escape(" ".join(str(error).split()))
+            told = escape(masked(" ".join(str(error).split())))
             return f'<article id="{anchor}"><header><h3>{escape(scene.scene)}</h3></header><p>{told}</p></article>'
 
     def _command(self) -> str:
@@ -241,7 +242,3 @@ def _states(states: Mapping[str, int]) -> str:
         return "all complete" if states["complete"] > 1 else "complete"
     words = {"failed tiles": "with failed tiles", "failed products": "with failed products"}
     return ", ".join(f"{count:,} {words.get(name, name)}" for name, count in sorted(states.items()))
-
-
-def _things(count: int, name: str) -> str:
-    return f"{count:,} {name}{'' if count == 1 else 's'}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
@@ -129,11 +130,11 @@ def failures(scenes: Sequence[SceneReport], most: int = 60) -> str:
     by_reason: dict[str, list[str]] = defaultdict(list)
     for scene in scenes:
         if scene.refused:
-            by_reason[f"refused: {scene.refused}"].append(scene.scene)
+            by_reason[f"refused: {masked(scene.refused)}"].append(scene.scene)
         if scene.problem:
-            by_reason[scene.problem].append(scene.scene)
+            by_reason[masked(scene.problem)].append(scene.scene)
         for tile, why in scene.failed.items():
-            by_reason[why].append(f"{scene.scene} {tile}")
+            by_reason[masked(why)].append(f"{scene.scene} {tile}")
     if not by_reason:
         return ""
     groups = sorted(by_reason.items(), key=lambda group: -len(group[1]))
@@ -162,11 +163,12 @@ def provenance(plan: Plan, job: Mapping[str, Any], *, command: str) -> str:
     if plan.version != __version__:
         versions["this page by"] = f"tilesseg {__version__}"
     cluster = {key: value for key, value in dict(job.get("cluster") or {}).items() if value not in (None, [], {}, 0)}
+    who = ", ".join(f"{key} {_plain(value)}" for key, value in cluster.items() if key not in _SECRET)
     machine = {
         "computes on": plan.device,
         "engine threads": str(plan.engine_threads),
         "tiles at the same time": f"planned for {plan.slots}",
-        "cluster": ", ".join(f"{key} {value}" for key, value in cluster.items() if key not in _SECRET) or "not kept",
+        "cluster": who or "not kept",
         "this page made on": f"{platform.system()} {platform.machine()}",
     }
     return (
@@ -178,8 +180,22 @@ def provenance(plan: Plan, job: Mapping[str, Any], *, command: str) -> str:
     )
 
 
-_SECRET = ("environment", "setup", "options", "directives")
+_SECRET = ("environment", "setup", "options", "directives", "driver")
 """Keys of a cluster that may hold what is not for everybody's eyes."""
+_SIGNED = re.compile(r"""((?:\w://|/vsi)[^\s?"'<>]*)\?[^\s"'<>]*[^\s"'<>;:,.)]""")
+_USER = re.compile(r"(\w://)[^\s/@]+@")
+
+
+def masked(text: str) -> str:
+    """Without what addresses in it may say to a server alone: names, passwords, signatures and tokens."""
+    return _SIGNED.sub(r"\1?…", _USER.sub(r"\1…@", text))
+
+
+def _plain(value: Any) -> str:
+    """Lists and mappings as people write them."""
+    if isinstance(value, Mapping):
+        return " ".join(f"{key} {_plain(one)}" for key, one in value.items())
+    return " ".join(map(str, value)) if isinstance(value, list) else masked(str(value))
 
 
 @cache

@@ -16,7 +16,7 @@ from tilesseg.errors import TilessegError
 from tilesseg.events import TileDone, TileFailed
 from tilesseg.labels import NODATA
 from tilesseg.quantities import duration, pixels
-from tilesseg.report_parts import class_table, facts, mono, state, time_bar
+from tilesseg.report_parts import class_table, facts, masked, mono, state, time_bar
 from tilesseg.report_pictures import Pictures, pictures_of
 from tilesseg.seams import Seams, SeamScore, seams
 from tilesseg.window import Window
@@ -62,7 +62,7 @@ def refused_article(report: SceneReport, *, anchor: str) -> str:
     """A scene that was refused."""
     return (
         f'<article id="{anchor}"><header><h3>{escape(report.scene)}</h3>{state(report.state)}</header>'
-        f"<p>{escape(report.refused or '')}</p></article>"
+        f"<p>{escape(masked(report.refused or ''))}</p></article>"
     )
 
 
@@ -87,7 +87,7 @@ def _figures(pictures: Pictures, report: SceneReport) -> str:
     ):
         if source:
             parts.append(f'<figure><img src="{source}" alt="{alt}"><figcaption>{caption}</figcaption></figure>')
-    problem = f'<div class="missing">{escape(pictures.problem)}</div>' if pictures.problem else ""
+    problem = f'<div class="missing">{escape(masked(pictures.problem))}</div>' if pictures.problem else ""
     return f'<div class="pair{" tall" if pictures.wide else ""}">{"".join(parts)}{problem}</div>'
 
 
@@ -104,7 +104,7 @@ def _cell(name: str, done: TileDone | None, failed: TileFailed | None) -> Cell:
         told = f"{name}: {duration(wall)}, {done.patches} patches, {done.worker}{again}"
         return Cell("done" if done.patches else "skipped", wall, told)
     if failed is not None:
-        return Cell("failed", 0.0, f"{name} failed: {failed.reason}")
+        return Cell("failed", 0.0, f"{name} failed: {masked(failed.reason)}")
     return Cell("left", 0.0, f"{name}: not tried yet")
 
 
@@ -119,7 +119,7 @@ def _seams(store: Store, scene: ScenePlan, report: SceneReport, budget: int) -> 
             read = _scores(store, min(classes, 4))
             found["scores"] = seams(scene.tiling, read, scores=True, budget=budget // min(classes, 4))
     except (TilessegError, OSError, ValueError) as error:
-        return f"<p class=quiet>Not measured: {escape(' '.join(str(error).split()))}</p>"
+        return f"<p class=quiet>Not measured: {escape(masked(' '.join(str(error).split())))}</p>"
     rows = {
         f"{what}, {where}": _score(score)
         for what, one in found.items()
@@ -162,7 +162,7 @@ def _explained(found: Mapping[str, Seams]) -> str:
 
 def _origin(plan: Plan, scene: ScenePlan, report: SceneReport) -> str:
     layout = scene.layout
-    names = [Path(path).name for path in scene.paths]
+    names = [Path(masked(path)).name.removesuffix("?…") for path in scene.paths]
     more = f" and {len(names) - 4:,} more" if len(names) > 4 else ""
     crs = re.search(r'"([^"]+)"', scene.grid.crs or "")
     return facts(
@@ -176,6 +176,6 @@ def _origin(plan: Plan, scene: ScenePlan, report: SceneReport) -> str:
             "not looked at": pixels(report.outside) if report.outside else "",
             "fingerprint": mono(plan.fingerprint(scene)),
             "products": ", ".join(Path(path).name for path in report.products) or "none yet",
-            "notes": "; ".join(scene.notes),
+            "notes": masked("; ".join(scene.notes)),
         }
     )

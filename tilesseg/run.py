@@ -39,7 +39,7 @@ from tilesseg.planning import planned_event, stored_plan
 from tilesseg.preparation import Prepared, choose_machine, open_run_directory, prepare, scene_names
 from tilesseg.proof import Proof, problem_of, prove
 from tilesseg.report import Report, report_of
-from tilesseg.shards import Shard
+from tilesseg.shards import Shard, alone
 from tilesseg.submit import check, known
 from tilesseg.submitted import LOGS
 from tilesseg.summary_table import write_summary
@@ -178,14 +178,15 @@ class _Run:
         """
         answers = cluster.ask_workers(self.executor, prove, work.work)
         failing = {address: problem for address, answer in answers.items() if (problem := problem_of(answer))}
-        if len(failing) == len(answers):
+        if failing and len(failing) == len(answers):
             raise JobError(next(iter(failing.values())))
         if isinstance(self.executor, DaskExecutor):
             self.executor.left_out = self._left_out
             for address, problem in failing.items():
                 self.executor.leave_out(address, problem)
                 self._left_out(address, problem)
-        self._check_memory(first, [answer for answer in answers.values() if not problem_of(answer)])
+        if answers:  # else all workers have just left, and those that come prove themselves
+            self._check_memory(first, [answer for answer in answers.values() if not problem_of(answer)])
 
     def _check_memory(self, first: ScenePlan, able: Sequence[Proof]) -> None:
         """Refuse what does not fit into a worker, by what the workers have measured and the first scene takes.
@@ -209,7 +210,7 @@ class _Run:
 
     def _work(self, work: TileWork, first: ScenePlan) -> None:
         """Do what there is to do, over all scenes; the products of one scene alone are made by all workers."""
-        here = isinstance(self.executor, DaskExecutor) and not self.ready.to_do
+        here = isinstance(self.executor, DaskExecutor) and not self.ready.to_do and self.shard is None
         left = Left(self.ready.run, self.shard)
         feed = Feed(
             iter(self.ready.to_do),
@@ -219,7 +220,8 @@ class _Run:
             lookahead=lambda: 2 * self.executor.slots,
             finish=not here,
         )
-        begin = planned_event(first, store=self.ready.run.scene(first.name))
+        with self._alone(first.name, "plan"):
+            begin = planned_event(first, store=self.ready.run.scene(first.name))
         self._tell(begin)
         feed.begin(first.name, copied=begin.regions > 0)
         for event in self.executor.map(work, feed, lost=work.lost):  # type: ignore[arg-type] # joins the kinds of items
@@ -241,9 +243,13 @@ class _Run:
         if event.problem:
             self._tell(Note(f"{event.scene}: {event.problem}"))
         store = self.ready.run.scene(event.scene)
-        planned = stored_plan(store)
-        if planned is not None and planned.copy_in(store.folder).folder.exists() and not store.failed():
-            planned.copy_in(store.folder).remove()
+        with self._alone(event.scene, "products"):
+            planned = stored_plan(store)
+            if planned is not None and planned.copy_in(store.folder).folder.exists() and not store.failed():
+                planned.copy_in(store.folder).remove()
+
+    def _alone(self, *part: str) -> AbstractContextManager[object]:
+        return alone(self.ready.run.path, *part, shared=self.shard is not None)
 
     def _finish_here(self, scene: ScenePlan) -> None:
         """Write the products of the only scene with the help of all workers."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tilesseg.errors import JobError
+from tilesseg.locks import held
 
 if TYPE_CHECKING:
     from tilesseg.finding import Scene
@@ -26,13 +29,23 @@ class Shard:
         return (zlib.crc32(scene.encode()) + tile) % self.of == self.number - 1
 
     def turned(self, scenes: Iterable[Scene]) -> list[Scene]:
-        """The scenes beginning elsewhere for each shard, so that they do not all plan the same one."""
+        """The scenes in groups of as many as there are shards, each shard beginning a group with another scene.
+
+        So they do not all plan the same one, and yet go through the job together: by priority, and with few copies of
+        images on the disk at the same time.
+        """
         found = list(scenes)
-        start = len(found) * (self.number - 1) // self.of
-        return found[start:] + found[:start]
+        groups = (found[start : start + self.of] for start in range(0, len(found), self.of))
+        turns = ((group, (self.number - 1) % len(group)) for group in groups)
+        return [scene for group, turn in turns for scene in group[turn:] + group[:turn]]
 
     def __str__(self) -> str:
         return f"{self.number}/{self.of}"
+
+
+def alone(run: Path, *part: str, shared: bool) -> AbstractContextManager[object]:
+    """Hold a part of a run while the context lasts; others wait. Nothing is held where no processes share the run."""
+    return held(run.joinpath("locks", "scenes", *part), wait=True) if shared else nullcontext()
 
 
 def parse_shard(text: str) -> Shard:

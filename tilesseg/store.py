@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -93,6 +92,7 @@ class Store:
             compressors=[ZstdCodec(level=1)],
             attributes=facts,
             dimension_names=axes,
+            overwrite=True,
         )
         temporary.rename(path)
 
@@ -245,7 +245,7 @@ class RunDirectory:
             path.mkdir(parents=True, exist_ok=True)
             probe = path / f".writable.{os.getpid()}"
             probe.touch()
-            probe.unlink()
+            probe.unlink(missing_ok=True)  # a process of the same number on another machine was faster
         except OSError as error:
             raise _unwritable(path, error) from None
         return cls(path)
@@ -268,18 +268,6 @@ class RunDirectory:
             StoreError: the file is damaged.
         """
         return read_json(self.path / name)
-
-    def create_json(self, name: str, data: Any) -> bool:
-        """Write a JSON file of the run unless there is one: of several processes, one does. Whether it was this one."""
-        temporary = self.path / f".{name}.{socket.gethostname()}.{os.getpid()}"
-        write_json(temporary, data)
-        try:
-            os.link(temporary, self.path / name)
-        except FileExistsError:
-            return False
-        finally:
-            temporary.unlink()
-        return True
 
     def any_done(self) -> bool:
         """Whether a tile of any scene is done."""

@@ -187,8 +187,7 @@ def alone(cluster: Cluster) -> Cluster:
 
 
 def known(cluster: Cluster, run: Path) -> Cluster:
-    """Workers that are found in the queue by their name, with their logs in the run, unless the user says otherwise."""
+    """Workers that are found in the queue by their name, unless the user says otherwise."""
     if cluster.kind not in QUEUE_KINDS:
         return cluster
-    ours = {"job_name": queue_name(run), "log_directory": str(run / LOGS)}
-    return cluster.model_copy(update={"options": {**ours, **cluster.options}})
+    return cluster.model_copy(update={"options": {"job_name": queue_name(run), **cluster.options}})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tilesseg.completion import finish_scene, still_finished
+from tilesseg.completion import finish_scene, still_finished, without_products
 from tilesseg.errors import StoreError
 from tilesseg.events import (
     RegionFailed,
@@ -79,7 +79,8 @@ class TileWork:
                 case PlanItem():
                     return refuse(item.scene.name, reason, run=opened.run)
                 case FinishItem():
-                    return SceneFinished(item.scene, "failed products", {}, reason)
+                    store, scene = opened.store(item.scene), opened.scene(item.scene)
+                    return without_products(store, opened.plan, scene, opened.job.output, problem=reason)
                 case StageItem():
                     return _list_region(opened, item, reason, worker)
                 case TileItem():

@@ -138,7 +138,8 @@ class Lanes:
         """The tiles of one worker, each in the slot that it will probably be told to have had."""
         name = str(table.get("worker"))
         ends = board.workers[name].ends if name in board.workers else []
-        slots = sorted((int(slot) for worker, slot in self._factors if worker == name), key=lambda k: -ends[k - 1])
+        slots = [int(slot) for worker, slot in self._factors if worker == name and int(slot) <= len(ends)]
+        slots.sort(key=lambda k: -ends[k - 1])
         for scene, tile, phase, seconds in sorted(table.get("tiles", ()), key=lambda each: -each[3])[: len(slots)]:
             left = board.now - board.began - seconds
             slot = next((k for k in slots if ends[k - 1] - board.began <= left + 1), slots[0])

@@ -74,10 +74,11 @@ class Dashboard(SchedulerPlugin):
         self.take(run, pickle.loads(batch))
 
     def board_of(self, run: str) -> Board:
-        """The board of a run; the oldest of more than a few goes."""
+        """The board of a run; the oldest of more than a few goes, of those that ended if there are any."""
         if run not in self.boards:
             while len(self.boards) >= BOARDS:
-                del self.boards[next(iter(self.boards))]
+                ended = (one for one, board in self.boards.items() if board.ended is not None)
+                del self.boards[next(ended, next(iter(self.boards)))]
             self.boards[run] = Board(run)
         return self.boards[run]
 

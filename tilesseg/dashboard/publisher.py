@@ -124,8 +124,8 @@ class Publisher:
         from tilesseg.dashboard.plugin import deliver
 
         batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), 2 * BATCH))]
-        batch = [self._with_tiles(message) if message[0] == "found" else message for message in batch]
         try:
+            batch = [self._with_tiles(message) if message[0] == "found" else message for message in batch]
             deliver(self._client, str(self._run), batch or [("here", time.time(), None)])
         except Exception as error:
             # ^ of any kind: a page is not worth a run

@@ -89,8 +89,9 @@ class SceneList:
         return rows
 
     def _clicked(self, attribute: str, old: list[int], new: list[int]) -> None:
-        if not self._ours and new and self._source.data["tiles"][new[0]]:
-            self._chosen(self._source.data["name"][new[0]])
+        names, tiles = self._source.data["name"], self._source.data["tiles"]
+        if not self._ours and new and new[0] < len(names) and tiles[new[0]]:  # it may be shorter than when it was drawn
+            self._chosen(names[new[0]])
 
 
 def _append(rows: dict[str, list[Any]], name: str, state: str, colour: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from tilesseg.board import Board
 from tilesseg.dashboard.colours import PART_COLOURS, PART_WORDS, STATE_COLOURS
+from tilesseg.quantities import counted, span
 from tilesseg.scene_board import SceneBoard
 
 ROWS = 100
@@ -18,15 +19,6 @@ WORKERS = 32
 STATE_WORDS = {"silent": "no word from the driver"}
 
 
-def span(seconds: float | None) -> str:
-    """Seconds as m:ss or h:mm:ss, or a dash."""
-    if seconds is None:
-        return "–"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
 def header(board: Board | None) -> str:
     """Job, how far, how fast, how long."""
     if board is None:
@@ -34,7 +26,7 @@ def header(board: Board | None) -> str:
     scenes = board.scene_counts()
     ended = scenes["complete"] + scenes["failed"] + scenes["refused"]
     share = _share(board)
-    wrong = f"<b class='wrong'>{_plural(board.failure_count, 'failure')}</b>" if board.failure_count else ""
+    wrong = f"<b class='wrong'>{counted(board.failure_count, 'failure')}</b>" if board.failure_count else ""
     elapsed = (board.ended or board.now) - board.began if board.began else None
     figures = [
         ("scenes", f"{ended:,} / {board.asked:,}", _about_scenes(scenes)),
@@ -51,7 +43,7 @@ def header(board: Board | None) -> str:
     state = STATE_WORDS.get(board.state, board.state)
     return (
         f"<div class='head'><div class='name'><h1>{escape(board.job or 'job')}</h1>"
-        f"<span class='state {board.state.split()[0]}'>{state}</span> {wrong}"
+        f"<span class='state {'failures' if 'failures' in board.state else board.state}'>{state}</span> {wrong}"
         f"<div class='quiet'>{escape(board.run)}</div></div>{cells}</div>"
         f"<div class='bar'><div style='width:{share:.2f}%'></div></div>"
     )
@@ -116,10 +108,6 @@ def failures(board: Board) -> str:
     more = f"<div class='quiet'>and {board.failure_count - ROWS:,} more</div>" if board.failure_count > ROWS else ""
     head = "<tr><th>at</th><th>scene</th><th>what</th><th>reason</th><th>worker</th></tr>"
     return f"<table class='failures'>{head}{rows}</table>{more}"
-
-
-def _plural(count: int, word: str) -> str:
-    return f"{count:,} {word}" + "s" * (count != 1)
 
 
 def _share(board: Board) -> float:
