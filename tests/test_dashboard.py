@@ -17,7 +17,7 @@ from distributed import Client, LocalCluster
 from pretended import done, failed, planned, sleep_tile, story, tiles_of
 
 from tilesseg.dashboard import open_publisher, page, picture, plugin
-from tilesseg.dashboard.plugin import Dashboard, answer
+from tilesseg.dashboard.plugin import BOARDS, Dashboard, answer
 from tilesseg.dashboard.publisher import BATCH, LARGEST, Publisher
 from tilesseg.events import RunStarted, SceneFinished
 
@@ -100,6 +100,14 @@ def test_runs_one_after_the_other_and_at_the_same_time_have_boards_of_their_own(
         last = opened(client, tmp_path / str(number))
         tell(last)
     assert len(status(last)["runs"]) == plugin.BOARDS
+
+
+def test_a_run_that_goes_on_is_not_forgotten_for_those_that_ended() -> None:
+    plugin = Dashboard()
+    plugin.take("long", [("event", 1.0, RunStarted(1))])
+    for number in range(BOARDS + 2):
+        plugin.take(f"short{number}", [("event", 2.0, RunStarted(1)), ("left", 3.0, None)])
+    assert "long" in plugin.boards and len(plugin.boards) == BOARDS
 
 
 def test_what_workers_do_right_now_comes_with_their_heartbeats(client: Client, tmp_path: Path) -> None:

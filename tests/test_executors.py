@@ -7,11 +7,12 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
 from tilesseg import cluster
-from tilesseg.executors import DaskExecutor, Executor, SerialExecutor, ThreadExecutor
+from tilesseg.executors import DaskExecutor, Executor, SerialExecutor, ThreadExecutor, UnfitWorker, worker_address
 from tilesseg.job import Cluster
 
 
@@ -27,6 +28,14 @@ def die_at_13(n: int) -> int:
 
 def environment(name: str) -> str | None:
     return os.environ.get(name)
+
+
+def refuse_on(unfit: str, n: int) -> int:
+    worker = worker_address()
+    if worker == unfit:
+        raise UnfitWorker("bad", worker)
+    time.sleep(0.2)
+    return n
 
 
 def never_lost(n: int, reason: str) -> int:
@@ -140,6 +149,24 @@ def test_a_running_scheduler_is_reached_by_its_address() -> None:
     ):
         assert isinstance(executor, DaskExecutor)
         assert sorted(executor.map(square, range(9), lost=never_lost)) == [n * n for n in range(9)]
+
+
+@pytest.mark.cluster
+def test_work_goes_on_with_new_workers_when_a_bad_one_is_all_that_is_left() -> None:
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as running,
+        Client(running, set_as_default=False) as client,
+    ):
+        executor = DaskExecutor(client)
+        unfit, able = sorted(client.nthreads())
+        executor.leave_out(unfit, "bad")
+        results = executor.map(partial(refuse_on, unfit), range(8), lost=never_lost)
+        found = [next(results)]
+        client.retire_workers([able])
+        running.scale(3)
+        assert sorted([*found, *results]) == list(range(8))
 
 
 @pytest.mark.cluster

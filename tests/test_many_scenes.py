@@ -447,3 +447,15 @@ def test_forty_scenes_of_both_families_three_of_them_broken(tmp_path: Path, shar
     again, events = go(job, executor=ThreadExecutor(2))
     assert {event.scene for event in of(TileDone, events)} == {"39-gone"}
     assert {event.scene for event in of(SceneRefused, events)} == {"37-cut", "38-text"} and again.exit_code == 3
+
+
+def test_of_many_scenes_those_that_are_complete_are_counted_not_printed(bundle: Path, tmp_path: Path) -> None:
+    from tilesseg.plain_text import summary
+
+    images = [write_scene(tmp_path / f"t{n:02d}.tif", values(n, (20, 20))) for n in range(25)]
+    images[7].write_text("no image")
+    report, events = go(ask([str(path) for path in images], bundle, tmp_path / "run"))
+    text = summary(report)
+    assert text.startswith("t07: refused") and "t08" not in text
+    assert text.endswith("24 of 25 scenes complete; each has its line in summary.csv")
+    assert not [event for event in of(Note, events) if "every pixel is nodata" in event.text]

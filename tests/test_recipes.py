@@ -122,6 +122,18 @@ def test_directives_of_ones_own_and_logs_reach_the_script(tmp_path: Path) -> Non
     assert (tmp_path / "logs").is_dir()
 
 
+def test_folders_with_a_space_are_one_word_in_the_script_of_a_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.executable", "/my venv/bin/python")
+    logs = tmp_path / "a run 50%" / "logs"
+    lines = script("slurm", logs=logs, spill="/my scratch")
+    assert f"#SBATCH --output='{tmp_path}/a run 50%%/logs/tilesseg-%J.out'" in lines
+    worker = next(line for line in lines if "dask_worker" in line)
+    assert worker.startswith("'/my venv/bin/python' -m ") and "--local-directory '/my scratch'" in worker
+    assert not any("logs" in line for line in script("pbs", logs=logs))  # at the queue's own place
+
+
 def test_options_extend_lists_and_replace_the_rest() -> None:
     options = {"worker_extra_args": ["--no-dashboard"], "cores": 2, "interface": "ib0"}
     got = arguments_of(Cluster(kind="slurm", **{**QUEUE, "options": options}))

@@ -18,11 +18,13 @@ import pytest
 from fakes import job_data, write_bundle, write_scene
 from small_runs import SmallRun
 
-from tilesseg.charts import Bar, Cell, lanes, tile_map
+from tilesseg.charts import CUTS, Bar, Cell, lanes, tile_map
 from tilesseg.cli import run as command
+from tilesseg.events import TileFailed
 from tilesseg.planning import stored_plan
 from tilesseg.preview import encode
 from tilesseg.report import report_of
+from tilesseg.report_commands import reported
 from tilesseg.report_page import DETAILED, write_report
 from tilesseg.report_scene import _labels
 from tilesseg.seams import Seams, seams
@@ -149,10 +151,37 @@ def test_secrets_of_a_cluster_stay_at_home(mixed: SmallRun) -> None:
         "environment": {"TOKEN": "hush"},
         "setup": ["export KEY=hush"],
         "options": {"a": "hush"},
+        "driver": {"cores": 2, "directives": ["--comment=hush"]},
+        "address": "https://me:hush@gateway",
     }
     mixed.run.write_text("job.yaml", json.dumps({"name": "n", "cluster": secrets}))
     text = write_report(mixed.run, mixed.plan).read_text(encoding="utf-8")
-    assert "kind slurm" in text and "hush" not in text
+    assert "kind slurm" in text and "https://…@gateway" in text and "hush" not in text
+
+
+def test_tokens_of_addresses_stay_at_home(mixed: SmallRun) -> None:
+    address = "https://me:hush@host/a.tif?sv=1&sig=hush%2B"
+    mixed.run.scene("c").folder.joinpath("refused.json").write_text(json.dumps({"reason": f"{address}: HTTP 403"}))
+    mixed.run.scene("d").mark_failed(TileFailed("d", "r001-c001", 1, f"cannot read '/vsicurl/{address}'", "node1:7"))
+    plan = mixed.run.path / "scenes" / "a" / "plan.json"
+    data = json.loads(plan.read_text())
+    data["scene"]["paths"] = [address]
+    plan.write_text(json.dumps(data))
+    text = write_report(mixed.run, mixed.plan).read_text(encoding="utf-8")
+    assert "https://…@host/a.tif?…: HTTP 403" in text and "a.tif?…&#x27;" in text
+    assert "hush" not in text
+
+
+def test_whatever_goes_wrong_with_a_report_does_not_hide_how_the_run_ended(
+    mixed: SmallRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*args: Any) -> None:
+        raise ZeroDivisionError("oh")
+
+    monkeypatch.setattr("tilesseg.report_page.write_report", broken)
+    with reported(mixed.run.path):
+        (mixed.run.path / "events.jsonl").write_text('{"event": "note"}\n')
+    assert capsys.readouterr().err == "no report is written: ZeroDivisionError: oh\n"
 
 
 def test_pictures_are_as_large_as_they_may_be_and_failed_cores_are_magenta(mixed: SmallRun, tmp_path: Path) -> None:
@@ -240,6 +269,21 @@ def test_lanes_never_overlap_and_long_pauses_are_cut() -> None:
         row = sorted((x, x + width) for x, at, width in boxes if at == y)
         assert all(a[1] <= b[0] + 0.01 for a, b in pairwise(row))
     assert max(x + width for x, _, width in boxes) <= 1000.01
+
+
+def test_a_worker_that_is_always_busy_looks_busy_however_many_tiles_it_has() -> None:
+    bars = [Bar(f"w:{w}", 1.0 * k, 1.0 * k + 0.99, 0, "t") for k in range(3000) for w in range(20)]
+    svg = lxml.html.fragment_fromstring(lanes(bars, colours=1, most=2000), create_parent=True)
+    widths = [float(one.get("width")) for one in svg.xpath(".//rect[@class='s0']")]
+    assert len(widths) <= 2000 and sum(widths) > 0.9 * 20 * 1000
+
+
+def test_lanes_of_a_run_that_was_taken_up_many_times_go_from_left_to_right() -> None:
+    bars = [Bar("w:1", 1000.0 * k, 1000.0 * k + 9, 0, "t") for k in range(300)]
+    svg = lxml.html.fragment_fromstring(lanes(bars, colours=1), create_parent=True)
+    lefts = [float(one.get("x")) for one in svg.xpath(".//rect[@class='s0']")]
+    assert len(svg.xpath(".//path[@class='cut']")) <= CUTS
+    assert lefts == sorted(lefts) and lefts[0] == 0 and 900 < lefts[-1] <= 1000
 
 
 def test_the_command_writes_where_it_is_told(

@@ -13,6 +13,7 @@ from fakes import job_data, write_bundle, write_scene
 from small_runs import SmallRun
 
 from tilesseg.cli import run as command
+from tilesseg.driver import driver_record
 from tilesseg.events import TileDone
 from tilesseg.quantities import area, duration, pixels, share
 from tilesseg.status import Watch
@@ -111,6 +112,18 @@ def test_somebody_works_while_the_last_sign_is_younger_than_tiles_take(
     found = watch(small).look(NOW).progress
     assert found.running is alive and found.age == pytest.approx(ago, abs=0.2)
     assert found.rate > 0  # also of a run that has stopped: the pace it had
+
+
+def test_a_run_with_a_driver_is_running_however_long_its_first_tile_takes_or_another_shard_has_ended(
+    small: SmallRun,
+) -> None:
+    small.plan_scenes("a")
+    small.segment("a", limit=2, **ended(4000))
+    with driver_record(small.run.path, "2/2"):
+        assert watch(small).look(NOW).progress.running
+        tell(small, "run_finished", NOW - 1)
+        assert watch(small).look(NOW).progress.running
+    assert not watch(small).look(NOW).progress.running
 
 
 def test_a_run_that_has_said_its_end_is_not_running_though_it_is_young(small: SmallRun) -> None:

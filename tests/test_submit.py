@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,8 @@ QUEUE = {
     "qsub": "echo 17.head; echo 17.head >> {folder}/queue",
     "qselect": "case $* in -N*) ;; *) cat {folder}/queue;; esac",
     "qdel": "> {folder}/queue",
-    "kubectl": "case $1 in apply) grep -q 1 {folder}/queue && exit 1; echo job.batch/it; echo 1 > {folder}/queue;; get) cat {folder}/queue;; "
+    "kubectl": "case $1 in apply) echo job.batch/it; echo 1 > {folder}/queue;; "
+    "get) cat {folder}/queue;; "
     "delete) > {folder}/queue;; esac",
 }
 
@@ -239,6 +240,30 @@ def test_cancel_ends_jobs_last_first_then_the_workers_that_bear_the_runs_name(tm
         list(cancel(run))
 
 
+def test_another_job_that_has_an_old_number_is_neither_waited_for_nor_cancelled(
+    tmp_path: Path, queue: FakeQueue
+) -> None:
+    job = write_job(tmp_path, SLURM)
+    run = submit(job).run
+    (queue.folder / "queue").write_text("17 /home/me/other.sh\n")  # the queue was set up anew and counts from 1 again
+    with pytest.raises(StoreError, match="nothing works on"):
+        list(cancel(run))
+    assert queue.said("scancel") == []
+    assert submit(job).jobs[0].id == "18"
+
+
+def test_on_kubernetes_a_job_that_has_ended_makes_room_for_the_next(tmp_path: Path, queue: FakeQueue) -> None:
+    manifest = str(CHECKOUT / "cluster" / "kubernetes" / "driver.yaml")
+    job = write_job(tmp_path, {"kind": "kubernetes", "image": "it", "workers": 2, "driver": {"manifest": manifest}})
+    run = submit(job).run
+    (queue.folder / "queue").write_text("")
+    submit(job)
+    second = f"-f {run}/submit/2/driver.yaml"
+    assert queue.said("kubectl")[-2:] == [f"delete {second} --ignore-not-found", f"apply {second} -o name"]
+    assert len(list(cancel(run))) == 2  # both name the same job, and the second finds nothing to delete
+    assert all("--ignore-not-found" in line for line in queue.said("kubectl") if line.startswith("delete"))
+
+
 def started_driver(run: Path) -> subprocess.Popen[str]:
     """A process that works on a run and does as `tilesseg` does on SIGTERM."""
     code = (
@@ -310,6 +335,29 @@ def test_a_driver_that_does_not_end_is_not_said_to_have_ended(tmp_path: Path, mo
     assert end_driver(driver, tmp_path, within=0.2)
 
 
+def test_a_process_that_has_the_number_of_a_driver_and_not_its_record_is_left_alone(tmp_path: Path) -> None:
+    other = subprocess.Popen(["sleep", "60"])
+    try:
+        with driver_record(tmp_path):
+            (driver,) = drivers(tmp_path)
+            with pytest.raises(StoreError, match="another machine has this name too"):
+                end_driver(replace(driver, pid=other.pid), tmp_path, within=0.2)
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait(10)
+
+
+def test_a_driver_of_another_user_is_named_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(pid: int, signal: int) -> None:
+        raise PermissionError
+
+    with driver_record(tmp_path):
+        monkeypatch.setattr("tilesseg.driver.os.kill", refuse)
+        with pytest.raises(StoreError, match=rf"process {os.getpid()} on .* belongs to another user"):
+            list(cancel(tmp_path))
+
+
 def test_a_run_that_is_worked_on_here_is_not_submitted(tmp_path: Path, queue: FakeQueue) -> None:
     job = write_job(tmp_path, SLURM)
     (tmp_path / "run").mkdir()
@@ -374,8 +422,10 @@ def test_following_tells_whole_lines_that_come_and_files_that_come(run: Path) ->
     assert dict(follower.news()) == {log: ["two and a half"], new: ["here"]}
 
 
-def test_a_run_whose_logs_are_yet_to_come_can_be_followed(tmp_path: Path) -> None:
+def test_a_run_whose_logs_are_yet_to_come_can_be_followed_and_no_run_cannot(tmp_path: Path) -> None:
     assert Follower(tmp_path).begin() == []
+    with pytest.raises(StoreError, match="there is no run in"):
+        Follower(tmp_path / "nothing").begin()
 
 
 def test_pbs_gets_a_driver_in_its_own_words(tmp_path: Path, queue: FakeQueue) -> None:
@@ -390,6 +440,13 @@ def test_pbs_gets_a_driver_in_its_own_words(tmp_path: Path, queue: FakeQueue) ->
     assert queue.said("qdel") == ["17.head"]
     array, _ = submit(job, shards=3, dry_run=True).scripts
     assert "-J 1-3" in directives(array, "#PBS ") and '--shard "$PBS_ARRAY_INDEX/3"' in array
+
+
+def test_a_percent_sign_of_a_folder_is_no_pattern_of_slurm(tmp_path: Path) -> None:
+    job = write_job(tmp_path, SLURM)
+    job.write_text(job.read_text().replace("dir: run", "dir: run 50%done"))
+    (script,) = submit(job, dry_run=True).scripts
+    assert f"--output='{tmp_path}/run 50%%done/logs/driver-%j.log'" in directives(script)
 
 
 def test_scripts_are_bash(tmp_path: Path) -> None:

@@ -172,10 +172,11 @@ def lanes(bars: Sequence[Bar], *, colours: int, most: int = BARS) -> str:
         by_worker[one.lane].append(one)
     shown = dict(sorted(by_worker.items())[:LANES])
     axis = _Axis([(one.start, one.stop) for one in bars])
-    merge = 2 if len(bars) > most else 0
+    lanes_of = {worker: _stacked(own) for worker, own in shown.items()}
+    thin = sum(1 + max(lane for lane, _ in stacked) for stacked in lanes_of.values())
+    merge = max(2.0, _WIDTH * thin / most) if len(bars) > most else 0.0
     rows, names, y = [], [], 0.0
-    for worker, own in shown.items():
-        stacked = _stacked(own)
+    for worker, stacked in lanes_of.items():
         depth = 1 + max(lane for lane, _ in stacked)
         height = max(5.0, 16.0 / depth)
         rows.append(f'<rect class="lane" x="0" y="{y:.1f}" width="1000" height="{height * depth:.1f}"/>')
@@ -195,17 +196,29 @@ def lanes(bars: Sequence[Bar], *, colours: int, most: int = BARS) -> str:
 
 
 def _bars(
-    stacked: list[tuple[int, Bar]], axis: _Axis, y: float, height: float, merge: int, colours: int
+    stacked: list[tuple[int, Bar]], axis: _Axis, y: float, height: float, merge: float, colours: int
 ) -> Iterator[str]:
-    last: dict[int, float] = {}
-    for lane, one in stacked:
-        left, right = axis.place(one.start), axis.place(one.stop)
-        if merge and right < last.get(lane, -1.0) + merge:
-            continue  # too many to be told apart
-        last[lane] = right
+    places = [(lane, axis.place(one.start), axis.place(one.stop), one) for lane, one in stacked]
+    for lane, left, right, one in _merged(places, merge) if merge else places:
         box = f'x="{left:.2f}" y="{y + lane * height:.1f}" width="{max(0.6, right - left - 0.4):.2f}"'
         name = f"s{one.colour % COLOURS}" if colours > 1 else "s0"
         yield f'<rect class="{name}" {box} height="{height - 1:.1f}"><title>{escape(one.told)}</title></rect>'
+
+
+def _merged(
+    places: Iterable[tuple[int, float, float, Bar]], merge: float
+) -> Iterator[tuple[int, float, float, Bar]]:
+    """Neighbours that are too many to be told apart as one bar, about as wide as `merge` says."""
+    open_: dict[int, tuple[float, float, Bar, int]] = {}
+    for lane, left, right, one in places:
+        begun, until, first, count = open_.get(lane, (left, left, one, 0))
+        if count and (left - until > merge / 2 or until - begun >= merge):
+            yield lane, begun, until, first
+            begun, first, count = left, one, 0
+        told = f"{first.told.partition(' and ')[0]} and {count} more" if count else one.told
+        open_[lane] = begun, right, first._replace(told=told), count + 1
+    for lane, (begun, until, first, _) in open_.items():
+        yield lane, begun, until, first
 
 
 def _stacked(bars: Sequence[Bar]) -> list[tuple[int, Bar]]:

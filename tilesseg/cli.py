@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from tilesseg import __version__, queue_commands
-from tilesseg.arguments import given, names, progress
+from tilesseg.arguments import JobFile, RunFolder, given, names, progress
 from tilesseg.errors import JobError, TilessegError
 from tilesseg.plain_text import lines, summary
 from tilesseg.report_commands import report, reported, status
@@ -32,8 +32,6 @@ app = typer.Typer(
 INTERRUPTED = 130
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="A job file (YAML); see tilesseg schema job.")]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 
 
 def main() -> NoReturn:

@@ -8,10 +8,17 @@ if TYPE_CHECKING:
     from tilesseg.report import Report
 
 
+MANY = 20
+"""Scenes above which those that are complete are only counted."""
+
+
 def summary(report: Report) -> str:
-    """A few lines for each scene: state, area per class, what failed."""
-    lines = []
-    for scene in report.scenes:
+    """A few lines for each scene: state, area per class, what failed; of many, for those that are not complete."""
+    scenes = report.scenes
+    if len(scenes) > MANY:
+        scenes = tuple(scene for scene in scenes if scene.state != "complete")
+    shown, lines = scenes[: 2 * MANY], []
+    for scene in shown:
         lines.append(f"{scene.scene}: {scene.state}, {scene.done} of {scene.tiles} tiles done")
         if scene.refused:
             lines.append(f"  {scene.refused}")
@@ -24,6 +31,11 @@ def summary(report: Report) -> str:
         if scene.problem:
             lines.append(f"  products: {scene.problem}")
         lines += [f"  {tile} failed: {why}" for tile, why in scene.failed.items()]
+    if len(scenes) > len(shown):
+        lines.append(f"and {len(scenes) - len(shown)} more scenes that are not complete")
+    if len(report.scenes) > MANY:
+        complete = len(report.scenes) - len(scenes)
+        lines.append(f"{complete} of {len(report.scenes)} scenes complete; each has its line in summary.csv")
     return "\n".join(lines)
 
 

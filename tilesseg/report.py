@@ -75,7 +75,7 @@ class SceneReport:
     def empty(self) -> bool:
         """Whether everything done is nodata."""
         seen = any(n for name, n in self.pixels.items() if name != "nodata")
-        return self.planned and self.done == self.tiles and not seen
+        return self.state in ("complete", "failed products") and not seen
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tilesseg.plain_text import summary
-from tilesseg.quantities import duration
+from tilesseg.quantities import counted, duration
 
 if TYPE_CHECKING:
     from tilesseg.status import Progress, SceneProgress, Status
@@ -93,7 +93,7 @@ _COLOURS = {
 
 def _alive(progress: Progress) -> str:
     if progress.running:
-        return f"running, {progress.workers} worker processes of late"
+        return f"running, {counted(progress.workers, 'worker')} of late"
     return "not running" if progress.age is None else f"not running, last sign {duration(progress.age)} ago"
 
 
