@@ -12,9 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from distributed import Client, LocalCluster
+from fakes import job_data, write_bundle, write_scene
 from pretended import done, failed, planned, sleep_tile, story, tiles_of
+from small_runs import SmallRun
 
 from tilesseg.dashboard import open_publisher, page, picture, plugin
 from tilesseg.dashboard.plugin import BOARDS, Dashboard, answer
@@ -270,6 +273,19 @@ def test_a_real_scheduler_without_bokeh_has_the_figures_still(tmp_path: Path) ->
         port = client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.http_server.port)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/tilesseg/status.json") as got:
             assert json.load(got)["tiles"]["done"] == 24
+
+
+def test_an_image_without_overviews_that_is_very_large_is_not_read_for_its_picture(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    run = tmp_path / "run"
+    write_scene(tmp_path / "a.tif", np.ones((1, 64, 64), np.uint8))
+    data = job_data(str(tmp_path / "a.tif"), write_bundle(tmp_path / "model"), run)
+    small = SmallRun({**data, "input": {"check_range": False}})
+    small.plan_scenes()
+    assert str(picture.picture_of(run / "scenes" / "a")).startswith("data:image/jpeg")
+    monkeypatch.setattr("tilesseg.report_pictures.SLOW", 1000)
+    assert picture.picture_of(run / "scenes" / "a") is None
 
 
 def test_no_picture_is_no_trouble(tmp_path: Path) -> None:

@@ -116,6 +116,7 @@ def test_a_cluster_that_could_have_any_size_is_refused_without_one(kind: str) ->
         ({"gpus": 2}, "less than or equal to 1"),
         ({"cores": 0}, "cores"),
         ({"environment": {"OMP": 1}}, "environment"),
+        ({"environment": {"A; rm": "1"}}, "environment"),
     ],
 )
 def test_an_impossible_value_is_refused_in_one_line(changes: dict[str, Any], said: str) -> None:

@@ -12,6 +12,7 @@ from functools import partial
 import pytest
 
 from tilesseg import cluster
+from tilesseg.errors import JobError
 from tilesseg.executors import DaskExecutor, Executor, SerialExecutor, ThreadExecutor, UnfitWorker, worker_address
 from tilesseg.job import Cluster
 
@@ -149,6 +150,15 @@ def test_a_running_scheduler_is_reached_by_its_address() -> None:
     ):
         assert isinstance(executor, DaskExecutor)
         assert sorted(executor.map(square, range(9), lost=never_lost)) == [n * n for n in range(9)]
+
+
+def test_a_scheduler_that_does_not_answer_has_gone_away() -> None:
+    class Gone:
+        def nthreads(self) -> dict[str, int]:
+            raise OSError("Timed out trying to connect")
+
+    with pytest.raises(JobError, match="has gone away"):
+        _ = DaskExecutor(Gone()).slots  # type: ignore[arg-type]
 
 
 @pytest.mark.cluster

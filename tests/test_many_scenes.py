@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from slide_files import halved, tissue, write_pyramid
 
 from tilesseg.completion import finished_before
-from tilesseg.errors import FormatError, JobError
+from tilesseg.errors import FormatError, JobError, StoreError
 from tilesseg.events import (
     Event,
     Note,
@@ -356,6 +356,28 @@ def test_an_export_names_the_scenes_that_it_leaves_out(images: list[Path], bundl
     assert [event.scene for event in of(ProductWritten, events)] == ["s0"]
     (note,) = of(Note, events)
     assert note.text.startswith("s1: no product is written") and "s1.tif" in note.text
+
+
+@pytest.mark.parametrize("name", ["events.jsonl", "job.yaml", "summary.json"])
+def test_a_run_directory_that_cannot_be_written_is_told_of_in_one_line(
+    images: list[Path], bundle: Path, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "run" / name / "full").mkdir(parents=True)
+    with pytest.raises(StoreError, match=r"run cannot be written \(Is a directory\)"):
+        go(ask(str(images[0]), bundle, tmp_path / "run"))
+
+
+def test_no_worker_is_started_where_nothing_is_to_do(
+    images: list[Path], bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = ask([str(path) for path in images[:2]], bundle, tmp_path / "run")
+    assert run_job(job).exit_code == 0
+
+    def nobody(*_: Any, **__: Any) -> Any:
+        raise AssertionError("workers were started")
+
+    monkeypatch.setattr("tilesseg.cluster.connect", nobody)
+    assert run_job(job).exit_code == 0
 
 
 def test_a_product_that_cannot_be_written_costs_its_scene_and_is_tried_again(

@@ -161,7 +161,7 @@ def test_a_submitted_run_has_driver_and_workers_in_the_queue_and_gives_the_mask_
 
 
 def test_a_run_that_loses_a_worker_to_the_queue_is_complete(slurm: Slurm, folder: Path) -> None:
-    run = submitted(slurm_job(folder, "bereft"), slurm)
+    run = submitted(slurm_job(folder, "bereft 50%"), slurm)
     wait_for_tiles(run, 2, slurm)
     slurm.ask("scancel", workers(run, slurm)[0])
     wait_for_end(run, slurm)

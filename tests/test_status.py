@@ -31,7 +31,10 @@ def small(tmp_path: Path) -> SmallRun:
         write_scene(tmp_path / f"{name}.tif", values)
     data = job_data(str(tmp_path / "*.tif"), write_bundle(tmp_path / "model"), tmp_path / "run", name="three")
     cut = {"core": 64, "patch": 64, "blend": "gaussian"}
-    return SmallRun({**data, "tiling": cut, "input": {"check_range": False}})
+    small = SmallRun({**data, "tiling": cut, "input": {"check_range": False}})
+    (small.run.path / "driver.json").write_text("{}")  # of a driver whose lock cannot be seen
+    os.utime(small.run.path / "driver.json", (0, 0))
+    return small
 
 
 def watch(small: SmallRun) -> Watch:
@@ -123,6 +126,16 @@ def test_a_run_with_a_driver_is_running_however_long_its_first_tile_takes_or_ano
         assert watch(small).look(NOW).progress.running
         tell(small, "run_finished", NOW - 1)
         assert watch(small).look(NOW).progress.running
+    assert not watch(small).look(NOW).progress.running
+
+
+def test_a_run_whose_driver_has_taken_its_record_away_is_not_running_however_young_its_last_tile(
+    small: SmallRun,
+) -> None:
+    small.plan_scenes("a")
+    small.segment("a", limit=2, **ended(1))
+    assert watch(small).look(NOW).progress.running
+    (small.run.path / "driver.json").unlink()
     assert not watch(small).look(NOW).progress.running
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -108,3 +109,31 @@ def test_a_run_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="cannot be written"):
         RunDirectory.create(tmp_path / "file" / "run")
+
+
+def test_a_folder_that_was_half_emptied_is_emptied_by_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was removed first, the mask of an earlier plan never passes for that of this one."""
+    store = Store(tmp_path / "scene")
+    store.create(shape=(64, 64), shard=64, chunk=64, fingerprint="a")
+
+    def cut(path: Path, **_: object) -> None:
+        (path / "fingerprint").unlink(missing_ok=True)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("tilesseg.ledger.shutil.rmtree", cut)
+        store.create(shape=(32, 128), shard=64, chunk=64, fingerprint="b")
+    again = Store(tmp_path / "scene")
+    again.create(shape=(32, 128), shard=64, chunk=64, fingerprint="b")
+    assert again.shape == (32, 128)
+
+
+def test_a_mask_that_a_killed_process_of_the_same_number_began_is_no_obstacle(tmp_path: Path) -> None:
+    """In a container every driver has the same number."""
+    store = Store(tmp_path / "scene")
+    store.create(shape=(64, 64), shard=64, chunk=64, fingerprint="a")
+    (store.folder / "mask.zarr").rename(store.folder / f".mask.{os.getpid()}.zarr")
+    store.create(shape=(32, 64), shard=64, chunk=64, fingerprint="a")
+    assert store.shape == (32, 64)

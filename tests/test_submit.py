@@ -23,6 +23,7 @@ from tilesseg.cli import run as command_line
 from tilesseg.driver import IDS, Driver, driver_record, drivers, end_driver
 from tilesseg.errors import JobError, ModelError, StoreError
 from tilesseg.job import read_job
+from tilesseg.locks import held
 from tilesseg.logs import Follower, find_logs, last_lines
 from tilesseg.queues import queue_name
 from tilesseg.submit import submit
@@ -184,6 +185,14 @@ def test_an_array_shares_the_tiles_and_a_last_job_waits_for_it(tmp_path: Path, q
     }
 
 
+def test_of_an_array_whose_last_job_is_refused_nothing_stays_in_the_queue(tmp_path: Path, queue: FakeQueue) -> None:
+    program = queue.folder / "sbatch"
+    program.write_text(program.read_text().replace("number=", "[[ $* = *finish* ]] && exit 1; number="))
+    with pytest.raises(JobError, match="ended with code 1"):
+        submit(write_job(tmp_path, SLURM), shards=2)
+    assert queue.said("scancel") == ["--quiet 17"]
+
+
 def test_a_folder_with_a_space_is_one_word_to_the_shell_and_to_the_queue(tmp_path: Path) -> None:
     folder = tmp_path / "two words"
     folder.mkdir()
@@ -240,12 +249,39 @@ def test_cancel_ends_jobs_last_first_then_the_workers_that_bear_the_runs_name(tm
         list(cancel(run))
 
 
+def test_of_two_who_submit_a_run_at_the_same_time_one_does(tmp_path: Path, queue: FakeQueue) -> None:
+    job = write_job(tmp_path, SLURM)
+    with held(tmp_path / "run" / "locks" / "submit"), pytest.raises(StoreError, match="is being submitted by "):
+        submit(job)
+    assert queue.said("sbatch") == []
+
+
+def test_a_run_that_waits_in_the_queue_says_so_and_is_watched_until_it_begins(
+    tmp_path: Path, queue: FakeQueue, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = submit(write_job(tmp_path, SLURM)).run
+    assert command_line(["status", str(run)]) == 1
+    assert "has not begun: job 17 was submitted for it; add --watch to wait for it" in capsys.readouterr().err
+    monkeypatch.setattr(
+        "tilesseg.report_commands.time.sleep", lambda seconds: queue.folder.joinpath("queue").write_text("")
+    )
+    assert command_line(["status", str(run), "--watch"]) == 1  # it has left without having begun
+    assert capsys.readouterr().err.startswith("job 17 waits in the queue\n")
+
+
+def test_cancel_finds_the_workers_of_a_run_by_whatever_path_it_is_known(tmp_path: Path, queue: FakeQueue) -> None:
+    run = submit(write_job(tmp_path, SLURM)).run
+    (tmp_path / "link").symlink_to(run)
+    list(cancel(tmp_path / "link"))
+    assert f"--name={queue_name(run)}" in queue.said("squeue")[-1]
+
+
 def test_another_job_that_has_an_old_number_is_neither_waited_for_nor_cancelled(
     tmp_path: Path, queue: FakeQueue
 ) -> None:
     job = write_job(tmp_path, SLURM)
     run = submit(job).run
-    (queue.folder / "queue").write_text("17 /home/me/other.sh\n")  # the queue was set up anew and counts from 1 again
+    (queue.folder / "queue").write_text("17 /data/other.sh\n")  # the queue was set up anew and counts from 1 again
     with pytest.raises(StoreError, match="nothing works on"):
         list(cancel(run))
     assert queue.said("scancel") == []
@@ -262,6 +298,19 @@ def test_on_kubernetes_a_job_that_has_ended_makes_room_for_the_next(tmp_path: Pa
     assert queue.said("kubectl")[-2:] == [f"delete {second} --ignore-not-found", f"apply {second} -o name"]
     assert len(list(cancel(run))) == 2  # both name the same job, and the second finds nothing to delete
     assert all("--ignore-not-found" in line for line in queue.said("kubectl") if line.startswith("delete"))
+
+
+def test_the_pod_of_a_driver_ends_with_its_job_and_is_not_looked_for_on_a_machine(
+    tmp_path: Path, queue: FakeQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = str(CHECKOUT / "cluster" / "kubernetes" / "driver.yaml")
+    job = write_job(tmp_path, {"kind": "kubernetes", "image": "it", "workers": 2, "driver": {"manifest": manifest}})
+    run = submit(job).run
+    with monkeypatch.context() as pod:
+        pod.setattr("tilesseg.driver.socket.gethostname", lambda: f"{queue_name(run)}-driver-x7k2p")
+        with driver_record(run):
+            pod.undo()
+            assert [line.partition(" of ")[0] for line in cancel(run)] == [f"ended job {run}/submit/1/driver.yaml"]
 
 
 def started_driver(run: Path) -> subprocess.Popen[str]:
@@ -480,6 +529,7 @@ def test_a_manifest_that_is_no_job_is_refused(tmp_path: Path, queue: FakeQueue) 
     cluster = {"kind": "kubernetes", "image": "it", "workers": 2, "driver": {"manifest": "it.yaml"}}
     with pytest.raises(JobError, match=r"it\.yaml has no spec\.template\.spec\.containers"):
         submit(write_job(tmp_path, cluster))
+    assert not (tmp_path / "run" / "submit").exists()
 
 
 def test_a_damaged_list_of_what_was_submitted_is_named(tmp_path: Path) -> None:

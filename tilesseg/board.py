@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from tilesseg.events import (
+    PARTS,
     Event,
     Note,
     ProductWritten,
@@ -28,7 +29,6 @@ from tilesseg.rates import Rates
 from tilesseg.scene_board import LETTERS, REASON, STATES, SceneBoard, too_many
 from tilesseg.worker_board import Stretch, WorkerBoard
 
-PARTS = ("read", "prepare", "predict", "blend", "write")
 FORGET_EVERY = 10
 """Ends of scenes after which those that are too many are let go."""
 LANES, FAILURES, NOTES, WORKERS = 2000, 500, 50, 2000

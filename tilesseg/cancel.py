@@ -30,8 +30,9 @@ def cancel(run: Path) -> Iterator[str]:
         raise StoreError(f"there is no run in {run}; give the folder of a run")
     found = [f"job {job} of the queue {kind}" for kind, job in _cancel_submitted(run)]
     ids = {one.id for one in submitted_jobs(run)}
+    pods = f"{queue_name(run)}-"  # of Kubernetes, which are their own machines and know no id, begin like this
     for driver in drivers(run):
-        if driver.job is None or driver.job not in ids:
+        if driver.job not in ids and not (ids and driver.host.startswith(pods)):
             _end(driver, run)
             found.append(str(driver))
     if not found:
@@ -68,7 +69,9 @@ def _cancel_submitted(run: Path) -> Iterator[tuple[str, str]]:
         if ended:
             queue.cancel(ended)
             _wait_until_gone(jobs, queue, run)
-        workers = queue.named(queue_name(run))
+        # A run may be known here by another path than where it was submitted, and its name follows from that.
+        names = dict.fromkeys(queue_name(Path(one.script).parents[2]) for one in jobs)
+        workers = [worker for name in names for worker in queue.named(name)]
         if workers:
             queue.cancel(workers)
         yield from ((kind, job) for job in (*ended, *workers))

@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 STEPS = 7
 """Shades of the map of tiles."""
-PARTS = ("read", "prepare", "predict", "blend", "write")
 LANES = 48
 BARS = 6000
 """Bars of the lanes, at most; neighbours are joined where there are more."""
@@ -205,9 +204,7 @@ def _bars(
         yield f'<rect class="{name}" {box} height="{height - 1:.1f}"><title>{escape(one.told)}</title></rect>'
 
 
-def _merged(
-    places: Iterable[tuple[int, float, float, Bar]], merge: float
-) -> Iterator[tuple[int, float, float, Bar]]:
+def _merged(places: Iterable[tuple[int, float, float, Bar]], merge: float) -> Iterator[tuple[int, float, float, Bar]]:
     """Neighbours that are too many to be told apart as one bar, about as wide as `merge` says."""
     open_: dict[int, tuple[float, float, Bar, int]] = {}
     for lane, left, right, one in places:

@@ -58,6 +58,7 @@ NEEDS = {
 
 DURATION = r"^\d+(\.\d+)? ?[smhd]$"
 MEMORY = r"^\d+(\.\d+)? ?([kMGT]i?)?B$"
+VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 WALLTIME = r"^(\d+-)?\d{1,3}:[0-5]\d:[0-5]\d$"
 
 
@@ -139,7 +140,7 @@ class Cluster(Strict):
     patience: str | None = Field(None, pattern=DURATION)
     """How long to wait for the first worker, as `2h`. Default: 1 d for a queue, 1 h for Kubernetes and a gateway, else
     1 m."""
-    environment: dict[str, str] = Field(default_factory=dict)
+    environment: dict[Annotated[str, Field(pattern=VARIABLE)], str] = Field(default_factory=dict)
     """Variables that are set in every worker."""
     setup: tuple[str, ...] = ()
     """Shell lines before a worker starts (queues), as `module load cuda`."""

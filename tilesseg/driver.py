@@ -69,6 +69,11 @@ def drivers(run: Path) -> list[Driver]:
     return [driver for driver in found if driver is not None]
 
 
+def left_behind(run: Path) -> bool:
+    """Whether there is a record that no driver here holds: it was killed, or works where locks cannot be seen."""
+    return any(driver is None for driver in map(_read, run.glob("driver*.json")))
+
+
 def end_driver(driver: Driver, run: Path, *, within: float) -> bool:
     """Ask a driver on this machine to end, and wait; True if it has ended.
 

@@ -9,6 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
+PARTS = ("read", "prepare", "predict", "blend", "write")
+"""Of the work on a tile, whose seconds are told apart."""
+
 
 @dataclass(frozen=True, slots=True)
 class Event:

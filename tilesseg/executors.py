@@ -135,8 +135,15 @@ class DaskExecutor:
         return self._slots
 
     def _able(self) -> dict[str, int]:
-        """Threads of the workers that may be used, by address."""
-        threads: dict[str, int] = self.client.nthreads()
+        """Threads of the workers that may be used, by address.
+
+        Raises:
+            JobError: nobody answers.
+        """
+        try:
+            threads: dict[str, int] = self.client.nthreads()
+        except OSError:
+            raise JobError(GONE) from None
         return {worker: number for worker, number in threads.items() if worker not in self._unfit}
 
     def map(

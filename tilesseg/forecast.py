@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from tilesseg import cluster
 from tilesseg.deployment import Cluster
-from tilesseg.errors import JobError, TilessegError
+from tilesseg.errors import JobError
 from tilesseg.estimate import Estimate, estimate
 from tilesseg.opened import Assignment
 from tilesseg.planning import plan_one, refuse
 from tilesseg.preparation import Prepared, prepare
 from tilesseg.proof import Proof, problem_of, prove
+from tilesseg.retry import reason_of
 from tilesseg.tile_index import write_tile_index
 
 if TYPE_CHECKING:
@@ -124,8 +125,9 @@ def _plan_scenes(ready: Prepared, job: Job, limit: int) -> tuple[tuple[ScenePlan
     for scene in ready.to_do[: limit - 1]:
         try:
             scenes.append(plan_one(scene, run=ready.run, plan=ready.plan, job=job))
-        except TilessegError as error:
-            refused[scene.name] = refuse(scene.name, str(error), run=ready.run).reason
+        except Exception as error:
+            # ^ of any kind, as in a run: one bad scene costs one scene
+            refused[scene.name] = refuse(scene.name, reason_of(error), run=ready.run).reason
     return tuple(scenes), refused
 
 

@@ -81,9 +81,10 @@ class Opened:
     @property
     def job(self) -> Job:
         """What is asked, for what is still to be decided."""
-        if self._job is None:
-            self._job = read_job(self.run.path / "job.yaml")
-        return self._job
+        with self._lock:
+            if self._job is None:
+                self._job = read_job(self.run.path / "job.yaml")
+            return self._job
 
     def scene(self, name: str) -> ScenePlan:
         """The plan of a scene, one of the latest few.

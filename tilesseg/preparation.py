@@ -83,7 +83,7 @@ def prepare(
         run = RunDirectory.create(directory.path)
         if not shard:
             _hold(run, None, stack)
-        run.write_text("job.yaml", yaml.safe_dump(anchored(job, Path.cwd()).model_dump(mode="json"), sort_keys=False))
+        run.write_text("job.yaml", _job_text(job))
         write_scene_list(run.path / SCENE_LIST, found)
         if not shard:
             run.write_json(PLAN_FILE, plan.to_json())
@@ -91,6 +91,13 @@ def prepare(
             refuse(name, reason, run=run)
         first = _first(begin, run=run, plan=plan, job=job, shared=shard is not None)
         yield Prepared(run, plan, scenes, first, begin.others, len(scenes) - len(to_do), begin.refused)
+
+
+def _job_text(job: Job) -> str:
+    """The job with absolute paths, as YAML."""
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    text: str = yaml.dump(anchored(job, Path.cwd()).model_dump(mode="json"), Dumper=dumper, sort_keys=False)
+    return text
 
 
 def _unfinished(scenes: Sequence[Scene], run: RunDirectory, plan: Plan, job: Job) -> list[Scene]:

@@ -65,10 +65,12 @@ class SceneReport:
             return "refused"
         if not self.planned:
             return "waiting"
-        if self.missing or not self.ended:
+        if self.missing:
             return "unfinished"
         if self.failed:
             return "failed tiles"
+        if not self.ended:
+            return "unfinished"
         return "failed products" if self.problem else "complete"
 
     @property

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tilesseg.arguments import RunFolder
+from tilesseg.errors import JobError, StoreError
 
 if TYPE_CHECKING:
     from tilesseg.status import Status, Watch
@@ -29,14 +30,14 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Look again and again until nobody works on the run.")] = False,
 ) -> None:
     """Say how far a run is, how fast and until when, from its directory alone."""
-    eye = _eye(run)
     if not watch:
-        return _print(eye.look(), as_json=as_json)
+        return _print(_eye(run).look(), as_json=as_json)
     with suppress(KeyboardInterrupt):  # who has seen enough has done nothing wrong
+        _wait_for_plan(run)
         if sys.stdout.isatty() and not as_json:
-            _watch_on_terminal(eye)
+            _watch_on_terminal(_eye(run))
         else:
-            _watch_in_lines(eye, as_json=as_json)
+            _watch_in_lines(_eye(run), as_json=as_json)
 
 
 def report(
@@ -84,11 +85,37 @@ def _left(run: Path) -> bool:
 
 
 def _eye(run: Path) -> Watch:
+    from tilesseg.plan import PLAN_FILE
     from tilesseg.preparation import open_run_directory, scene_names
     from tilesseg.status import Watch
+    from tilesseg.submitted import submitted_jobs
 
+    if not (run / PLAN_FILE).exists() and (jobs := submitted_jobs(run)):
+        raise StoreError(f"{run} has not begun: job {jobs[-1].id} was submitted for it; add --watch to wait for it")
     directory, plan = open_run_directory(run)
     return Watch(directory, plan, scene_names(directory))
+
+
+def _wait_for_plan(run: Path) -> None:
+    """Wait for a run that is in a queue and has never begun."""
+    from tilesseg.plan import PLAN_FILE
+
+    while not (run / PLAN_FILE).exists() and (job := _in_queue(run)):
+        print(f"job {job} waits in the queue", file=sys.stderr, flush=True)
+        time.sleep(REPEAT)
+
+
+def _in_queue(run: Path) -> str | None:
+    """A job of the run that waits or runs, where its queue can be asked."""
+    from tilesseg.queues import queue_of
+    from tilesseg.submitted import submitted_jobs, waiting_jobs
+
+    jobs = submitted_jobs(run)
+    try:
+        waiting = waiting_jobs(run, queue_of(jobs[-1].queue), jobs[-1].queue) if jobs else []
+    except JobError:
+        return None
+    return waiting[-1] if waiting else None
 
 
 def _print(found: Status, *, as_json: bool = False) -> None:
@@ -111,7 +138,7 @@ def _watch_on_terminal(eye: Watch) -> None:
 
     found = eye.look()
     with Live(drawn(found), auto_refresh=False, vertical_overflow="crop") as live:
-        while found.progress.running:
+        while found.progress.running or _in_queue(eye.run.path):
             time.sleep(REDRAW)
             found = eye.look()
             live.update(drawn(found), refresh=True)
@@ -122,7 +149,7 @@ def _watch_in_lines(eye: Watch, *, as_json: bool) -> None:
     from tilesseg.status_lines import job_lines
 
     found = eye.look()
-    while found.progress.running:
+    while found.progress.running or _in_queue(eye.run.path):
         told = json.dumps(found.to_json()) if as_json else "; ".join(job_lines(found.progress))
         print(told, flush=True)
         time.sleep(REPEAT)

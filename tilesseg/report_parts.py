@@ -13,7 +13,8 @@ from importlib.metadata import version as installed
 from typing import TYPE_CHECKING, Any
 
 from tilesseg import __version__
-from tilesseg.charts import PARTS, Share, bar
+from tilesseg.charts import Share, bar
+from tilesseg.events import PARTS
 from tilesseg.quantities import area, duration, pixels, share
 
 if TYPE_CHECKING:

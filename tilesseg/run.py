@@ -28,7 +28,7 @@ from tilesseg.events import (
     SceneFinished,
     SceneRefused,
 )
-from tilesseg.executors import DaskExecutor, Executor
+from tilesseg.executors import DaskExecutor, Executor, SerialExecutor
 from tilesseg.feed import Feed
 from tilesseg.guard import refuse_unguarded_script
 from tilesseg.left import Left
@@ -88,6 +88,8 @@ def run_job(
         machine = choose_machine(job, executor)
         ready = stack.enter_context(prepare(job, machine, only=only, limit=limit, shard=shard))
         stack.enter_context(driver_record(ready.run.path, str(shard) if shard else None))
+        if ready.first is None:
+            executor = executor or SerialExecutor()  # there is nothing to do, and nobody is started for it
         executor = executor or stack.enter_context(cluster.connect(job.cluster, ready.plan.device))
         return _Run(ready, job, executor, [*listeners], stack, begun, shard).carry_out()
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from tilesseg.driver import drivers
+from tilesseg.driver import drivers, left_behind
 from tilesseg.events import TileDone
 from tilesseg.planning import stored_plan
 from tilesseg.remembered import RememberedRun, Signs, ended
@@ -115,8 +115,8 @@ class Watch:
         last_tile, longest = self.run.latest()
         newest = max(signs.newest, last_tile if last_tile < now + QUIET else 0.0)  # some worker's clock is wrong
         over = signs.finished and last_tile <= signs.newest + 1
-        alive = not over and now - newest < max(QUIET, 3 * longest)
-        running = alive or bool(drivers(self.run.path))  # one whose tiles take long, or that is one of several
+        recent_sign = not over and now - newest < max(QUIET, 3 * longest)
+        running = bool(drivers(self.run.path)) or (recent_sign and left_behind(self.run.path))
         recent, window = self._recent(report, now if running else newest)
         age = round(max(0.0, now - newest), 1) if newest else None
         return Status(report, self._progress(report, recent, window, running=running, age=age))

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -66,13 +67,11 @@ class Store:
             StoreError: the folder cannot be written, its tiles were made from something else, or its mask or scores
                 are gone and the records of its tiles are not.
         """
-        try:
+        with _writing(self.folder):
             self.ledger.claim(fingerprint)
             self._make(self._mask, shape, shard, chunk)
             if scores:
                 self._make(self._scores, shape, shard, chunk, classes=list(scores), scale=1 / SCORE_STEPS)
-        except OSError as error:
-            raise _unwritable(self.folder, error) from None
 
     def _make(self, path: Path, shape: tuple[int, int], shard: int, chunk: int, **facts: Any) -> None:
         """An array full of 254 where there is none; with classes among its facts, one plane for each."""
@@ -202,11 +201,9 @@ class Store:
         Raises:
             StoreError: it cannot be written.
         """
-        try:
+        with _writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             write_json(self.folder / name, data)
-        except OSError as error:
-            raise _unwritable(self.folder, error) from None
 
     def read_json(self, name: str) -> Any:
         """A JSON file of the scene, or None where there is none; a StoreError where it is damaged."""
@@ -241,25 +238,29 @@ class RunDirectory:
         Raises:
             StoreError: it cannot be made or written.
         """
-        try:
+        with _writing(path):
             path.mkdir(parents=True, exist_ok=True)
             probe = path / f".writable.{os.getpid()}"
             probe.touch()
             probe.unlink(missing_ok=True)  # a process of the same number on another machine was faster
-        except OSError as error:
-            raise _unwritable(path, error) from None
         return cls(path)
 
     def scene(self, name: str) -> Store:
         return Store(self.path / "scenes" / name)
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a file of the run whole or not at all."""
-        write_text(self.path / name, text)
+        """Write a file of the run whole or not at all.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        with _writing(self.path):
+            write_text(self.path / name, text)
 
     def write_json(self, name: str, data: Any) -> None:
-        """Write a JSON file of the run whole or not at all."""
-        write_json(self.path / name, data)
+        """Write a JSON file of the run whole or not at all; raises as `write_text`."""
+        with _writing(self.path):
+            write_json(self.path / name, data)
 
     def read_json(self, name: str) -> Any:
         """A JSON file of the run, or None where there is none yet.
@@ -278,9 +279,14 @@ class RunDirectory:
     def log(self, event: Event, when: float) -> None:
         """Append an event to `events.jsonl`; `when` in seconds since 1970."""
         line = json.dumps({"time": round(when, 3), **event.to_json()}, separators=(",", ":"))
-        with (self.path / "events.jsonl").open("a", encoding="utf-8") as file:
+        with _writing(self.path), (self.path / "events.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
 
-def _unwritable(folder: Path, error: OSError) -> StoreError:
-    return StoreError(f"{folder} cannot be written ({error.strerror}); choose another run directory")
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """What cannot be written while the context lasts is a refusal."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be written ({error.strerror}); choose another run directory") from None

@@ -11,6 +11,8 @@ import shlex
 import socket
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,9 +21,10 @@ import yaml
 from tilesseg.deployment import QUEUES as QUEUE_KINDS
 from tilesseg.deployment import Cluster, bytes_of
 from tilesseg.driver import drivers
-from tilesseg.errors import StoreError
+from tilesseg.errors import StoreError, TilessegError
 from tilesseg.finding import find_scenes
 from tilesseg.job import Job, anchored, read_job
+from tilesseg.locks import held, holder
 from tilesseg.plan import PLAN_FILE, Machine, parse_plan, plan_job
 from tilesseg.products import check_job
 from tilesseg.queue_scripts import Order
@@ -58,19 +61,40 @@ def submit(path: Path, *, shards: int | None = None, after: str | None = None, d
     run = Path(os.path.abspath(job.output.dir))
     queue = queue_of(job.cluster.kind, used=not dry_run)
     check(job)
-    if not dry_run:
-        _refuse_twice(run, queue, job.cluster.kind, after=after)
-    folder = run / "submit" / str(_next_number(run))
-    orders = orders_of(job.cluster, folder / "job.yaml", run=run, shards=shards, after=after, beside=path.parent)
-    if dry_run:
-        return Submitted(run, (), tuple(queue.script(order) for order in orders))
-    _write(job, folder, run=run, shards=shards)
-    taken: list[Ordered] = []
-    for order in orders:
-        ready = replace(order, after=taken[-1].id) if taken else order
-        taken.append(_hand_in(ready, queue, job.cluster.kind, folder=folder))
-        remember(run, taken[-1])
+    with nullcontext() if dry_run else _turn(run):
+        if not dry_run:
+            _refuse_twice(run, queue, job.cluster.kind, after=after)
+        folder = run / "submit" / str(_next_number(run))
+        orders = orders_of(job.cluster, folder / "job.yaml", run=run, shards=shards, after=after, beside=path.parent)
+        scripts = tuple(queue.script(order) for order in orders)
+        if dry_run:
+            return Submitted(run, (), scripts)
+        _write(job, folder, run=run, shards=shards)
+        taken: list[Ordered] = []
+        try:
+            for order in orders:
+                ready = replace(order, after=taken[-1].id) if taken else order
+                taken.append(_hand_in(ready, queue, job.cluster.kind, folder=folder))
+                remember(run, taken[-1])
+        except TilessegError:
+            if taken:  # no array without the job that finishes what it leaves
+                queue.cancel([one.id for one in taken])
+            raise
     return Submitted(run, tuple(taken), tuple(Path(one.script).read_text(encoding="utf-8") for one in taken))
+
+
+@contextmanager
+def _turn(run: Path) -> Iterator[None]:
+    """Nobody else submits the run meanwhile, or both would find it free.
+
+    Raises:
+        StoreError: somebody does.
+    """
+    path = run / "locks" / "submit"
+    with held(path) as got:
+        if not got:
+            raise StoreError(f"{run} is being submitted by {holder(path)}; wait for it: tilesseg status {run}")
+        yield
 
 
 def _refuse_twice(run: Path, queue: Queue, kind: str, *, after: str | None) -> None:

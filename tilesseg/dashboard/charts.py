@@ -17,8 +17,9 @@ from bokeh.models import (
 )
 from bokeh.plotting import figure
 
-from tilesseg.board import PARTS, Board
+from tilesseg.board import Board
 from tilesseg.dashboard.colours import ACCENT, INK, PART_COLOURS, PART_WORDS, STATE_COLOURS
+from tilesseg.events import PARTS
 from tilesseg.worker_board import Stretch
 
 MINUTES = 5.0

@@ -18,10 +18,13 @@ def picture_of(folder: Path) -> str | None:
     """
     from tilesseg.plan import PLAN_FILE, parse_scene_plan
     from tilesseg.preview import small_picture
+    from tilesseg.report_pictures import SLOW
 
     try:
         stored = json.loads((folder / PLAN_FILE).read_text(encoding="utf-8"))
         source, size = parse_scene_plan(stored["scene"], where=folder).open(), SIZE
+        if source.grid.window.area > SLOW and not source.levels:
+            return None  # all of it would be read
         data = small_picture(source, size)
         while len(data) > LARGEST:
             size = size * 3 // 4

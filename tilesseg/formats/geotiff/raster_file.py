@@ -26,7 +26,7 @@ from tilesseg.formats.quiet import QUIET
 from tilesseg.grid import Grid
 from tilesseg.window import Window
 
-# GDAL's block cache defaults to 5 % of the machine's memory in every process, which no plan can count on. GDAL looks
+# GDAL's cache defaults to 5 % of the machine's memory in every process, which no plan can count on. GDAL looks
 # at this when it first reads a pixel; whoever runs tilesseg may set another figure.
 os.environ.setdefault("GDAL_CACHEMAX", "64")
 
