@@ -57,7 +57,7 @@ def test_every_markdown_page_is_in_the_site_and_in_its_navigation(site: Path, pa
     home = pages[site / "index.html"]
     linked = {(site / unquote(urldefrag(link)[0])).resolve() for link in home.links if "://" not in link}
     named = {path if path.suffix == ".html" else path / "index.html" for path in linked}
-    sources = [*(CHECKOUT / "docs").rglob("*.md"), *(CHECKOUT / "workflows").rglob("*.md")]
+    sources = [path for folder in ("docs", "workflows", "cluster") for path in (CHECKOUT / folder).rglob("*.md")]
     assert len(pages) == len(sources) + len(list(CHECKOUT.glob("*.md")))
     assert sorted(str(path.relative_to(site)) for path in set(pages) - named) == []
 
