@@ -27,8 +27,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from tilesseg.cluster import WORKER_ENVIRONMENT, ask_workers, connect
-from tilesseg.events import Event, RunStarted, TileDone
+from tilesseg.cluster import ask_workers, connect
+from tilesseg.events import Event, ScenePlanned, TileDone
 from tilesseg.formats.image import utm_grid, write_image
 from tilesseg.job import parse_job
 from tilesseg.models import load_model
@@ -36,6 +36,7 @@ from tilesseg.models.receptive import unet_margin
 from tilesseg.models.spec import UNetShape
 from tilesseg.models.unet import UNet
 from tilesseg.planning import stored_plan
+from tilesseg.recipes import WORKER_ENVIRONMENT
 from tilesseg.run import run_job
 from tilesseg.store import RunDirectory
 from tilesseg.synthetic import BANDS, CLASSES, landscape
@@ -135,7 +136,7 @@ def run(
         return float(sum(ask_workers(executor, time.process_time).values()))
 
     def listen(event: Event) -> None:
-        if isinstance(event, RunStarted):  # every worker has loaded the model and predicted twice by now
+        if isinstance(event, ScenePlanned):  # every worker has loaded the model and predicted twice by now
             clock["cpu"], clock["start"] = processor_seconds(), time.perf_counter()
         if isinstance(event, TileDone):
             records.append(event)

@@ -142,3 +142,11 @@ def test_every_library_imported_is_a_declared_dependency() -> None:
     declared = {re.split(r"[\[<>=!~; ]", line, maxsplit=1)[0].lower().replace("-", "_") for line in requirements}
     named_otherwise = {"yaml": "pyyaml", "openslide": "openslide_python"}
     assert {named_otherwise.get(name, name) for name in imported_packages()} <= declared
+
+
+@pytest.mark.parametrize("path", sorted((CHECKOUT / "benchmarks").glob("*.py")), ids=lambda path: str(path.name))
+def test_every_benchmark_still_finds_what_it_measures(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib
+
+    monkeypatch.syspath_prepend(str(path.parent))
+    assert importlib.import_module(path.stem).__doc__
