@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+import subprocess
+import sys
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,3 +48,13 @@ def _refuse_skip(report: Any) -> Any:
         report.outcome = "failed"
         report.longrepr = f"skipped although TILESSEG_REQUIRE_DATA=1: {reason}"
     return report
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> Iterator[str]:
+    """A server of the test's folder that answers ranges; its address."""
+    command = [sys.executable, str(Path(__file__).parent / "range_server.py"), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        yield f"http://127.0.0.1:{server.stdout.readline().strip()}"
+        server.terminate()

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.message import Message
 from pathlib import Path
@@ -553,15 +550,6 @@ def test_a_page_that_leads_nowhere_refuses_the_job(
     Site(monkeypatch, {"https://host/search": first})
     with pytest.raises(JobError, match=words):
         find_scenes("https://host/search")
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> Iterator[str]:
-    command = [sys.executable, str(Path(__file__).parent / "range_server.py"), str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        yield f"http://127.0.0.1:{server.stdout.readline().strip()}"
-        server.terminate()
 
 
 def test_a_catalog_and_its_bands_are_read_from_a_server(url: str, tmp_path: Path) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -312,15 +309,6 @@ def test_a_copy_tells_its_place_in_the_words_of_cf_too(tmp_path: Path) -> None:
     again = open_source(str(out / "image")).grid
     assert (again.shape, again.transform) == (grid.shape, grid.transform)
     assert rasterio.CRS.from_wkt(str(again.crs)) == rasterio.CRS.from_wkt(str(grid.crs))
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> Iterator[str]:
-    command = [sys.executable, str(Path(__file__).parent / "range_server.py"), str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        yield f"http://127.0.0.1:{server.stdout.readline().strip()}"
-        server.terminate()
 
 
 def test_a_remote_image_is_copied_when_asked(url: str, bundle: Path, tmp_path: Path) -> None:

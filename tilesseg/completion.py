@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from tilesseg.errors import StoreError
 from tilesseg.events import SceneFinished
 from tilesseg.plan import PLAN_FILE
-from tilesseg.planning import REFUSED_FILE, stored_plan, unchanged
+from tilesseg.planning import stored_plan, unchanged
 from tilesseg.products import write_products
 from tilesseg.report import SceneReport, scene_report
 from tilesseg.retry import reason_of
+from tilesseg.store import FINISHED_FILE, REFUSED_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from tilesseg.plan import Plan
     from tilesseg.scenes import ScenePlan
     from tilesseg.store import Store
-
-FINISHED_FILE = "finished.json"
 
 
 def finish_scene(

@@ -5,7 +5,7 @@ Progress is events, not log lines. A worker measures itself and sends the figure
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
@@ -196,3 +196,9 @@ class RunFinished(Event):
 
 Listener = Callable[[Event], None]
 """Whoever watches a run: called with every event."""
+
+
+def tell(listeners: Iterable[Listener], event: Event) -> None:
+    """Tell everybody who watches of an event."""
+    for listener in listeners:
+        listener(event)

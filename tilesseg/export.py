@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tilesseg.errors import StoreError
-from tilesseg.events import Listener, Note
+from tilesseg.events import Listener, Note, tell
 from tilesseg.executors import ThreadExecutor
-from tilesseg.finding import read_scene_list
+from tilesseg.finding import SCENE_LIST, read_scene_list
 from tilesseg.job import Output, Product
 from tilesseg.models import available_cores
 from tilesseg.planning import stored_plan
-from tilesseg.preparation import SCENE_LIST, open_run_directory
+from tilesseg.preparation import open_run_directory
 from tilesseg.products import check_job, check_products, write_products
 from tilesseg.report import report_of
 
@@ -34,8 +34,7 @@ def export_run(directory: Path, product: Product, *, listeners: Sequence[Listene
             how_many = f"{scene.missing} of {scene.tiles}" if scene.planned else "all its"
             raise StoreError(f"scene {scene.scene} has {how_many} tiles still to do; finish it with tilesseg run")
         if scene.refused:
-            for listener in listeners:
-                listener(Note(f"{scene.scene}: no product is written, it was refused: {scene.refused}"))
+            tell(listeners, Note(f"{scene.scene}: no product is written, it was refused: {scene.refused}"))
     wanted = [(run.scene(scene.scene), stored_plan(run.scene(scene.scene))) for scene in report.scenes if scene.done]
     scenes = [(store, planned) for store, planned in wanted if planned is not None]
     for store, planned in scenes:
@@ -44,5 +43,4 @@ def export_run(directory: Path, product: Product, *, listeners: Sequence[Listene
     for store, planned in scenes:
         executor = ThreadExecutor(threads)
         for written in write_products(store, plan, planned, output, executor=executor, threads=threads):
-            for listener in listeners:
-                listener(written)
+            tell(listeners, written)

@@ -29,6 +29,10 @@ _LONGEST = 200
 """Bytes of a name: file systems take 255, and products have suffixes."""
 
 
+SCENE_LIST = "scenes.jsonl"
+"""The list of a job's scenes in its run directory."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scene:
     """One input image with its own outputs."""

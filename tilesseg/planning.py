@@ -17,14 +17,13 @@ from tilesseg.plan import PLAN_FILE, check_crop, differences, parse_scene_plan, 
 from tilesseg.products import check_products
 from tilesseg.retry import retried
 from tilesseg.scenes import ScenePlan, input_of, open_scene, plan_scene, scene_identity, with_stage
+from tilesseg.store import REFUSED_FILE
 
 if TYPE_CHECKING:
     from tilesseg.finding import Scene
     from tilesseg.job import Job
     from tilesseg.plan import Plan
     from tilesseg.store import RunDirectory, Store
-
-REFUSED_FILE = "refused.json"
 
 
 def plan_one(scene: Scene, *, run: RunDirectory, plan: Plan, job: Job) -> ScenePlan:

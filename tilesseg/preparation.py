@@ -14,7 +14,7 @@ from tilesseg import cluster
 from tilesseg.completion import finished_before
 from tilesseg.errors import JobError, StoreError
 from tilesseg.executors import DaskExecutor, Executor
-from tilesseg.finding import Scene, choose_scenes, find_scenes, read_scene_list, write_scene_list
+from tilesseg.finding import SCENE_LIST, Scene, choose_scenes, find_scenes, read_scene_list, write_scene_list
 from tilesseg.job import anchored
 from tilesseg.locks import held, holder
 from tilesseg.plan import PLAN_FILE, Machine, Plan, anywhere, parse_plan, plan_job
@@ -27,8 +27,6 @@ from tilesseg.store import RunDirectory
 if TYPE_CHECKING:
     from tilesseg.job import Job
     from tilesseg.scenes import ScenePlan
-
-SCENE_LIST = "scenes.jsonl"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tilesseg.events import TileDone
-from tilesseg.store import RunDirectory, Store
+from tilesseg.store import FINISHED_FILE, RunDirectory, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class RememberedRun(RunDirectory):
     def over(self, scene: str) -> bool:
         """Whether a scene's products are written; asked until they are."""
         if scene not in self._finished:
-            when = changed(self.path / "scenes" / scene / "finished.json")
+            when = changed(self.path / "scenes" / scene / FINISHED_FILE)
             if not when:
                 return False
             self._finished[scene] = when

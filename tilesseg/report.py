@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tilesseg.errors import StoreError
 from tilesseg.labels import FAILED, NODATA
 from tilesseg.planning import stored_plan
+from tilesseg.store import FINISHED_FILE, REFUSED_FILE
 
 if TYPE_CHECKING:
     from tilesseg.models.spec import ModelSpec
@@ -129,10 +130,10 @@ def _one(store: Store, plan: Plan, *, alone: bool) -> SceneReport:
 
 
 def _found(store: Store, plan: Plan) -> SceneReport:
-    refused = store.read_json("refused.json")
+    refused = store.read_json(REFUSED_FILE)
     if refused is not None:
         return SceneReport(store.scene, 0, 0, {}, {}, {}, {}, refused=refused["reason"])
-    record = store.read_json("finished.json")
+    record = store.read_json(FINISHED_FILE)
     if record is not None and record["report"]["state"] == "complete":
         report = _stored(record["report"])
         if len(store.done_names()) == report.tiles:

@@ -6,7 +6,6 @@ fetched: pictures are data URIs, charts are SVG. A report never fails a run: wha
 
 from __future__ import annotations
 
-import os
 import shlex
 import time
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,8 @@ import yaml
 from tilesseg import __version__
 from tilesseg.charts import BARS, COLOURS, HATCH, Bar, lanes
 from tilesseg.errors import TilessegError
-from tilesseg.finding import read_scene_list
+from tilesseg.finding import SCENE_LIST, read_scene_list
+from tilesseg.ledger import write_text
 from tilesseg.planning import stored_plan
 from tilesseg.quantities import area, counted, duration, pixels, share
 from tilesseg.report import Report, SceneReport
@@ -62,16 +62,14 @@ def write_report(run: RunDirectory, plan: Plan, path: Path | None = None, *, sec
     status = watch.look()
     page = _Page(run, plan, status.report, status.progress, _job(run), seconds)
     path = path or run.path / REPORT_FILE
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(page.html(watch), encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, page.html(watch))
     return path
 
 
 def _names(run: RunDirectory) -> list[str]:
     """Names of all scenes of the job."""
     try:
-        return [scene.name for scene in read_scene_list(run.path / "scenes.jsonl")]
+        return [scene.name for scene in read_scene_list(run.path / SCENE_LIST)]
     except TilessegError:
         return sorted(path.name for path in (run.path / "scenes").glob("*"))
 

@@ -27,6 +27,7 @@ from tilesseg.events import (
     RunStarted,
     SceneFinished,
     SceneRefused,
+    tell,
 )
 from tilesseg.executors import DaskExecutor, Executor, SerialExecutor
 from tilesseg.feed import Feed
@@ -35,10 +36,11 @@ from tilesseg.left import Left
 from tilesseg.models import available_cores
 from tilesseg.opened import Assignment
 from tilesseg.plan import Plan, plan_job
-from tilesseg.planning import planned_event, stored_plan
+from tilesseg.planning import planned_event
 from tilesseg.preparation import Prepared, choose_machine, open_run_directory, prepare, scene_names
 from tilesseg.proof import Proof, problem_of, prove
 from tilesseg.report import Report, report_of
+from tilesseg.scenes import ScenePlan
 from tilesseg.shards import Shard, alone
 from tilesseg.submit import check, known
 from tilesseg.submitted import LOGS
@@ -47,7 +49,6 @@ from tilesseg.worker import TileWork
 
 if TYPE_CHECKING:
     from tilesseg.job import Job
-    from tilesseg.scenes import ScenePlan
 
 __all__ = ["Report", "job_status", "plan_job", "run_job"]
 
@@ -99,7 +100,7 @@ def _elsewhere(job: Job, listeners: Sequence[Listener]) -> AbstractContextManage
     check(job)
     run = Path(job.output.dir).absolute()
     return cluster.connect(
-        known(job.cluster, run), "cpu", logs=run / LOGS, say=lambda text: _tell(listeners, Note(text))
+        known(job.cluster, run), "cpu", logs=run / LOGS, say=lambda text: tell(listeners, Note(text))
     )
 
 
@@ -246,9 +247,9 @@ class _Run:
             self._tell(Note(f"{event.scene}: {event.problem}"))
         store = self.ready.run.scene(event.scene)
         with self._alone(event.scene, "products"):
-            planned = stored_plan(store)
-            if planned is not None and planned.copy_in(store.folder).folder.exists() and not store.failed():
-                planned.copy_in(store.folder).remove()
+            copy = ScenePlan.copy_in(store.folder)
+            if copy.folder.exists() and not store.failed():
+                copy.remove()
 
     def _alone(self, *part: str) -> AbstractContextManager[object]:
         return alone(self.ready.run.path, *part, shared=self.shard is not None)
@@ -291,9 +292,4 @@ class _Run:
 
     def _tell(self, event: Event) -> None:
         self.ready.run.log(event, time.time())
-        _tell(self.listeners, event)
-
-
-def _tell(listeners: Sequence[Listener], event: Event) -> None:
-    for listener in listeners:
-        listener(event)
+        tell(self.listeners, event)

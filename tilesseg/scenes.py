@@ -82,7 +82,8 @@ class ScenePlan:
             return None
         return f"copied to Zarr first: read as it is, {self.decode_factor:.1f} pixels are decoded for each one needed"
 
-    def copy_in(self, folder: Path) -> Stage:
+    @staticmethod
+    def copy_in(folder: Path) -> Stage:
         """The copy of the image that belongs into the scene's folder of a run."""
         return Stage(folder / "staged")
 

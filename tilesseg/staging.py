@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from tilesseg import cluster
 from tilesseg.deployment import Cluster
 from tilesseg.errors import FormatError, StoreError
-from tilesseg.events import Event, Listener, RegionFailed, RegionStaged, RunStarted, ScenePlanned
+from tilesseg.events import Listener, RegionFailed, RegionStaged, RunStarted, ScenePlanned, tell
 from tilesseg.fit import choose_bands
 from tilesseg.formats import open_source
 from tilesseg.locks import this_process
@@ -136,10 +136,10 @@ def _copy(
     failed = {}
     with ExitStack() as stack:
         executor = executor or stack.enter_context(cluster.connect(asked or Cluster(), "cpu"))
-        _tell(listeners, RunStarted(scenes=1, slots=executor.slots))
-        _tell(listeners, ScenePlanned(copy.paths[0], tiles=0, done=0, pixels=0, regions=len(regions)))
+        tell(listeners, RunStarted(scenes=1, slots=executor.slots))
+        tell(listeners, ScenePlanned(copy.paths[0], tiles=0, done=0, pixels=0, regions=len(regions)))
         for event in executor.map(copy, [region.name for region in regions], lost=copy.lost):
-            _tell(listeners, event)
+            tell(listeners, event)
             if isinstance(event, RegionFailed):
                 failed[event.region] = event.reason
     return failed
@@ -173,8 +173,3 @@ def _publish(stage: Stage, out: Path) -> None:
 def _open(paths: tuple[str, ...], bands: tuple[int, ...]) -> Source:
     """The image, opened once per process."""
     return open_source(paths).select(bands)
-
-
-def _tell(listeners: Sequence[Listener], event: Event) -> None:
-    for listener in listeners:
-        listener(event)

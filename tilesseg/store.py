@@ -30,6 +30,8 @@ from tilesseg.ledger import Ledger, read_json, write_json, write_text
 from tilesseg.store_band import Band
 from tilesseg.window import Window
 
+REFUSED_FILE, FINISHED_FILE = "refused.json", "finished.json"
+"""In a scene's folder: why it cannot be segmented; what it came to."""
 SHARD_COPIES = 4
 """How often a shard is in memory while it is encoded and written; for estimates."""
 
