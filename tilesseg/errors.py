@@ -28,6 +28,14 @@ class ModelError(TilessegError):
     """A model bundle is incomplete, damaged, or not what its spec says."""
 
 
+class OutOfDeviceMemory(ModelError):
+    """The device has no memory for a batch; a smaller one may fit."""
+
+
+class DeviceLost(ModelError):
+    """The device answers nothing any more in this process (a sticky CUDA error): another process has to go on."""
+
+
 class FormatError(TilessegError):
     """A product cannot be written in the format asked for."""
 

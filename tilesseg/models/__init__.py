@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from tilesseg.errors import ModelError
 from tilesseg.models.bundle import Bundle, KnownModel, find_bundle, list_models, verify_weights
+from tilesseg.models.call import Call, Network, plain
+from tilesseg.models.choice import Choice
 from tilesseg.models.spec import ModelSpec
 
 __all__ = ["ENGINES", "Bundle", "KnownModel", "Model", "find_bundle", "list_models", "load_model", "verify_weights"]
@@ -68,6 +70,16 @@ class Model(Protocol):
             ModelError: the network gives another shape than its spec promises.
         """
 
+    @property
+    def choice(self) -> Choice:
+        """Runtime and precision, and why."""
+
+    def network(self, call: Call) -> Network:
+        """The network with the ends that a scene needs. Safe to call from several threads, computes for one at a time.
+
+        May take seconds: an engine compiles here. Keep it; the same call gives the same network.
+        """
+
 
 ENGINES: Mapping[str, str] = {
     "unet": "tilesseg.models.torch_engine:open_unet",
@@ -77,13 +89,22 @@ ENGINES: Mapping[str, str] = {
 }
 
 
-def load_model(reference: str | Path | Bundle, *, device: str = "auto", threads: int | None = None) -> Model:
+def load_model(
+    reference: str | Path | Bundle,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    engine: str = "auto",
+    precision: str = "auto",
+) -> Model:
     """Find a model, check its weights file against the spec's sha256, and load it.
 
     Args:
         reference: MODEL as `find_bundle` takes it, or the bundle itself.
         device: `auto` (cuda where there is one, else cpu), `cpu`, `cuda`, `cuda:1` …
         threads: CPU threads of the engine; None takes every core this process may use.
+        engine: `auto`, or the runtime: `torch`, `openvino`, `onnxruntime`.
+        precision: `auto`, `fp32`, `bf16` or `fp16`.
 
     Raises:
         ModelError: not found, damaged, or not what its spec says.
@@ -93,8 +114,8 @@ def load_model(reference: str | Path | Bundle, *, device: str = "auto", threads:
     if bundle.weights_path is None and bundle.spec.engine in ENGINES:
         raise ModelError(f"model {bundle.spec.name}: engine {bundle.spec.engine} needs the section `weights`; add it")
     verify_weights(bundle)
-    engine = opener(bundle.spec, bundle.weights_path, device=device, threads=threads or available_cores())
-    return _HeldToSpec(bundle.spec, engine)
+    opened = opener(bundle.spec, bundle.weights_path, device=device, threads=threads or available_cores())
+    return _HeldToSpec(bundle.spec, opened, Choice())
 
 
 def available_cores() -> int:
@@ -121,9 +142,14 @@ class _HeldToSpec:
     spec: ModelSpec
     engine: Engine
 
+    choice: Choice
+
     @property
     def device(self) -> str:
         return self.engine.device
+
+    def network(self, call: Call) -> Network:
+        return plain(self.predict, call, self.spec)
 
     def predict(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
         n, channels, height, width = patches.shape

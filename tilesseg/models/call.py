@@ -1,0 +1,59 @@
+"""What a tile asks of a network: raw patches in, labels or scores out, whatever runs between.
+
+An engine that can puts normalisation, activation and decision into the network; for the others `plain` does the same
+in NumPy. Both give what `predict` of normalised patches and `blend.decide` give, up to the engine's own rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilesseg.blend import decide
+from tilesseg.models.spec import ModelSpec
+from tilesseg.normalise import Normalisation
+
+Network = Callable[[NDArray[Any]], NDArray[Any]]
+"""From raw patches `(n, channel, P, Q)` of the call's dtype to labels `(n, P − shrink, Q − shrink)` uint8, or to
+activated scores `(n, score, P − shrink, Q − shrink)` float32. `n` is the same at every call, or each shape may be
+compiled anew. Raises ValueError where a score is not finite, OutOfDeviceMemory, DeviceLost, ModelError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The ends of a network as a scene needs them; fixed by its plan."""
+
+    dtype: np.dtype[Any]
+    """Of raw patches."""
+    normalisation: Normalisation
+    labels: bool
+    """Whether labels are wanted (every pixel has one prediction), else activated scores, to be blended or stored."""
+
+
+def plain(predict: Callable[[NDArray[np.float32]], NDArray[np.float32]], call: Call, spec: ModelSpec) -> Network:
+    """The network of a call, for an engine that takes normalised patches and gives activated scores."""
+    buffer = np.empty(0, np.float32)
+
+    def network(patches: NDArray[Any]) -> NDArray[Any]:
+        nonlocal buffer
+        if buffer.shape != patches.shape:
+            buffer = np.empty(patches.shape, np.float32)
+        for number, values in enumerate(patches):  # one at a time: less goes through the processor's cache at once
+            call.normalisation.apply(values, out=buffer[number])
+        scores = predict(buffer)
+        refuse_infinite(scores)
+        if not call.labels:
+            return scores
+        return np.stack([decide(one, spec.decision.threshold) for one in scores])
+
+    return network
+
+
+def refuse_infinite(scores: NDArray[np.float32]) -> None:
+    """Raises ValueError where a score is NaN or infinite."""
+    if not (np.isfinite(scores.min()) and np.isfinite(scores.max())):
+        raise ValueError("the model gave scores that are not finite")
