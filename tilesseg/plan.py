@@ -22,7 +22,7 @@ from tilesseg import __version__
 from tilesseg.errors import JobError, ModelError, StoreError
 from tilesseg.formats.stac_json import split_member
 from tilesseg.models import Bundle, find_bundle, verify_weights
-from tilesseg.models.choice import Able, Choice
+from tilesseg.models.choice import LEAST, NATIVE, Able, Choice
 from tilesseg.models.spec import ModelSpec
 from tilesseg.scenes import ScenePlan
 from tilesseg.speed import PatchSpeed
@@ -45,7 +45,7 @@ class Machine:
     """Threads the network computes with in each worker process."""
     slots: int
     """Tiles at the same time, over all workers."""
-    able: Able = Able()
+    able: Able = LEAST
     """Runtimes that are installed there, and what its device accelerates."""
 
 
@@ -65,7 +65,7 @@ class Plan:
     """Tiles at the same time, for which cores are chosen."""
     scores: tuple[int, ...] = ()
     """Score channels that are stored beside the mask."""
-    choice: Choice = Choice()
+    choice: Choice = NATIVE
     """Runtime and precision."""
     speeds: tuple[PatchSpeed, ...] = ()
     """What was measured on the machine that computes; empty where patches are not chosen by it."""

@@ -35,3 +35,7 @@ class Choice:
     precision: Precision = "fp32"
     why: str = ""
     """One sentence for people, such as `OpenVINO is installed; this processor computes bf16 natively (amx_bf16)`."""
+
+
+NATIVE, LEAST = Choice(), Able()
+"""What nobody has chosen, and what every machine can do."""
