@@ -2,12 +2,15 @@
 PYTHON ?= python3
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
+BENCH_ARGS ?=
+QUICK ?=
+FULL ?=
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs docs-serve weights constraints clean
+.PHONY: help demo test lint docs docs-serve weights bench constraints clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -33,6 +36,9 @@ docs-serve: .venv/.docs  ## show the site on this machine, and again after every
 weights: .venv/.dev  ## train the bundled model again (10 minutes)
 	$(BIN)/python workflows/training/landscape.py
 
+bench: .venv/.dev  ## compare with other tools, file to file (QUICK=1: 8 minutes; FULL=1: up to 4 Gpx); BENCH_ARGS='--help'
+	$(BIN)/python benchmarks/bench.py $(if $(QUICK),--quick) $(if $(FULL),--full) $(BENCH_ARGS)
+
 constraints: .venv/.dev  ## pin what .venv holds now, after an upgrade that passes the tests
 	@sed '/^[^#]/d' constraints.txt > .venv/constraints
 	@$(BIN)/python -m pip freeze --exclude-editable --disable-pip-version-check | sed 's/+cpu$$//' >> .venv/constraints
@@ -40,6 +46,7 @@ constraints: .venv/.dev  ## pin what .venv holds now, after an upgrade that pass
 
 clean:  ## remove the environment, caches and the demo's results
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist demo site
+	rm -rf benchmarks/.peers benchmarks/.bench
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps say what .venv holds; they go stale when the dependencies change.
@@ -53,7 +60,7 @@ clean:  ## remove the environment, caches and the demo's results
 	@touch $@
 
 .venv/.dev: .venv/.made pyproject.toml constraints.txt
-	$(PIP) -e '.[dev,docs,clouds,onnx]'
+	$(PIP) -e '.[dev,docs,clouds,onnx,openvino]'
 	@touch .venv/.core .venv/.docs $@
 
 .venv/.docs: .venv/.made pyproject.toml constraints.txt

@@ -1,7 +1,7 @@
-"""Pyramids of a stored mask: the levels that workers make, and an OME-TIFF with them or with levels of its own.
+"""What a tile pays to store its labels and their levels, and how fast the products of a mask that tiles made are.
 
-The mask is that of `benchmarks/cog.py`, in a run's store. Each route runs in a process of its own; the time of the
-OME-TIFF with stored levels is without making them. Run it as `python benchmarks/pyramid.py --size 16384 --threads 2`.
+The mask is that of `benchmarks/cog.py`, stored by cores of 4096² as tiles store it. Each route runs in a process of its
+own. Run it as `python benchmarks/pyramid.py --size 16384 --threads 2`.
 """
 
 from __future__ import annotations
@@ -12,52 +12,62 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cog import BAND, peak_memory, smooth_labels
+import numpy as np
+from cog import BAND, CLASSES, CORE, TRANSFORM, make_store, peak_memory
 
 from tilesseg.executors import ThreadExecutor
 from tilesseg.finishing import with_levels
-from tilesseg.formats import Mask, MaskClass
+from tilesseg.formats import Mask
+from tilesseg.formats.cog import write_cog
 from tilesseg.formats.ome_tiff import write_ome_tiff
+from tilesseg.formats.ome_zarr.writer import write_ome_zarr
 from tilesseg.grid import Grid
 from tilesseg.store import Store
+from tilesseg.store_band import Band
 from tilesseg.window import Window
-
-CLASSES = tuple(MaskClass(f"class {k}", (50 * k, 255 - 50 * k, 90)) for k in range(5))
-
-
-def make_store(folder: Path, size: int) -> None:
-    store = Store(folder)
-    store.create(shape=(size, size), shard=1024, chunk=512, fingerprint="benchmark")
-    band = store.band(Window(0, 0, size, size))
-    for labels in smooth_labels(size):
-        band.write(labels)
 
 
 def read_mask(store: Store) -> Mask:
-    grid = Grid(*store.shape, (0.5, 0, 0, 0, 0.5, 0), unit="micrometre", metres_per_unit=1e-6)
+    grid = Grid(*store.shape, TRANSFORM, unit="metre", metres_per_unit=1)
     return Mask(grid, store.read, CLASSES, {"model": "benchmark"})
 
 
-def levels(store: Store, threads: int) -> float:
+def storing(store: Store, threads: int, *, levels: bool) -> float:
+    """A row of tiles by row of tiles; what is stored is replaced by the same."""
+    del threads
+    height, width = store.shape
+    seconds = 0.0
+    for y in range(0, height, CORE):
+        core = Window(y, 0, CORE, width).intersect(Window(0, 0, height, width))
+        labels = store.read(core)
+        start = time.perf_counter()
+        band = store.band(core) if levels else Band(store.mask, core)
+        for row in range(0, core.height, BAND):
+            band.write(labels[row : row + BAND])
+        seconds += time.perf_counter() - start
+    return seconds
+
+
+def finishing(store: Store, threads: int) -> float:
+    """The levels that tiles leave to the end."""
     start = time.perf_counter()
     with with_levels(read_mask(store), store, ThreadExecutor(threads)):
         return time.perf_counter() - start
 
 
-def ome_tiff(store: Store, threads: int, *, target: Path) -> float:
+def product(store: Store, threads: int, *, write: Callable[..., Any], target: Path, levels: bool = True) -> float:
+    """A product, the levels that tiles leave to the end among it."""
     start = time.perf_counter()
-    write_ome_tiff(read_mask(store), target, threads=threads)
-    return time.perf_counter() - start
-
-
-def ome_tiff_of_levels(store: Store, threads: int, *, target: Path) -> float:
-    with with_levels(read_mask(store), store, ThreadExecutor(threads)) as mask:
-        start = time.perf_counter()
-        write_ome_tiff(mask, target, threads=threads)
+    with ExitStack() as until_written:
+        mask = read_mask(store)
+        if levels:
+            mask = until_written.enter_context(with_levels(mask, store, ThreadExecutor(threads)))
+        write(mask, target, threads=threads)
         return time.perf_counter() - start
 
 
@@ -69,8 +79,9 @@ def reading(store: Store, threads: int) -> float:
 
 
 def measure(route: Callable[[Store, int], float], folder: Path, threads: int, results: Any) -> None:
-    store = Store(folder)
+    store, small = Store(folder), Mask(Grid(1, 1), lambda window: np.zeros(window.shape, np.uint8), CLASSES, {})
     store.read(Window(0, 0, 1, 1))
+    write_cog(small, folder.with_name("small.tif"))  # what is imported does not count
     before, worked = peak_memory(), time.process_time()
     results.put((route(store, threads), time.process_time() - worked, peak_memory() - before))
 
@@ -100,20 +111,27 @@ def main() -> None:
 
 
 def report(folder: Path, arguments: argparse.Namespace) -> None:
-    target, megapixels = folder / "mask.ome.tif", arguments.size**2 / 1e6
-    routes = {
-        "levels by threads": levels,
-        "OME-TIFF, levels stored": partial(ome_tiff_of_levels, target=target),
-        "OME-TIFF, own levels": partial(ome_tiff, target=target),
-        "(reading the mask)": reading,
+    megapixels, tif, ome = arguments.size**2 / 1e6, folder / "mask.tif", folder / "mask.ome.tif"
+    routes: dict[str, Callable[[Store, int], float]] = {
+        "storing, no levels, 1 thread": partial(storing, levels=False),
+        "storing with levels, 1 thread": partial(storing, levels=True),
+        "further levels": finishing,
+        "COG": partial(product, write=write_cog, target=tif),
+        "COG, levels of its own": partial(product, write=write_cog, target=tif, levels=False),
+        "OME-TIFF": partial(product, write=write_ome_tiff, target=ome),
+        "OME-TIFF, levels of its own": partial(product, write=write_ome_tiff, target=ome, levels=False),
+        "OME-Zarr": partial(product, write=write_ome_zarr, target=folder / "mask.ome.zarr"),
+        "(reading the mask, 1 thread)": reading,
     }
     print(f"{arguments.size}² = {megapixels:.0f} Mpx, {arguments.threads} threads, best of {arguments.repeat}")
     for name, route in routes.items():
         runs = [in_a_process(route, folder / "scene", arguments.threads) for _ in range(arguments.repeat)]
         seconds, worked, memory = min(runs)[0], min(run[1] for run in runs), max(run[2] for run in runs)
         speed = f"{seconds:6.2f} s  {megapixels / seconds:6.0f} Mpx/s  {worked:6.2f} s of CPU"
-        print(f"{name:24} {speed}  peak +{memory:4.0f} MB")
-    print(f"the file: {target.stat().st_size / 1e6:.1f} MB")
+        print(f"{name:30} {speed}  peak +{memory:4.0f} MB")
+    zarr = sum(file.stat().st_size for file in (folder / "mask.ome.zarr").rglob("*") if file.is_file())
+    sizes = {"COG": tif.stat().st_size, "OME-TIFF": ome.stat().st_size, "OME-Zarr": zarr}
+    print(", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in sizes.items()))
 
 
 if __name__ == "__main__":

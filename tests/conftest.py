@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
+
+_CACHE = tempfile.TemporaryDirectory(prefix="tilesseg-cache-")
+os.environ["XDG_CACHE_HOME"] = _CACHE.name  # nothing is left in the user's cache folder; processes inherit it
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 REQUIRE_DATA = os.environ.get("TILESSEG_REQUIRE_DATA") == "1"

@@ -18,9 +18,15 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from tilesseg.errors import DeviceLost
+from tilesseg.events import TileDone
 from tilesseg.formats import Pixels, Raw, read_reflected
 from tilesseg.grid import Grid
+from tilesseg.models.call import Call, Network, plain
 from tilesseg.models.spec import ModelSpec, UNetShape, parse_spec
+from tilesseg.segment import Recipe, call_of, segment_tile
+from tilesseg.store import Store
+from tilesseg.tiling import Tile
 from tilesseg.window import Window
 
 
@@ -138,6 +144,21 @@ class Deadly(_Engine):
         return Identity(self.spec).predict(patches)
 
 
+LOSES = "TILESSEG_TEST_LOSES_ITS_DEVICE"
+"""Names a file; where it lies, the next prediction finds the device lost and puts its process's id in its place."""
+
+
+class Losing(_Engine):
+    """Loses its device once, when it is told to."""
+
+    def predict(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        path = Path(os.environ[LOSES])
+        if path.exists():
+            path.rename(path.with_name(str(os.getpid())))
+            raise DeviceLost("CUDA error: an illegal memory access was encountered")
+        return Identity(self.spec).predict(patches)
+
+
 class Slow(_Engine):
     """Takes its time, for tests that interrupt."""
 
@@ -159,6 +180,15 @@ class FakeModel:
 
     def predict(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
         return self.engine.predict(patches)  # type: ignore[attr-defined,no-any-return]
+
+    def network(self, call: Call) -> Network:
+        return plain(self.predict, call, self.spec)
+
+
+def segmented(tile: Tile, *, source: Any, model: Any, store: Store, recipe: Recipe, **more: Any) -> TileDone:
+    """A tile segmented by a model, as workers do it."""
+    network = model.network(call_of(tile.lattice, recipe, dtype=source.dtype, spec=model.spec))
+    return segment_tile(tile, source=source, network=network, spec=model.spec, store=store, recipe=recipe, **more)
 
 
 def spec_data(engine: str = "Identity", *, bands: int = 1, classes: int = 3, **changes: Any) -> dict[str, Any]:

@@ -58,13 +58,14 @@ def sleep_tile(item: tuple[str, str, float, bool]) -> TileDone | TileFailed:
     scene, tile, seconds, bad = item
     phases.announce()
     began, draw = time.time(), np.random.default_rng(abs(hash((scene, tile))) % 2**32)
-    spent: dict[str, float] = {}
+    spent: dict[str, float] = {"wait": 0.0}
     with phases.working(scene, tile):
-        for part, share in (("read", 0.22), ("prepare", 0.05), ("predict", 0.55), ("blend", 0.08), ("write", 0.1)):
+        for part, share in (("read", 0.22), ("predict", 0.6), ("blend", 0.08), ("write", 0.1)):
             phases.enter(part)
             wait = seconds * share * float(draw.uniform(0.6, 1.6))
             time.sleep(wait)
             spent[part] = wait
+            spent["wait"] += wait if part != "predict" else 0.0
     worker = f"{socket.gethostname()}:{os.getpid()}"
     if bad:
         return TileFailed(scene, tile, CORE**2, "unlucky pixel (RuntimeError at patch 7)", worker)

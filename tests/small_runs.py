@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fakes import segmented
+
 from tilesseg.completion import finish_scene
 from tilesseg.events import TileDone, TileFailed
 from tilesseg.executors import SerialExecutor
@@ -16,7 +18,6 @@ from tilesseg.job import Job, parse_job
 from tilesseg.models import Model, find_bundle, load_model
 from tilesseg.plan import Machine, Plan, plan_job
 from tilesseg.planning import stored_plan, try_scene
-from tilesseg.segment import segment_tile
 from tilesseg.store import RunDirectory
 
 
@@ -59,7 +60,7 @@ class SmallRun:
             if tile.name in fail:
                 store.mark_failed(TileFailed(scene, tile.name, tile.core.area, "ValueError: planted", "node1:7"))
                 continue
-            record = segment_tile(tile, source=source, model=self.model, store=store, recipe=recipe)
+            record = segmented(tile, source=source, model=self.model, store=store, recipe=recipe)
             own = {key: value(number) if callable(value) else value for key, value in fields.items()}
             store.mark_done(replace(record, **own))
 

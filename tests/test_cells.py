@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import ArraySource, FakeModel, fake_model
+from fakes import ArraySource, FakeModel, fake_model, segmented
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from tilesseg.blend import Blend
 from tilesseg.cells import Cells, Region, cells_of, work_of
 from tilesseg.events import TileDone
 from tilesseg.formats import Pixels
-from tilesseg.segment import Recipe, segment_tile, skip_tile
+from tilesseg.segment import Recipe, skip_tile
 from tilesseg.store import Store
 from tilesseg.tiling import Lattice, Tiling
 from tilesseg.window import Window
@@ -69,7 +69,7 @@ def run(
     np.random.default_rng(order).shuffle(tiles)  # type: ignore[arg-type]
     recipe = Recipe(blend, model.spec.normalisation(), batch, scores, cells)
     records = [
-        segment_tile(tile, source=source, model=model, store=store, recipe=recipe)
+        segmented(tile, source=source, model=model, store=store, recipe=recipe)
         if cells is None or cells.touches(tile.core)
         else skip_tile(tile, cells, grid=source.grid, store=store, scores=len(scores))
         for tile in tiles
@@ -264,7 +264,7 @@ def test_the_record_of_a_tile_that_is_not_looked_at_counts_as_that_of_any_other(
     store = Store(tmp_path)
     store.create(shape=(40, 40), shard=8, chunk=8, fingerprint="a")
     recipe = Recipe("crop", model.spec.normalisation(), 1, cells=cells)
-    told = segment_tile(tile, source=source, model=model, store=store, recipe=recipe)
+    told = segmented(tile, source=source, model=model, store=store, recipe=recipe)
     skipped = skip_tile(tile, cells, grid=source.grid, store=store)
     same = {"seconds": {}, "peak_mb": 0.0, "started": 0.0, "wall": 0.0}
     assert replace(told, **same) == replace(skipped, **same)  # type: ignore[arg-type]

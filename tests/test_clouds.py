@@ -60,7 +60,7 @@ def test_a_patch_scores_as_in_the_session_of_ukis_csmask(shared_data, csmask, na
     )
     batch = theirs.img.transpose(2, 0, 1)[None]
     expected = theirs.softmax(theirs.session.run(None, {theirs.input_names: batch})[0])
-    scores = load_model(name, threads=2).predict(spec.normalisation().apply(pixels)[None])
+    scores = load_model(name, threads=2, engine="onnxruntime").predict(spec.normalisation().apply(pixels)[None])
     assert scores.shape == (1, 3, 256, 256)
     np.testing.assert_allclose(scores, expected, atol=1e-5)
 
@@ -83,7 +83,7 @@ def test_no_other_naming_of_the_classes_agrees_better_with_the_truth(shared_data
 
 
 def test_the_order_of_the_batch_does_not_matter(shared_data):
-    model = load_model("clouds-4b", threads=2)
+    model = load_model("clouds-4b", threads=2, engine="onnxruntime")
     pixels = model.spec.normalisation().apply(reflectance(shared_data, "landsat5", bands=4))
     batch = np.stack([pixels[:, :256, :256], pixels[:, 256:, 256:]])
     np.testing.assert_allclose(model.predict(batch)[::-1], model.predict(batch[::-1].copy()), atol=1e-5)

@@ -201,6 +201,21 @@ def test_a_worker_has_the_memory_of_its_section_or_its_share_of_this_machine(mon
 
 
 @pytest.mark.parametrize(
+    ("cores", "memory_gb", "workers"),
+    [(1, 64, 1), (2, 64, 1), (4, 64, 1), (7, 64, 1), (8, 64, 2), (64, 512, 16), (64, 20, 4), (64, 1, 1)],
+)
+def test_there_is_one_worker_for_four_cores_and_for_some_memory(
+    monkeypatch: pytest.MonkeyPatch, cores: int, memory_gb: int, workers: int
+) -> None:
+    import distributed.system
+
+    monkeypatch.setattr(distributed.system, "MEMORY_LIMIT", memory_gb * GB)
+    monkeypatch.setattr(cluster, "_cores", lambda: cores)
+    assert cluster.worker_count(Cluster(), "cpu") == workers
+    assert cluster.describe_machine(Cluster(device="cpu")).engine_threads == cores // workers
+
+
+@pytest.mark.parametrize(
     ("asked", "said"),
     [
         (

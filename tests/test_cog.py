@@ -9,6 +9,7 @@ import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -16,16 +17,17 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 import rasterio
+import tifffile
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 from rio_cogeo.cogeo import cog_validate
 
 from tilesseg.errors import FormatError
-from tilesseg.formats import FORMATS, Mask, MaskClass, resolve
+from tilesseg.formats import FORMATS, Level, Mask, MaskClass, cog_file, resolve
 from tilesseg.formats.cog import write_cog
 from tilesseg.formats.qml import qgis_style
 from tilesseg.grid import IDENTITY, Grid, Transform
-from tilesseg.pyramid import HALVES
+from tilesseg.pyramid import HALVES, level_shapes
 from tilesseg.window import Window
 
 Labels = NDArray[np.uint8]
@@ -102,6 +104,61 @@ def test_every_level_equals_our_pyramid_and_the_file_is_a_valid_cog(shape: Any, 
         labels = HALVES[rule](labels)
     smallest = read_level(path, levels - 1)
     assert max(smallest.shape) <= 512 or smallest.shape[1] == 1
+
+
+def with_stored_levels(mask: Mask, labels: Labels) -> Mask:
+    """As a mask comes whose levels its tiles have made."""
+    levels = []
+    for shape in level_shapes(mask.grid.shape)[1:]:
+        labels = HALVES["mode"](labels)
+        levels.append(Level(shape, lambda window, labels=labels: labels[window.slices()]))
+    return replace(mask, levels=tuple(levels))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("shape", [*SHAPES, (513, 1500), (5000, 600), (300, 4700)])
+def test_stored_levels_are_copied_into_a_valid_cog_that_says_the_same(
+    shape: Any, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What GDAL lays out and we fill reads, level by level, as what GDAL writes, tags and colours among it."""
+    labels, ours, theirs = random_labels(shape), tmp_path / "ours.tif", tmp_path / "theirs.tif"
+    labels[: shape[0] // 2, : shape[1] // 2] = 255  # TIFF tiles that are not stored
+    write_cog(as_mask(labels), theirs, threads=threads)
+    ready = with_stored_levels(as_mask(labels), labels)
+    if max(shape) > 512:
+        monkeypatch.setattr(cog_file, "cascade", None)
+    write_cog(ready, ours, threads=threads)
+    assert cog_validate(ours, quiet=True)[1] == [] and validate(ours)[0] == validate(theirs)[0]
+    with opened(ours) as file, opened(theirs) as other:
+        assert (file.profile, file.tags(), file.overviews(1)) == (other.profile, other.tags(), other.overviews(1))
+        assert file.tags(ns="IMAGE_STRUCTURE") == other.tags(ns="IMAGE_STRUCTURE")
+        assert file.colormap(1) == other.colormap(1)
+        levels = 1 + len(file.overviews(1))
+    for level in range(levels):
+        np.testing.assert_array_equal(read_level(ours, level), read_level(theirs, level))
+    with tifffile.TiffFile(ours) as one, tifffile.TiffFile(theirs) as two:
+        for mine, other_page in zip(one.pages, two.pages, strict=True):
+            assert [count > 0 for count in mine.databytecounts] == [count > 0 for count in other_page.databytecounts]
+    data = ours.read_bytes()
+    with tifffile.TiffFile(ours) as one:
+        for page in one.pages:
+            for start, size in zip(page.dataoffsets, page.databytecounts, strict=True):
+                if size:
+                    assert int.from_bytes(data[start - 4 : start], "little") == size
+                    assert data[start + size - 4 : start + size] == data[start + size : start + size + 4]
+
+
+def test_levels_of_which_one_cannot_be_read_leave_nothing(tmp_path: Path) -> None:
+    labels = random_labels((1300, 1100))
+    ready = with_stored_levels(as_mask(labels), labels)
+
+    def fail(window: Window) -> Labels:
+        raise OSError(5, "Input/output error")
+
+    broken = replace(ready, levels=(Level(ready.levels[0].shape, fail), *ready.levels[1:]))
+    with pytest.raises(FormatError, match=r"mask.tif: Input/output error"):
+        write_cog(broken, tmp_path / "mask.tif")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_mask_one_pixel_wide_is_a_cog_without_overviews(tmp_path: Path) -> None:
@@ -234,27 +291,31 @@ def test_a_crs_that_gdal_does_not_know_is_refused_in_one_line(tmp_path: Path) ->
 
 
 FULL_DISK = """
-    import resource, sys
+    import resource, signal, sys
     from pathlib import Path
     import numpy as np
     from tilesseg.errors import FormatError
-    from tilesseg.formats import Mask
+    from tilesseg.formats import Level, Mask
     from tilesseg.formats.cog import write_cog
     from tilesseg.grid import Grid
 
     noise = np.random.default_rng(0).integers(0, 3, (4096, 4096), np.uint8)
+    shapes = [(4096 >> k, 4096 >> k) for k in range(1, 5)] if sys.argv[3] == "stored" else []
+    levels = tuple(Level(shape, lambda w: noise[w.slices()]) for shape in shapes)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
     try:
-        write_cog(Mask(Grid(4096, 4096), lambda w: noise[w.slices()], (), {}), Path(sys.argv[1]))
+        write_cog(Mask(Grid(4096, 4096), lambda w: noise[w.slices()], (), {}, levels=levels), Path(sys.argv[1]))
     except FormatError as refusal:
         print("refused:", refusal)
 """
 
 
+@pytest.mark.parametrize("levels", ["stored", "made"])
 @pytest.mark.parametrize("limit", [100, 300_000, 3_000_000, 4_500_000, 5_000_000])
-def test_a_full_disk_is_refused_in_one_line_and_nothing_is_left(limit: int, tmp_path: Path) -> None:
+def test_a_full_disk_is_refused_in_one_line_and_nothing_is_left(limit: int, levels: str, tmp_path: Path) -> None:
     """A limit on the file size stands in for the disk: it hits the temporary levels, or the COG alone."""
-    script = [sys.executable, "-c", textwrap.dedent(FULL_DISK), str(tmp_path / "mask.tif"), str(limit)]
+    script = [sys.executable, "-c", textwrap.dedent(FULL_DISK), str(tmp_path / "mask.tif"), str(limit), levels]
     result = subprocess.run(script, capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent)
     assert result.stdout.startswith("refused: ") and result.stdout.count("\n") == 1, result
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Laws of what workers make for products: coarser levels equal to halving the whole mask, whoever makes them."""
+"""Laws of a mask's coarser levels, equal to halving the whole mask whoever makes them, and of the polygons of tiles."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from tilesseg.formats import Mask
 from tilesseg.grid import Grid
 from tilesseg.job import Cluster
 from tilesseg.pyramid import halve_mode, level_shapes
+from tilesseg.sharded import Sharded
 from tilesseg.store import Store
-from tilesseg.store_levels import StoredLevels
+from tilesseg.store_levels import StoredLevels, in_level, tile_shards
 from tilesseg.tiling import Tiling, blend_lattice
 from tilesseg.window import Window
 
@@ -46,9 +47,11 @@ def random_labels(shape: tuple[int, int], seed: int = 0) -> Labels:
     return np.kron(coarse, np.ones((3, 3), np.uint8))[: shape[0], : shape[1]]
 
 
-def stored(folder: Path, labels: Labels, *, shard: int = 64, chunk: int = 32) -> tuple[Mask, Store]:
+def stored(
+    folder: Path, labels: Labels, *, shard: int = 64, chunk: int = 32, core: tuple[int, int] | None = None
+) -> tuple[Mask, Store]:
     store = Store(folder)
-    store.create(shape=labels.shape, shard=shard, chunk=chunk, fingerprint="f")  # type: ignore[arg-type]
+    store.create(shape=labels.shape, shard=shard, chunk=chunk, fingerprint="f", core=core)  # type: ignore[arg-type]
     band = store.band(Window(0, 0, *labels.shape))
     band.write(labels)
     return Mask(Grid(*labels.shape), store.read, (), {}), store
@@ -59,7 +62,8 @@ def read_all(mask: Mask) -> list[Labels]:
 
 
 def break_a_shard(store: Store) -> None:
-    shard = next(file for file in sorted((store.folder / "mask.zarr" / "c").rglob("*")) if file.is_file())
+    files = sorted((store.folder / "levels" / "0" / "c").rglob("*"))
+    shard = next(file for file in files if file.is_file())
     shard.write_bytes(b"torn")
 
 
@@ -92,7 +96,7 @@ def test_a_part_that_fails_is_told_in_one_line_and_nothing_is_left(executor: Exe
     break_a_shard(store)
     before = sorted(store.folder.rglob("*"))
     with (
-        pytest.raises(FormatError, match=r"^scene: 1 of \d+ parts .* level 1") as refusal,
+        pytest.raises(FormatError, match=r"^scene: 1 of \d+ parts .* level 2") as refusal,
         with_levels(mask, store, executor),
     ):
         pytest.fail("there are no levels to work with")
@@ -100,12 +104,12 @@ def test_a_part_that_fails_is_told_in_one_line_and_nothing_is_left(executor: Exe
     assert sorted(store.folder.rglob("*")) == before
 
 
-def test_levels_are_gone_afterwards_also_when_the_writer_fails(tmp_path: Path) -> None:
+def test_levels_that_tiles_did_not_make_are_gone_afterwards_also_when_the_writer_fails(tmp_path: Path) -> None:
     executor = SerialExecutor()
-    mask, store = stored(tmp_path / "scene", random_labels((300, 300)))
+    mask, store = stored(tmp_path / "scene", random_labels((600, 300)))
     before = sorted(store.folder.rglob("*"))
     with with_levels(mask, store, executor):
-        assert (store.folder / "levels" / "1").is_dir()
+        assert (store.folder / "further-levels" / "0").is_dir()
     with pytest.raises(RuntimeError, match="writer"), with_levels(mask, store, executor):
         raise RuntimeError("the writer fails")
     assert sorted(store.folder.rglob("*")) == before
@@ -116,33 +120,89 @@ def test_every_shard_is_written_once_and_whole(
     shard: int, region: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(finishing, "REGION", region)
-    written: dict[int, list[Window]] = {}
-    write = StoredLevels.write
+    written: dict[tuple[int, int], list[tuple[Window, int]]] = {}
+    write = Sharded.write
 
-    def spy(self: StoredLevels, number: int, window: Window, labels: Labels) -> None:
-        written.setdefault(number, []).append(window)
-        write(self, number, window, labels)
+    def spy(self: Sharded, window: Window, values: Labels, *, plane: tuple[int, ...] = ()) -> None:
+        written.setdefault(self.shape, []).append((window, self.shard[0]))
+        write(self, window, values, plane=plane)
 
-    monkeypatch.setattr(StoredLevels, "write", spy)
+    monkeypatch.setattr(Sharded, "write", spy)
     mask, store = stored(tmp_path / "scene", random_labels((1009, 701)), shard=shard, chunk=32)
     with with_levels(mask, store, ThreadExecutor(3)) as prepared:
-        for number, level in enumerate(prepared.levels, start=1):
+        for level in prepared.levels:
             count = np.zeros(level.shape, int)
-            for window in written[number]:
+            for window, side in written[level.shape]:
                 count[window.slices()] += 1
-                assert window.y % shard == 0 and window.x % shard == 0
-                assert window.y_stop % shard == 0 or window.y_stop == level.shape[0]
-                assert window.x_stop % shard == 0 or window.x_stop == level.shape[1]
+                assert window.y % side == 0 and window.x % side == 0
+                assert window.y_stop % side == 0 or window.y_stop == level.shape[0]
+                assert window.x_stop % side == 0 or window.x_stop == level.shape[1]
             assert (count == 1).all()
+
+
+@pytest.mark.parametrize("core", [(64, 64), (128, 128), (192, 128), (256, 512)])
+@pytest.mark.parametrize("shape", [(700, 500), (513, 1029)])
+def test_levels_of_tiles_in_any_order_failed_and_tried_again_are_those_of_the_whole_mask(
+    core: tuple[int, int], shape: tuple[int, int], tmp_path: Path
+) -> None:
+    """Whatever happens to tiles, their levels are what halving the mask gives, byte for byte."""
+    rng, labels = np.random.default_rng(3), random_labels(shape, seed=3)
+    mask, store = stored_empty(tmp_path / "scene", shape, core=core)
+    cores = list(Tiling(shape, blend_lattice(64, overlap=16, margin=0, multiple=16), core, 64))
+    expected = np.full(shape, 254, np.uint8)
+    for round_ in range(2):  # of a run, and of one that goes on: in another process, with what is stored
+        store = Store(store.folder)
+        for place in rng.permutation(len(cores)):
+            window, fate = cores[place].core, rng.choice(["done", "failed half-way", "not tried"])
+            rows = labels[window.slices()] if round_ else labels[window.slices()] // 2
+            if fate == "not tried":
+                continue
+            band, end = store.band(window), window.height if fate == "done" else window.height // 2
+            for y in range(0, end, 48):
+                band.write(rows[y : min(y + 48, end)])
+            if fate == "done":
+                expected[window.slices()] = rows
+            else:
+                store.clear(window)
+                expected[window.slices()] = 254
+        with with_levels(mask, store, SerialExecutor()) as prepared:
+            np.testing.assert_array_equal(store.read(Window(0, 0, *shape)), expected)
+            halved = expected
+            for level in read_all(prepared):
+                halved = halve_mode(halved)
+                np.testing.assert_array_equal(level, halved)
+    assert len(store.levels) == min(len(tile_shards(core, 64)), len(level_shapes(shape)) - 1)
+
+
+def stored_empty(folder: Path, shape: tuple[int, int], *, core: tuple[int, int]) -> tuple[Mask, Store]:
+    store = Store(folder)
+    store.create(shape=shape, shard=64, chunk=32, fingerprint="f", core=core)
+    return Mask(Grid(*shape), store.read, (), {}), store
+
+
+@pytest.mark.parametrize("shard", [16, 30, 96, 1024, 1021])
+@pytest.mark.parametrize("times", [(1, 1), (2, 2), (3, 4), (7, 7), (8, 8), (8, 12), (16, 16)])
+def test_no_two_tiles_share_a_shard_of_a_level(shard: int, times: tuple[int, int]) -> None:
+    height, width = (shard * one for one in times)
+    for number, side in enumerate(tile_shards((height, width), shard), start=1):
+        share = in_level(Window(3 * height, 5 * width, height, width), number)
+        assert (share.height << number, share.width << number) == (height, width)
+        assert not any(bound % side for bound in (share.y, share.x, share.height, share.width))
+        assert shard // 2 <= side <= shard
+
+
+def test_large_cores_make_few_files(tmp_path: Path) -> None:
+    assert tile_shards((8192, 8192), 1024) == (1024, 1024, 1024, 512)
+    assert tile_shards((7168, 8192), 1024) == (512,)
 
 
 def test_levels_of_a_run_that_was_killed_are_made_anew(tmp_path: Path) -> None:
     labels = random_labels((600, 400))
     mask, store = stored(tmp_path / "scene", labels)
-    StoredLevels(store.folder / "levels").create([(9, 9), (3, 3), (1, 1)], shard=64, chunk=32)
+    StoredLevels(store.folder / "further-levels").create([(9, 9), (3, 3), (1, 1)], [64] * 3, chunk=32)
     with with_levels(mask, store, SerialExecutor()) as prepared:
         np.testing.assert_array_equal(read_all(prepared)[0], halve_mode(labels))
-        assert len(list((store.folder / "levels").iterdir())) == len(prepared.levels)
+        assert [level.shape for level in prepared.levels] == list(level_shapes((600, 400))[1:])
 
 
 def test_a_part_whose_worker_died_fails_the_product(tmp_path: Path) -> None:
@@ -150,10 +210,10 @@ def test_a_part_whose_worker_died_fails_the_product(tmp_path: Path) -> None:
         def map(self, function: Any, items: Any, *, lost: Any) -> Iterator[Any]:
             return (lost(item, "its worker process died") for item in items)
 
-    mask, store = stored(tmp_path / "scene", random_labels((300, 300)))
+    mask, store = stored(tmp_path / "scene", random_labels((600, 300)))
     with pytest.raises(FormatError, match="its worker process died"), with_levels(mask, store, Deadly()):
         pytest.fail("there are no levels to work with")
-    assert not (store.folder / "levels").exists()
+    assert not (store.folder / "further-levels").exists()
 
 
 def a_tiling(shape: tuple[int, int]) -> Tiling:

@@ -18,6 +18,7 @@ from fakes import spec_data
 
 from tilesseg.formats.image import utm_grid, write_image
 from tilesseg.store import RunDirectory
+from tilesseg.window import Window
 
 pytestmark = [pytest.mark.kill, pytest.mark.cluster]
 
@@ -82,7 +83,7 @@ def wait_for_tiles(run: Path, count: int, process: subprocess.Popen[str]) -> Non
 
 def mask_bytes(run: Path) -> bytes:
     store = RunDirectory(run).scene("scene")
-    return np.asarray(store.mask[:]).tobytes()
+    return store.read(Window(0, 0, *store.shape)).tobytes()
 
 
 def tiles_done_in_last_carrying_out(run: Path) -> int:
@@ -166,7 +167,7 @@ def test_a_tile_that_kills_its_worker_is_listed_and_the_others_are_done(tmp_path
     store = RunDirectory(tmp_path / "run").scene("scene")
     assert list(store.failed()) == ["r002-c002"]
     assert "died" in store.failed()["r002-c002"].reason
-    mask = np.asarray(store.mask[:])
+    mask = store.read(Window(0, 0, *store.shape))
     failed = np.zeros_like(mask, bool)
     failed[576:864, 576:864] = True
     assert (mask[failed] == 254).all()

@@ -12,6 +12,7 @@ from fakes import job_data, write_scene, write_unet_bundle
 from tilesseg.job import parse_job
 from tilesseg.preparation import open_run_directory
 from tilesseg.run import run_job
+from tilesseg.window import Window
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -54,7 +55,8 @@ def mask(folder: Path, scene: Path, bundle: Path, *, workers: str, tiling: dict[
     job = parse_job(job_data(scene, bundle, folder, tiling=tiling, cluster=cluster), where="test")
     assert run_job(job).exit_code == 0
     directory, _ = open_run_directory(folder)
-    return np.asarray(directory.scene("scene").mask[:]).tobytes()
+    store = directory.scene("scene")
+    return store.read(Window(0, 0, *store.shape)).tobytes()
 
 
 @pytest.mark.parametrize("blend", ["crop", "gaussian"])

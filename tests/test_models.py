@@ -15,6 +15,7 @@ import yaml
 from tilesseg import models
 from tilesseg.errors import ModelError
 from tilesseg.models import ENGINES, bundle, find_bundle, list_models, load_model, verify_weights
+from tilesseg.models.choice import KINDS
 from tilesseg.models.spec import ModelSpec
 
 PARAMETERS = b"not really parameters"
@@ -273,6 +274,7 @@ def test_an_engine_of_ours_without_weights_is_refused(tmp_path):
 
 
 def test_the_table_of_engines_names_what_exists():
-    for engine in ENGINES:
-        spec = ModelSpec.model_validate(spec_data(engine=engine, unet={} if engine == "unet" else None))
-        assert callable(models._opener(spec))
+    assert set(ENGINES) == {(kind, runtime) for kind, runtimes in KINDS.items() for runtime in runtimes}
+    for kind, runtime in ENGINES:
+        spec = ModelSpec.model_validate(spec_data(engine=kind, unet={} if kind == "unet" else None))
+        assert callable(models._opener(spec, runtime))

@@ -6,6 +6,7 @@ takes them proves them right.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import struct
 import sys
@@ -16,14 +17,17 @@ import torch
 import yaml
 from test_torch_engine import nuclei_spec
 
+from tilesseg import models
 from tilesseg.errors import ModelError
-from tilesseg.models import load_model
 from tilesseg.models.activation import activate
 from tilesseg.models.hazards import tiling_hazards
 from tilesseg.models.onnx_engine import _providers, open_onnx
 from tilesseg.normalise import mean_std
 
 pytest.importorskip("onnxruntime")
+
+load_model = functools.partial(models.load_model, engine="onnxruntime")
+# ^ what this file is about; OpenVINO is held against it in test_engines
 
 
 def varint(value):
@@ -170,10 +174,15 @@ def test_devices_that_are_not_here_are_refused(tmp_path):
     folder = make_bundle(tmp_path, identity())
     assert "unknown" in refusal(folder, device="gpu")
     cuda = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    assert _providers(cuda, "auto")[1] == "cuda:0" and _providers(cuda, "cpu") == (["CPUExecutionProvider"], "cpu")
-    assert _providers(["CPUExecutionProvider"], "auto") == (["CPUExecutionProvider"], "cpu")
+    assert _providers(cuda, "auto", "fp32")[1] == "cuda:0"
+    assert _providers(cuda, "cpu", "fp32") == (["CPUExecutionProvider"], "cpu")
+    assert _providers(["CPUExecutionProvider"], "auto", "fp32") == (["CPUExecutionProvider"], "cpu")
     with pytest.raises(ModelError, match="not in this onnxruntime"):
-        _providers(["CPUExecutionProvider"], "cuda")
+        _providers(["CPUExecutionProvider"], "cuda", "fp32")
+    with pytest.raises(ModelError, match="fp16 by TensorRT"):
+        _providers(cuda, "cuda:1", "fp16")
+    tensorrt = _providers(["TensorrtExecutionProvider", *cuda], "cuda:1", "fp16")
+    assert tensorrt[0][0][0] == "TensorrtExecutionProvider" and tensorrt[1] == "cuda:1"
 
 
 def reducing(axis, *, as_input):
@@ -215,7 +224,7 @@ def test_a_real_onnx_network_gives_its_published_output(shared_data):
     folder = shared_data / "weights" / "unet2d_nuclei_broad"
     weights = folder / "weights.onnx"
     spec = nuclei_spec("onnx", weights)
-    engine = open_onnx(spec, weights, device="cpu", threads=2)
+    engine = open_onnx(spec, weights, device="cpu", threads=2, precision="fp32")
     pixels = np.load(folder / "test_input.npy")
     scores = engine.predict(spec.normalisation(*mean_std(pixels[0].reshape(1, -1))).apply(pixels))
     np.testing.assert_allclose(scores, np.load(folder / "test_output.npy"), atol=1e-4)

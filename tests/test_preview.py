@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 
 from tilesseg.errors import FormatError
-from tilesseg.formats import Mask, MaskClass, open_source
+from tilesseg.formats import Level, Mask, MaskClass, open_source
 from tilesseg.grid import Grid
 from tilesseg.preview import GAP, display_bands, draw, panel_size, stretch, thin, write_preview, write_quick_look
+from tilesseg.pyramid import halve_mode, level_shapes
 
 CLASSES = (MaskClass("sea", (0, 0, 200)), MaskClass("land", (0, 200, 0)))
 SHAPES = [(1, 1), (40, 30), (30, 40), (30, 90), (1, 50), (50, 1)]
@@ -90,6 +92,17 @@ def test_thinning_a_constant_mask_gives_that_constant(height: int, width: int, s
     factor = max(1.0, max(height, width) / size)
     small = (max(1, int(height / factor)), max(1, int(width / factor)))
     assert (thin(mask, small) == 3).all()
+
+
+@pytest.mark.parametrize("small", [(600, 1100), (299, 548), (20, 37), (1, 2)])
+def test_stored_levels_make_the_same_picture(small: tuple[int, int]) -> None:
+    labels = np.random.default_rng(0).integers(0, 3, (601, 1100), np.uint8)
+    mask, stored = Mask(Grid(*labels.shape), lambda w: labels[w.slices()], CLASSES, {}), []
+    halved = labels
+    for shape in level_shapes(labels.shape)[1:]:  # type: ignore[arg-type]
+        halved = halve_mode(halved)
+        stored.append(Level(shape, lambda w, halved=halved: halved[w.slices()]))
+    np.testing.assert_array_equal(thin(replace(mask, levels=tuple(stored)), small), thin(mask, small))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (37, 53), (1300, 70), (600, 1100)])

@@ -23,6 +23,7 @@ from tilesseg.cli import run as command
 from tilesseg.events import TileFailed
 from tilesseg.planning import stored_plan
 from tilesseg.preview import encode
+from tilesseg.quantities import duration
 from tilesseg.report import report_of
 from tilesseg.report_commands import reported
 from tilesseg.report_page import DETAILED, write_report
@@ -62,6 +63,19 @@ def page_of(small: SmallRun) -> Any:
 
 def words(element: Any) -> str:
     return " ".join(element.text_content().split())
+
+
+def test_the_page_says_where_the_time_went_and_what_went_on_beside(tmp_path: Path) -> None:
+    small = small_run(tmp_path, "a")
+    small.plan_scenes("a")
+    small.segment("a", seconds={"predict": 3.0, "wait": 1.0, "read": 2.0}, batch=1)
+    text = words(page_of(small))
+    whole = small.records("a")
+    assert (
+        f"predict {duration(3.0 * len(whole))}, 75" in text
+        and "At the same time, in threads of their own: read" in text
+    )
+    assert f"{len(whole)} tiles, for want of device memory" in text
 
 
 def test_the_page_needs_nothing_but_itself(mixed: SmallRun) -> None:

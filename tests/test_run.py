@@ -157,6 +157,9 @@ def test_a_tile_without_its_record_counts_as_not_done_whatever_is_stored(
         ({"input": {"bands": [1]}}, "input.bands was None and is [1] now"),
         ({"input": {"scale": 0.5}}, "input.scale was None and is 0.5 now"),
         ({"cluster": {"kind": "serial", "engine_threads": 2}}, "cluster.engine_threads was 1 and is 2 now"),
+        ({"engine": "torch"}, "engine was auto and is torch now"),
+        ({"precision": "fp32"}, "precision was auto and is fp32 now"),
+        ({"compile": True}, "compile was False and is True now"),
     ],
 )
 def test_a_run_refuses_to_go_on_as_another_one_and_names_the_difference(
@@ -217,7 +220,7 @@ def test_what_does_not_change_the_mask_may_change_between_runs(tmp_path: Path, s
 
 def test_what_auto_became_is_not_decided_again(tmp_path: Path, scene: Path, bundle: Path) -> None:
     auto = {"tiling": {"patch": 32, "overlap": 8, "blend": "gaussian", "core": "auto"}}
-    big = write_scene(tmp_path / "big.tif", values((2100, 2100)))
+    big = write_scene(tmp_path / "big.tif", values((4200, 1100)))
     with pytest.raises(KeyboardInterrupt):
         go(big, bundle, tmp_path / "run", executor=Killed(1), **auto)
     files = [tmp_path / "run" / name for name in ("plan.json", "scenes/big/plan.json")]

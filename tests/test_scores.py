@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import zarr
 from fakes import job_data, write_bundle, write_scene, write_unet_bundle
 from numpy.typing import NDArray
 from rio_cogeo import cog_validate
@@ -61,7 +62,7 @@ def carry_out(
 
 def stored(folder: Path) -> Bytes:
     store = Store(folder / "scenes" / "scene")
-    window = Window(0, 0, *store.mask.shape)
+    window = Window(0, 0, *store.shape)
     return np.stack([store.read_scores(k, window) for k in range(len(store.score_classes))])
 
 
@@ -173,7 +174,8 @@ def test_clearing_a_core_clears_its_scores(tmp_path: Path) -> None:
     for number in range(2):
         scores = store.read_scores(number, Window(0, 0, 50, 70))
         assert (scores[16:48, 16:32] == 254).all() and (scores == 254).sum() == 32 * 16
-    assert store.scores.shards == (1, 16, 16) and store.scores.metadata.dimension_names == ("class", "y", "x")
+    array = zarr.open_array(store.folder / "scores.zarr", mode="r")
+    assert array.shards == (1, 16, 16) and array.metadata.dimension_names == ("class", "y", "x")  # type: ignore[union-attr]
 
 
 def test_asking_for_scores_of_a_run_that_has_begun_without_is_refused(tmp_path: Path, bundle: Path) -> None:

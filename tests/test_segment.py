@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from fakes import ArraySource, FakeModel, fake_model
+from fakes import ArraySource, FakeModel, fake_model, segmented
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tilesseg.blend import Blend
 from tilesseg.events import TileDone
-from tilesseg.segment import Recipe, segment_tile
+from tilesseg.segment import Recipe
+from tilesseg.sharded import Sharded
 from tilesseg.store import Store
 from tilesseg.tiling import Lattice, Tiling, blend_lattice, crop_lattice
+from tilesseg.window import Window
 
 BLENDS: tuple[Blend, ...] = ("gaussian", "linear", "hann", "crop")
 AWKWARD = [(1, 1), (1, 33), (33, 1), (7, 5), (16, 16), (17, 17), (16, 17), (31, 37), (53, 24), (64, 64)]
@@ -49,7 +50,7 @@ def run(
     tiles = list(tiling)
     np.random.default_rng(order).shuffle(tiles)  # type: ignore[arg-type]
     recipe = Recipe(blend, model.spec.normalisation(), batch)
-    records = [segment_tile(tile, source=source, model=model, store=store, recipe=recipe) for tile in tiles]
+    records = [segmented(tile, source=source, model=model, store=store, recipe=recipe) for tile in tiles]
     return store.read(source.grid.window), records
 
 
@@ -170,20 +171,11 @@ def test_the_records_count_every_pixel_once(tmp_path: Path, blend: Blend) -> Non
 
 
 def test_a_core_is_written_in_whole_shards_each_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    writes: list[Any] = []
-
-    class Recorder:
-        def __init__(self, mask: Any) -> None:
-            self.shards = mask.shards
-
-        def __setitem__(self, place: Any, _: Any) -> None:
-            writes.append(place)
-
-    real = Store.mask
-    monkeypatch.setattr(Store, "mask", property(lambda self: Recorder(real.func(self))))
+    writes: list[Window] = []
+    monkeypatch.setattr(Sharded, "write", lambda self, window, values, *, plane=(): writes.append(window))
+    monkeypatch.setattr(Store, "levels", ())
     monkeypatch.setattr(Store, "read", lambda self, window: np.zeros(window.shape, np.uint8))
     run(tmp_path, picture((50, 30)), fake_model("Constant"), lattice_of("gaussian"), blend="gaussian", core=(40, 16))
-    rows = [(y.start, y.stop) for y, _ in writes]
-    assert all(start % 8 == 0 and (stop % 8 == 0 or stop == 50) for start, stop in rows)
-    cells = [(y0, x.start) for (y, x) in writes for y0 in range(y.start, y.stop)]
-    assert len(cells) == len(set(cells)) == 50 * 4
+    assert all(one.y % 8 == 0 and (one.y_stop % 8 == 0 or one.y_stop == 50) for one in writes)
+    cells = [(y, one.x) for one in writes for y in range(one.y, one.y_stop)]
+    assert len(cells) == len(set(cells)) == 50 * 2

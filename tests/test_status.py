@@ -14,7 +14,7 @@ from small_runs import SmallRun
 
 from tilesseg.cli import run as command
 from tilesseg.driver import driver_record
-from tilesseg.events import TileDone
+from tilesseg.events import TileDone, account
 from tilesseg.quantities import area, duration, pixels, share
 from tilesseg.status import Watch
 from tilesseg.status_lines import drawn, job_lines, status_text, table_rows
@@ -58,6 +58,25 @@ def test_a_run_that_has_just_been_planned_waits(small: SmallRun) -> None:
     assert found.states == {"waiting": 3} and found.about
     assert (found.tiles, found.left, found.rate, found.eta, found.running) == (0, 0, 0.0, None, False)
     assert "work left of unknown size, no rate yet" in "\n".join(job_lines(found))
+
+
+def test_it_says_where_the_time_went_and_which_tiles_had_smaller_batches(small: SmallRun) -> None:
+    small.plan_scenes("a")
+    spent = {"predict": 3.0, "wait": 1.0, "read": 2.0, "blend": 0.4, "write": 0.2}
+    small.segment("a", **ended(0), seconds=spent, batch=lambda number: 2 if number == 4 else 0)
+    status = watch(small).look(NOW)
+    text = status_text(status)
+    assert "where the time went: predict 75%, wait 25%; at the same time: read 50%, blend 10%, write 5%" in text
+    assert "1 tile with smaller batches than planned, for want of device memory" in text
+    told = status.to_json()
+    assert told["progress"]["seconds"] == {part: pytest.approx(6 * value) for part, value in spent.items()}
+    assert told["progress"]["reduced"] == told["scenes"][0]["reduced"] == 1
+
+
+def test_where_nothing_was_predicted_the_time_went_to_writing() -> None:
+    assert account({"write": 2.0}) == ({"write": 2.0}, {})
+    assert account({}) == ({}, {})
+    assert account({"wait": 1.0, "write": 2.0, "older": 1.0}) == ({"wait": 1.0, "older": 1.0}, {"write": 2.0})
 
 
 def test_the_rate_is_that_of_the_last_tiles_and_the_time_left_follows_from_it(small: SmallRun) -> None:

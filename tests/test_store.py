@@ -93,7 +93,7 @@ def test_tiles_of_another_fingerprint_are_refused(tmp_path: Path) -> None:
 def test_a_folder_of_another_fingerprint_without_tiles_is_made_anew(tmp_path: Path) -> None:
     make(tmp_path / "scene").mark_failed(TileFailed("scene", "r000-c000", 10, "no"))
     store = make(tmp_path / "scene", fingerprint="b", shape=(20, 20))
-    assert store.mask.shape == (20, 20)
+    assert store.shape == (20, 20)
     assert store.failed() == {}
 
 

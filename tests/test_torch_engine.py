@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import pickle
 import threading
@@ -13,11 +14,19 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from tilesseg.errors import ModelError
-from tilesseg.models import load_model, torch_engine
+from tilesseg import models
+from tilesseg.errors import ModelError, OutOfDeviceMemory
+from tilesseg.models import torch_engine
+from tilesseg.models.call import Call
 from tilesseg.models.spec import ModelSpec, UNetShape
 from tilesseg.models.unet import UNet, shrink_of
-from tilesseg.normalise import mean_std
+from tilesseg.normalise import Normalisation, mean_std
+
+NOTHING = Normalisation((0.0,) * 3, (1.0,) * 3)
+
+
+load_model = functools.partial(models.load_model, engine="torch", precision="fp32")
+# ^ what this file is about; other runtimes and precisions are held against it in test_engines
 
 
 def make_bundle(folder, weights, **changes):
@@ -148,6 +157,15 @@ def test_tensors_that_do_not_fit_the_shape_are_refused_with_both(tmp_path):
     assert "(4, 3, 3, 3)" in message and "(4, 2, 3, 3)" in message
 
 
+def test_parameters_that_are_not_numbers_are_refused(tmp_path):
+    network, folder = unet_bundle(tmp_path)
+    network.head.bias.data[1] = float("nan")
+    save_file(network.state_dict(), tmp_path / "net.safetensors")
+    assert "head.bias with values that are not finite" in refusal(
+        make_bundle(folder, tmp_path / "net.safetensors", unet={"depth": 2, "width": 4})
+    )
+
+
 @pytest.mark.parametrize("data", [b"", b"rubbish", b"\xff" * 64])
 def test_a_file_that_is_not_safetensors_is_refused(tmp_path, data):
     (tmp_path / "net.safetensors").write_bytes(data)
@@ -234,8 +252,9 @@ def test_a_full_device_is_said_in_one_line(tmp_path, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
 
     monkeypatch.setattr(torch_engine.TorchEngine, "_forward", full)
-    with pytest.raises(ModelError, match=r"no memory for patches \(2, 3, 32, 32\)"):
-        model.predict(patches())
+    for call in (model.predict, model.network(Call(np.dtype(np.float32), NOTHING, labels=True))):
+        with pytest.raises(OutOfDeviceMemory, match=r"no memory for patches \(2, 3, 32, 32\)"):
+            call(patches())
 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid", "none"])
@@ -253,7 +272,7 @@ def test_a_real_torchscript_network_gives_its_published_output(shared_data):
     folder = shared_data / "weights" / "unet2d_nuclei_broad"
     weights = folder / "weights.pt"
     spec = nuclei_spec("torchscript", weights)
-    model = torch_engine.open_torchscript(spec, weights, device="cpu", threads=2)
+    model = torch_engine.open_torchscript(spec, weights, device="cpu", threads=2, precision="fp32", compiled=False)
     pixels = np.load(folder / "test_input.npy")
     scores = model.predict(spec.normalisation(*mean_std(pixels[0].reshape(1, -1))).apply(pixels))
     np.testing.assert_allclose(scores, np.load(folder / "test_output.npy"), atol=1e-4)

@@ -170,6 +170,7 @@ def test_statistics_come_from_valid_pixels_of_all_scenes() -> None:
 def test_the_margin_covers_the_reach_in_whole_strides() -> None:
     spec = describe([scene()], tiny(unet=UNetShape(depth=3, width=2), core=512))
     assert (spec.margin, spec.patch.stride_multiple, spec.patch.preferred) == (48, 8, 512 + 2 * 48)
+    assert describe([scene()], tiny(core=None)).patch.preferred is None
 
 
 @pytest.mark.parametrize(

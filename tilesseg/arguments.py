@@ -13,6 +13,9 @@ import typer
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="A job file (YAML); see tilesseg schema job.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 
+Engine = Annotated[str, typer.Option(help="What computes the network: auto, torch, openvino or onnxruntime.")]
+Precision = Annotated[str, typer.Option(help="Numbers it computes with: auto, fp32 (exact), bf16 or fp16.")]
+
 
 def names(text: str | None) -> list[str] | None:
     """`4,3,2` or `red,nir` as a list."""

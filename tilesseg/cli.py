@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from tilesseg import __version__, queue_commands
-from tilesseg.arguments import JobFile, RunFolder, given, names, progress
+from tilesseg.arguments import Engine, JobFile, Precision, RunFolder, given, names, progress
 from tilesseg.errors import JobError, TilessegError
 from tilesseg.plain_text import lines, summary
 from tilesseg.report_commands import report, reported, status
@@ -62,12 +62,14 @@ def demo(
     directory: Annotated[Path, typer.Option("--dir", help="Folder for scene, run and mask.")] = Path("demo"),
     size: Annotated[int, typer.Option(min=64, help="Side of the scene in pixels.")] = 4096,
     seed: Annotated[int, typer.Option(help="Another number makes another landscape.")] = 1,
+    engine: Engine = "auto",
+    precision: Precision = "auto",
 ) -> int:
     """Make a landscape, segment it with the bundled model, and compare the mask with the truth."""
     from tilesseg.demo import run_demo
 
     with reported(directory / f"run-{size}-{seed}"), progress() as listener:
-        result = run_demo(directory, size=size, seed=seed, listener=listener)
+        result = run_demo(directory, size=size, seed=seed, listener=listener, engine=engine, precision=precision)
     print(result.text)
     return result.report.exit_code
 

@@ -1,12 +1,23 @@
-"""How large shards and cores should be, given a lattice: whole shards, little computed twice, nobody idle."""
+"""How large shards and cores should be, given lattices: whole shards, little computed twice, nobody idle."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import ceil
 
 from tilesseg.errors import JobError
 from tilesseg.tiling import Lattice, computed, round_up
+
+DEAR = 1.05
+"""Of the least cost: what more tiles than that takes may cost."""
+EVEN = 0.8
+"""Of the largest tile: what tiles must have on average to count. Those at a scene's edges share fewer patches."""
+SHORT, LONG = 1.0, 60.0
+"""Seconds that a tile should take, at least and at most."""
+TALL = 32768
+"""Pixels that a core is high at most, where patches overlap or tiles would else be short."""
 
 
 def choose_shard(lattice: Lattice, *, core: int | None = None, about: int = 1024) -> tuple[int, int]:
@@ -34,54 +45,126 @@ def choose_shard(lattice: Lattice, *, core: int | None = None, about: int = 1024
     return shard, chunk if chunk >= 64 else shard
 
 
-def choose_core(
-    shape: tuple[int, int], lattice: Lattice, *, shard: int, slots: int, largest: int = 8192, recompute: float = 1.1
-) -> tuple[int, int]:
-    """Height and width of the cores: little is computed twice, and `slots` tiles at a time come out even.
+@dataclass(frozen=True)
+class Cut:
+    """A lattice and a size of core for a scene, with what they cost."""
 
-    Among those with a recompute factor up to `recompute` and two tiles or more for each slot, where the scene has any.
-    Of those within 5 % of the least cost the widest, and of these the largest: rows of image files are stored together,
-    and cores as wide in a small scene as in a large one need as much memory.
-    """
-    options = [
-        _Option(height, width, computed(lattice, shape[0], height), computed(lattice, shape[1], width), shape, slots)
-        for height in _sides(shape[0], shard, largest)
-        for width in _sides(shape[1], shard, largest)
-    ]
-    patches = lattice.cells(shape[0]) * lattice.cells(shape[1])
-    roomy = [one for one in options if one.patches <= recompute * patches and one.tiles >= 2 * slots]
-    options = roomy or options
-    enough = 1.05 * min(one.cost for one in options)
-    best = max((one for one in options if one.cost <= enough), key=lambda one: (one.width, one.height))
-    return best.height, best.width
-
-
-@dataclass(frozen=True, slots=True)
-class _Option:
-    """A size of core, with the patches that each row and each column of cores computes."""
-
+    shape: tuple[int, int]
+    """Of the scene."""
+    lattice: Lattice
     height: int
     width: int
-    rows: list[int]
-    columns: list[int]
-    shape: tuple[int, int]
-    """Of the whole image."""
+    rows: tuple[int, ...]
+    """Patches that each row of cores computes, along a column."""
+    columns: tuple[int, ...]
     slots: int
+    seconds: float | None
+    """That a patch takes, where it was measured."""
 
     @property
     def tiles(self) -> int:
         return len(self.rows) * len(self.columns)
 
     @property
+    def largest(self) -> int:
+        """Patches that the largest tile predicts."""
+        return max(self.rows) * max(self.columns)
+
+    def tiles_for_each_slot(self, number: int) -> bool:
+        """Whether there are so many, of about the same size: slivers at the scene's edges do not count."""
+        return self.patches >= EVEN * number * self.slots * self.largest
+
+    @cached_property
     def patches(self) -> int:
+        """That all tiles predict, those counted twice that two tiles share."""
         return sum(self.rows) * sum(self.columns)
 
-    @property
+    @cached_property
     def cost(self) -> float:
-        """Patches, and in proportion those that idle slots could have computed meanwhile."""
-        height, width = self.shape
-        rounds = ceil(self.tiles / self.slots)
-        return self.patches * rounds * self.slots * self.height * self.width / (height * width)
+        """Seconds of all networks together, or else predicted pixels, and what idle ones could have computed.
+
+        Two slots share a network, as two tiles at a time in a worker do.
+        """
+        networks = ceil(self.slots / 2)
+        one = self.lattice.patch**2 if self.seconds is None else self.seconds
+        rounds = ceil(self.tiles / networks)
+        return one * networks * max(rounds * self.patches / self.tiles, self.largest)
+
+    @property
+    def tile_seconds(self) -> float | None:
+        """That a tile takes, on average."""
+        return None if self.seconds is None else self.seconds * self.patches / self.tiles
+
+
+def cuts(
+    shape: tuple[int, int],
+    lattice: Lattice,
+    *,
+    shard: int,
+    slots: int,
+    largest: tuple[int, int] = (8192, 8192),
+    core: int | None = None,
+    seconds: float | None = None,
+) -> Iterator[Cut]:
+    """The sizes of core that a scene may have, all whole numbers of shards.
+
+    Args:
+        shape: height and width of the scene.
+        lattice: of patches.
+        shard: side of a shard.
+        slots: tiles that will be worked on at the same time.
+        largest: height and width of a core at most, in pixels; one shard always may be, and the height may be more
+            where a tile would take less than a second.
+        core: side of the cores, where it is given.
+        seconds: that a patch takes, where it was measured.
+    """
+    tall, wide = largest
+    if seconds and seconds * lattice.cells(tall) * lattice.cells(wide) < SHORT:
+        tall = TALL
+    heights, widths = (
+        [(side, tuple(computed(lattice, size, side))) for side in ([core] if core else _sides(size, shard, most))]
+        for size, most in zip(shape, (tall, wide), strict=True)
+    )
+    for height, rows in heights:
+        for width, columns in widths:
+            yield Cut(shape, lattice, height, width, rows, columns, slots, seconds)
+
+
+def best_cut(found: Sequence[Cut]) -> Cut:
+    """The lattice and the core with which a scene is done soonest, and in tiles of a good size.
+
+    Of those with a tile for each slot, where there are any, the lattice that costs least with crop, for there the
+    number of tiles does not change what is predicted. Of all within 5 % of the least cost, as far as there are any:
+    those with tiles that take a minute at most, with two tiles for each slot, or four, and with tiles that take a
+    second at least. Of these, the lattice that costs least, and of its cores within 5 % the widest, then the highest:
+    rows of image files are stored together, and cores as wide in a small scene as in a large one need as much memory.
+    """
+    kept = [one for one in found if one.tiles_for_each_slot(1)] or list(found)
+    least = min(one.cost for one in kept)
+    kept = [one for one in kept if one.cost <= DEAR * least]
+    if kept[0].lattice.exclusive:
+        kept = _with_best_lattice(kept)
+    for wish in _WISHES:
+        kept = [one for one in kept if wish(one)] or kept
+    kept = _with_best_lattice(kept)
+    least = min(one.cost for one in kept)
+    return max((one for one in kept if one.cost <= 1.05 * least), key=lambda one: (one.width, one.height))
+
+
+def _with_best_lattice(found: Sequence[Cut]) -> list[Cut]:
+    """Those with the lattice of least cost; of lattices that cost the same but for 2 %, that of the smallest patch."""
+    least = min(one.cost for one in found)
+    best = min((one for one in found if one.cost <= 1.02 * least), key=lambda one: one.lattice.patch)
+    return [one for one in found if one.lattice == best.lattice]
+
+
+_WISHES: tuple[Callable[[Cut], bool], ...] = (
+    lambda one: one.tile_seconds is None or one.tile_seconds <= LONG,
+    lambda one: one.tiles_for_each_slot(2),
+    lambda one: one.tiles_for_each_slot(4),
+    lambda one: one.tile_seconds is None or one.tile_seconds >= SHORT,
+)
+"""What the cores should be like, the most important first."""
 
 
 def _sides(size: int, shard: int, largest: int) -> range:

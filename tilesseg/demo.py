@@ -54,7 +54,9 @@ class DemoResult:
         )
 
 
-def run_demo(directory: Path, *, size: int, seed: int, listener: Listener) -> DemoResult:
+def run_demo(
+    directory: Path, *, size: int, seed: int, listener: Listener, engine: str = "auto", precision: str = "auto"
+) -> DemoResult:
     """Make the scene, segment it, compare the mask with the truth.
 
     Args:
@@ -62,6 +64,8 @@ def run_demo(directory: Path, *, size: int, seed: int, listener: Listener) -> De
         size: side of the scene in pixels.
         seed: of the landscape.
         listener: called with every event.
+        engine: as in a job.
+        precision: as in a job.
 
     Raises:
         TilessegError: the directory cannot be written, or holds the run of another scene.
@@ -84,6 +88,8 @@ def run_demo(directory: Path, *, size: int, seed: int, listener: Listener) -> De
             "name": "demo",
             "scenes": {"image": str(scene)},
             "model": MODEL,
+            "engine": engine,
+            "precision": precision,
             "output": {"dir": str(run), "products": products},
         },
         where="demo",

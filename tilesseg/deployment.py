@@ -109,7 +109,7 @@ class Cluster(Strict):
     """`local`: worker processes on this machine. `address`: a running Dask scheduler. `serial`, `threads`: no Dask.
     `ssh`, `slurm`, `pbs`, `lsf`, `sge`, `kubernetes`, `gateway`, or any cluster class as `package.module:Class`."""
     workers: Annotated[int, Field(ge=1)] | Auto = "auto"
-    """Worker processes; auto (local only): one per GPU; else one per core up to four, then one for every four cores."""
+    """Worker processes; auto (local only): one per GPU; else one for every four cores, one at least."""
     threads: Annotated[int, Field(ge=1)] | Auto = "auto"
     """Tiles at the same time in each worker; auto: 2, so that reading and writing overlap computing."""
     engine_threads: Annotated[int, Field(ge=1)] | Auto = "auto"

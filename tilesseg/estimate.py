@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tilesseg.batches import batches_ahead
 from tilesseg.blend import SUMS
 from tilesseg.cells import Work, work_of
+from tilesseg.segment import BEHIND
 from tilesseg.stage import REGION_BYTES
 from tilesseg.store import SHARD_COPIES
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 MB = 1e6
 GDAL_CACHE_MB = 64.0
+SURPLUS = 256
+"""Rows that are read before they are needed, so that whole blocks are read: half a block of the usual size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +97,9 @@ def region_bytes(scene: ScenePlan) -> int:
 def tile_bytes(scene: ScenePlan, spec: ModelSpec, *, planes: int = 1) -> int:
     """Bytes that one tile in flight holds at most, beside what the network needs.
 
-    One row of patches as it was read, patch by patch what goes into the network and what comes out, sums where
-    patches overlap, and labels that wait for a whole row of shards. Only the width of the core counts.
+    The rows that a row of patches sees and those read for the next one, batches that wait for the network and what
+    came out of it, sums where patches overlap, and labels that wait for a whole row of shards. Only the width of the
+    core counts.
 
     Args:
         scene: the scene's plan.
@@ -103,12 +108,19 @@ def tile_bytes(scene: ScenePlan, spec: ModelSpec, *, planes: int = 1) -> int:
     """
     layout, channels, scores = scene.layout, len(spec.bands), spec.score_channels
     lattice, width = layout.lattice, min(layout.core[1], scene.grid.width)
-    read = lattice.patch * (width + lattice.patch) * (channels * scene.itemsize + 1)
-    batch = layout.batch * lattice.patch**2 * 4 * (channels + scores)
+    around = lattice.patch - lattice.stride if lattice.exclusive else lattice.patch
+    rows = (lattice.patch + SURPLUS) * min(width + around, scene.grid.width) * (channels * scene.itemsize + 1)
+    patch = lattice.patch**2 * channels * scene.itemsize
+    ahead = batches_ahead(layout.batch, patch_bytes=patch, row=-(-width // lattice.stride))
+    cells = lattice.cells(layout.core[0]) * lattice.cells(width)
+    most = -(-cells // layout.batch) if lattice.exclusive else cells
+    batches = min(ahead + 1, most) * layout.batch * patch
+    predicted = 1 if lattice.exclusive and planes == 1 else 4 * scores
+    outputs = min(BEHIND + 2, most) * layout.batch * lattice.patch**2 * predicted
     labels = planes * lattice.stride * width
     waiting = 0 if lattice.stride % layout.shard == 0 else planes * layout.shard * width
     sums = 0
     if not lattice.exclusive:
-        sums = SUMS.itemsize * (scores + 1) * ((lattice.support - lattice.stride) * width + lattice.support**2)
-    # at the image's border what was read is copied once, to be reflected, before anything is predicted
-    return read + max(read, batch + labels) + waiting + sums + SHARD_COPIES * layout.shard**2
+        shared = lattice.support - lattice.stride
+        sums = SUMS.itemsize * scores * (shared * width + shared * lattice.support)
+    return rows + batches + outputs + labels + waiting + sums + SHARD_COPIES * layout.shard**2

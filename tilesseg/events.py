@@ -9,8 +9,20 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
-PARTS = ("read", "prepare", "predict", "blend", "write")
-"""Of the work on a tile, whose seconds are told apart."""
+PARTS = ("predict", "wait", "read", "blend", "write")
+"""Of the work on a tile, whose seconds are told apart. `predict` and `wait`, in which the network had nothing to do,
+make the tile's wall time; the others are done at the same time, by threads of their own."""
+BESIDE = PARTS[2:]
+
+
+def account(seconds: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+    """Where time went: the parts that make the tiles' wall time, and those at the same time.
+
+    Where there are none of the first, the others alone.
+    """
+    beside = {part: seconds[part] for part in BESIDE if part in seconds}
+    own = {part: seconds[part] for part in (*PARTS, *seconds) if part in seconds and part not in beside}
+    return (own, beside) if any(own.values()) else (beside, {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +124,11 @@ class TileDone(Event):
     outside: int = 0
     """Pixels of the core that were not looked at."""
     read: int = 0
-    """Pixels of the image that were read, those counted twice that two rows of patches see."""
+    """Pixels of the image that were read."""
+    batch: int = 0
+    """Patches in the smallest batch, where the device had no memory for the planned one; else 0."""
     seconds: Mapping[str, float] = field(default_factory=dict)
-    """Wall time by part: read, prepare, predict, blend, write."""
+    """Seconds by part, see `PARTS`."""
     peak_mb: float = 0.0
     """Largest resident memory of the worker process so far, in MB."""
     worker: str = ""

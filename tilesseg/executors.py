@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
 GONE = "the Dask scheduler has gone away; what is done is kept: run again to go on"
+DIED = "its worker process died, also when the tile ran alone (out of memory, or its device failed?)"
 LOOK_EVERY = 5.0
 """Seconds after which the workers are counted again."""
 PAUSE = 1.0
@@ -142,7 +143,7 @@ class DaskExecutor:
         """
         try:
             threads: dict[str, int] = self.client.nthreads()
-        except OSError:
+        except (OSError, AttributeError):  # the latter where the client has let go of its scheduler meanwhile
             raise JobError(GONE) from None
         return {worker: number for worker, number in threads.items() if worker not in self._unfit}
 
@@ -162,7 +163,7 @@ class DaskExecutor:
                 blamed: list[Item] = []
                 yield from self._window(function, iter([item]), blamed)
                 for culprit in blamed:
-                    yield lost(culprit, "its worker process died, also when the tile ran alone (out of memory?)")
+                    yield lost(culprit, DIED)
             suspects.clear()
 
     def _window(

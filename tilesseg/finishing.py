@@ -1,6 +1,7 @@
-"""What products need that is best made by all workers: a mask's coarser levels, and the polygons of each tile.
+"""What products need that is best made by all workers: a mask's coarsest levels, and the polygons of each tile.
 
-Both lie in the scene's folder while its products are written, and are removed afterwards. Items go out as names and
+Both lie in the scene's folder while its products are written, and are removed afterwards; the finer levels are there
+already, made by the tiles. Items go out as names and
 windows; a worker reads the stored mask and writes a whole shard, or a file under its final name.
 """
 
@@ -11,7 +12,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from tilesseg.errors import FormatError
 from tilesseg.formats import Level, Mask, resolve
 from tilesseg.pyramid import halve_mode, level_shapes
+from tilesseg.sharded import Sharded
 from tilesseg.store import Store
 from tilesseg.store_levels import StoredLevels
 from tilesseg.window import Window
@@ -55,7 +56,7 @@ class FinishWork:
         store = Store(Path(self.folder))
         try:
             if part.level:
-                levels_of(store).write(part.level, part.window, _halved(store, part))
+                _planes(store)[part.level].write(part.window, _halved(store, part))
             else:
                 write_piece = resolve("tilesseg.formats.vector:write_piece")
                 write_piece(store.read, part.window, pieces_folder(store) / f"{part.name}.npz")
@@ -71,21 +72,21 @@ class FinishWork:
 
 @contextmanager
 def with_levels(mask: Mask, store: Store, executor: Executor) -> Iterator[Mask]:
-    """The mask with coarser levels by mode, each made by the workers from the one below.
+    """The mask with coarser levels by mode: those of the tiles, and further ones that workers make from those below.
 
     Raises:
         FormatError: a part of a level could not be made.
     """
-    shapes, stored = level_shapes(mask.grid.shape)[1:], levels_of(store)
-    stored.create(shapes, shard=store.shard, chunk=store.chunk)
+    first, further = 1 + len(store.levels), further_levels(store)
+    shapes = level_shapes(mask.grid.shape)[first:]
+    further.create(shapes, [store.shard] * len(shapes), chunk=store.chunk)
     try:
-        for number, shape in enumerate(shapes, start=1):
+        for number, shape in enumerate(shapes, start=first):
             parts = [Part(f"level {number}, {window}", window, number) for window in _regions(shape, store.shard)]
             _carry_out(store, parts, executor)
-        levels = tuple(Level(shape, partial(stored.read, number)) for number, shape in enumerate(shapes, start=1))
-        yield replace(mask, levels=levels)
+        yield replace(mask, levels=tuple(Level(array.shape, array.read) for array in _planes(store)[1:]))
     finally:
-        stored.remove()
+        further.remove()
 
 
 @contextmanager
@@ -111,9 +112,9 @@ def pieces_folder(store: Store) -> Path:
     return store.folder / "pieces"
 
 
-def levels_of(store: Store) -> StoredLevels:
-    """Where the coarser levels of a scene's mask lie."""
-    return StoredLevels(store.folder / "levels")
+def further_levels(store: Store) -> StoredLevels:
+    """Where the levels of a scene's mask lie that are coarser than those of its tiles."""
+    return StoredLevels(store.folder / "further-levels")
 
 
 def _carry_out(store: Store, parts: list[Part], executor: Executor) -> None:
@@ -126,11 +127,14 @@ def _carry_out(store: Store, parts: list[Part], executor: Executor) -> None:
 
 
 def _halved(store: Store, part: Part) -> NDArray[np.uint8]:
-    levels, below = levels_of(store), part.level - 1
-    height, width = levels.shape(below) if below else store.shape
-    y, x, tall, wide = part.window.y, part.window.x, part.window.height, part.window.width
-    window = Window(2 * y, 2 * x, 2 * tall, 2 * wide).intersect(Window(0, 0, height, width))
-    return halve_mode(levels.read(below, window) if below else store.read(window))
+    below, wanted = _planes(store)[part.level - 1], part.window
+    window = Window(2 * wanted.y, 2 * wanted.x, 2 * wanted.height, 2 * wanted.width)
+    return halve_mode(below.read(window.intersect(Window(0, 0, *below.shape))))
+
+
+def _planes(store: Store) -> tuple[Sharded, ...]:
+    """The mask and all its levels."""
+    return (store.mask, *store.levels, *further_levels(store).arrays())
 
 
 def _regions(shape: tuple[int, int], shard: int) -> Iterator[Window]:

@@ -14,7 +14,7 @@ from tilesseg.errors import JobError
 from tilesseg.estimate import Estimate, estimate
 from tilesseg.opened import Assignment
 from tilesseg.planning import plan_one, refuse
-from tilesseg.preparation import Prepared, prepare
+from tilesseg.preparation import Prepared, measure_for, prepare
 from tilesseg.proof import Proof, problem_of, prove
 from tilesseg.retry import reason_of
 from tilesseg.tile_index import write_tile_index
@@ -57,6 +57,10 @@ class Forecast:
             "model": {"name": self.plan.spec.name, "sha256": self.plan.model_sha256},
             "device": self.plan.device,
             "engine_threads": self.plan.engine_threads,
+            "engine": self.plan.choice.runtime,
+            "precision": self.plan.choice.precision,
+            "compile": self.plan.compile,
+            "why": self.plan.choice.why,
             "workers": self.workers,
             "threads": self.threads,
             "scenes": scenes,
@@ -72,7 +76,8 @@ class Forecast:
         plan = self.plan
         lines = [
             f"model {plan.spec.name} ({plan.model_sha256[:12]}) on {plan.device}; worker processes: {self.workers}; "
-            f"in each, tiles at a time: {self.threads}, engine threads: {plan.engine_threads}"
+            f"in each, tiles at a time: {self.threads}, engine threads: {plan.engine_threads}",
+            f"engine {plan.engine}",
         ]
         for scene in self.scenes:
             lines += _describe(scene, self.estimates[scene.name])
@@ -95,7 +100,7 @@ def forecast(job: Job, *, limit: int = LOOKED_AT) -> Forecast:
     Raises:
         TilessegError: the job cannot work.
     """
-    with prepare(job, cluster.describe_machine(job.cluster)) as ready:
+    with prepare(job, cluster.describe_machine(job.cluster), measure=measure_for(job, None)) as ready:
         scenes, refused = _plan_scenes(ready, job, limit)
         proof = _measured(job.cluster, ready, scenes[0]) if scenes else None
         estimates = {scene.name: _estimate(scene, ready.plan, job, proof) for scene in scenes if proof}

@@ -90,7 +90,7 @@ class Tiling(Strict):
 
     patch: Annotated[int, Field(ge=1)] | Auto = "auto"
     overlap: Annotated[int, Field(ge=0)] | Auto = "auto"
-    """Pixels that neighbouring patches share, for the blended modes; auto: a quarter of the patch."""
+    """Pixels that neighbouring patches share, for the blended modes; auto: a quarter of the usual patch."""
     margin: Annotated[int, Field(ge=0)] | Auto = "auto"
     """Pixels that crop discards at each side; auto: the model's."""
     blend: Literal["auto", "gaussian", "linear", "hann", "crop"] = "auto"
@@ -177,10 +177,22 @@ class Job(Strict):
     of these, or entries with an image and a name."""
     model: str
     """A bundle folder, a weights file with its spec, `package://name/path`, an https URL, or a name."""
+    engine: Literal["auto", "torch", "openvino", "onnxruntime"] = "auto"
+    """The library that computes the network; auto: the fastest that is installed and takes it."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Numbers that the network computes with; auto: those that the device accelerates, else fp32, which is exact."""
+    compile: bool = False
+    """Compute with torch, and let it compile the network before the first tile (`torch.compile`)."""
     input: Input = Input()
     tiling: Tiling = Tiling()
     output: Output
     cluster: Cluster = Cluster()
+
+    @model_validator(mode="after")
+    def _torch_compiles(self) -> Job:
+        if self.compile and self.engine not in ("auto", "torch"):
+            raise ValueError(f"compile is for torch, and engine is {self.engine}; leave one out")
+        return self
 
 
 def parse_job(data: Any, *, where: str) -> Job:

@@ -15,9 +15,11 @@ from tilesseg import __version__
 from tilesseg.errors import ModelError, StoreError
 from tilesseg.job import read_job
 from tilesseg.models import find_bundle, load_model
+from tilesseg.models.call import Call
 from tilesseg.phases import announce
 from tilesseg.plan import PLAN_FILE, Plan, parse_plan
 from tilesseg.planning import stored_plan
+from tilesseg.segment import call_of
 from tilesseg.shards import alone
 from tilesseg.store import RunDirectory, Store
 
@@ -25,9 +27,10 @@ if TYPE_CHECKING:
     from tilesseg.formats import Source
     from tilesseg.job import Job
     from tilesseg.models import Model
+    from tilesseg.models.call import Network
     from tilesseg.scenes import ScenePlan
 
-SOURCES_KEPT, PLANS_KEPT = 4, 64
+SOURCES_KEPT, PLANS_KEPT, NETWORKS_KEPT = 4, 64, 4
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -60,11 +63,12 @@ class Opened:
         self.plan = parse_plan(self.run.read_json(PLAN_FILE), where=self.run.path)
         self.shared = work.shared
         self.proven = False
-        self._lock = Lock()
+        self._lock, self._compiling = Lock(), Lock()
         self._model: Model | None = None
         self._job: Job | None = None
         self._scenes: OrderedDict[str, ScenePlan] = OrderedDict()
         self._sources: OrderedDict[tuple[str, bool], Source] = OrderedDict()
+        self._networks: OrderedDict[Call, Network] = OrderedDict()
 
     @property
     def model(self) -> Model:
@@ -75,7 +79,7 @@ class Opened:
         """
         with self._lock:
             if self._model is None:
-                self._model = _load(self.plan)
+                self._model = load_planned(self.plan)
             return self._model
 
     @property
@@ -119,6 +123,24 @@ class Opened:
                 _keep(self._sources, key, source, SOURCES_KEPT)
             return self._sources[key]
 
+    def network(self, call: Call) -> Network:
+        """The network with these ends, one of the latest few: scenes that are alike share one.
+
+        Raises:
+            ModelError: it cannot be loaded, or does not run as it is planned.
+        """
+        model = self.model
+        with self._compiling:  # a lock of its own: it may take seconds, and other threads read and write meanwhile
+            network = self._networks.pop(call, None) or model.network(call)
+            _keep(self._networks, call, network, NETWORKS_KEPT)
+            return network
+
+    def call(self, scene: str, source: Source) -> Call:
+        """The ends that a scene's network needs; `source` is the image or its copy."""
+        planned, spec = self.scene(scene), self.plan.spec
+        recipe = planned.recipe(spec, scores=self.plan.scores)
+        return call_of(planned.layout.lattice, recipe, dtype=source.dtype, spec=spec)
+
     def store(self, scene: str) -> Store:
         return self.run.scene(scene)
 
@@ -133,14 +155,26 @@ def _keep(kept: OrderedDict[K, V], key: K, value: V, most: int) -> None:
         kept.popitem(last=False)
 
 
-def _load(plan: Plan) -> Model:
+def load_planned(plan: Plan) -> Model:
+    """The network of a plan as it is computed.
+
+    Raises:
+        ModelError: it is not the one that the plan was made with, or cannot be loaded.
+    """
     bundle = find_bundle(plan.model)
     if bundle.sha256 != plan.model_sha256:
         raise ModelError(
             f"model {plan.model} has sha256 {bundle.sha256[:12]}… here and {plan.model_sha256[:12]}… in the plan; "
             "give every worker the same bundle"
         )
-    return load_model(bundle, device=plan.device, threads=plan.engine_threads)
+    return load_model(
+        bundle,
+        device=plan.device,
+        threads=plan.engine_threads,
+        engine=plan.choice.runtime,
+        precision=plan.choice.precision,
+        compiled=plan.compile,
+    )
 
 
 _OPENING = Lock()

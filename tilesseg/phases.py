@@ -15,14 +15,8 @@ from tilesseg.locks import this_process
 
 METRIC = "tilesseg"
 """The name of the table among the metrics of a Dask worker."""
-WORDS = {
-    "read": "reading",
-    "prepare": "predicting",
-    "predict": "predicting",
-    "blend": "predicting",
-    "write": "writing",
-}
-"""Parts of the work, and what is said of a tile that is in one."""
+WORDS = {"read": "reading", "predict": "predicting", "blend": "predicting", "write": "writing"}
+"""Parts of the work, and what is said of a tile that is in one, or waits for it."""
 
 _now: dict[int, tuple[str, str, str, float]] = {}
 """Thread → scene, tile, phase, and when the tile began. Single entries of a dict are set and dropped whole."""
@@ -44,7 +38,7 @@ def working(scene: str, tile: str) -> Iterator[None]:
 
 
 def enter(part: str) -> None:
-    """This thread's tile enters a part of its work (read, prepare, predict, blend, write); without a tile, nothing."""
+    """This thread's tile enters a part of its work, or waits for it; in a thread without a tile, nothing."""
     me = threading.get_ident()
     if (found := _now.get(me)) is not None:
         _now[me] = (found[0], found[1], WORDS.get(part, found[2]), found[3])

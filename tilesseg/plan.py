@@ -21,7 +21,7 @@ from pydantic import TypeAdapter
 from tilesseg import __version__
 from tilesseg.errors import JobError, ModelError, StoreError
 from tilesseg.formats.stac_json import split_member
-from tilesseg.models import Bundle, find_bundle, verify_weights
+from tilesseg.models import Bundle, choose_for, find_bundle, verify_weights
 from tilesseg.models.choice import LEAST, NATIVE, Able, Choice
 from tilesseg.models.spec import ModelSpec
 from tilesseg.scenes import ScenePlan
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tilesseg.finding import Scene
     from tilesseg.job import Job
 
-FORMAT = 4
+FORMAT = 5
 PLAN_FILE = "plan.json"
 
 
@@ -47,6 +47,10 @@ class Machine:
     """Tiles at the same time, over all workers."""
     able: Able = LEAST
     """Runtimes that are installed there, and what its device accelerates."""
+
+
+NO_MACHINE = Machine("cpu", 1, 1)
+"""For a job that is only looked at, where nothing of it will be computed."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,8 @@ class Plan:
     """Score channels that are stored beside the mask."""
     choice: Choice = NATIVE
     """Runtime and precision."""
+    compile: bool = False
+    """Whether torch compiles the network before the first tile."""
     speeds: tuple[PatchSpeed, ...] = ()
     """What was measured on the machine that computes; empty where patches are not chosen by it."""
     version: str = __version__
@@ -79,7 +85,7 @@ class Plan:
 
     @cached_property
     def _key(self) -> str:
-        decided = [self.format, self.asked, self.device, self.engine_threads, self.slots]
+        decided = [self.format, self.asked, self.device, self.engine_threads, self.slots, *self._arithmetic]
         return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()
 
     def key(self, scene: Scene) -> str:
@@ -88,14 +94,26 @@ class Plan:
         return hashlib.sha256(asked.encode()).hexdigest()
 
     def fingerprint(self, scene: ScenePlan) -> str:
-        """Names exactly what a scene's mask is made from: input, model, normalisation, tiling, blending, scores."""
+        """Names exactly what a scene's mask is made from: input, network, normalisation, tiling, blending, scores."""
         made_from = {
             "format": self.format,
-            "model": self.model_sha256,
+            "model": [self.model_sha256, *self._arithmetic],
             "scores": self.scores,
             "scene": _SCENE.dump_python(scene, mode="json", exclude={"stage", "decode_factor", "notes"}),
         }
         return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def _arithmetic(self) -> tuple[str, str, bool]:
+        """What rounds a network's scores in its own way."""
+        return self.choice.runtime, self.choice.precision, self.compile
+
+    @property
+    def engine(self) -> str:
+        """Runtime and precision, and why, for people."""
+        runtime = "the model's own" if self.choice.runtime == "own" else self.choice.runtime
+        words = ", ".join([runtime, self.choice.precision, *(["compiled"] if self.compile else [])])
+        return f"{words}: {self.choice.why}" if self.choice.why else words
 
     def to_json(self) -> Any:
         return _PLAN.dump_python(self, mode="json")
@@ -144,12 +162,13 @@ def parse_scene_plan(data: Any, *, where: Path) -> ScenePlan:
         raise StoreError(f"{where}: {PLAN_FILE} is damaged ({problem}); delete {where} to do the scene again") from None
 
 
-def plan_job(job: Job, machine: Machine, *, stored: Plan | None = None) -> Plan:
+def plan_job(job: Job, machine: Machine | None, *, stored: Plan | None = None) -> Plan:
     """Decide what all scenes share, or go on from the stored plan. No image is opened.
 
     Args:
         job: what is asked.
-        machine: what will compute; `auto` values are decided for it.
+        machine: what will compute; `auto` values are decided for it. None where that is not known yet: the plan shows
+            whether the job can work, and is not to be stored.
         stored: the plan of a run that goes on; what it decided stays decided.
 
     Raises:
@@ -160,20 +179,36 @@ def plan_job(job: Job, machine: Machine, *, stored: Plan | None = None) -> Plan:
     asked = _asked(job, bundle)
     if stored is not None:
         _compare(stored.asked, asked, where=job.output.dir)
+    decided = stored or machine or NO_MACHINE
     return Plan(
         asked=asked,
         model=anywhere(job.model),
         model_sha256=bundle.sha256,
         spec=bundle.spec,
-        device=stored.device if stored else machine.device,
-        engine_threads=stored.engine_threads if stored else machine.engine_threads,
-        slots=stored.slots if stored else machine.slots,
+        device=decided.device,
+        engine_threads=decided.engine_threads,
+        slots=decided.slots,
         scores=_kept_scores(job.output.scores, bundle.spec),
+        choice=_choice(job, bundle, machine, stored),
+        compile=job.compile,
+        speeds=stored.speeds if stored else (),
     )
 
 
+def _choice(job: Job, bundle: Bundle, machine: Machine | None, stored: Plan | None) -> Choice:
+    """Runtime and precision: those of the stored plan, those that fit the machine, or none yet.
+
+    Raises:
+        ModelError: the machine has not what is asked for, or the network does not run in it.
+    """
+    if stored is not None:
+        return stored.choice
+    engine = "torch" if job.compile else job.engine
+    return NATIVE if machine is None else choose_for(bundle, machine.able, engine, job.precision)
+
+
 def _asked(job: Job, bundle: Bundle) -> dict[str, Any]:
-    wanted = job.model_dump(mode="json", include={"input", "tiling"})
+    wanted = job.model_dump(mode="json", include={"engine", "precision", "compile", "input", "tiling"})
     del wanted["input"]["stage"]  # the mask does not depend on it
     if job.input.tissue not in ("auto", "none"):
         wanted["input"]["tissue"] = os.path.abspath(job.input.tissue)

@@ -43,7 +43,7 @@ def decide(scene: Scene, *, run: RunDirectory, plan: Plan, job: Job) -> ScenePla
     """
     store = run.scene(scene.name)
     planned = _found(scene, store=store, plan=plan, job=job) or plan_scene(
-        scene, asked=job, spec=plan.spec, slots=plan.slots, device=plan.device
+        scene, asked=job, spec=plan.spec, slots=plan.slots, device=plan.device, speeds=plan.speeds
     )
     if planned.layout.blend == "crop":
         _crop_is_exact(plan.model, plan.model_sha256)
@@ -62,6 +62,7 @@ def make(scene: Scene, planned: ScenePlan, *, run: RunDirectory, plan: Plan) -> 
         shape=planned.grid.shape,
         shard=planned.layout.shard,
         chunk=planned.layout.chunk,
+        core=planned.layout.core,
         fingerprint=plan.fingerprint(planned),
         scores=plan.score_classes,
     )

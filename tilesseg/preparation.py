@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import yaml
 
-from tilesseg import cluster
+from tilesseg import cluster, probe
 from tilesseg.completion import finished_before
 from tilesseg.errors import JobError, StoreError
 from tilesseg.executors import DaskExecutor, Executor
 from tilesseg.finding import SCENE_LIST, Scene, choose_scenes, find_scenes, read_scene_list, write_scene_list
 from tilesseg.job import anchored
+from tilesseg.layout import LARGE, flexible
 from tilesseg.locks import held, holder
 from tilesseg.plan import PLAN_FILE, Machine, Plan, anywhere, parse_plan, plan_job
 from tilesseg.planning import decide, make, plan_one, refuse
 from tilesseg.products import check_job
 from tilesseg.retry import reason_of, retried
 from tilesseg.shards import Shard, alone
+from tilesseg.speed import PatchSpeed
 from tilesseg.store import RunDirectory
 
 if TYPE_CHECKING:
     from tilesseg.job import Job
     from tilesseg.scenes import ScenePlan
+
+
+Measure = Callable[[Plan], tuple[PatchSpeed, ...]]
+"""Finds out how fast a plan's network is by patch size, on the machine that computes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +59,50 @@ def choose_machine(job: Job, executor: Executor | None) -> Machine:
     if isinstance(executor, DaskExecutor) and not cluster.is_here(job.cluster):
         return cluster.ask_machine(executor, job.cluster)
     machine = cluster.describe_machine(job.cluster)
-    return machine if executor is None else Machine(machine.device, machine.engine_threads, executor.slots)
+    return machine if executor is None else replace(machine, slots=executor.slots)
+
+
+def measure_for(job: Job, executor: Executor | None, *, say: Callable[[str], None] = lambda text: None) -> Measure:
+    """How to measure a job's network: here, or on a worker where the workers are elsewhere.
+
+    Args:
+        job: what is asked.
+        executor: who works; None where that is decided later, and here.
+        say: told, in this thread, that it takes some seconds.
+    """
+
+    def measure(plan: Plan) -> tuple[PatchSpeed, ...]:
+        say("the patch is chosen by speed, which is measured for some seconds, once on each machine")
+        memory, tiles = cluster.worker_memory(job.cluster, plan.device), cluster.threads_per_worker(job.cluster)
+        there = partial(probe.measure, plan, memory=memory, tiles=tiles)
+        if isinstance(executor, DaskExecutor) and not cluster.is_here(job.cluster):
+            return cluster.ask_one(executor, there)
+        return there()
+
+    return measure
 
 
 @contextmanager
 def prepare(
-    job: Job, machine: Machine, *, only: Sequence[str] = (), limit: int | None = None, shard: Shard | None = None
+    job: Job,
+    machine: Machine,
+    *,
+    measure: Measure | None = None,
+    only: Sequence[str] = (),
+    limit: int | None = None,
+    shard: Shard | None = None,
 ) -> Iterator[Prepared]:
     """Plan the job, or find its plan, and its first scene; then make and hold its directory.
 
     The other scenes are planned when their turn comes.
+
+    Args:
+        job: what is asked.
+        machine: that will compute.
+        measure: asked once, where the patch is free and the first scene large; None: patches have their usual size.
+        only: names or patterns of the scenes to do; none means all.
+        limit: do so many scenes at most, the most important first.
+        shard: do a share of the tiles only.
 
     Raises:
         TilessegError: the job cannot work, or none of its scenes; the directory belongs to another job, or somebody
@@ -70,11 +111,18 @@ def prepare(
     found = tuple(replace(scene, paths=tuple(map(anywhere, scene.paths))) for scene in find_scenes(job.scenes))
     scenes = choose_scenes(found, only=only, limit=limit)
     directory = RunDirectory(Path(job.output.dir))
+
+    def new_plan() -> Plan:
+        plan = plan_job(job, machine)
+        check_job(plan, found, job.output)
+        return _measured(plan, scenes, directory, job, measure)
+
     with ExitStack() as stack:
         if shard:
-            plan = _join(directory, shard, job, machine, stack)
+            plan = _join(directory, shard, job, machine, stack, new_plan)
         else:
-            plan = plan_job(job, machine, stored=_stored_plan(directory))
+            stored = _stored_plan(directory)
+            plan = plan_job(job, machine, stored=stored) if stored else new_plan()
         check_job(plan, found, job.output)  # those that are not chosen now too: their products would be one file
         to_do = _unfinished(scenes, directory, plan, job)
         begin = _begin(shard.turned(to_do) if shard else to_do, directory, plan, job, only_one=len(scenes) == 1)
@@ -89,6 +137,19 @@ def prepare(
             refuse(name, reason, run=run)
         first = _first(begin, run=run, plan=plan, job=job, shared=shard is not None)
         yield Prepared(run, plan, scenes, first, begin.others, len(scenes) - len(to_do), begin.refused)
+
+
+def _measured(plan: Plan, scenes: Sequence[Scene], run: RunDirectory, job: Job, measure: Measure | None) -> Plan:
+    """A new plan with the speeds of its network, where the patch is free and the first scene is large.
+
+    Raises:
+        TilessegError: none of the scenes can be segmented, or the network does not run.
+    """
+    if measure is None or plan.compile or not flexible(plan.spec, job.tiling):
+        return plan  # compiling every size would take minutes
+    begin = _begin(_unfinished(scenes, run, plan, job), run, plan, job, only_one=len(scenes) == 1)
+    large = begin.planned is not None and begin.planned.grid.window.area >= LARGE
+    return replace(plan, speeds=measure(plan)) if large else plan
 
 
 def _job_text(job: Job) -> str:
@@ -150,7 +211,9 @@ def _names(run: RunDirectory) -> list[str]:
     return scene_names(run) if run.path.exists() else []
 
 
-def _join(run: RunDirectory, shard: Shard, job: Job, machine: Machine, stack: ExitStack) -> Plan:
+def _join(
+    run: RunDirectory, shard: Shard, job: Job, machine: Machine, stack: ExitStack, new_plan: Callable[[], Plan]
+) -> Plan:
     """Take a share of a run, by the plan of those that work on it; where nobody does, this one makes it.
 
     Raises:
@@ -162,7 +225,8 @@ def _join(run: RunDirectory, shard: Shard, job: Job, machine: Machine, stack: Ex
             pass
         _hold(run, shard, stack)
         if nobody:
-            plan = plan_job(job, machine, stored=_stored_plan(run))
+            stored = _stored_plan(run)
+            plan = plan_job(job, machine, stored=stored) if stored else new_plan()
             run.write_json(PLAN_FILE, plan.to_json())
             return plan
     return plan_job(job, machine, stored=_stored_plan(run, keep=True))

@@ -122,6 +122,10 @@ def thin(mask: Mask, shape: tuple[int, int]) -> Labels:
     """The mask at a smaller shape `(y, x)`: halved by mode while that is not too small, then its nearest pixels."""
     rows, columns = (centres(full, thin) for full, thin in zip(mask.grid.shape, shape, strict=True))
     level = max(0, min(full // small for full, small in zip(mask.grid.shape, shape, strict=True)).bit_length() - 1)
+    if 0 < level <= len(mask.levels):
+        stored = mask.levels[level - 1]
+        labels = stored.read(Window(0, 0, *stored.shape))
+        return labels.take(rows >> level, axis=0).take(columns >> level, axis=1)
     result = np.empty(shape, np.uint8)
     side = max(_STRIPE, 1 << level)  # whole cells of the level
     for x in range(0, mask.grid.width, side):

@@ -52,11 +52,11 @@ def write_products(
             content = scores_of(store, plan, scene, product.classes) if scores else masks.for_writer(product)
             write(content, path, threads=threads, **_options(product))
             yield ProductWritten(scene.name, str(path), round(time.perf_counter() - start, 3))
-    if output.preview and products:
-        start = time.perf_counter()
-        path = _quick_look_path(store, scene, products[0])
-        write_quick_look(path, source=scene.open_for_tiles(store.folder), mask=mask_of(store, plan, scene))
-        yield ProductWritten(scene.name, str(path), round(time.perf_counter() - start, 3))
+        if output.preview and products:
+            start = time.perf_counter()
+            path = _quick_look_path(store, scene, products[0])
+            write_quick_look(path, source=scene.open_for_tiles(store.folder), mask=masks.with_levels)
+            yield ProductWritten(scene.name, str(path), round(time.perf_counter() - start, 3))
 
 
 @dataclass
@@ -74,14 +74,15 @@ class _Masks:
         """With polygons, with levels, or as it is."""
         if FORMATS[product.format].kind == "polygons":
             return self._with_pieces
-        return self._with_levels if _wants_levels(product) else self.plain
+        return self.with_levels if _wants_levels(product) else self.plain
 
     @cached_property
     def _with_pieces(self) -> Mask:
         return self.kept.enter_context(with_pieces(self.plain, self.store, self.tiling, self.executor))
 
     @cached_property
-    def _with_levels(self) -> Mask:
+    def with_levels(self) -> Mask:
+        """With levels."""
         return self.kept.enter_context(with_levels(self.plain, self.store, self.executor))
 
 
@@ -92,8 +93,8 @@ def _options(product: jobs.Product) -> dict[str, Any]:
 
 
 def _wants_levels(product: jobs.Product) -> bool:
-    """Whether a writer takes the levels that the workers make; a COG's are made while it is written."""
-    return product.format != "cog" and (product.overviews, product.resolution) == ("mode", "model")
+    """Whether a writer takes the levels that the workers make."""
+    return (product.overviews, product.resolution) == ("mode", "model")
 
 
 def resolved(product: jobs.Product, scene: ScenePlan) -> jobs.Product:
@@ -251,6 +252,8 @@ def _provenance(plan: Plan, scene: ScenePlan) -> dict[str, str]:
         "model": plan.spec.name,
         "model_sha256": plan.model_sha256,
         "model_licence": plan.spec.licence,
+        "engine": plan.choice.runtime,
+        "precision": plan.choice.precision,
         "version": __version__,
         "plan_fingerprint": plan.fingerprint(scene),
         "source": ", ".join(Path(path).name for path in scene.paths),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from threading import Lock
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tilesseg import __version__
 from tilesseg.blend import quantise
@@ -15,6 +17,9 @@ from tilesseg.opened import Assignment, Opened, is_proven, open_run
 from tilesseg.retry import reason_of
 from tilesseg.segment import peak_mb
 from tilesseg.store import RunDirectory
+
+if TYPE_CHECKING:
+    from tilesseg.models.call import Call
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +39,6 @@ def prove(work: Assignment) -> Proof:
         return Proof(__version__, 0.0, 0.0, problem)
     try:
         opened = open_run(work)
-        opened.source(work.first, copied=False)
         seconds = _predict_once(opened, work.first)
         RunDirectory.create(opened.run.path)
     except Exception as error:
@@ -66,13 +70,29 @@ def refuse_if_unfit(work: Assignment) -> None:
 
 
 def _predict_once(opened: Opened, first: str) -> float:
-    """Seconds that a second batch takes; the first one warms up, and shows whether its scores could be stored."""
-    layout, spec = opened.scene(first).layout, opened.plan.spec
-    shape = (layout.batch, len(spec.bands), layout.lattice.patch, layout.lattice.patch)
-    scores = opened.model.predict(np.random.default_rng(0).standard_normal(shape, np.float32))
-    for channel in opened.plan.scores:
-        quantise(scores[:, channel])
-    batch = np.zeros(shape, np.float32)
+    """Seconds that a second batch takes, by the network that the tiles call.
+
+    The first one compiles and warms up, and shows whether its scores could be stored.
+    """
+    plan, scene = opened.plan, opened.scene(first)
+    call = opened.call(first, opened.source(first, copied=False))
+    network, side = opened.network(call), scene.layout.lattice.patch
+    patches = _usual(call, (scene.layout.batch, len(plan.spec.bands), side, side))
+    answer = network(patches)
+    for channel in plan.scores:
+        quantise(answer[:, channel])
     start = time.perf_counter()
-    opened.model.predict(batch)
+    network(patches)
     return time.perf_counter() - start
+
+
+def _usual(call: Call, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Raw patches `(n, channel, P, P)` that are noise of mean 0 and deviation 1 once they are normalised."""
+    norm = call.normalisation
+    subtract, divide = (np.asarray(values, np.float32)[:, None, None] for values in (norm.subtract, norm.divide))
+    noise = np.random.default_rng(0).standard_normal(shape, np.float32)
+    raw = (noise * divide + subtract - norm.offset) / norm.scale
+    if call.dtype.kind in "iu":
+        limits = np.iinfo(call.dtype)
+        raw = np.clip(np.rint(raw), limits.min, limits.max)
+    return raw.astype(call.dtype)

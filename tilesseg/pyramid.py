@@ -20,8 +20,12 @@ from tilesseg.labels import FAILED, NODATA
 Labels = NDArray[np.uint8]
 Halve = Callable[[Labels], Labels]
 
-_STRIP = 1 << 18
+_STRIP = 1 << 16
 """Cells halved at a time: what is in between stays in the processor's cache."""
+_LANE = 4
+"""Cells that are looked at together, as the four 16-bit numbers of a 64-bit one."""
+_LEFT = np.uint64(0x00FF00FF00FF00FF)
+"""In a lane, the bytes of the left pixels."""
 
 
 class Rows(NamedTuple):
@@ -44,7 +48,7 @@ def halve_mode(labels: Labels) -> Labels:
     step = max(1, _STRIP // top.shape[1])
     for y in range(0, len(top), step):
         result[y : y + step] = _mode(top[y : y + step], bottom[y : y + step])
-    return result
+    return result[:, : -(-labels.shape[1] // 2)]
 
 
 def halve_nearest(labels: Labels) -> Labels:
@@ -62,7 +66,7 @@ def halve_mean(scores: Labels) -> Labels:
     step = max(1, _STRIP // top.shape[1])
     for y in range(0, len(top), step):
         result[y : y + step] = _mean(top[y : y + step], bottom[y : y + step])
-    return result
+    return result[:, : -(-scores.shape[1] // 2)]
 
 
 HALVES: dict[str, Halve] = {"mode": halve_mode, "nearest": halve_nearest}
@@ -139,21 +143,30 @@ def _joined(level: _Level, rows: Labels | None, *, last: bool) -> Labels | None:
 
 
 def _pairs(labels: Labels) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
-    """Each cell's upper and lower two pixels as one 16-bit number, left pixel in the low byte; edges padded by 255."""
+    """Each cell's upper and lower two pixels as one 16-bit number, left pixel in the low byte.
+
+    Edges are padded by 255, to whole `_LANE`s of cells.
+    """
     height, width = labels.shape
-    if height % 2 or width % 2:
-        labels = np.pad(labels, ((0, height % 2), (0, width % 2)), constant_values=NODATA)
+    if height % 2 or width % (2 * _LANE):
+        labels = np.pad(labels, ((0, height % 2), (0, -width % (2 * _LANE))), constant_values=NODATA)
     cells = np.ascontiguousarray(labels, np.uint8).view("<u2")
     return cells[::2], cells[1::2]
 
 
 def _mode(top: NDArray[np.uint16], bottom: NDArray[np.uint16]) -> Labels:
-    """The mode of each cell; most cells of a real mask are uniform, and looking for those is 3 times as fast."""
-    result = top.astype(np.uint8)  # the low byte: the top-left pixel
-    mixed = (top != bottom) | (result != top >> 8)
-    if np.count_nonzero(mixed) * 4 > mixed.size:
+    """The mode of each cell; most cells of a real mask are uniform, and looking for those, by lanes, is faster."""
+    upper, lower = top.view("<u8"), bottom.view("<u8")
+    differ = upper >> np.uint64(8)
+    differ ^= upper
+    differ &= _LEFT
+    differ |= upper ^ lower
+    mixed = np.flatnonzero(differ)
+    if len(mixed) * 4 > differ.size:
         return _cell_mode(top, bottom)
-    result[mixed] = _cell_mode(top[mixed], bottom[mixed])
+    result = top.astype(np.uint8)  # the low byte: the top-left pixel
+    where = np.divmod(mixed, differ.shape[1])
+    result.view("<u4")[where] = _cell_mode(upper[where].view("<u2"), lower[where].view("<u2")).view("<u4")
     return result
 
 

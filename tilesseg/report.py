@@ -35,16 +35,18 @@ class SceneReport:
     hectares: Mapping[str, float]
     """Area by class name; empty where the grid is not of the Earth."""
     seconds: Mapping[str, float]
-    """Wall seconds of all tiles by part: read, prepare, predict, blend, write."""
+    """Seconds of all tiles by part, see `events.PARTS`."""
     refused: str | None = None
     outside: int = 0
     """Pixels that were not looked at; among `pixels` they are nodata or the first class."""
     read: int = 0
-    """Pixels of the image that were read, those counted more than once that several patches or tiles see."""
+    """Pixels of the image that were read, those counted more than once that several tiles see."""
     skipped: int = 0
     """Tiles done that predicted nothing: nothing in them is valid and looked at."""
     patches: int = 0
     """Patches predicted."""
+    reduced: int = 0
+    """Tiles with smaller batches than planned, for want of device memory."""
     products: tuple[str, ...] = ()
     """Paths that were written."""
     problem: str | None = None
@@ -172,6 +174,7 @@ def scene_report(
         read=sum(record.read for record in done.values()),
         skipped=sum(not record.patches for record in done.values()),
         patches=sum(record.patches for record in done.values()),
+        reduced=sum(record.batch > 0 for record in done.values()),
         products=products,
         problem=problem,
     )

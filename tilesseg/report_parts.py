@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tilesseg import __version__
 from tilesseg.charts import Share, bar
-from tilesseg.events import PARTS
+from tilesseg.events import PARTS, account
 from tilesseg.quantities import area, duration, pixels, share
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 ROWS = 400
 """Scenes in the table, at most."""
-LIBRARIES = ("torch", "onnxruntime", "dask", "distributed", "zarr", "rasterio", "tifffile", "numpy")
-PART_COLOURS = dict(zip(PARTS, ("#0072b2", "#56b4e9", "#009e73", "#e69f00", "#cc79a7"), strict=True))
+LIBRARIES = ("torch", "openvino", "onnxruntime", "dask", "distributed", "zarr", "rasterio", "tifffile", "numpy")
+PART_COLOURS = dict(zip(PARTS, ("#009e73", "#b8bec6", "#0072b2", "#e69f00", "#cc79a7"), strict=True))
 STATE_CLASSES = {"complete": "complete", "unfinished": "open", "waiting": "open"}
 
 
@@ -61,19 +61,19 @@ def class_bar(counts: Mapping[str, int], spec: ModelSpec, *, label: str) -> str:
 
 
 def time_bar(seconds: Mapping[str, float], *, label: str) -> str:
-    """Where the time of the tiles went."""
-    whole = sum(seconds.values())
-    names = [*(part for part in PARTS if part in seconds), *(part for part in seconds if part not in PARTS)]
-    shares = [
-        Share(
-            name,
-            seconds[name],
-            PART_COLOURS.get(name, "grey"),
-            f"{duration(seconds[name])}, {share(seconds[name], whole)}",
-        )
-        for name in names
-    ]
-    return bar(shares, label=label) if whole else "<p class=quiet>No tile is done yet.</p>"
+    """Where the time of the tiles went, and what was done beside."""
+    own, beside = account(seconds)
+    whole = sum(own.values())
+    if not whole:
+        return "<p class=quiet>No tile is done yet.</p>"
+
+    def told(spent: float) -> str:
+        return f"{duration(spent)}, {share(spent, whole)}"
+
+    shares = [Share(name, spent, PART_COLOURS.get(name, "grey"), told(spent)) for name, spent in own.items()]
+    others = "; ".join(f"{name} {told(spent)}" for name, spent in beside.items())
+    note = f"<p class=quiet>At the same time, in threads of their own: {others}.</p>" if others else ""
+    return bar(shares, label=label) + note
 
 
 def class_table(scene: SceneReport, spec: ModelSpec, *, square_mm: float | None) -> str:
@@ -167,6 +167,7 @@ def provenance(plan: Plan, job: Mapping[str, Any], *, command: str) -> str:
     who = ", ".join(f"{key} {_plain(value)}" for key, value in cluster.items() if key not in _SECRET)
     machine = {
         "computes on": plan.device,
+        "engine": plan.engine,
         "engine threads": str(plan.engine_threads),
         "tiles at the same time": f"planned for {plan.slots}",
         "cluster": who or "not kept",

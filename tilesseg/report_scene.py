@@ -173,6 +173,7 @@ def _origin(plan: Plan, scene: ScenePlan, report: SceneReport) -> str:
             "blend": layout.blend,
             "cores": f"{layout.core[0]:,} × {layout.core[1]:,} px",
             "predicted": f"{report.patches:,} patches, {pixels(report.patches * layout.lattice.patch**2)}",
+            "smaller batches": f"{report.reduced:,} tiles, for want of device memory" if report.reduced else "",
             "not looked at": pixels(report.outside) if report.outside else "",
             "fingerprint": mono(plan.fingerprint(scene)),
             "products": ", ".join(Path(path).name for path in report.products) or "none yet",

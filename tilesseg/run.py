@@ -6,7 +6,7 @@ The run directory is the truth, and to resume is to run again: what is left is t
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +37,7 @@ from tilesseg.models import available_cores
 from tilesseg.opened import Assignment
 from tilesseg.plan import Plan, plan_job
 from tilesseg.planning import planned_event
-from tilesseg.preparation import Prepared, choose_machine, open_run_directory, prepare, scene_names
+from tilesseg.preparation import Prepared, choose_machine, measure_for, open_run_directory, prepare, scene_names
 from tilesseg.proof import Proof, problem_of, prove
 from tilesseg.report import Report, report_of
 from tilesseg.scenes import ScenePlan
@@ -80,14 +80,14 @@ def run_job(
     Raises:
         TilessegError: the job cannot work. Nothing but the run directory has been made then.
     """
-    begun = time.monotonic()
+    begun, say = time.monotonic(), lambda text: tell(listeners, Note(text))
     with ExitStack() as stack:
         if executor is None and job.cluster.kind == "local":
             refuse_unguarded_script()
         if executor is None and not cluster.is_here(job.cluster):
-            executor = stack.enter_context(_elsewhere(job, listeners))
-        machine = choose_machine(job, executor)
-        ready = stack.enter_context(prepare(job, machine, only=only, limit=limit, shard=shard))
+            executor = stack.enter_context(_elsewhere(job, say))
+        machine, measure = choose_machine(job, executor), measure_for(job, executor, say=say)
+        ready = stack.enter_context(prepare(job, machine, measure=measure, only=only, limit=limit, shard=shard))
         stack.enter_context(driver_record(ready.run.path, str(shard) if shard else None))
         if ready.first is None:
             executor = executor or SerialExecutor()  # there is nothing to do, and nobody is started for it
@@ -95,13 +95,11 @@ def run_job(
         return _Run(ready, job, executor, [*listeners], stack, begun, shard).carry_out()
 
 
-def _elsewhere(job: Job, listeners: Sequence[Listener]) -> AbstractContextManager[Executor]:
+def _elsewhere(job: Job, say: Callable[[str], None]) -> AbstractContextManager[Executor]:
     """Workers of a cluster; nothing is asked of it for a job that cannot work."""
     check(job)
     run = Path(job.output.dir).absolute()
-    return cluster.connect(
-        known(job.cluster, run), "cpu", logs=run / LOGS, say=lambda text: tell(listeners, Note(text))
-    )
+    return cluster.connect(known(job.cluster, run), "cpu", logs=run / LOGS, say=say)
 
 
 def job_status(directory: Path) -> Report:
@@ -170,6 +168,7 @@ class _Run:
         )
         threads = f"engine threads: {self.plan.engine_threads}"
         self._tell(Note(f"{self.plan.spec.name} computes on {self.plan.device}, {threads}"))
+        self._tell(Note(f"engine {self.plan.engine}"))
         for name, why in self.ready.refused.items():
             self._tell(SceneRefused(name, why))
 

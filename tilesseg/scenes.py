@@ -6,6 +6,7 @@ once per process, and needs nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,9 +24,10 @@ from tilesseg.fit import (
 from tilesseg.formats import open_source
 from tilesseg.formats.opening import Opening
 from tilesseg.grid import Grid
-from tilesseg.layout import Layout, choose_layout
+from tilesseg.layout import Layout, choose_layout, why_patch
 from tilesseg.look import choose_cells, region_identity
 from tilesseg.segment import Recipe
+from tilesseg.speed import PatchSpeed
 from tilesseg.stage import Stage, StageLayout, choose_stage
 
 if TYPE_CHECKING:
@@ -137,7 +139,15 @@ def _scaling(source: Source) -> tuple[float, float] | None:
     return found.pop() if len(found) == 1 else None
 
 
-def plan_scene(scene: Scene, *, asked: jobs.Job, spec: ModelSpec, slots: int, device: str) -> ScenePlan:
+def plan_scene(
+    scene: Scene,
+    *,
+    asked: jobs.Job,
+    spec: ModelSpec,
+    slots: int,
+    device: str,
+    speeds: Sequence[PatchSpeed] = (),
+) -> ScenePlan:
     """Decide everything about one scene; every refusal of a scene is raised here.
 
     Args:
@@ -146,6 +156,7 @@ def plan_scene(scene: Scene, *, asked: jobs.Job, spec: ModelSpec, slots: int, de
         spec: the model's contract.
         slots: tiles that will be worked on at the same time.
         device: `cpu` or `cuda`, for the batch size.
+        speeds: what was measured of the network, by growing patch.
 
     Raises:
         SourceError: the image cannot be read or does not fit the model.
@@ -170,7 +181,10 @@ def plan_scene(scene: Scene, *, asked: jobs.Job, spec: ModelSpec, slots: int, de
     size_note = resolution_note(source.grid, spec)
     notes += [size_note] if size_note else []
     subtract, divide = scene_statistics(sample, spec)
-    layout = choose_layout(source.grid.shape, spec, asked.tiling, slots=slots, device=device)
+    shape, itemsize = source.grid.shape, source.dtype.itemsize
+    layout = choose_layout(shape, spec, asked.tiling, slots=slots, device=device, itemsize=itemsize, speeds=speeds)
+    reason = why_patch(shape, layout, speeds)
+    notes += [reason] if reason else []
     cells, looked = choose_cells(image, how, stride=layout.lattice.stride, paths=scene.paths, name=scene.name)
     plan = ScenePlan(
         name=scene.name,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tilesseg.arguments import given, names, or_auto, progress
+from tilesseg.arguments import Engine, Precision, given, names, or_auto, progress
 from tilesseg.errors import JobError
 from tilesseg.plain_text import summary
 from tilesseg.report_commands import reported
@@ -67,6 +67,8 @@ def segment(
     patch: Annotated[int | None, typer.Option(help="Side, in pixels, of the squares that the network sees.")] = None,
     overlap: Annotated[int | None, typer.Option(help="Pixels that neighbouring patches share; not with crop.")] = None,
     blend: Annotated[str, typer.Option(help="How patches become one: auto, crop, gaussian, linear or hann.")] = "auto",
+    engine: Engine = "auto",
+    precision: Precision = "auto",
     workers: Annotated[int | None, typer.Option(help="Worker processes; else one per GPU, or by the cores.")] = None,
     scores: Annotated[
         Path | None, typer.Option(help="Also write the scores: .tif, .ome.tif or .zarr, a band per class.")
@@ -96,6 +98,8 @@ def segment(
         "name": target.stem,
         "scenes": {"image": image[0] if len(image) == 1 else image, "name": _plain(target)},
         "model": model,
+        "engine": engine,
+        "precision": precision,
         "input": {**read, "series": _number(series), "stage": stage, "tissue": tissue, "outside": outside},
         "tiling": {"patch": or_auto(patch), "overlap": or_auto(overlap), "blend": blend},
         "output": {

@@ -78,7 +78,9 @@ class Progress:
     workers: int
     """Worker processes that finished a tile in the window."""
     seconds: Mapping[str, float]
-    """Wall seconds of all tiles by part."""
+    """Seconds of all tiles by part, see `events.PARTS`."""
+    reduced: int = 0
+    """Tiles with smaller batches than planned, for want of device memory."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -172,6 +174,7 @@ class Watch:
             age=age,
             workers=len({one.worker for one in recent}),
             seconds={part: round(value, 3) for part, value in sorted(_sum(report).items())},
+            reduced=sum(one.reduced for one in report.scenes),
         )
 
     def _scene(self, scene: SceneReport, rate: float) -> SceneProgress:

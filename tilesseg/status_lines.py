@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tilesseg.events import account
 from tilesseg.plain_text import summary
 from tilesseg.quantities import counted, duration
 
@@ -39,10 +40,15 @@ def job_lines(progress: Progress) -> Iterator[str]:
     about = "about " if progress.about else ""
     known = "known tiles" if progress.about else "tiles"
     yield f"{progress.done:,} of {progress.tiles:,} {known} done{skipped}{failed}; " + _pace(progress, about)
-    total = sum(progress.seconds.values())
+    if progress.reduced:
+        yield f"{counted(progress.reduced, 'tile')} with smaller batches than planned, for want of device memory"
+    own, beside = account(progress.seconds)
+    total = sum(own.values())
     if total:
-        parts = sorted(progress.seconds.items(), key=lambda part: -part[1])
-        yield "time of the tiles: " + ", ".join(f"{name} {value / total:.0%}" for name, value in parts)
+        together, others = (
+            ", ".join(f"{name} {spent / total:.0%}" for name, spent in one.items()) for one in (own, beside)
+        )
+        yield f"where the time went: {together}" + (f"; at the same time: {others}" if others else "")
 
 
 def table_rows(progress: Progress, most: int = ROWS) -> tuple[list[tuple[str, ...]], str | None]:

@@ -1,42 +1,40 @@
 """The run directory: what is planned, what is stored, what is done. The truth of a run; Dask is disposable.
 
     RUN/  job.yaml  plan.json  scenes.jsonl  events.jsonl  summary.json  summary.csv  report.html
-          scenes/<scene>/  plan.json | refused.json  mask.zarr  scores.zarr?  done/r012-c034.json
+          scenes/<scene>/  plan.json | refused.json  mask.zarr  levels/  scores.zarr?  done/r012-c034.json
                            failed/r003-c007.json  finished.json  staged/
 
-`staged/` is there while an image is copied to Zarr and read from there; see `stage`.
+`staged/` is there while an image is copied to Zarr and read from there; see `stage`. `levels/0`, `levels/1` … are the
+mask's coarser levels, as far as its tiles make them; see `store_levels`.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
-from zarr.codecs import ZstdCodec
 from zarr.errors import BaseZarrError
 
 from tilesseg.errors import StoreError
 from tilesseg.events import Event, TileDone, TileFailed
 from tilesseg.labels import FAILED, SCORE_STEPS
 from tilesseg.ledger import Ledger, read_json, write_json, write_text
+from tilesseg.sharded import Sharded
 from tilesseg.store_band import Band
+from tilesseg.store_levels import StoredLevels, in_level, make_levels
 from tilesseg.window import Window
 
 REFUSED_FILE, FINISHED_FILE = "refused.json", "finished.json"
 """In a scene's folder: why it cannot be segmented; what it came to."""
 SHARD_COPIES = 4
 """How often a shard is in memory while it is encoded and written; for estimates."""
-
-# Total threads would be tiles in flight × this; a worker has few tiles and few cores.
-zarr.config.set({"async.concurrency": 4, "threading.max_workers": 4})
 
 
 class Store:
@@ -51,9 +49,16 @@ class Store:
         return self.folder.name
 
     def create(
-        self, *, shape: tuple[int, int], shard: int, chunk: int, fingerprint: str, scores: Sequence[str] = ()
+        self,
+        *,
+        shape: tuple[int, int],
+        shard: int,
+        chunk: int,
+        fingerprint: str,
+        scores: Sequence[str] = (),
+        core: tuple[int, int] | None = None,
     ) -> None:
-        """Make the folder and an empty mask, `(y, x)` uint8 full of 254; an existing one is kept.
+        """Make the folder and an empty mask with levels, `(y, x)` uint8 full of 254; existing ones are kept.
 
         Where scores are asked for, also `scores.zarr`, `(class, y, x)` in the same way: 0–250 for 0–1.
 
@@ -64,6 +69,7 @@ class Store:
             fingerprint: names what the mask is made from. A folder of another fingerprint is made anew where no tile
                 is done in it.
             scores: names of the classes whose scores are stored.
+            core: sides of the tiles' cores, whole shards; None for one shard.
 
         Raises:
             StoreError: the folder cannot be written, its tiles were made from something else, or its mask or scores
@@ -71,30 +77,22 @@ class Store:
         """
         with _writing(self.folder):
             self.ledger.claim(fingerprint)
-            self._make(self._mask, shape, shard, chunk)
+            self._make(self._mask, partial(Sharded.create, shape=shape, shard=shard, chunk=chunk, fill=FAILED))
+            self._make(
+                self._levels, partial(make_levels, shape=shape, shard=shard, chunk=chunk, core=core or (shard, shard))
+            )
             if scores:
-                self._make(self._scores, shape, shard, chunk, classes=list(scores), scale=1 / SCORE_STEPS)
+                facts: dict[str, Any] = {"classes": list(scores), "scale": 1 / SCORE_STEPS}
+                make = partial(Sharded.create, shape=shape, shard=shard, chunk=chunk, fill=FAILED)
+                self._make(self._scores, partial(make, planes=[len(scores)], **facts))
 
-    def _make(self, path: Path, shape: tuple[int, int], shard: int, chunk: int, **facts: Any) -> None:
-        """An array full of 254 where there is none; with classes among its facts, one plane for each."""
+    def _make(self, path: Path, make: Callable[[Path], object]) -> None:
+        """Have something made that is full of 254, where it is not there; it appears under its name when complete."""
         if path.exists():
             return
         self._refuse_records(path)
-        planes = [len(facts["classes"])] if facts else []
-        ones, axes = [1 for _ in planes], ["class", "y", "x"] if facts else None
         temporary = self.folder / f".{path.stem}.{os.getpid()}.zarr"
-        zarr.create_array(
-            store=str(temporary),
-            shape=(*planes, *shape),
-            chunks=(*ones, chunk, chunk),
-            shards=(*ones, shard, shard),
-            dtype="uint8",
-            fill_value=FAILED,
-            compressors=[ZstdCodec(level=1)],
-            attributes=facts,
-            dimension_names=axes,
-            overwrite=True,
-        )
+        make(temporary)
         temporary.rename(path)
 
     def _refuse_records(self, path: Path) -> None:
@@ -107,57 +105,61 @@ class Store:
             )
 
     @cached_property
-    def mask(self) -> zarr.Array[Any]:
+    def mask(self) -> Sharded:
+        """Labels; raises a StoreError where there are none."""
         return self._open(self._mask)
 
     @cached_property
-    def scores(self) -> zarr.Array[Any]:
-        """Stored scores `(class, y, x)`.
+    def levels(self) -> tuple[Sharded, ...]:
+        """Coarser levels of the mask by mode, level 1 first, as far as tiles make them."""
+        return StoredLevels(self._levels).arrays()
 
-        Raises:
-            StoreError: none are stored.
-        """
+    @cached_property
+    def scores(self) -> Sharded:
+        """Stored scores, a plane for each class; raises a StoreError where there are none."""
         return self._open(self._scores)
 
     @property
     def score_classes(self) -> tuple[str, ...]:
         """Names of the classes whose scores are stored; none where no scores are."""
-        return tuple(map(str, self.scores.attrs["classes"])) if self._scores.exists() else ()  # type: ignore[arg-type]
+        return tuple(map(str, self.scores.facts["classes"])) if self._scores.exists() else ()
 
-    def _open(self, path: Path) -> zarr.Array[Any]:
+    def _open(self, path: Path) -> Sharded:
         try:
-            return zarr.open_array(str(path), mode="r+")
+            return Sharded.open(path)
         except (OSError, BaseZarrError) as error:
             raise StoreError(f"{self.folder} holds no {path.stem} ({error}); run the job first") from None
 
     @property
     def shape(self) -> tuple[int, int]:
         """Of the mask."""
-        height, width = self.mask.shape
-        return int(height), int(width)
+        return self.mask.shape
 
     @property
     def shard(self) -> int:
         """Side of a shard, the unit of writing."""
-        assert self.mask.shards is not None  # `create` makes no other arrays
-        return int(self.mask.shards[0])
+        return self.mask.shard[0]
 
     @property
     def chunk(self) -> int:
         """Side of a chunk, the unit of reading."""
-        return int(self.mask.chunks[0])
+        return self.mask.chunk[0]
 
     def read(self, window: Window) -> NDArray[np.uint8]:
         """Labels `(y, x)` of a window inside the image."""
-        return np.asarray(self.mask[window.slices()], np.uint8)
+        return self.mask.read(window)
 
     def read_scores(self, number: int, window: Window) -> NDArray[np.uint8]:
         """Of the stored class of this number, the scores `(y, x)` of a window inside the image."""
-        return np.asarray(self.scores[(number, *window.slices())], np.uint8)
+        return self.scores.read(window, plane=(number,))
 
     def band(self, core: Window) -> Band:
-        """Where the labels of a core go, from top to bottom."""
-        return Band(self.mask, core)
+        """Where the labels of a core go, from top to bottom; its share of the levels is made on the way."""
+        coarser: Band | None = None
+        for number, array in reversed(list(enumerate((self.mask, *self.levels)))):
+            coarser = Band(array, in_level(core, number), coarser=coarser)
+        assert coarser is not None  # the mask's own
+        return coarser
 
     def bands(self, core: Window, *, scores: int = 0) -> tuple[Band, ...]:
         """Where the labels of a core go, and then the scores of each class that is stored."""
@@ -165,12 +167,10 @@ class Store:
 
     def clear(self, core: Window) -> None:
         """Put a core back to 254, as if its tile had never run."""
-        height = self.shard
-        for y in range(core.y, core.y_stop, height):
-            part = Window.from_bounds(y, core.x, min(y + height, core.y_stop), core.x_stop).slices()
-            self.mask[part] = FAILED
-            for number in range(len(self.score_classes)):
-                self.scores[(number, *part)] = FAILED
+        for number, array in enumerate((self.mask, *self.levels)):
+            array.clear(in_level(core, number))
+        for number in range(len(self.score_classes)):
+            self.scores.clear(core, plane=(number,))
 
     def mark_done(self, record: TileDone) -> TileDone:
         """Put a tile into the ledger; call it after the last shard."""
@@ -218,6 +218,10 @@ class Store:
     @property
     def _mask(self) -> Path:
         return self.folder / "mask.zarr"
+
+    @property
+    def _levels(self) -> Path:
+        return self.folder / "levels"
 
     @property
     def _scores(self) -> Path:

@@ -1,65 +1,74 @@
-"""Coarser levels of a scene's mask, stored beside it while products are written: `levels/1`, `levels/2` and so on."""
+"""Coarser levels of a scene's mask, stored beside it: some are made by its tiles, the others for its products."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import zarr
-from numpy.typing import NDArray
-from zarr.codecs import ZstdCodec
 
 from tilesseg.labels import FAILED
+from tilesseg.pyramid import level_shapes
+from tilesseg.sharded import Sharded
 from tilesseg.window import Window
 
 
+def tile_shards(core: tuple[int, int], shard: int) -> tuple[int, ...]:
+    """Sides of the shards of level 1, 2 and so on, as far as a tile can write whole ones of its own.
+
+    A level's shard is as large as the mask's where cores are so many that it fits, and once half of that, so that a
+    run has few more files: the share of a core in the level is whole shards, and a shard that is halved again is even.
+    """
+    height, width = core
+    sides: list[int] = []
+    side = shard
+    while side % 2 == height % 2 == width % 2 == 0:
+        height, width = height // 2, width // 2
+        if height % side or width % side:
+            side //= 2
+        if 2 * side < shard or height % side or width % side:
+            break
+        sides.append(side)
+    return tuple(sides)
+
+
+def in_level(core: Window, number: int) -> Window:
+    """A core's share of a level; its first row and column are multiples of the level's cells."""
+    bounds = core.y, core.x, core.y_stop, core.x_stop
+    return Window.from_bounds(*(-(-bound >> number) for bound in bounds))
+
+
+def make_levels(folder: Path, *, shape: tuple[int, int], shard: int, chunk: int, core: tuple[int, int]) -> None:
+    """Empty levels of a mask, as many as tiles with such cores make."""
+    levels = list(zip(level_shapes(shape)[1:], tile_shards(core, shard), strict=False))
+    StoredLevels(folder).create([size for size, _ in levels], [side for _, side in levels], chunk=chunk)
+
+
 class StoredLevels:
-    """The folder of the levels. Picklable; parts that are whole shards may be written from several processes."""
+    """A folder of levels that follow each other. Picklable; each may be written by several processes, in shards."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def create(self, shapes: Sequence[tuple[int, int]], *, shard: int, chunk: int) -> None:
+    def create(self, shapes: Sequence[tuple[int, int]], shards: Sequence[int], *, chunk: int) -> None:
         """Empty levels, `(y, x)` uint8 full of 254, in place of any that lie there.
 
         Args:
-            shapes: of level 1, 2 and so on.
-            shard: side of a shard, the unit of writing.
-            chunk: side of a chunk, the unit of reading.
+            shapes: of the levels, finest first.
+            shards: sides of a shard of each.
+            chunk: side of a chunk; or a shard's, where it is no multiple of it.
         """
         self.remove()
-        for number, shape in enumerate(shapes, start=1):
-            zarr.create_array(
-                store=str(self._path(number)),
-                shape=shape,
-                chunks=(chunk, chunk),
-                shards=(shard, shard),
-                dtype="uint8",
-                fill_value=FAILED,
-                compressors=[ZstdCodec(level=1)],
-            )
+        self.folder.mkdir()
+        for number, (shape, shard) in enumerate(zip(shapes, shards, strict=True)):
+            side = chunk if shard % chunk == 0 else shard
+            Sharded.create(self.folder / str(number), shape, shard=shard, chunk=side, fill=FAILED)
 
-    def shape(self, number: int) -> tuple[int, int]:
-        height, width = self._array(number).shape
-        return int(height), int(width)
-
-    def read(self, number: int, window: Window) -> NDArray[np.uint8]:
-        """Labels `(y, x)` of a window inside a level."""
-        return np.asarray(self._array(number)[window.slices()], np.uint8)
-
-    def write(self, number: int, window: Window, labels: NDArray[np.uint8]) -> None:
-        """Store labels `(y, x)` of whole shards."""
-        self._array(number, mode="r+")[window.slices()] = labels
+    def arrays(self) -> tuple[Sharded, ...]:
+        """The levels, finest first; none where there is no folder."""
+        names = sorted(os.listdir(self.folder), key=int) if self.folder.exists() else []
+        return tuple(Sharded.open(self.folder / name) for name in names)
 
     def remove(self) -> None:
         """Remove all levels, where there are any."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _array(self, number: int, mode: Any = "r") -> zarr.Array[Any]:
-        return zarr.open_array(str(self._path(number)), mode=mode)
-
-    def _path(self, number: int) -> Path:
-        return self.folder / str(number)

@@ -25,7 +25,7 @@ from tilesseg.errors import StoreError, TilessegError
 from tilesseg.finding import find_scenes
 from tilesseg.job import Job, anchored, read_job
 from tilesseg.locks import held, holder
-from tilesseg.plan import PLAN_FILE, Machine, parse_plan, plan_job
+from tilesseg.plan import PLAN_FILE, parse_plan, plan_job
 from tilesseg.products import check_job
 from tilesseg.queue_scripts import Order
 from tilesseg.queues import Ordered, Queue, queue_name, queue_of
@@ -146,7 +146,7 @@ def check(job: Job) -> None:
     directory = RunDirectory(Path(job.output.dir))
     begun = directory.path.exists() and directory.any_done()
     stored = parse_plan(directory.read_json(PLAN_FILE), where=directory.path) if begun else None
-    plan = plan_job(job, Machine("cpu", 1, 1), stored=stored)
+    plan = plan_job(job, None, stored=stored)  # engine and precision are for the machine that will compute to decide
     check_job(plan, find_scenes(job.scenes), job.output)
 
 

@@ -49,8 +49,8 @@ class Training(BaseModel):
     fill: float = 0.0
     """What invalid pixels hold, in the values of the imagery."""
     unet: UNetShape = UNetShape()
-    core: int = Field(1024, ge=1)
-    """Side of the preferred patch of a run, less its margins."""
+    core: int | None = Field(None, ge=1)
+    """Side of the preferred patch of a run, less its margins; None: a run chooses the fastest."""
     patch: int = Field(256, ge=1)
     """Side of a training patch."""
     batch: int = Field(8, ge=1)
@@ -163,6 +163,7 @@ def describe(scenes: Sequence[LabelledScene], training: Training) -> ModelSpec:
         stride_multiple=stride_multiple(training.unet),
         shrink=shrink_of(training.unet),
     )
+    preferred = None if training.core is None else sizes.at_least(training.core + 2 * margin)
     return ModelSpec(
         name=training.name,
         description=training.description,
@@ -175,7 +176,7 @@ def describe(scenes: Sequence[LabelledScene], training: Training) -> ModelSpec:
         normalise=Normalise(kind="mean_std", mean=_short(mean), std=_short(std)),
         fill=training.fill,
         resolution=training.resolution,
-        patch=sizes.model_copy(update={"preferred": sizes.at_least(training.core + 2 * margin)}),
+        patch=sizes.model_copy(update={"preferred": preferred}),
         margin=margin,
         classes=training.classes,
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from tilesseg.completion import finish_scene, still_finished, without_products
-from tilesseg.errors import StoreError
+from tilesseg.errors import DeviceLost, StoreError
 from tilesseg.events import (
     RegionFailed,
     RegionStaged,
@@ -52,13 +54,21 @@ class TileWork:
     def __call__(self, item: Item) -> Answer:
         """Do one item. What goes wrong costs this item alone, unless the run directory cannot be written.
 
+        A worker process of a cluster whose device is lost ends: its nanny starts another one, and there the item is
+        done.
+
         Raises:
             UnfitWorker: this process joined late and cannot work at all.
             StoreError: the run directory cannot be written.
+            DeviceLost: this process computes alone, and cannot any more.
         """
         refuse_if_unfit(self.work)
         try:
             return _do(open_run(self.work), item)
+        except DeviceLost as error:
+            if worker_address():
+                _end_process(item, error)
+            raise
         except Exception as error:
             # ^ of any kind: one bad tile costs one tile, and the reason is in its record
             return self._failed(item, reason_of(error), worker=this_process())
@@ -94,6 +104,12 @@ class TileWork:
             ) from error
 
 
+def _end_process(item: Item, error: DeviceLost) -> NoReturn:
+    """End at once: an orderly exit would wait for threads that wait for the device."""
+    logging.getLogger(__name__).critical("%s: %s; this worker process ends", item[-1], error)
+    os._exit(1)
+
+
 def _do(opened: Opened, item: Item) -> Answer:
     match item:
         case TileItem():
@@ -127,9 +143,11 @@ def _segment(opened: Opened, scene: str, name: str) -> TileDone:
     tile, cells = plan.tiling.named(name), plan.cells
     if cells is not None and not cells.touches(tile.core):
         return skip_tile(tile, cells, grid=plan.grid, store=opened.store(scene), scores=len(opened.plan.scores))
+    source = opened.source(scene)
     parts: dict[str, Any] = {
-        "source": opened.source(scene),
-        "model": opened.model,
+        "source": source,
+        "network": opened.network(opened.call(scene, source)),
+        "spec": opened.plan.spec,
         "store": opened.store(scene),
         "recipe": plan.recipe(opened.plan.spec, scores=opened.plan.scores),
     }

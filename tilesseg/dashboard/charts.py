@@ -18,8 +18,8 @@ from bokeh.models import (
 from bokeh.plotting import figure
 
 from tilesseg.board import Board
-from tilesseg.dashboard.colours import ACCENT, INK, PART_COLOURS, PART_WORDS, STATE_COLOURS
-from tilesseg.events import PARTS
+from tilesseg.dashboard.colours import ACCENT, INK, PART_COLOURS, STATE_COLOURS
+from tilesseg.events import account
 from tilesseg.worker_board import Stretch
 
 MINUTES = 5.0
@@ -165,15 +165,14 @@ class Lanes:
 
 
 def _bars(stretch: Stretch, lane: tuple[str, str], began: float) -> list[tuple[Any, ...]]:
-    """A tile's parts one after the other, as long as they took together; in truth they alternate."""
+    """A tile's predicting and waiting one after the other, as long as they took together; in truth they alternate."""
     left, bars = stretch.began - began, []
-    spent = {part: stretch.seconds.get(part, 0.0) for part in PARTS}
+    spent, _ = account(stretch.seconds)
     spent["other"] = max(0.0, stretch.wall - sum(spent.values()))
     for part, seconds in spent.items():
         if seconds > 0:
-            words = PART_WORDS[part]
-            tile = f"{stretch.scene} {stretch.tile}"
-            bars.append((lane, left, left + seconds, PART_COLOURS[part], tile, words, seconds, stretch.wall))
+            tile, colour = f"{stretch.scene} {stretch.tile}", PART_COLOURS.get(part, PART_COLOURS["other"])
+            bars.append((lane, left, left + seconds, colour, tile, part, seconds, stretch.wall))
             left += seconds
     return bars
 

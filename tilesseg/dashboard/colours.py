@@ -11,20 +11,12 @@ STATE_COLOURS = dict(
 STATE_OPACITY = dict(zip(STATES, (0.30, 0.85, 0.85, 0.85, 0.38, 0.55, 0.95, 0.60), strict=True))
 """What is done lets the image through."""
 PART_COLOURS = {
-    "read": "#4c9be8",
-    "prepare": "#8fc1f2",
     "predict": "#f5a623",
+    "wait": "#8fc1f2",
+    "read": "#4c9be8",
     "blend": "#f8d08a",
     "write": "#9b59b6",
     "other": "#d5d8dc",
-}
-PART_WORDS = {
-    "read": "read-wait",
-    "prepare": "prepare",
-    "predict": "predict",
-    "blend": "blend",
-    "write": "write",
-    "other": "other",
 }
 SCENE_COLOURS = {
     "running": "#f5a623",

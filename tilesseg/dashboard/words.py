@@ -8,7 +8,8 @@ from itertools import islice
 from typing import Any
 
 from tilesseg.board import Board
-from tilesseg.dashboard.colours import PART_COLOURS, PART_WORDS, STATE_COLOURS
+from tilesseg.dashboard.colours import PART_COLOURS, STATE_COLOURS
+from tilesseg.events import account
 from tilesseg.quantities import counted, span
 from tilesseg.scene_board import SceneBoard
 
@@ -68,20 +69,23 @@ def legend(scene: SceneBoard | None, busy: Mapping[str, str], factor: int) -> st
 
 
 def split(seconds: Mapping[str, float]) -> str:
-    """Where the time of the tiles went, as one bar."""
-    total = sum(seconds.values())
+    """Where the time of the tiles went, as one bar, and what was done beside."""
+    own, beside = account(seconds)
+    total = sum(own.values())
     if total <= 0:
         return "<div class='split quiet'>no tile is done yet</div>"
-    parts = [(part, spent / total) for part, spent in seconds.items() if spent > 0]
+    parts = [(part, spent / total) for part, spent in own.items() if spent > 0]
     bar = "".join(
         f"<div style='width:{share * 100:.2f}%;background:{PART_COLOURS.get(part, '#d5d8dc')}'></div>"
         for part, share in parts
     )
     keys = "".join(
         f"<span><i style='background:{PART_COLOURS.get(part, '#d5d8dc')}'></i>"
-        f"{escape(PART_WORDS.get(part, part))} <b>{share * 100:.0f} %</b></span>"
+        f"{escape(part)} <b>{share * 100:.0f} %</b></span>"
         for part, share in parts
     )
+    others = ", ".join(f"{part} {spent / total * 100:.0f} %" for part, spent in beside.items() if spent > 0)
+    keys += f"<span class='quiet'>at the same time: {others}</span>" if others else ""
     return f"<div class='split'><div class='stack'>{bar}</div><div class='legend'>{keys}</div></div>"
 
 

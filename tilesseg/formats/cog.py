@@ -27,11 +27,11 @@ def write_cog(
     on Earth. Memory and disk as `cog_file.write_layers` says.
 
     Args:
-        mask: what to write; read once, in bands of 512 rows.
+        mask: what to write; read once. Stored levels are copied where `overviews` is mode.
         path: the target; its folder must exist.
         overviews: how a level follows from the one below, see `pyramid`.
         resolution: pixels of the mask, or of the image: then the nearest ones of the mask.
-        threads: of GDAL, for compressing.
+        threads: that read, and of GDAL, for compressing.
 
     Returns:
         The COG, its style, and GDAL's `.aux.xml` where the CRS does not fit into GeoTIFF keys.
@@ -40,7 +40,8 @@ def write_cog(
         FormatError: it cannot be written, or what was written has holes; nothing is left behind.
     """
     mask = at_image(mask) if resolution == "image" else mask
-    layer = Layer("mask", mask.read, HALVES[overviews], {"ColorInterp": "Palette"}, _colours(mask))
+    stored = mask.levels if overviews == "mode" else ()
+    layer = Layer("mask", mask.read, HALVES[overviews], {"ColorInterp": "Palette"}, _colours(mask), stored)
     style = {path.with_suffix(".qml"): qgis_style(mask.classes)}
     return write_layers(path, mask.grid, [layer], tags=_tags(mask), beside=style, threads=threads)
 

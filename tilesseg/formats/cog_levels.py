@@ -18,30 +18,33 @@ from rasterio.env import get_gdal_config, set_gdal_config
 from rasterio.errors import CRSError, RasterioError
 
 from tilesseg.errors import FormatError
+from tilesseg.formats.pieces import SIDE
 from tilesseg.labels import NODATA
 from tilesseg.pyramid import level_shapes
+from tilesseg.window import Window
 
-SIDE = 512
-"""Side of the TIFF's own tiles. A level that fits in one is the last."""
 CACHE_BYTES = 64 * 2**20
 SIDECARS = (".aux.xml", ".ovr", ".msk")
 """What GDAL keeps beside a TIFF, and reads with whatever TIFF has that name."""
 
 
 def shapes_of(shape: tuple[int, int]) -> list[tuple[int, int]]:
-    """Shapes of the levels. Readers tell levels apart by their widths, so one pixel of width is the end."""
+    """Shapes of the levels; one that fits in a TIFF tile is the last.
+
+    Readers tell levels apart by their widths, so one pixel of width is the end.
+    """
     shapes = level_shapes(shape, smallest=SIDE)
     return [shapes[0], *(coarser for finer, coarser in pairwise(shapes) if finer[1] > 1)]
 
 
 class Level:
-    """One level of the pyramid in a temporary TIFF, written in whole rows of TIFF tiles, each of them once."""
+    """One level of the pyramid in a temporary TIFF, written in whole TIFF tiles, each of them once."""
 
     def __init__(self, path: Path, shape: tuple[int, int], *, threads: int) -> None:
         self.path = path
         self.height, self.width = shape
-        self.filled: list[NDArray[np.bool_]] = []
-        """Which TIFF tiles hold more than nodata, per row of tiles; the others are not stored."""
+        self.filled = np.zeros((-(-self.height // SIDE), -(-self.width // SIDE)), np.bool_)
+        """Which TIFF tiles hold more than nodata; the others are not stored."""
         self._threads = threads
         self._waiting = np.empty((min(SIDE, self.height), self.width), np.uint8)
         self._rows = self._y = 0
@@ -54,22 +57,27 @@ class Level:
             compress="zstd", zstd_level=1, num_threads=self._threads, sparse_ok=True, bigtiff="if_safer",
         )  # fmt: skip
 
+    def write(self, window: Window, values: NDArray[np.uint8]) -> None:
+        """Store whole TIFF tiles."""
+        lowest = np.minimum.reduceat(values.min(axis=0), np.arange(0, window.width, SIDE))
+        self.filled[window.y // SIDE, window.x // SIDE : window.x // SIDE + len(lowest)] = lowest != NODATA
+        self._file.write(values, 1, window=((window.y, window.y_stop), (window.x, window.x_stop)))
+
     def add(self, rows: NDArray[np.uint8]) -> None:
+        """Take the next rows of the level."""
         while len(rows):
             taken, rows = np.split(rows, [SIDE - self._rows])
             if len(taken) < SIDE:
                 self._waiting[self._rows : self._rows + len(taken)] = taken
                 self._rows += len(taken)
             if len(taken) == SIDE:
-                self._write(taken)
+                self._write_rows(taken)
             elif self._rows == SIDE or self._y + self._rows == self.height:
-                self._write(self._waiting[: self._rows])
+                self._write_rows(self._waiting[: self._rows])
                 self._rows = 0
 
-    def _write(self, rows: NDArray[np.uint8]) -> None:
-        lowest = np.minimum.reduceat(rows.min(axis=0), np.arange(0, self.width, SIDE))
-        self.filled.append(lowest != NODATA)
-        self._file.write(rows, 1, window=((self._y, self._y + len(rows)), (0, self.width)))
+    def _write_rows(self, rows: NDArray[np.uint8]) -> None:
+        self.write(Window(self._y, 0, *rows.shape), rows)
         self._y += len(rows)
 
     def close(self) -> None:
@@ -89,7 +97,7 @@ def refuse_holes(result: Path, layers: Sequence[Sequence[Level]]) -> None:
             raise FormatError(f"{result.name}: its levels are not those of the mask; is the disk full?")
         for page, levels in zip(pages, zip(*layers, strict=True), strict=True):
             counts, offsets = np.asarray(page.databytecounts), np.asarray(page.dataoffsets)
-            filled = np.stack([np.concatenate(level.filled) for level in levels])
+            filled = np.stack([level.filled.ravel() for level in levels])
             stored = filled.ravel() if counts.size == filled.size else filled.any(axis=0)
             if (stored & (counts == 0)).any() or (offsets + counts).max() > size:
                 raise FormatError(f"{result.name}: parts of it were not written; is the disk full?")

@@ -20,8 +20,9 @@ from tilesseg.errors import FormatError
 from tilesseg.formats import FAILED_CLASS, Level, Mask, Scores
 from tilesseg.formats.at_image import at_image
 from tilesseg.formats.cog_levels import SIDECARS, refusing, scratch
-from tilesseg.formats.encoded_tiles import SIDE, Layer, Pyramid, Spool, copied
+from tilesseg.formats.encoded_tiles import Layer, Pyramid, Spool, copied
 from tilesseg.formats.ome_xml import Note, ome_xml, physical
+from tilesseg.formats.pieces import SIDE
 from tilesseg.grid import Grid
 from tilesseg.labels import FAILED, NODATA, SCORE_STEPS
 from tilesseg.pyramid import HALVES, halve_mean, level_shapes
@@ -124,8 +125,8 @@ def _tiles(
     """Shape and compressed tiles of every level, to be taken one level after the other."""
     shapes = level_shapes(layers[0].shape)
     if stored:
-        finest = Pyramid(layers, (), pool).finest()
-        return [(shapes[0], finest), *((level.shape, copied(level, pool)) for level in stored)]
+        levels = [Level(shapes[0], layers[0].read), *stored]  # of one layer: scores have none that are stored
+        return [(level.shape, copied(level, pool)) for level in levels]
     spools = [Spool(file, pool) for _ in shapes[1:]]
     return list(zip(shapes, [Pyramid(layers, spools, pool).finest(), *spools], strict=True))
 

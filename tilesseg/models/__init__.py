@@ -1,7 +1,7 @@
 """Models: networks with a contract (`spec.ModelSpec`), whatever runs them.
 
-An engine hides one foreign runtime; a new one is a row in `ENGINES` and a file beside this one. Loading never
-unpickles: weights are safetensors, ONNX, TorchScript or programs of torch.export.
+An engine hides one foreign runtime; a new one is a row in `ENGINES` and in `choice.KINDS`, and a file beside this one.
+Loading never unpickles: weights are safetensors, ONNX, TorchScript or programs of torch.export.
 """
 
 from __future__ import annotations
@@ -9,20 +9,32 @@ from __future__ import annotations
 import os
 import pkgutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tilesseg.errors import ModelError
 from tilesseg.models.bundle import Bundle, KnownModel, find_bundle, list_models, verify_weights
-from tilesseg.models.call import Call, Network, plain
-from tilesseg.models.choice import Choice
+from tilesseg.models.call import Call, Network, plain, refuse_other_shape
+from tilesseg.models.choice import KINDS, Able, Choice, Runtime, choose
+from tilesseg.models.machine import able as ask_machine
 from tilesseg.models.spec import ModelSpec
 
-__all__ = ["ENGINES", "Bundle", "KnownModel", "Model", "find_bundle", "list_models", "load_model", "verify_weights"]
+__all__ = [
+    "ENGINES",
+    "Bundle",
+    "KnownModel",
+    "Model",
+    "choose_for",
+    "find_bundle",
+    "list_models",
+    "load_model",
+    "verify_weights",
+]
 
 
 class Engine(Protocol):
@@ -36,14 +48,22 @@ class Engine(Protocol):
         """As `Model.predict`."""
 
 
-class OpenEngine(Protocol):
-    """What a row of `ENGINES` names."""
+@runtime_checkable
+class Fused(Protocol):
+    """An engine that puts the ends of a call into its network."""
+
+    def network(self, call: Call) -> Network:
+        """As `Model.network`."""
+
+
+class OpenOwn(Protocol):
+    """What `engine: package.module:Class` names."""
 
     def __call__(self, spec: ModelSpec, weights: Path | None, *, device: str, threads: int) -> Engine:
         """Load a network. `weights` is the verified file; `device` is `auto` or the runtime's own word.
 
         Raises:
-            ModelError: the weights are not what the spec says, or the runtime or the device is not there.
+            ModelError: the weights are not what the spec says, or the device is not there.
         """
 
 
@@ -81,12 +101,17 @@ class Model(Protocol):
         """
 
 
-ENGINES: Mapping[str, str] = {
-    "unet": "tilesseg.models.torch_engine:open_unet",
-    "torchscript": "tilesseg.models.torch_engine:open_torchscript",
-    "exported": "tilesseg.models.exported_engine:open_exported",
-    "onnx": "tilesseg.models.onnx_engine:open_onnx",
+ENGINES: Mapping[tuple[str, Runtime], str] = {
+    ("unet", "torch"): "tilesseg.models.torch_engine:open_unet",
+    ("torchscript", "torch"): "tilesseg.models.torch_engine:open_torchscript",
+    ("exported", "torch"): "tilesseg.models.exported_engine:open_exported",
+    ("onnx", "onnxruntime"): "tilesseg.models.onnx_engine:open_onnx",
+    ("unet", "openvino"): "tilesseg.models.openvino_engine:open_openvino",
+    ("torchscript", "openvino"): "tilesseg.models.openvino_engine:open_openvino",
+    ("onnx", "openvino"): "tilesseg.models.openvino_engine:open_openvino",
 }
+"""What opens each kind of file in each runtime. Beyond what `OpenOwn` takes, these take the precision, and those of
+torch whether to compile."""
 
 
 def load_model(
@@ -96,6 +121,7 @@ def load_model(
     threads: int | None = None,
     engine: str = "auto",
     precision: str = "auto",
+    compiled: bool = False,
 ) -> Model:
     """Find a model, check its weights file against the spec's sha256, and load it.
 
@@ -105,17 +131,50 @@ def load_model(
         threads: CPU threads of the engine; None takes every core this process may use.
         engine: `auto`, or the runtime: `torch`, `openvino`, `onnxruntime`.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
+        compiled: whether PyTorch compiles the network at its first batch (`torch.compile`).
 
     Raises:
-        ModelError: not found, damaged, or not what its spec says.
+        ModelError: not found, damaged, not what its spec says, or the runtime or precision cannot be had.
     """
     bundle = reference if isinstance(reference, Bundle) else find_bundle(reference)
-    opener = _opener(bundle.spec)
-    if bundle.weights_path is None and bundle.spec.engine in ENGINES:
-        raise ModelError(f"model {bundle.spec.name}: engine {bundle.spec.engine} needs the section `weights`; add it")
+    spec = bundle.spec
+    if bundle.weights_path is None and spec.engine in KINDS:
+        raise ModelError(f"model {spec.name}: engine {spec.engine} needs the section `weights`; add it")
     verify_weights(bundle)
-    opened = opener(bundle.spec, bundle.weights_path, device=device, threads=threads or available_cores())
-    return _HeldToSpec(bundle.spec, opened, Choice())
+    choice = choose_for(bundle, ask_machine(device), engine, precision)
+    if compiled and choice.runtime != "torch":
+        raise ModelError(f"torch.compile is asked for, and {choice.runtime} computes; write engine: torch")
+    options: dict[str, Any] = {"device": device, "threads": threads or available_cores()}
+    if choice.runtime != "own":
+        options["precision"] = choice.precision
+    if choice.runtime == "torch":
+        options["compiled"] = compiled
+    return _HeldToSpec(spec, _opener(spec, choice.runtime)(spec, bundle.weights_path, **options), choice)
+
+
+def choose_for(bundle: Bundle, able: Able, engine: str = "auto", precision: str = "auto") -> Choice:
+    """As `choose`, and where OpenVINO would be chosen for a foreign network, see whether it can convert it.
+
+    Takes seconds where it converts. `plan` calls it once; workers load what it chose.
+
+    Raises:
+        ModelError: as `choose`, or OpenVINO is asked for and cannot convert the network.
+    """
+    choice = choose(bundle.spec, able, engine, precision)
+    if choice.runtime != "openvino" or bundle.spec.engine == "unet" or find_spec("openvino") is None:
+        return choice
+    from tilesseg.models.openvino_graphs import read_graph
+
+    assert bundle.weights_path is not None  # its spec has seen to it
+    try:
+        read_graph(bundle.spec, bundle.weights_path)
+    except ModelError as problem:
+        if engine != "auto":
+            raise
+        others = tuple(name for name in able.runtimes if name != "openvino")
+        native = choose(bundle.spec, replace(able, runtimes=others), engine, precision)
+        return replace(native, why=f"{native.why}; {str(problem).removesuffix('; write engine: auto')}")
+    return choice
 
 
 def available_cores() -> int:
@@ -123,16 +182,12 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _opener(spec: ModelSpec) -> OpenEngine:
-    dotted = ENGINES.get(spec.engine, spec.engine)
-    if ":" not in dotted:
-        known = ", ".join(ENGINES)
-        raise ModelError(f"model {spec.name} has engine {dotted}; known are {known}, or package.module:Class")
+def _opener(spec: ModelSpec, runtime: Runtime) -> Any:
+    dotted = ENGINES.get((spec.engine, runtime), spec.engine)
     try:
-        opener: OpenEngine = pkgutil.resolve_name(dotted)
+        return pkgutil.resolve_name(dotted)
     except (ImportError, AttributeError, ValueError) as error:
         raise ModelError(f"model {spec.name} has engine {dotted}, which cannot be imported: {error}") from None
-    return opener
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +196,6 @@ class _HeldToSpec:
 
     spec: ModelSpec
     engine: Engine
-
     choice: Choice
 
     @property
@@ -149,18 +203,11 @@ class _HeldToSpec:
         return self.engine.device
 
     def network(self, call: Call) -> Network:
-        return plain(self.predict, call, self.spec)
+        return self.engine.network(call) if isinstance(self.engine, Fused) else plain(self.predict, call, self.spec)
 
     def predict(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
-        n, channels, height, width = patches.shape
-        if channels != len(self.spec.bands):
-            raise ModelError(f"model {self.spec.name} takes {len(self.spec.bands)} bands, not {channels}")
+        if patches.shape[1] != len(self.spec.bands):
+            raise ModelError(f"model {self.spec.name} takes {len(self.spec.bands)} bands, not {patches.shape[1]}")
         scores = self.engine.predict(patches)
-        shrink = self.spec.patch.shrink
-        promised = (n, self.spec.score_channels, height - shrink, width - shrink)
-        if scores.shape != promised:
-            raise ModelError(
-                f"model {self.spec.name} gives scores {scores.shape} for patches {patches.shape}, its spec promises "
-                f"{promised}; correct classes, decision or patch.shrink in its model.yaml"
-            )
+        refuse_other_shape(self.spec, patches.shape, scores.shape)
         return scores

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tilesseg.blend import decide
+from tilesseg.errors import ModelError
 from tilesseg.models.spec import ModelSpec
 from tilesseg.normalise import Normalisation
 
 Network = Callable[[NDArray[Any]], NDArray[Any]]
 """From raw patches `(n, channel, P, Q)` of the call's dtype to labels `(n, P − shrink, Q − shrink)` uint8, or to
-activated scores `(n, score, P − shrink, Q − shrink)` float32. `n` is the same at every call, or each shape may be
-compiled anew. Raises ValueError where a score is not finite, OutOfDeviceMemory, DeviceLost, ModelError."""
+activated scores `(n, score, P − shrink, Q − shrink)` float32, in memory of their own. `n` is the same at every
+call, or each shape may be compiled anew. Raises ValueError where a score is not finite, OutOfDeviceMemory, DeviceLost,
+ModelError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +39,16 @@ class Call:
 
 def plain(predict: Callable[[NDArray[np.float32]], NDArray[np.float32]], call: Call, spec: ModelSpec) -> Network:
     """The network of a call, for an engine that takes normalised patches and gives activated scores."""
-    buffer = np.empty(0, np.float32)
+    buffer, using = np.empty(0, np.float32), Lock()
 
     def network(patches: NDArray[Any]) -> NDArray[Any]:
         nonlocal buffer
-        if buffer.shape != patches.shape:
-            buffer = np.empty(patches.shape, np.float32)
-        for number, values in enumerate(patches):  # one at a time: less goes through the processor's cache at once
-            call.normalisation.apply(values, out=buffer[number])
-        scores = predict(buffer)
+        with using:
+            if buffer.shape != patches.shape:
+                buffer = np.empty(patches.shape, np.float32)
+            for number, values in enumerate(patches):  # one at a time: less goes through the processor's cache at once
+                call.normalisation.apply(values, out=buffer[number])
+            scores = predict(buffer)
         refuse_infinite(scores)
         if not call.labels:
             return scores
@@ -57,3 +61,20 @@ def refuse_infinite(scores: NDArray[np.float32]) -> None:
     """Raises ValueError where a score is NaN or infinite."""
     if not (np.isfinite(scores.min()) and np.isfinite(scores.max())):
         raise ValueError("the model gave scores that are not finite")
+
+
+def refuse_other_shape(spec: ModelSpec, given: tuple[int, ...], found: tuple[int, ...]) -> None:
+    """Compare the shape of scores `found` for patches `given` with the spec: a wrong one would shift or mislabel.
+
+    Raises:
+        ModelError: the network gives another shape than its spec promises, or takes another number of bands.
+    """
+    n, channels, height, width = given
+    if channels != len(spec.bands):
+        raise ModelError(f"model {spec.name} takes {len(spec.bands)} bands, not {channels}")
+    promised = (n, spec.score_channels, height - spec.patch.shrink, width - spec.patch.shrink)
+    if found != promised:
+        raise ModelError(
+            f"model {spec.name} gives scores {found} for patches {given}, its spec promises {promised}; correct "
+            "classes, decision or patch.shrink in its model.yaml"
+        )

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from tilesseg.errors import ModelError
+from tilesseg.models.call import Call, Network
 from tilesseg.models.exported import read_program
 from tilesseg.models.fixed_shape import compare_input, parts
 from tilesseg.models.program import Program, Size
 from tilesseg.models.spec import ModelSpec
-from tilesseg.models.torch_engine import TorchEngine, pick_device
+from tilesseg.models.torch_engine import TorchEngine, compile_module, half_of, pick_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,14 @@ class ExportedEngine:
         Raises:
             ModelError: the program was exported for other sides, or refuses this shape.
         """
+        return self._divided(self.torch.predict, patches)
+
+    def network(self, call: Call) -> Network:
+        """As `Model.network`."""
+        return partial(self._divided, self.torch.network(call))
+
+    def _divided(self, network: Network, patches: NDArray[Any]) -> NDArray[Any]:
+        """A batch in parts of the size that the file fixes."""
         for size, given in zip(self.sides, patches.shape[-2:], strict=True):
             if given < size.low or (size.high is not None and given > size.high):
                 raise ModelError(
@@ -43,11 +54,13 @@ class ExportedEngine:
                     f"and patches are {given}; give tiling.patch, or export it for more"
                 )
         if self.batch is None:
-            return self.torch.predict(patches)
-        return np.concatenate([self.torch.predict(part) for part in parts(patches, self.batch)])[: len(patches)]
+            return network(patches)
+        return np.concatenate([network(part) for part in parts(patches, self.batch)])[: len(patches)]
 
 
-def open_exported(spec: ModelSpec, weights: Path | None, *, device: str, threads: int) -> ExportedEngine:
+def open_exported(
+    spec: ModelSpec, weights: Path | None, *, device: str, threads: int, precision: str, compiled: bool
+) -> ExportedEngine:
     """Open a `.pt2` file, and compare the shape that it fixes with its spec. Nothing in it is unpickled or evaluated.
 
     Raises:
@@ -58,8 +71,10 @@ def open_exported(spec: ModelSpec, weights: Path | None, *, device: str, threads
     program = read_program(weights)
     batch = compare_input([size.fixed for size in program.shape], spec, weights)
     place = pick_device(device)
-    engine = TorchEngine(spec, program.to(place), place, threads, layout=_layout(program))
-    return ExportedEngine(engine, (program.shape[2], program.shape[3]), batch)
+    layout, sides = _layout(program), (program.shape[2], program.shape[3])
+    module = compile_module(program.to(place), compiled)
+    engine = TorchEngine(spec, module, place, threads, layout=layout, autocast=half_of(precision))
+    return ExportedEngine(engine, sides, batch)
 
 
 def _layout(program: Program) -> torch.memory_format:

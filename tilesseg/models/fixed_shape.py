@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,7 @@ def compare_input(shape: Sequence[int | None], spec: ModelSpec, weights: Path) -
     return batch
 
 
-def parts(patches: NDArray[np.float32], batch: int | None) -> list[NDArray[np.float32]]:
+def parts(patches: NDArray[Any], batch: int | None) -> list[NDArray[Any]]:
     """Batches of the size that the file fixes, the last one filled up with its own last patch."""
     if batch is None:
         return [patches]

@@ -83,7 +83,7 @@ def tiling_hazards(model: nn.Module | Path) -> tuple[str, ...]:
         from tilesseg.models.exported import read_program
 
         return tiling_hazards(read_program(model))
-    from tilesseg.models.torch_engine import load_script
+    from tilesseg.models.torch_weights import load_script
 
     return tiling_hazards(load_script(model).eval())
 

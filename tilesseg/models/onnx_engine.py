@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from tilesseg.errors import ModelError
 from tilesseg.models.activation import activate
+from tilesseg.models.call import Call, Network, plain, refuse_other_shape
+from tilesseg.models.failures import one_line, refusal
 from tilesseg.models.fixed_shape import compare_input, parts
 from tilesseg.models.spec import ModelSpec
 
@@ -36,27 +38,38 @@ class OnnxEngine:
         Raises:
             ModelError: the network refuses this shape.
         """
+        return activate(self._raw(patches), self.spec.activation)
+
+    def network(self, call: Call) -> Network:
+        """As `Model.network`; labels of softmax are those of raw scores, whose order it keeps."""
+        kept = call.labels and self.spec.activation == "softmax"
+        return plain(self._raw if kept else self.predict, call, self.spec)
+
+    def _raw(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores before activation."""
         patches = np.ascontiguousarray(patches, np.float32)
         with _COMPUTING:
             scores = [self._run(part) for part in parts(patches, self.batch)]
-        return activate(np.concatenate(scores)[: len(patches)], self.spec.activation)
+        raw: NDArray[np.float32] = scores[0] if len(scores) == 1 else np.concatenate(scores)
+        refuse_other_shape(self.spec, patches.shape, raw[: len(patches)].shape)
+        return raw[: len(patches)]
 
     def _run(self, patches: NDArray[np.float32]) -> NDArray[Any]:
         try:
             scores: NDArray[Any] = self.session.run(None, {self.input: patches})[0]
         except Exception as error:  # the classes of onnxruntime's errors are private and have no common one
-            raise ModelError(f"model {self.spec.name} fails on patches {patches.shape}: {_one_line(error)}") from error
+            raise refusal(error, name=self.spec.name, device=self.device, shape=patches.shape) from error
         return scores
 
 
-def open_onnx(spec: ModelSpec, weights: Path | None, *, device: str, threads: int) -> OnnxEngine:
+def open_onnx(spec: ModelSpec, weights: Path | None, *, device: str, threads: int, precision: str) -> OnnxEngine:
     """Open an ONNX file, and compare the shapes that it fixes with its spec.
 
     Raises:
         ModelError: onnxruntime is missing, the file is not ONNX, or its input is not what the spec says.
     """
     assert weights is not None  # load_model has seen to it
-    session, place = _session(spec, weights, device, threads)
+    session, place = _session(spec, weights, device, threads, precision)
     inputs, outputs = session.get_inputs(), session.get_outputs()
     if len(inputs) != 1 or len(outputs) != 1:
         raise ModelError(f"{weights} has {len(inputs)} inputs and {len(outputs)} outputs; export it with one of each")
@@ -67,14 +80,14 @@ def open_onnx(spec: ModelSpec, weights: Path | None, *, device: str, threads: in
     return OnnxEngine(spec, session, inputs[0].name, batch, place)
 
 
-def _session(spec: ModelSpec, weights: Path, device: str, threads: int) -> tuple[Any, str]:
+def _session(spec: ModelSpec, weights: Path, device: str, threads: int, precision: str) -> tuple[Any, str]:
     try:
         import onnxruntime
     except ImportError:
         raise ModelError(
             f"model {spec.name} has engine onnx, and onnxruntime is not installed; pip install 'tilesseg[onnx]'"
         ) from None
-    providers, place = _providers(onnxruntime.get_available_providers(), device)
+    providers, place = _providers(onnxruntime.get_available_providers(), device, precision)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -82,10 +95,11 @@ def _session(spec: ModelSpec, weights: Path, device: str, threads: int) -> tuple
     try:
         return onnxruntime.InferenceSession(str(weights), sess_options=options, providers=providers), place
     except Exception as error:  # the classes of onnxruntime's errors are private and have no common one
-        raise ModelError(f"{weights} is not an ONNX network that onnxruntime can run: {_one_line(error)}") from None
+        raise ModelError(f"{weights} is not an ONNX network that onnxruntime can run: {one_line(error)}") from None
 
 
-def _providers(there: list[str], device: str) -> tuple[list[Any], str]:
+def _providers(there: list[str], device: str, precision: str) -> tuple[list[Any], str]:
+    """Providers in the order in which onnxruntime tries them, and the device. CUDA's have not been run on a GPU."""
     kind, _, number = device.partition(":")
     if kind not in ("auto", "cpu", "cuda") or (number and not number.isdigit()):
         raise ModelError(f"device {device!r} is unknown; write auto, cpu, cuda or cuda:1")
@@ -94,8 +108,11 @@ def _providers(there: list[str], device: str) -> tuple[list[Any], str]:
     if kind == "cpu" or "CUDAExecutionProvider" not in there:
         return ["CPUExecutionProvider"], "cpu"
     chosen = ("CUDAExecutionProvider", {"device_id": int(number or 0), "use_tf32": 0})
+    if precision == "fp16":
+        if "TensorrtExecutionProvider" not in there:
+            raise ModelError(
+                f"onnxruntime computes fp16 by TensorRT, and has {', '.join(there)}; write precision: fp32"
+            )
+        fast = ("TensorrtExecutionProvider", {"device_id": int(number or 0), "trt_fp16_enable": True})
+        return [fast, chosen, "CPUExecutionProvider"], f"cuda:{number or 0}"
     return [chosen, "CPUExecutionProvider"], f"cuda:{number or 0}"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,32 +1,40 @@
-"""Networks run by PyTorch: our U-Net from safetensors, and TorchScript files. Nothing here unpickles.
+"""Networks run by PyTorch: our U-Net from safetensors, and TorchScript files.
 
-Computing is float32 on the CPU as on the GPU (TF32 is off), by deterministic kernels, so that a tile computed
-twice is the same. The CUDA branches have not been run on a GPU.
+`fp32` is float32 on the CPU as on the GPU (TF32 is off), by deterministic kernels, so that a tile computed twice is the
+same. In bf16 and fp16 the U-Net's parameters have that type, except its last convolution, which is float32; foreign
+networks are computed under autocast. The CUDA branches have not been run on a GPU.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-import warnings
-import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from torch import nn
 
 from tilesseg.errors import ModelError
 from tilesseg.models.activation import activate
+from tilesseg.models.call import Call, Network, plain, refuse_other_shape
+from tilesseg.models.failures import refusal
 from tilesseg.models.spec import ModelSpec
+from tilesseg.models.torch_ends import as_tensor, decide, normalise, refuse_infinite
+from tilesseg.models.torch_lanes import Lanes
+from tilesseg.models.torch_weights import load_script, read_unet
 from tilesseg.models.unet import UNet
 
 # The kernel hands out a network's large arrays anew for every batch, and page by page that takes as long as computing.
 # PyTorch asks for huge pages where this says so, looks at it when it first allocates, and takes no more memory for it.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 _COMPUTING = threading.Lock()
 # ^ one round the device, whichever model: reading and writing threads go on while one computes
@@ -37,11 +45,15 @@ class TorchEngine:
     """A torch module in evaluation mode on its device."""
 
     spec: ModelSpec
-    module: torch.nn.Module
+    module: nn.Module
     place: torch.device
     threads: int
     layout: torch.memory_format = torch.channels_last
     """How patches lie in memory."""
+    takes: torch.dtype = torch.float32
+    """Data type of the module's input."""
+    autocast: torch.dtype | None = None
+    """Data type that a foreign module is computed in where it can be."""
 
     @property
     def device(self) -> str:
@@ -51,82 +63,113 @@ class TorchEngine:
         """Scores `(n, score, y, x)` of `patches (n, channel, y, x)`, activated, float32.
 
         Raises:
-            ModelError: the module gives no single tensor, refuses this shape, or the device's memory is full.
+            OutOfDeviceMemory: the device has no memory for such a batch.
+            DeviceLost: this process cannot use the device any more.
+            ModelError: the module gives no single tensor, or refuses this shape.
         """
-        with _COMPUTING, torch.inference_mode(), torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
-            torch.set_num_threads(self.threads)  # here, because OpenMP keeps the number per calling thread
-            try:
-                return self._forward(patches)
-            except torch.OutOfMemoryError:
-                torch.cuda.empty_cache()
-                raise ModelError(
-                    f"model {self.spec.name}: {self.place} has no memory for patches {patches.shape}; "
-                    "take a smaller batch or patch"
-                ) from None
-            except RuntimeError as error:
-                where = f"model {self.spec.name} fails on patches {patches.shape}"
-                raise ModelError(f"{where}: {_one_line(error)}") from error
+        with self._refusing(patches.shape), self._computing():
+            scores = self._forward(as_tensor(patches).to(self.place, memory_format=self.layout))
+            return self._activated(scores).cpu().numpy()
 
-    def _forward(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
-        # torch warns of arrays that it could write to but must not
-        owned = patches if patches.flags.writeable and patches.flags.c_contiguous else patches.copy()
-        scores = self.module(torch.from_numpy(owned).to(self.place, memory_format=self.layout))
+    def network(self, call: Call) -> Network:
+        """As `Model.network`; normalisation and decision are computed by PyTorch, on the device."""
+        if self.place.type == "cpu" and call.normalisation.sigmoid:  # as in `activation`: NumPy's has no place
+            return plain(self.predict, call, self.spec)
+        lanes = Lanes(self.place) if self.place.type == "cuda" else None
+
+        def network(patches: NDArray[Any]) -> NDArray[Any]:
+            with self._refusing(patches.shape), torch.inference_mode():
+                if lanes is not None:
+                    return lanes.run(as_tensor(patches), lambda given: self._between(given, call))
+                return self._between(as_tensor(patches), call).numpy()
+
+        return network
+
+    def _between(self, raw: torch.Tensor, call: Call) -> torch.Tensor:
+        """From raw patches to labels or activated scores, all on the device."""
+        with self._computing():
+            scores = self._forward(normalise(raw, call.normalisation, self.layout))
+            refuse_other_shape(self.spec, tuple(raw.shape), tuple(scores.shape))
+            if not (call.labels and self.spec.activation == "softmax"):  # which keeps the order of scores
+                scores = self._activated(scores)
+            refuse_infinite(scores)
+            return decide(scores, self.spec.decision.threshold) if call.labels else scores
+
+    def _forward(self, patches: torch.Tensor) -> torch.Tensor:
+        """Raw scores, float32."""
+        half = self.autocast
+        with torch.autocast(self.place.type, half or torch.bfloat16, enabled=half is not None):
+            scores = self.module(patches.to(self.takes))
         if not isinstance(scores, torch.Tensor) or scores.ndim != 4:
             found = f"a tensor {tuple(scores.shape)}" if isinstance(scores, torch.Tensor) else type(scores).__name__
             raise ModelError(f"model {self.spec.name} gives {found}, not one tensor (n, class, y, x); export it so")
-        return self._activate(scores.float())
+        return scores.float()
 
-    def _activate(self, scores: torch.Tensor) -> NDArray[np.float32]:
-        if self.place.type == "cpu" or self.spec.activation == "none":
-            return activate(scores.cpu().numpy(), self.spec.activation)
+    def _activated(self, scores: torch.Tensor) -> torch.Tensor:
+        if self.place.type == "cpu":
+            return torch.from_numpy(activate(scores.numpy(), self.spec.activation))
+        if self.spec.activation == "none":
+            return scores.contiguous()
         on_device = torch.softmax(scores, dim=1) if self.spec.activation == "softmax" else torch.sigmoid(scores)
-        return activate(on_device.cpu().numpy(), "none")
+        return on_device.contiguous()
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """Alone, exact and without gradients."""
+        with _COMPUTING, torch.inference_mode(), torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
+            torch.set_num_threads(self.threads)  # here, because OpenMP keeps the number per calling thread
+            yield
+
+    @contextmanager
+    def _refusing(self, shape: tuple[int, ...]) -> Iterator[None]:
+        """Say in one line what torch raises."""
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if self.place.type == "cuda":
+                torch.cuda.empty_cache()
+            raise refusal(error, name=self.spec.name, device=self.device, shape=shape) from error
 
 
-def open_unet(spec: ModelSpec, weights: Path | None, *, device: str, threads: int) -> TorchEngine:
+def open_unet(
+    spec: ModelSpec, weights: Path | None, *, device: str, threads: int, precision: str, compiled: bool
+) -> TorchEngine:
     """Our U-Net of the shape `spec.unet`, its parameters from a safetensors file.
 
     Raises:
         ModelError: the file is not safetensors, or its tensors do not fit the shape.
     """
-    assert spec.unet is not None and weights is not None  # the spec and load_model have seen to it
-    module = UNet(len(spec.bands), spec.score_channels, spec.unet)
-    try:
-        tensors = load_file(weights)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{weights} is not a safetensors file: {_one_line(error)}") from None
-    _compare(module.state_dict(), tensors, weights)
-    module.load_state_dict(tensors)
-    return _placed(spec, module, device, threads)
+    assert weights is not None  # load_model has seen to it
+    place, network = pick_device(device), read_unet(spec, weights)
+    _narrow(network, DTYPES[precision])
+    module = network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]  # 3 to 5 times as fast
+    return TorchEngine(spec, compile_module(module, compiled), place, threads, takes=DTYPES[precision])
 
 
-def open_torchscript(spec: ModelSpec, weights: Path | None, *, device: str, threads: int) -> TorchEngine:
+def open_torchscript(
+    spec: ModelSpec, weights: Path | None, *, device: str, threads: int, precision: str, compiled: bool
+) -> TorchEngine:
     """A module saved with `torch.jit.save`.
 
     Raises:
         ModelError: the file is no TorchScript archive; a pickled checkpoint is never opened.
     """
     assert weights is not None  # load_model has seen to it
-    return _placed(spec, load_script(weights), device, threads)
+    if compiled:
+        raise ModelError(f"model {spec.name} is TorchScript, which torch.compile leaves as it is; write compile: false")
+    place, module = pick_device(device), load_script(weights).eval()
+    module = module.to(place).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return TorchEngine(spec, module, place, threads, autocast=half_of(precision))
 
 
-def load_script(path: Path) -> torch.jit.ScriptModule:
-    """Load a TorchScript archive to the CPU. Its own reader builds tensors and code of torch, never Python objects.
+def half_of(precision: str) -> torch.dtype | None:
+    """The data type to cast to; None for fp32."""
+    return None if precision == "fp32" else DTYPES[precision]
 
-    Raises:
-        ModelError: it is something else.
-    """
-    if not _is_script(path):
-        raise ModelError(
-            f"{path} is not TorchScript but a pickled checkpoint or another file, and tilesseg never unpickles; "
-            "save it with torch.jit.save, or its state_dict with safetensors"
-        )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit.load is deprecated and still works
-            return torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call,no-any-return]
-    except RuntimeError as error:
-        raise ModelError(f"{path} is damaged TorchScript: {_one_line(error)}; save it again") from None
+
+def compile_module(module: nn.Module, compiled: bool) -> nn.Module:
+    """The module, compiled anew at the first batch of each shape if `compiled`; that takes minutes."""
+    return torch.compile(module, dynamic=False) if compiled else module  # type: ignore[return-value]
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -147,32 +190,16 @@ def pick_device(wanted: str) -> torch.device:
     return place
 
 
-def _placed(spec: ModelSpec, module: torch.nn.Module, device: str, threads: int) -> TorchEngine:
-    place = pick_device(device)
-    module = module.eval().to(place)
-    module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # 3 to 5 times as fast
-    return TorchEngine(spec, module, place, threads)
+def _narrow(network: UNet, dtype: torch.dtype) -> None:
+    """Parameters of another type, except those of the last convolution: its scores decide, and 8 bits make ties."""
+    if dtype == torch.float32:
+        return
+    network.to(dtype)
+    network.head = nn.Sequential(_Wide(), network.head.float())  # type: ignore[assignment]
 
 
-def _is_script(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.count("/") == 1 and name.endswith("/constants.pkl") for name in archive.namelist())
+class _Wide(nn.Module):
+    """To float32."""
 
-
-def _compare(wanted: dict[str, torch.Tensor], found: dict[str, torch.Tensor], path: Path) -> None:
-    for name in sorted(wanted.keys() | found.keys()):
-        if name not in found or name not in wanted:
-            who = "lacks" if name not in found else "has, beyond the network,"
-            raise ModelError(f"{path} {who} the tensor {name}; correct the section `unet` or bands of its spec")
-        if found[name].shape != wanted[name].shape:
-            raise ModelError(
-                f"{path} has {name} of shape {tuple(found[name].shape)}, the spec makes it "
-                f"{tuple(wanted[name].shape)}; correct bands, classes or the section `unet` of its spec"
-            )
-
-
-def _one_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:200] if lines else type(error).__name__
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return values.float()

@@ -18,6 +18,7 @@ from zarr.codecs import ZstdCodec
 
 from tilesseg.formats.quiet import QUIET
 from tilesseg.labels import NODATA
+from tilesseg.sharded import Sharded
 from tilesseg.window import Window
 
 ReadPlane = Callable[[int, Window], NDArray[np.uint8]]
@@ -79,11 +80,11 @@ def create_array(
 
 def fill(array: zarr.Array[Any], read: ReadPlane, *, threads: int) -> None:
     """Write every shard of an array, row by row; `threads` of them at the same time."""
+    store = _writer(array)
 
     def write(part: tuple[int, tuple[int, ...], Window]) -> None:
         number, plane, window = part
-        place: tuple[int | slice, ...] = (*plane, *window.slices())
-        array[place] = read(number, window)
+        store(plane, window, read(number, window))
 
     if threads < 2:
         for part in _parts(array):
@@ -97,6 +98,9 @@ def fill(array: zarr.Array[Any], read: ReadPlane, *, threads: int) -> None:
 def read_from(array: zarr.Array[Any]) -> ReadPlane:
     """How what was written is read again."""
     planes = list(np.ndindex(*array.shape[:-2]))
+    if array.shards is not None:
+        sharded = _sharded(array)
+        return lambda number, window: sharded.read(window, plane=planes[number])
 
     def read(number: int, window: Window) -> NDArray[np.uint8]:
         return np.asarray(array[(*planes[number], *window.slices())], np.uint8)
@@ -108,6 +112,24 @@ def make_group(path: Path, *, version: str, attributes: Mapping[str, Any]) -> No
     """A group with attributes, at a path where there is nothing."""
     os.makedirs(path.parent, exist_ok=True)
     zarr.create_group(str(path), zarr_format=2 if version == "0.4" else 3, attributes=dict(attributes))
+
+
+def _writer(array: zarr.Array[Any]) -> Callable[[tuple[int, ...], Window, NDArray[np.uint8]], None]:
+    """How a whole shard, or in Zarr 2 a chunk, of a plane is stored."""
+    if array.shards is not None:
+        sharded = _sharded(array)
+        return lambda plane, window, values: sharded.write(window, values, plane=plane)
+
+    def write(plane: tuple[int, ...], window: Window, values: NDArray[np.uint8]) -> None:
+        place: tuple[int | slice, ...] = (*plane, *window.slices())
+        array[place] = values
+
+    return write
+
+
+def _sharded(array: zarr.Array[Any]) -> Sharded:
+    store: Any = array.store
+    return Sharded.of(array, Path(store.root) / array.path, sparse=False)
 
 
 def _parts(array: zarr.Array[Any]) -> Iterator[tuple[int, tuple[int, ...], Window]]:

@@ -1,0 +1,207 @@
+"""From a tile's rows of patches to batches for the network: read, looked at, cut, filled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilesseg.rows import RowCache
+from tilesseg.window import Window
+
+if TYPE_CHECKING:
+    from tilesseg.blend import Blend
+    from tilesseg.cells import Cells
+    from tilesseg.formats import Source
+    from tilesseg.models.spec import ModelSpec
+    from tilesseg.normalise import Normalisation
+    from tilesseg.stopwatch import Stopwatch
+    from tilesseg.tiling import Patch, PatchRow, Tile
+
+
+AHEAD_BYTES = 64e6
+"""Of patches that wait for the network: at most a row of them, at least two batches."""
+
+
+class Invalid(NamedTuple):
+    """What is not valid of a window."""
+
+    window: Window
+    bits: NDArray[np.uint8]
+    """Packed, row by row."""
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """`(y, x)`."""
+        flags = np.unpackbits(self.bits, count=self.window.area).view(np.bool_)
+        return flags.reshape(self.window.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of patches begins; those of it that are predicted follow."""
+
+    first: Window
+    """Support of its first patch, predicted or not."""
+    final: Window
+    """Pixels of the core that it completes."""
+    patches: int
+    """How many follow."""
+    invalid: Invalid | None
+    """Of `final`; None where all is valid that was looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What the plan fixed for every tile of a scene, so that no tile decides anything."""
+
+    blend: Blend
+    normalisation: Normalisation
+    batch_size: int
+    """Patches a call of the network gets; a tile's last batch is padded, so its shape never changes."""
+    scores: tuple[int, ...] = ()
+    """Channels whose blended scores are stored beside the labels."""
+    cells: Cells | None = None
+    """Where to look; None looks everywhere."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """Patches for one call of the network; they may come from several rows of patches."""
+
+    values: NDArray[Any] | None
+    """`(batch_size, channel, P, P)`, behind the last patch 0; None where there is no patch."""
+    steps: list[Row | Patch] = field(default_factory=list)
+    """What is to be done with the predictions, in lattice order."""
+
+
+@dataclass(slots=True)
+class Reader:
+    """Reads one tile. Its figures are complete once its batches are."""
+
+    tile: Tile
+    source: Source
+    spec: ModelSpec
+    recipe: Recipe
+    clock: Stopwatch
+    predicted: int = 0
+    skipped: int = 0
+    pixels: int = 0
+    """Of the image that were read."""
+    _spare: SimpleQueue[NDArray[Any]] = field(default_factory=SimpleQueue)
+
+    @property
+    def depth(self) -> int:
+        """How many batches to have ready before the network asks for them."""
+        size, lattice = self.recipe.batch_size, self.tile.lattice
+        patch = lattice.patch**2 * len(self.spec.bands) * self._dtype.itemsize
+        return batches_ahead(size, patch_bytes=patch, row=-(-self.tile.core.width // lattice.stride))
+
+    def batches(self) -> Iterator[Batch]:
+        """All batches of the tile; none but the last has room left.
+
+        Raises:
+            SourceError: the tile's pixels cannot be read.
+        """
+        rows = list(self.tile.patch_rows)
+        looked_at = [_looked_at(row, self.tile.core, self.recipe.cells) for row in rows]
+        windows = [_hull(patches, row) for patches, row in zip(looked_at, rows, strict=True)]
+        cache = RowCache(self.source, windows, surplus=self.tile.lattice.patch)
+        batch, filled, top = Batch(None), 0, self.tile.core.y
+        for number, (row, patches) in enumerate(zip(rows, looked_at, strict=True)):
+            with self.clock("read"):
+                cache.advance(number)
+                wanted = [patch for patch in patches if self._any_valid(patch, cache)]
+                final = Window.from_bounds(top, self.tile.core.x, row.until, self.tile.core.x_stop)
+                invalid = _invalid(cache, final.intersect(windows[number]))
+            batch.steps.append(Row(row.patches[0].support, final, len(wanted), invalid))
+            self.predicted, self.skipped = self.predicted + len(wanted), self.skipped + len(row.patches) - len(wanted)
+            self.pixels, top = cache.pixels, row.until
+            for patch in wanted:
+                with self.clock("read"):
+                    if batch.values is None:
+                        batch.values = self._buffer()
+                    cache.cut(patch.window, batch.values[filled], fill=self.spec.fill)
+                batch.steps.append(patch)
+                filled += 1
+                if filled == self.recipe.batch_size:
+                    yield batch
+                    batch, filled = Batch(None), 0
+            if not filled and batch.steps:  # nothing is pending that would be worth waiting for more
+                yield batch
+                batch = Batch(None)
+        if batch.values is not None:
+            batch.values[filled:] = 0
+            yield batch
+
+    @property
+    def _dtype(self) -> np.dtype[Any]:
+        """Of raw patches."""
+        return raw_dtype(self.source.dtype, self.spec.fill)
+
+    def give_back(self, batch: Batch) -> None:
+        """The network has seen a batch: its memory serves another one."""
+        if batch.values is not None:
+            self._spare.put(batch.values)
+            batch.values = None
+
+    def _buffer(self) -> NDArray[Any]:
+        try:
+            return self._spare.get_nowait()
+        except Empty:
+            side = self.tile.lattice.patch
+            shape = (self.recipe.batch_size, len(self.spec.bands), side, side)
+            return np.empty(shape, self._dtype)
+
+    def _any_valid(self, patch: Patch, cache: RowCache) -> bool:
+        """Whether the patch has a say in any valid pixel that is looked at; elsewhere the mask is what it is anyway."""
+        support = patch.support.intersect(self.tile.core)
+        parts = [support] if self.recipe.cells is None else self.recipe.cells.inside(support)
+        return any(cache.any_valid(part) for part in parts)
+
+
+def batches_ahead(size: int, *, patch_bytes: int, row: int) -> int:
+    """Batches that are made before the network asks for them.
+
+    Args:
+        size: patches in a batch.
+        patch_bytes: of a raw patch.
+        row: patches in a row of the tile.
+    """
+    return max(2, min(-(-row // size), int(AHEAD_BYTES // (size * patch_bytes))))
+
+
+def raw_dtype(dtype: np.dtype[Any], fill: float) -> np.dtype[Any]:
+    """The type of raw patches: the image's where it holds `fill` exactly, else a float that holds both.
+
+    That is float32 for what has up to 16 bits, and for float32, which the network computes with anyway.
+    """
+    if dtype.kind in "iu" and float(fill).is_integer() and np.iinfo(dtype).min <= fill <= np.iinfo(dtype).max:
+        return dtype
+    if dtype == np.float32 or dtype.itemsize <= 2:
+        return np.dtype(np.float32)
+    return np.dtype(np.float64)
+
+
+def _looked_at(row: PatchRow, core: Window, cells: Cells | None) -> Sequence[Patch]:
+    """The patches of a row that have a say in any pixel that is looked at."""
+    if cells is None:
+        return row.patches
+    return [patch for patch in row.patches if cells.touches(patch.support.intersect(core))]
+
+
+def _hull(patches: Sequence[Patch], row: PatchRow) -> Window:
+    """What patches of a row see; empty without any."""
+    if not patches:
+        return Window(row.window.y, row.window.x, 0, 0)
+    first, last = patches[0].window, patches[-1].window
+    return Window.from_bounds(first.y, first.x, last.y_stop, last.x_stop)
+
+
+def _invalid(cache: RowCache, window: Window) -> Invalid | None:
+    mask = None if window.empty else cache.invalid(window)
+    return None if mask is None or not mask.any() else Invalid(window, np.packbits(mask))

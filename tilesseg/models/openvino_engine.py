@@ -1,0 +1,136 @@
+"""Networks computed by OpenVINO on the CPU: our U-Net, TorchScript and ONNX, compiled for each shape of a batch."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+
+from tilesseg.errors import ModelError
+from tilesseg.models.call import Call, Network, refuse_other_shape
+from tilesseg.models.failures import refusal
+from tilesseg.models.fixed_shape import compare_input, parts
+from tilesseg.models.openvino_ends import taken, with_ends
+from tilesseg.models.openvino_graphs import read_graph
+from tilesseg.models.spec import ModelSpec
+from tilesseg.normalise import Normalisation
+
+HINTS = {"fp32": "f32", "bf16": "bf16"}
+COMPILED = 4
+"""Shapes and calls that an engine keeps compiled; a scene has one."""
+
+_COMPUTING = threading.Lock()
+# ^ one round the device, whichever model: reading and writing threads go on while one computes
+
+
+@dataclass(frozen=True, slots=True)
+class OpenVinoEngine:
+    """A graph of OpenVINO, and what has been compiled of it."""
+
+    spec: ModelSpec
+    graph: openvino.Model
+    batch: int | None
+    """The batch size that the file fixes, or None."""
+    threads: int
+    precision: str
+    device: str = "cpu"
+    kept: OrderedDict[tuple[Call, tuple[int, ...]], tuple[Any, tuple[int, ...]]] = field(default_factory=OrderedDict)
+    """Requests for inference; the last used ones."""
+
+    def predict(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores `(n, score, y, x)` of `patches (n, channel, y, x)`, activated, float32.
+
+        Raises:
+            OutOfDeviceMemory: there is no memory for such a batch.
+            ModelError: the network refuses this shape.
+        """
+        bands = len(self.spec.bands)
+        call = Call(np.dtype(np.float32), Normalisation((0.0,) * bands, (1.0,) * bands), labels=False)
+        scores, _ = self._run(call, patches)
+        return scores
+
+    def network(self, call: Call) -> Network:
+        """As `Model.network`; normalisation, activation and decision are computed by OpenVINO, too."""
+
+        def network(patches: NDArray[Any]) -> NDArray[Any]:
+            found, finite = self._run(call, patches)
+            if not finite:
+                raise ValueError("the model gave scores that are not finite")
+            return found
+
+        return network
+
+    def _run(self, call: Call, patches: NDArray[Any]) -> tuple[NDArray[Any], bool]:
+        """Labels or scores, in memory of their own, and whether all scores are finite."""
+        patches = np.ascontiguousarray(patches, taken(call.dtype))
+        with _COMPUTING:
+            try:
+                answers = [self._infer(call, part) for part in parts(patches, self.batch)]
+            except (RuntimeError, MemoryError) as error:
+                raise refusal(error, name=self.spec.name, device=self.device, shape=patches.shape) from error
+        found = answers[0][0] if len(answers) == 1 else np.concatenate([one for one, _ in answers])
+        return found[: len(patches)], all(finite for _, finite in answers)
+
+    def _infer(self, call: Call, patches: NDArray[Any]) -> tuple[NDArray[Any], bool]:
+        request, shape = self._request(call, patches.shape)
+        found = np.empty(shape, np.uint8 if call.labels else np.float32)
+        request.set_input_tensor(openvino.Tensor(patches, shared_memory=True))
+        request.set_output_tensor(0, openvino.Tensor(found, shared_memory=True))
+        request.infer()
+        return found, bool(request.get_output_tensor(1).data.all())
+
+    def _request(self, call: Call, shape: tuple[int, ...]) -> tuple[Any, tuple[int, ...]]:
+        """A request compiled for a call and a shape of patches, and the shape that it gives."""
+        key = call, shape
+        if key not in self.kept:
+            self.kept[key] = self._compile(call, shape)
+            while len(self.kept) > COMPILED:
+                self.kept.popitem(last=False)
+        self.kept.move_to_end(key)
+        return self.kept[key]
+
+    def _compile(self, call: Call, shape: tuple[int, ...]) -> tuple[Any, tuple[int, ...]]:
+        graph = self.graph.clone()
+        graph.reshape(list(shape))
+        refuse_other_shape(self.spec, shape, tuple(graph.output(0).shape))
+        options = {
+            "INFERENCE_PRECISION_HINT": HINTS[self.precision],
+            "INFERENCE_NUM_THREADS": self.threads,
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+            "ENABLE_CPU_PINNING": False,  # several workers would pin themselves to the same cores
+        }
+        compiled = openvino.Core().compile_model(with_ends(graph, call, self.spec), "CPU", options)
+        return compiled.create_infer_request(), tuple(compiled.output(0).shape)
+
+
+def open_openvino(
+    spec: ModelSpec, weights: Path | None, *, device: str, threads: int, precision: str
+) -> OpenVinoEngine:
+    """Open a safetensors, TorchScript or ONNX file, and compare the shapes that it fixes with its spec.
+
+    Raises:
+        ModelError: the file is not what its spec says, or OpenVINO cannot convert it.
+    """
+    assert weights is not None  # load_model has seen to it
+    graph = read_graph(spec, weights)
+    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
+        raise ModelError(
+            f"{weights} has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs; export it with one of each"
+        )
+    source = graph.input(0)
+    if source.get_element_type() != openvino.Type.f32:
+        raise ModelError(
+            f"{weights} takes {source.get_element_type().get_type_name()}, tilesseg gives f32; export it so"
+        )
+    sizes = source.get_partial_shape()
+    if sizes.rank.is_dynamic:
+        raise ModelError(f"{weights} does not say how many axes its input has; export it with (n, channel, y, x)")
+    batch = compare_input([size.get_length() if size.is_static else None for size in sizes], spec, weights)
+    return OpenVinoEngine(spec, graph, batch, threads, precision)

@@ -1,0 +1,118 @@
+"""A bounded pipeline: what goes before a loop and what comes after it run beside it, each in a thread.
+
+    ahead  ──depth──▶  the loop  ──depth──▶  behind
+
+Whatever fails is raised in the loop; whatever ends the loop ends both. Order is kept.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import lru_cache
+from queue import Queue, SimpleQueue
+from threading import Event, Semaphore
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_END = object()
+
+
+class _Failure:
+    """What was raised in a thread, on its way to the loop."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+@contextmanager
+def ahead(items: Iterator[T], depth: int) -> Iterator[Iterator[T]]:
+    """The same items, made in a thread: at most `depth` of them are made, or in the making, and not yet taken.
+
+    With a depth of 0 they are made when they are asked for, in the caller's thread.
+    """
+    if not depth:
+        yield items
+        return
+    made, room, stopped = SimpleQueue[Any](), Semaphore(depth), Event()
+
+    def make() -> None:
+        try:
+            while room.acquire() and not stopped.is_set():
+                item: Any = next(items, _END)
+                made.put(item)
+                if item is _END:
+                    return
+                del item  # the caller's now, who may let it go
+        except BaseException as error:
+            # ^ of any kind: it is raised where the items are asked for
+            made.put(_Failure(error))
+
+    def taken() -> Iterator[T]:
+        while (item := made.get()) is not _END:
+            room.release()
+            if isinstance(item, _Failure):
+                raise item.error
+            yield item
+            del item
+
+    thread = _threads("ahead").submit(make)
+    try:
+        yield taken()
+    finally:
+        stopped.set()
+        room.release()
+        thread.result()
+
+
+@contextmanager
+def behind(take: Callable[[T], None], depth: int) -> Iterator[Callable[[T], None]]:
+    """A function that has `take` called in a thread, of which at most `depth` calls wait.
+
+    All are done when the context ends well, and none is begun any more when it ends badly. What `take` raises is
+    raised by a later call or by the end. With a depth of 0 it is `take` itself.
+    """
+    if not depth:
+        yield take
+        return
+    given, failed, given_up = Queue[Any](depth), list[BaseException](), Event()
+
+    def work() -> None:
+        while (item := given.get()) is not _END:
+            if not failed and not given_up.is_set():  # else only taken, so that nobody waits for room
+                try:
+                    take(item)
+                except BaseException as error:
+                    # ^ of any kind: it is raised in the loop
+                    failed.append(error)
+            del item
+
+    def give(item: T) -> None:
+        if failed:
+            raise failed[0]
+        given.put(item)
+
+    thread = _threads("behind").submit(work)
+    try:
+        yield give
+    except BaseException:
+        given_up.set()
+        raise
+    finally:
+        given.put(_END)
+        thread.result()
+    if failed:
+        raise failed[0]
+
+
+@lru_cache
+def _threads(role: str) -> ThreadPoolExecutor:
+    """Threads that outlive one use: image files are opened once for each thread."""
+    return ThreadPoolExecutor(max_workers=256, thread_name_prefix=f"tilesseg-{role}")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_threads.cache_clear)  # a forked child has the pools and not their threads

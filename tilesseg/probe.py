@@ -1,0 +1,211 @@
+"""Measure how fast a network is by patch size: in a process of its own, some seconds, once for each machine.
+
+In a process of its own, since memory that a runtime has taken it keeps. What was measured is kept in the user's cache
+folder; without it, or with a damaged one, it is measured again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import astuple
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilesseg import __version__
+from tilesseg.errors import ModelError, OutOfDeviceMemory, StoreError, TilessegError
+from tilesseg.job import Tiling
+from tilesseg.layout import batch_of, choose_lattice, measured_patches
+from tilesseg.ledger import read_json, write_json
+from tilesseg.models.call import Call
+from tilesseg.models.download import cache_folder
+from tilesseg.models.machine import able
+from tilesseg.models.spec import ModelSpec
+from tilesseg.opened import load_planned
+from tilesseg.plan import Plan, parse_plan
+from tilesseg.segment import peak_mb
+from tilesseg.speed import PatchSpeed
+
+SECONDS = 15.0
+"""For all sizes of patch together; one that would take longer is left out."""
+PATIENCE = 180.0
+"""Seconds after which the process is ended, whatever it does."""
+ENOUGH_MB = 2500.0
+"""Millions of bytes that a worker process takes at most, tiles and all, however much it has."""
+USUAL_WIDTH = 8192
+"""Of a core, in pixels."""
+KEPT = 64
+"""Measurements that are remembered, the latest."""
+
+_Row = tuple[int, float, float]
+"""A `PatchSpeed` as it is kept."""
+
+
+def measure(plan: Plan, *, memory: int | None, tiles: int) -> tuple[PatchSpeed, ...]:
+    """Speed and memory of the plan's network by patch size, measured on this machine or remembered from before.
+
+    Args:
+        plan: whose model, device, runtime, precision and engine threads are measured.
+        memory: bytes that a worker process has; None where nobody knows.
+        tiles: worked on at the same time in each worker process.
+
+    Returns:
+        Those that fit into a worker's memory, by growing patch; none where not even the first one could be measured.
+
+    Raises:
+        ModelError: the network cannot be loaded, or does not run.
+    """
+    limit = ENOUGH_MB if memory is None else min(ENOUGH_MB, memory / 1e6)
+    path, key = cache_folder() / "speed.json", _key(plan, limit)
+    remembered = _remembered(path)
+    if key not in remembered:
+        remembered[key] = _measured_apart(plan, limit)
+        _remember(path, remembered)
+    found = [PatchSpeed(*one) for one in remembered[key]]
+    return tuple(one for one in found if one.memory_mb + tiles * _tile_mb(one.patch, plan.spec) <= limit)
+
+
+def _key(plan: Plan, limit: float) -> str:
+    """Everything that what is measured depends on."""
+    tiling, choice = plan.asked["tiling"], plan.choice
+    processor = able(plan.device).processor
+    cut = [tiling[name] for name in ("overlap", "margin", "blend", "batch")]
+    made_of = [plan.model_sha256, plan.device, processor, choice.runtime, choice.precision, plan.engine_threads]
+    return json.dumps([__version__, *made_of, *cut, round(limit)])
+
+
+def _remembered(path: Path) -> dict[str, list[_Row]]:
+    """What was measured before; nothing where the file is damaged."""
+    try:
+        data = read_json(path)
+        return {key: [(int(p), float(s), float(m)) for p, s, m in rows] for key, rows in (data or {}).items()}
+    except (StoreError, AttributeError, TypeError, ValueError):
+        return {}
+
+
+def _remember(path: Path, remembered: dict[str, list[_Row]]) -> None:
+    """Keep what was measured, unless the machine was too busy to say anything of use."""
+    told = [(key, rows) for key, rows in remembered.items() if len(rows) > 1]
+    with suppress(OSError):  # where nothing can be kept, it is measured again
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, dict(told[-KEPT:]))
+
+
+def _tile_mb(patch: int, spec: ModelSpec) -> float:
+    """Millions of bytes that a tile of the usual width takes beside the network: a row of patches and one copy."""
+    pixel = len(spec.bands) * _dtype(spec).itemsize + 1
+    return 2 * patch * (USUAL_WIDTH + patch) * pixel / 1e6
+
+
+def _measured_apart(plan: Plan, limit: float) -> list[_Row]:
+    """Measure in a process of its own; what it had measured when it died or was ended still counts.
+
+    Raises:
+        ModelError: the network cannot be loaded, or does not run.
+    """
+    with TemporaryDirectory(prefix="tilesseg-") as folder:
+        order, answers = Path(folder) / "order.json", Path(folder) / "answers.jsonl"
+        write_json(order, {"plan": plan.to_json(), "limit_mb": limit, "seconds": SECONDS})
+        answers.touch()
+        command = [sys.executable, "-c", "from tilesseg.probe import answer; answer()", str(order), str(answers)]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        # ^ a model may bring code that only this process knows where to find
+        with suppress(subprocess.TimeoutExpired):  # what is measured by then is enough
+            done = subprocess.run(command, env=environment, capture_output=True, timeout=PATIENCE, check=False)
+            if done.returncode > 0:  # below 0 a signal ended it, as the system does where memory is short
+                raise ModelError(f"model {plan.spec.name} cannot be measured: {_last_line(done.stderr)}")
+        lines = [json.loads(line) for line in answers.read_text(encoding="utf-8").splitlines()]
+    for line in lines:
+        if isinstance(line, str):
+            raise ModelError(line)
+    return [(int(patch), float(speed), float(taken)) for patch, speed, taken in lines]
+
+
+def _last_line(stderr: bytes) -> str:
+    return (stderr.decode("utf-8", "replace").strip().splitlines() or ["it says nothing"])[-1]
+
+
+def answer() -> None:
+    """What the process that measures does: `argv` names its order and the file for its answers, sizes or a refusal."""
+    order, answers = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")), Path(sys.argv[2])
+    with answers.open("a", encoding="utf-8", buffering=1) as out:
+        try:
+            plan = parse_plan(order["plan"], where=answers)
+            for one in by_patch(plan, limit_mb=order["limit_mb"], seconds=order["seconds"]):
+                out.write(json.dumps(astuple(one)) + "\n")
+        except OutOfDeviceMemory:
+            pass  # the sizes before fit
+        except TilessegError as error:
+            out.write(json.dumps(str(error)) + "\n")
+
+
+def by_patch(plan: Plan, *, limit_mb: float, seconds: float) -> Iterator[PatchSpeed]:
+    """Measure here and now, by growing patch, until memory or time would not do.
+
+    Args:
+        plan: as `measure`.
+        limit_mb: millions of bytes that this process may take.
+        seconds: for all sizes together, once the model is loaded.
+
+    Raises:
+        ModelError: the network cannot be loaded, or does not run.
+        OutOfDeviceMemory: a size is too large for the device.
+    """
+    spec, tiling = plan.spec, Tiling.model_validate(plan.asked["tiling"])
+    blend, _ = choose_lattice((USUAL_WIDTH, USUAL_WIDTH), spec, tiling)
+    network = load_planned(plan).network(_call(spec, labels=blend == "crop" and not plan.scores))
+    begun, taken = time.perf_counter(), [(0.0, peak_mb())]
+    speed = 0.0
+    for side in measured_patches(spec, tiling):
+        patches = _patches(spec, side, batch_of(tiling.batch, side, plan.device))
+        mpx = len(patches) * side**2 / 1e6
+        left = seconds - (time.perf_counter() - begun)
+        if _foreseen(taken, mpx) > limit_mb or (speed and mpx / speed > left):
+            return
+        start = time.perf_counter()
+        network(patches)  # compiles and warms up
+        if 2 * (time.perf_counter() - start) < left:
+            start = time.perf_counter()
+            network(patches)
+        speed = mpx / (time.perf_counter() - start)
+        taken.append((mpx, peak_mb()))
+        yield PatchSpeed(side, round(speed, 3), round(taken[-1][1], 1))
+
+
+def _foreseen(taken: Sequence[tuple[float, float]], mpx: float) -> float:
+    """Memory that a call with so many Mpx will take, by the two before it; that of the first is not known."""
+    if len(taken) < 2:
+        return 0.0
+    (less, low), (more, high) = taken[-2:]
+    return high if more <= less else high + (high - low) * max(0.0, mpx - more) / (more - less)
+
+
+def _call(spec: ModelSpec, *, labels: bool) -> Call:
+    """A network's ends as a usual scene needs them; its own statistics, where the model wants them, are invented."""
+    n = len(spec.bands)
+    own = ((0.0,) * n, (1.0,) * n) if spec.normalise.needs_scene else (None, None)
+    return Call(_dtype(spec), spec.normalisation(*own), labels)
+
+
+def _dtype(spec: ModelSpec) -> np.dtype[Any]:
+    """What the model was made for, as far as it says a type that there is."""
+    try:
+        return np.dtype(spec.dtype)
+    except TypeError:
+        return np.dtype(np.float32)
+
+
+def _patches(spec: ModelSpec, side: int, batch: int) -> NDArray[Any]:
+    """Noise, the same in every corner: it takes no more memory than the patches themselves."""
+    noise = np.random.default_rng(0).uniform(*spec.input_range, (1, len(spec.bands), 64, 64)).astype(_dtype(spec))
+    times = -(-side // 64)
+    return np.tile(noise, (batch, 1, times, times))[..., :side, :side].copy()
