@@ -126,9 +126,16 @@ def why_patch(shape: tuple[int, int], layout: Layout, speeds: Sequence[PatchSpee
 
 
 def _lattices(shape: tuple[int, int], spec: ModelSpec, asked: jobs.Tiling, usual: Lattice) -> Iterator[Lattice]:
-    """What a free patch may be: the blended ones in finer steps, for a core should not end where patches overlap."""
+    """What a free patch may be: the blended ones in finer steps, for a core should not end where patches overlap.
+
+    With crop also those of which a whole number reaches from edge to edge.
+    """
     around, multiple, step = usual.patch - usual.stride, spec.patch.stride_multiple, 256 if usual.exclusive else 64
-    for side in range(min(usual.stride, STRIDES[0]), min(STRIDES[-1], round_up(max(shape), step)) + 1, step):
+    least, most = min(usual.stride, STRIDES[0]), min(STRIDES[-1], round_up(max(shape), step))
+    sides = {*range(least, most + 1, step)}
+    if usual.exclusive:
+        sides |= {-(-size // count) for size in shape for count in range(-(-size // most), size // least + 1)}
+    for side in sorted(sides):
         patch = spec.patch.at_least(round_up(side, multiple) + around)
         if usual.exclusive:
             yield from _fitting(shape, spec, asked, patch)
