@@ -109,7 +109,7 @@ def write_model(folder: Path, *, bands: int = 1, classes: int = 1, margin: int |
 
 TILINGS: dict[str, dict[str, Any]] = {
     "gaussian": {"blend": "gaussian", "patch": 512, "overlap": 64},
-    "crop": {"blend": "crop"},
+    "crop": {"blend": "crop", "patch": 1216},  # stated, else it is measured, and every machine has another one
 }
 
 

@@ -520,7 +520,7 @@ def test_a_packed_model_is_to_be_unpacked(tmp_path: Path) -> None:
 @pytest.mark.parametrize("file", ["weights.pt", "weights.onnx"])
 def test_the_published_example_gives_the_published_result(shared_data: Path, file: str) -> None:
     folder = shared_data / "weights" / "unet2d_nuclei_broad"
-    model = load_model(folder / file, device="cpu", threads=1)
+    model = load_model(folder / file, device="cpu", threads=1, precision="fp32")
     assert model.spec.patch == PatchSizes(fixed=512, stride_multiple=32, halo=32)
     given, wanted = np.load(folder / "test_input.npy"), np.load(folder / "test_output.npy")
     statistics = scene_statistics(given[0].reshape(1, -1).astype(np.float64), model.spec)

@@ -7,6 +7,7 @@ import importlib.util
 import numpy as np
 import pytest
 import torch
+import yaml
 from test_onnx_engine import field, node, value_info
 from test_onnx_engine import make_bundle as onnx_bundle
 from test_onnx_engine import network as onnx_network
@@ -16,7 +17,8 @@ from tilesseg.blend import decide
 from tilesseg.errors import DeviceLost, ModelError, OutOfDeviceMemory
 from tilesseg.formats import open_source
 from tilesseg.models import Bundle, choose_for, find_bundle, load_model
-from tilesseg.models.call import Call
+from tilesseg.models.activation import activate
+from tilesseg.models.call import Call, plain
 from tilesseg.models.choice import Able, choose
 from tilesseg.models.failures import refusal
 from tilesseg.models.machine import able, cpu_of
@@ -29,6 +31,8 @@ ENGINES = [name for name in ("torch", "openvino", "onnxruntime") if importlib.ut
 OF_TORCH = [name for name in ENGINES if name != "onnxruntime"]
 OF_ONNX = [name for name in ENGINES if name != "torch"]
 SIDE = 128
+FLOAT16 = 10
+"""As ONNX numbers it."""
 
 
 @pytest.fixture(scope="module")
@@ -234,6 +238,52 @@ def test_the_u_net_of_openvino_is_that_of_pytorch(tmp_path, up, convolutions, ba
     np.testing.assert_allclose(scores, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("labels", [True, False])
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid", "none"])
+@pytest.mark.parametrize("engine", OF_ONNX)
+def test_scores_of_another_type_are_taken(tmp_path, engine, labels, activation):
+    """A network whose last node casts to float16."""
+    given, gives = value_info("x", "n", 2, "h", "w"), value_info("y", "n", 2, "h", "w", kind=FLOAT16)
+    half = node("Cast", ["x"], ["y"], field(1, "to") + field(3, FLOAT16) + field(20, 2))
+    folder = onnx_bundle(tmp_path, onnx_network([half], [given], [gives]), activation=activation)
+    raw = (np.arange(128, dtype=np.float32).reshape(1, 2, 8, 8) % 7) / 8
+    model = loaded(folder, engine=engine, precision="fp32")
+    found = model.network(Call(np.dtype(np.float32), Normalisation((0.0,) * 2, (1.0,) * 2), labels=labels))(raw)
+    scores = activate(raw, activation)
+    assert found.dtype == (np.uint8 if labels else np.float32)
+    np.testing.assert_allclose(found, np.stack([decide(one) for one in scores]) if labels else scores, atol=1e-6)
+
+
+def test_scores_that_are_the_network_s_input_are_in_memory_of_their_own():
+    """An engine of one's own may hand back what it was given."""
+    spec = spec_of("torchscript")
+    network = plain(lambda patches: patches, Call(np.dtype(np.uint8), NOTHING, labels=False), spec)
+    first = network(np.zeros((1, 3, 8, 8), np.uint8))
+    network(np.ones((1, 3, 8, 8), np.uint8))
+    assert not first.any()
+
+
+class Holder:
+    """An engine of one's own that keeps something by the name of what built-in engines offer."""
+
+    device = "cpu"
+
+    def __init__(self, spec, weights, *, device, threads):
+        self.network = np.tanh
+
+    def predict(self, patches):
+        return self.network(patches)
+
+
+def test_an_engine_of_one_s_own_may_name_its_parts_as_it_likes(tmp_path):
+    data = spec_of(f"{__name__}:Holder").model_dump(mode="json") | {"activation": "none"}
+    (tmp_path / "model.yaml").write_text(yaml.safe_dump({**data, "bands": ["a", "b"], "weights": None}))
+    by = Normalisation((0.0,) * 2, (100.0,) * 2)
+    raw = np.full((1, 2, 8, 8), 50, np.uint8)
+    found = loaded(tmp_path).network(Call(raw.dtype, by, labels=False))(raw)
+    np.testing.assert_allclose(found, np.tanh(0.5), rtol=1e-6)
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_wrong_shapes_are_refused_with_both(tmp_path, engine):
     folder = identity_bundle(tmp_path, engine, classes=[{"name": name, "colour": "black"} for name in "ab"])
@@ -267,8 +317,9 @@ def test_what_openvino_cannot_convert_goes_to_the_native_runtime_or_is_refused(t
     pytest.importorskip("openvino")
     bundle = find_bundle(broken_onnx(tmp_path))
     choice = choose_for(bundle, Able(("torch", "openvino", "onnxruntime")))
-    assert choice.runtime == "onnxruntime" and "OpenVINO cannot convert" in choice.why and "write" not in choice.why
-    with pytest.raises(ModelError, match="OpenVINO cannot convert") as caught:
+    assert choice.runtime == "onnxruntime" and "OpenVINO cannot convert" in choice.why
+    assert "write" not in choice.why and "not installed" not in choice.why
+    with pytest.raises(ModelError, match=r"OpenVINO cannot convert.*; write engine: onnxruntime$") as caught:
         choose_for(bundle, Able(("torch", "openvino", "onnxruntime")), "openvino")
     assert "\n" not in str(caught.value)
 

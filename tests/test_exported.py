@@ -66,7 +66,7 @@ def test_a_program_scores_as_the_eager_network(tmp_path: Path, shape: Any, core:
     module, size = network(**shape), 60 if "convolutions" in shape else 64
     rule = {"multiple": 4, "stride_multiple": 4, "shrink": 40 if "convolutions" in shape else 0}
     folder = bundle(tmp_path, module, size=size, core=core, changes={"patch": rule})
-    model = load_model(folder, device="cpu", threads=1)
+    model = load_model(folder, device="cpu", threads=1, precision="fp32")
     for n, side in [(1, size), (3, size + 32)]:
         expected = eager(module, patches(n, side))
         np.testing.assert_allclose(model.predict(patches(n, side)), expected, atol=1e-6)
@@ -74,7 +74,7 @@ def test_a_program_scores_as_the_eager_network(tmp_path: Path, shape: Any, core:
 
 def test_a_fixed_batch_is_divided_to_fit(tmp_path: Path) -> None:
     module = network()
-    model = load_model(bundle(tmp_path, module, free=None, changes={"patch": {"fixed": 64}}))
+    model = load_model(bundle(tmp_path, module, free=None, changes={"patch": {"fixed": 64}}), precision="fp32")
     expected = eager(module, patches(5, 64))
     np.testing.assert_allclose(model.predict(patches(5, 64)), expected, atol=1e-6)
 
@@ -214,7 +214,7 @@ def test_a_mean_over_channels_is_no_hazard(tmp_path: Path, core: bool) -> None:
 
 def run_crop(folder: Path, image: Any, model: Path, **tiling: Any) -> Any:
     scene = write_scene(folder / "scene.tif", image, names=["red", "green", "blue"])
-    data = {**job_data(scene, model, folder / "run"), "tiling": {"blend": "crop", **tiling}}
+    data = {**job_data(scene, model, folder / "run"), "precision": "fp32", "tiling": {"blend": "crop", **tiling}}
     run_job(parse_job({**data, "input": {"check_range": False}}, where="test"), executor=SerialExecutor())
     store = RunDirectory(folder / "run").scene("scene")
     return store.read(Window(0, 0, *store.shape))
@@ -226,7 +226,7 @@ def test_crop_equals_whole_image_inference(tmp_path: Path) -> None:
     changes = {"patch": {"multiple": 4, "stride_multiple": 4}, "margin": 24, "normalise": rule}
     folder = bundle(tmp_path, network(), changes=changes)
     padded = np.pad(image / np.float32(255), [(0, 0), (24, 24 + -173 % 4), (24, 24 + -210 % 4)], mode="reflect")
-    expected = load_model(folder, threads=1).predict(padded[None].astype(np.float32))[
+    expected = load_model(folder, threads=1, precision="fp32").predict(padded[None].astype(np.float32))[
         0, :, 24 : 24 + 173, 24 : 24 + 210
     ]
     mask = run_crop(tmp_path, image, folder, patch=96)

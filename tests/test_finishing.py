@@ -115,6 +115,13 @@ def test_levels_that_tiles_did_not_make_are_gone_afterwards_also_when_the_writer
     assert sorted(store.folder.rglob("*")) == before
 
 
+def test_what_a_file_system_or_a_viewer_leaves_among_levels_is_no_level(tmp_path: Path) -> None:
+    _, store = stored(tmp_path / "scene", random_labels((300, 300)))
+    (store.folder / "levels" / ".nfs0001").touch()
+    (store.folder / "levels" / ".DS_Store").touch()
+    assert [level.shape for level in Store(store.folder).levels] == [(150, 150)]
+
+
 @pytest.mark.parametrize(("shard", "region"), [(64, 128), (96, 128), (512, 128), (64, 2048)])
 def test_every_shard_is_written_once_and_whole(
     shard: int, region: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -52,9 +52,10 @@ def node(op, inputs, outputs, *attributes):
     return b"".join(parts) + field(4, op) + b"".join(field(5, attribute) for attribute in attributes)
 
 
-def value_info(name, *shape):
+def value_info(name, *shape, kind=1):
+    """Type and shape of an input or output; `kind` 1 is float32."""
     sizes = b"".join(field(1, field(2, size) if isinstance(size, str) else field(1, size)) for size in shape)
-    return field(1, name) + field(2, field(1, field(1, 1) + field(2, sizes)))
+    return field(1, name) + field(2, field(1, field(1, kind) + field(2, sizes)))
 
 
 def tensor(name, values, *shape):

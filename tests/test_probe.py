@@ -87,10 +87,11 @@ def test_what_was_measured_is_remembered(job: Job, apart: list[Plan], cache: Pat
         {"engine_threads": 2},
         {"device": "cuda"},
         {"model_sha256": "0" * 64},
+        {"scores": (0,)},
         {"asked": {"tiling": {"overlap": 64, "margin": "auto", "blend": "auto", "batch": "auto"}}},
         {"asked": {"tiling": {"overlap": "auto", "margin": "auto", "blend": "auto", "batch": 4}}},
     ],
-    ids=["threads", "device", "model", "overlap", "batch"],
+    ids=["threads", "device", "model", "scores", "overlap", "batch"],
 )
 def test_another_network_or_machine_is_measured_anew(
     job: Job, apart: list[Plan], changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch

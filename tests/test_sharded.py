@@ -102,3 +102,4 @@ def test_a_shard_that_cannot_be_written_whole_leaves_the_one_that_was_there(
     with pytest.raises(OSError, match="No space"):
         array.write(Window(0, 0, 64, 64), 253 - values)
     np.testing.assert_array_equal(array.read(Window(0, 0, 64, 64)), values)
+    assert [path.name for path in (array.folder / "c" / "0").iterdir()] == ["0"]

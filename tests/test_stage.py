@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tilesseg import stage as staging
 from tilesseg.cli import run
+from tilesseg.deployment import Cluster
 from tilesseg.events import (
     Event,
     ProductWritten,
@@ -29,7 +30,7 @@ from tilesseg.formats import open_source
 from tilesseg.job import parse_job
 from tilesseg.report import Report
 from tilesseg.run import run_job
-from tilesseg.staging import stage_image
+from tilesseg.staging import _copiers, stage_image
 from tilesseg.store import RunDirectory
 from tilesseg.window import Window
 
@@ -318,3 +319,16 @@ def test_a_remote_image_is_copied_when_asked(url: str, bundle: Path, tmp_path: P
     assert [event for event in events if isinstance(event, RegionStaged)]
     go(image, bundle, tmp_path / "near", stage="never")
     np.testing.assert_array_equal(mask(tmp_path / "far"), mask(tmp_path / "near"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "processes"),
+    [({}, 3), ({"workers": 7}, 7), ({"kind": "threads"}, "auto")],
+    ids=["on its own", "as many as asked", "threads"],
+)
+def test_copying_takes_a_process_for_each_core(
+    monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any], processes: int | str
+) -> None:
+    """A network has several cores to itself; a copy has not."""
+    monkeypatch.setattr("tilesseg.staging.available_cores", lambda: 3)
+    assert _copiers(Cluster(**asked)).workers == processes

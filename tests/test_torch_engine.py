@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import pickle
@@ -15,7 +16,7 @@ import yaml
 from safetensors.torch import save_file
 
 from tilesseg import models
-from tilesseg.errors import ModelError, OutOfDeviceMemory
+from tilesseg.errors import DeviceLost, ModelError, OutOfDeviceMemory
 from tilesseg.models import torch_engine
 from tilesseg.models.call import Call
 from tilesseg.models.spec import ModelSpec, UNetShape
@@ -255,6 +256,18 @@ def test_a_full_device_is_said_in_one_line(tmp_path, monkeypatch):
     for call in (model.predict, model.network(Call(np.dtype(np.float32), NOTHING, labels=True))):
         with pytest.raises(OutOfDeviceMemory, match=r"no memory for patches \(2, 3, 32, 32\)"):
             call(patches())
+
+
+def test_a_lost_device_is_known_although_it_frees_no_memory_any_more(tmp_path, monkeypatch):
+    fault = RuntimeError("CUDA error: an illegal memory access was encountered")
+    engine = dataclasses.replace(load_model(unet_bundle(tmp_path)[1]).engine, place=torch.device("cuda:0"))
+    monkeypatch.setattr(torch.cuda, "empty_cache", functools.partial(_raise, fault))
+    with pytest.raises(DeviceLost, match="illegal memory access"), engine._refusing((1, 3, 32, 32)):
+        raise fault
+
+
+def _raise(error):
+    raise error
 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid", "none"])

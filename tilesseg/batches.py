@@ -107,16 +107,15 @@ class Reader:
         Raises:
             SourceError: the tile's pixels cannot be read.
         """
-        rows = list(self.tile.patch_rows)
-        looked_at = [_looked_at(row, self.tile.core, self.recipe.cells) for row in rows]
-        windows = [_hull(patches, row) for patches, row in zip(looked_at, rows, strict=True)]
+        core, cells = self.tile.core, self.recipe.cells
+        windows = [_hull(_looked_at(row, core, cells), row) for row in self.tile.patch_rows]
         cache = RowCache(self.source, windows, surplus=self.tile.lattice.patch)
-        batch, filled, top = Batch(None), 0, self.tile.core.y
-        for number, (row, patches) in enumerate(zip(rows, looked_at, strict=True)):
+        batch, filled, top = Batch(None), 0, core.y
+        for number, row in enumerate(self.tile.patch_rows):
             with self.clock("read"):
                 cache.advance(number)
-                wanted = [patch for patch in patches if self._any_valid(patch, cache)]
-                final = Window.from_bounds(top, self.tile.core.x, row.until, self.tile.core.x_stop)
+                wanted = [patch for patch in _looked_at(row, core, cells) if self._any_valid(patch, cache)]
+                final = Window.from_bounds(top, core.x, row.until, core.x_stop)
                 invalid = _invalid(cache, final.intersect(windows[number]))
             batch.steps.append(Row(row.patches[0].support, final, len(wanted), invalid))
             self.predicted, self.skipped = self.predicted + len(wanted), self.skipped + len(row.patches) - len(wanted)

@@ -9,8 +9,7 @@ from tilesseg.batches import batches_ahead
 from tilesseg.blend import SUMS
 from tilesseg.cells import Work, work_of
 from tilesseg.segment import BEHIND
-from tilesseg.stage import REGION_BYTES
-from tilesseg.store import SHARD_COPIES
+from tilesseg.stage import REGION_BYTES, SHARD_COPIES
 
 if TYPE_CHECKING:
     from tilesseg.models.spec import ModelSpec
@@ -98,8 +97,8 @@ def tile_bytes(scene: ScenePlan, spec: ModelSpec, *, planes: int = 1) -> int:
     """Bytes that one tile in flight holds at most, beside what the network needs.
 
     The rows that a row of patches sees and those read for the next one, batches that wait for the network and what
-    came out of it, sums where patches overlap, and labels that wait for a whole row of shards. Only the width of the
-    core counts.
+    came out of it, sums where patches overlap, labels that wait for a whole row of shards, and a shard as it is
+    compressed. Of the core little more than the width counts.
 
     Args:
         scene: the scene's plan.
@@ -109,7 +108,8 @@ def tile_bytes(scene: ScenePlan, spec: ModelSpec, *, planes: int = 1) -> int:
     layout, channels, scores = scene.layout, len(spec.bands), spec.score_channels
     lattice, width = layout.lattice, min(layout.core[1], scene.grid.width)
     around = lattice.patch - lattice.stride if lattice.exclusive else lattice.patch
-    rows = (lattice.patch + SURPLUS) * min(width + around, scene.grid.width) * (channels * scene.itemsize + 1)
+    tall = min(lattice.patch + SURPLUS, layout.core[0] + around, scene.grid.height)
+    rows = tall * min(width + around, scene.grid.width) * (channels * scene.itemsize + 1)
     patch = lattice.patch**2 * channels * scene.itemsize
     ahead = batches_ahead(layout.batch, patch_bytes=patch, row=-(-width // lattice.stride))
     cells = lattice.cells(layout.core[0]) * lattice.cells(width)
@@ -123,4 +123,4 @@ def tile_bytes(scene: ScenePlan, spec: ModelSpec, *, planes: int = 1) -> int:
     if not lattice.exclusive:
         shared = lattice.support - lattice.stride
         sums = SUMS.itemsize * scores * (shared * width + shared * lattice.support)
-    return rows + batches + outputs + labels + waiting + sums + SHARD_COPIES * layout.shard**2
+    return rows + batches + outputs + labels + waiting + sums + layout.shard**2

@@ -80,7 +80,7 @@ def _key(plan: Plan, limit: float) -> str:
     processor = able(plan.device).processor
     cut = [tiling[name] for name in ("overlap", "margin", "blend", "batch")]
     made_of = [plan.model_sha256, plan.device, processor, choice.runtime, choice.precision, plan.engine_threads]
-    return json.dumps([__version__, *made_of, *cut, round(limit)])
+    return json.dumps([__version__, *made_of, *cut, bool(plan.scores), round(limit)])
 
 
 def _remembered(path: Path) -> dict[str, list[_Row]]:

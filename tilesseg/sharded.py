@@ -190,5 +190,9 @@ def _cells(window: Window, sides: Sides, whole: Window) -> Iterator[Window]:
 def _write_whole(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    temporary.write_bytes(data)
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except BaseException:  # half a shard on a full disk would be there for ever
+        temporary.unlink(missing_ok=True)
+        raise

@@ -34,6 +34,8 @@ FACTOR = 2.0
 """`stage: auto` copies an image of which more than this many pixels would be decoded for each one that is needed."""
 REGION_BYTES = 64 << 20
 """Of raw values that a task holds; zarr's copies of one shard come on top."""
+SHARD_COPIES = 4
+"""How often zarr has a shard in memory while it encodes and writes it; for estimates."""
 CHUNK, SHARD = 512, 2048
 IMAGE = "image.zarr"
 

@@ -21,6 +21,7 @@ from tilesseg.events import Listener, RegionFailed, RegionStaged, RunStarted, Sc
 from tilesseg.fit import choose_bands
 from tilesseg.formats import open_source
 from tilesseg.locks import this_process
+from tilesseg.models import available_cores
 from tilesseg.retry import reason_of
 from tilesseg.stage import Region, Stage, StageLayout, stage_layout, stage_region
 
@@ -135,7 +136,7 @@ def _copy(
     """Copy the regions; names and reasons of those that could not be."""
     failed = {}
     with ExitStack() as stack:
-        executor = executor or stack.enter_context(cluster.connect(asked or Cluster(), "cpu"))
+        executor = executor or stack.enter_context(cluster.connect(_copiers(asked or Cluster()), "cpu"))
         tell(listeners, RunStarted(scenes=1, slots=executor.slots))
         tell(listeners, ScenePlanned(copy.paths[0], tiles=0, done=0, pixels=0, regions=len(regions)))
         for event in executor.map(copy, [region.name for region in regions], lost=copy.lost):
@@ -143,6 +144,13 @@ def _copy(
             if isinstance(event, RegionFailed):
                 failed[event.region] = event.reason
     return failed
+
+
+def _copiers(asked: Cluster) -> Cluster:
+    """Who copies: where nobody says how many processes here, one for each core, four at most."""
+    if asked.kind != "local" or asked.workers != "auto" or asked.adaptive:
+        return asked
+    return asked.model_copy(update={"workers": min(4, available_cores())})
 
 
 def _check(out: Path) -> None:

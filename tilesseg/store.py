@@ -33,8 +33,6 @@ from tilesseg.window import Window
 
 REFUSED_FILE, FINISHED_FILE = "refused.json", "finished.json"
 """In a scene's folder: why it cannot be segmented; what it came to."""
-SHARD_COPIES = 4
-"""How often a shard is in memory while it is encoded and written; for estimates."""
 
 
 class Store:

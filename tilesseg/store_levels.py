@@ -66,8 +66,8 @@ class StoredLevels:
 
     def arrays(self) -> tuple[Sharded, ...]:
         """The levels, finest first; none where there is no folder."""
-        names = sorted(os.listdir(self.folder), key=int) if self.folder.exists() else []
-        return tuple(Sharded.open(self.folder / name) for name in names)
+        names = filter(str.isdecimal, os.listdir(self.folder)) if self.folder.exists() else ()
+        return tuple(Sharded.open(self.folder / name) for name in sorted(names, key=int))
 
     def remove(self) -> None:
         """Remove all levels, where there are any."""

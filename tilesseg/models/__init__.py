@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tilesseg.errors import ModelError
 from tilesseg.models.bundle import Bundle, KnownModel, find_bundle, list_models, verify_weights
 from tilesseg.models.call import Call, Network, plain, refuse_other_shape
-from tilesseg.models.choice import KINDS, Able, Choice, Runtime, choose
+from tilesseg.models.choice import KINDS, NOT_INSTALLED, Able, Choice, Runtime, choose
 from tilesseg.models.machine import able as ask_machine
 from tilesseg.models.spec import ModelSpec
 
@@ -173,7 +173,8 @@ def choose_for(bundle: Bundle, able: Able, engine: str = "auto", precision: str 
             raise
         others = tuple(name for name in able.runtimes if name != "openvino")
         native = choose(bundle.spec, replace(able, runtimes=others), engine, precision)
-        return replace(native, why=f"{native.why}; {str(problem).removesuffix('; write engine: auto')}")
+        reason = str(problem).removesuffix(f"; write engine: {native.runtime}")
+        return replace(native, why=f"{native.why.replace(NOT_INSTALLED, '')}; {reason}")
     return choice
 
 
@@ -203,7 +204,8 @@ class _HeldToSpec:
         return self.engine.device
 
     def network(self, call: Call) -> Network:
-        return self.engine.network(call) if isinstance(self.engine, Fused) else plain(self.predict, call, self.spec)
+        fused = self.choice.runtime != "own" and isinstance(self.engine, Fused)  # else `network` may be any attribute
+        return cast("Fused", self.engine).network(call) if fused else plain(self.predict, call, self.spec)
 
     def predict(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
         if patches.shape[1] != len(self.spec.bands):

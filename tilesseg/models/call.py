@@ -49,6 +49,8 @@ def plain(predict: Callable[[NDArray[np.float32]], NDArray[np.float32]], call: C
             for number, values in enumerate(patches):  # one at a time: less goes through the processor's cache at once
                 call.normalisation.apply(values, out=buffer[number])
             scores = predict(buffer)
+            if np.may_share_memory(scores, buffer):  # a network that passes its input on
+                scores = scores.copy()
         refuse_infinite(scores)
         if not call.labels:
             return scores

@@ -28,6 +28,7 @@ TITLES: Mapping[Runtime, str] = {"torch": "PyTorch", "openvino": "OpenVINO", "on
 EXTRAS: Mapping[str, str] = {"openvino": "openvino", "onnxruntime": "onnx"}
 """Which extra of tilesseg installs a runtime."""
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
+NOT_INSTALLED = ", OpenVINO is not installed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ def _runtime(spec: ModelSpec, able: Able, engine: str) -> tuple[Runtime, str]:
                 f"pip install 'tilesseg[{EXTRAS[native]}]'"
             )
         no_other = on_cpu and "openvino" in reads
-        return native, f"{TITLES[native]} computes {kind}" + (", OpenVINO is not installed" if no_other else "")
+        return native, f"{TITLES[native]} computes {kind}" + (NOT_INSTALLED if no_other else "")
     if engine not in TITLES:
         raise ModelError(f"engine {engine} is unknown; write auto, {', '.join(TITLES)}")
     runtime = cast("Runtime", engine)

@@ -33,6 +33,8 @@ def with_ends(network: openvino.Model, call: Call, spec: ModelSpec) -> openvino.
         target.replace_source_output(normalised.output(0))
     if not score.get_target_inputs():  # the network gives its input back
         score = normalised.output(0)
+    if score.get_element_type() != openvino.Type.f32:
+        score = ops.convert(score, "f32").output(0)
     found, finite = _labels(score, spec) if call.labels else _scores(score, spec)
     if call.dtype.kind == "f":  # a rectifier of OpenVINO makes 0 of NaN, which then leaves no trace
         finite = ops.minimum(finite, ops.minimum(_everywhere(_defined(raw)), _everywhere(_bounded(normalised))))

@@ -17,6 +17,7 @@ from openvino import opset13 as ops
 from torch import nn
 
 from tilesseg.errors import ModelError
+from tilesseg.models.choice import KINDS
 from tilesseg.models.failures import one_line
 from tilesseg.models.spec import ModelSpec
 from tilesseg.models.torch_weights import load_script, read_unet
@@ -41,7 +42,8 @@ def _converted(kind: str, weights: Path, sha256: str, bands: int) -> openvino.Mo
     try:
         return openvino.Core().read_model(weights) if script is None else _script_graph(script, bands)
     except Exception as error:  # of any class: frontends raise their own and those of what they read
-        raise ModelError(f"OpenVINO cannot convert {weights}: {one_line(error)}; write engine: auto") from error
+        native = KINDS[kind][0]
+        raise ModelError(f"OpenVINO cannot convert {weights}: {one_line(error)}; write engine: {native}") from error
 
 
 def _script_graph(script: torch.jit.ScriptModule, bands: int) -> openvino.Model:

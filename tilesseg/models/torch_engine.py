@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from tilesseg.errors import ModelError
+from tilesseg.errors import ModelError, OutOfDeviceMemory
 from tilesseg.models.activation import activate
 from tilesseg.models.call import Call, Network, plain, refuse_other_shape
 from tilesseg.models.failures import refusal
@@ -126,9 +126,10 @@ class TorchEngine:
         try:
             yield
         except (RuntimeError, MemoryError) as error:
-            if self.place.type == "cuda":
+            told = refusal(error, name=self.spec.name, device=self.device, shape=shape)
+            if self.place.type == "cuda" and isinstance(told, OutOfDeviceMemory):  # a lost device fails at this, too
                 torch.cuda.empty_cache()
-            raise refusal(error, name=self.spec.name, device=self.device, shape=shape) from error
+            raise told from error
 
 
 def open_unet(
