@@ -106,7 +106,7 @@ def write_slide(path: Path, side: int, picture: Picture) -> Path:
                 description=f"{MAKER}\r\n{side}x{side} ({TILE}x{TILE}) JPEG/RGB Q=85|AppMag = 20|MPP = {MPP}",
                 metadata=None,
                 software=False,
-                subfiletype=int(factor > 1),
+                subfiletype=0,  # a level of an Aperio file does not call itself reduced
             )
             if factor == 1:  # the second image of an Aperio file is its thumbnail, in strips
                 view, kind = picture.pixels[::16, ::16].copy(), {"metadata": None, "software": False}

@@ -291,7 +291,7 @@ def test_hostile_slides_are_refused_in_one_line(shared_data: Path) -> None:
         open_source(str(folder / "broken.svs"))
     assert "\n" not in str(caught.value)
     source = open_source(str(folder / "unreadable.svs"))
-    with pytest.raises(SourceError, match=r"unreadable\.svs: cannot read rows 0–15.*Bogus marker length"):
+    with pytest.raises(SourceError, match=r"unreadable\.svs: cannot read rows 0–15.*JPEG"):
         source.read(source.grid.window)
     with pytest.raises(SourceError, match="nothing of the image could be read"):
         source.sample()

@@ -93,7 +93,7 @@ def seams(tiling: Tiling, read: Callable[[Window], Values], *, scores: bool = Fa
         values = read(Window.from_bounds(y, x, window.y_stop, window.x_stop))
         values = values if values.ndim == 3 else values[None]
         for axis, start in enumerate((y, x)):
-            turned = values if axis == 1 else values.swapaxes(1, 2)
+            turned = np.ascontiguousarray(values if axis == 1 else values.swapaxes(1, 2))
             pairs, change = _stretches(turned, scores)
             _compare((pairs, change), start + 1, lines[axis], (patches, cores))
     read_pixels = sum(everything[number].area for number in chosen)
@@ -172,16 +172,25 @@ def _sample(count: int, most: int) -> list[int]:
 
 def _stretches(values: Values, scores: bool) -> tuple[Sums, Sums]:
     """Valid pairs and their change for each stretch and line `(stretch, line)`; line 0 lies after the first column."""
-    starts = np.arange(0, values.shape[1], STRETCH)
-    pairs = np.zeros((len(starts), values.shape[2] - 1))
-    change = pairs.copy()
+    lines = -(-values.shape[1] // STRETCH), values.shape[2] - 1
+    pairs, change = np.zeros(lines), np.zeros(lines)
     for plane in values:
         left, right = plane[:, :-1], plane[:, 1:]
         valid = (left < FAILED) & (right < FAILED)
-        step = np.maximum(left, right) - np.minimum(left, right) if scores else left != right
-        pairs += np.add.reduceat(valid, starts, axis=0, dtype=np.int64)
-        change += np.add.reduceat(step * valid, starts, axis=0, dtype=np.int64)
+        pairs += _counted(valid)
+        if scores:
+            step = (np.maximum(left, right) - np.minimum(left, right)) * valid
+            change += np.add.reduceat(step, np.arange(0, len(step), STRETCH), axis=0, dtype=np.int64)
+        else:
+            change += _counted((left != right) & valid)
     return pairs, change
+
+
+def _counted(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """How many are set in each stretch of a line: half a stretch is counted in bytes, which is many times as fast."""
+    bits, half = flags.view(np.uint8), STRETCH // 2
+    halves = [bits[start : start + half].sum(axis=0, dtype=np.uint8) for start in range(0, len(bits), half)]
+    return np.stack([np.sum(halves[k : k + 2], axis=0, dtype=np.int64) for k in range(0, len(halves), 2)])
 
 
 def _compare(sums: tuple[Sums, Sums], first: int, lines: _Lines, tallies: tuple[_Tally, _Tally]) -> None:

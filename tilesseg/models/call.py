@@ -26,6 +26,10 @@ call, or each shape may be compiled anew. Raises ValueError where a score is not
 ModelError."""
 
 
+_STRIP = 64
+"""Rows worked on at a time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """The ends of a network as a scene needs them; fixed by its plan."""
@@ -46,17 +50,28 @@ def plain(predict: Callable[[NDArray[np.float32]], NDArray[np.float32]], call: C
         with using:
             if buffer.shape != patches.shape:
                 buffer = np.empty(patches.shape, np.float32)
-            for number, values in enumerate(patches):  # one at a time: less goes through the processor's cache at once
-                call.normalisation.apply(values, out=buffer[number])
+            for number, values in enumerate(patches):
+                for y in range(0, values.shape[1], _STRIP):  # what is in between stays in the processor's cache
+                    call.normalisation.apply(values[:, y : y + _STRIP], out=buffer[number, :, y : y + _STRIP])
             scores = predict(buffer)
             if np.may_share_memory(scores, buffer):  # a network that passes its input on
                 scores = scores.copy()
-        refuse_infinite(scores)
         if not call.labels:
+            refuse_infinite(scores)
             return scores
-        return np.stack([decide(one, spec.decision.threshold) for one in scores])
+        return np.stack([_decided(one, spec.decision.threshold) for one in scores])
 
     return network
+
+
+def _decided(scores: NDArray[np.float32], threshold: float | None) -> NDArray[np.uint8]:
+    """Labels `(y, x)` from scores `(channel, y, x)`; raises as `refuse_infinite`."""
+    labels = np.empty(scores.shape[1:], np.uint8)
+    for y in range(0, len(labels), _STRIP):
+        rows = scores[:, y : y + _STRIP]
+        refuse_infinite(rows)
+        labels[y : y + _STRIP] = decide(rows, threshold)
+    return labels
 
 
 def refuse_infinite(scores: NDArray[np.float32]) -> None:

@@ -1,7 +1,7 @@
 """Slides and microscope images with a pyramid: by tifffile where it gives the same pixels, else by OpenSlide.
 
-tifffile reads SVS, QPTIFF, OME-TIFF, ImageJ's TIFF and tiled pyramids, more than twice as fast as OpenSlide, and all
-channels of them. OpenSlide reads what every scanner writes in its own way, and notices damage inside JPEG tiles.
+tifffile reads SVS, QPTIFF, OME-TIFF, ImageJ's TIFF and tiled pyramids, several times as fast as OpenSlide, and all
+channels of them. OpenSlide reads what every scanner writes in its own way.
 """
 
 from __future__ import annotations
@@ -11,13 +11,11 @@ from collections.abc import Sequence
 
 from tilesseg.errors import SourceError
 from tilesseg.formats.opening import Opening
-from tilesseg.formats.slide.checked_reader import CheckedReader, agree
 from tilesseg.formats.slide.openslide_reader import open_openslide
 from tilesseg.formats.slide.reader import LevelReader
 from tilesseg.formats.slide.source import SlideSource
 from tilesseg.formats.slide.tiff_image import open_tiff_slide
 from tilesseg.formats.slide.tiff_kind import read_by_tifffile
-from tilesseg.formats.slide.tiff_reader import TiffReader
 
 __all__ = ["SlideSource", "open_ome_tiff", "open_slide"]
 
@@ -30,7 +28,7 @@ def open_slide(paths: Sequence[str], opening: Opening) -> SlideSource:
     """
     path = _one(paths)
     if read_by_tifffile(path):
-        return _source(_checked(open_tiff_slide(path, opening)), opening)
+        return _source(open_tiff_slide(path, opening), opening)
     opening.refuse(path, "series", "t", "z", why="OpenSlide reads one image of a slide")
     return _source(open_openslide(path), opening)
 
@@ -43,17 +41,6 @@ def open_ome_tiff(paths: Sequence[str], opening: Opening) -> SlideSource:
     """
     path = _one(paths)
     return _source(open_tiff_slide(path, opening), opening)
-
-
-def _checked(tiff: TiffReader) -> LevelReader:
-    """With OpenSlide for the finest level of a JPEG pyramid, where it is installed and reads the file."""
-    if tiff.facts.compression != "jpeg" or tiff.choice.series != 0:
-        return tiff
-    try:
-        strict = open_openslide(tiff.facts.path)
-    except SourceError:
-        return tiff
-    return CheckedReader(tiff, strict) if agree(tiff.facts, strict.facts) else tiff
 
 
 def _one(paths: Sequence[str]) -> str:

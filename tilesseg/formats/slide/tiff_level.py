@@ -6,7 +6,7 @@ nothing is decoded twice or copied more than once (its own view as a Zarr was 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from tilesseg.formats.slide.byte_files import ByteFiles
+from tilesseg.formats.slide.jpeg import Decode, strict_decoder
 from tilesseg.formats.slide.reader import Shape
 from tilesseg.window import Window
 
@@ -26,8 +27,8 @@ _PIECE = 1 << 25  # bytes of raw rows read at once
 class TiffPlane:
     """A page of a level, or one sample of a page that keeps its samples apart."""
 
-    decode: Callable[..., Any]
-    """Makes pixels of one of its tiles, by tifffile."""
+    decode: Decode
+    """Makes pixels of one of its tiles."""
     jpeg: bool
     byteorder: Literal["<", ">"]
     path: str
@@ -101,8 +102,7 @@ class TiffLevel:
         data = files.read(plane.path, offset, count)
         if plane.jpeg and b"\xff\xd9" not in data[-64:]:
             raise ValueError("a JPEG tile without an end")  # libjpeg would fill the rest with grey
-        pixels = plane.decode(data, plane.first + number, jpegtables=plane.tables)[0]
-        return np.asarray(pixels[0], self.dtype)
+        return np.asarray(plane.decode(data, plane.first + number, plane.tables), self.dtype)
 
     def _rows(self, plane: TiffPlane, window: Window, files: ByteFiles) -> Iterator[tuple[Window, NDArray[Any] | None]]:
         """Rows that need no decoding, some at a time."""
@@ -185,16 +185,21 @@ def _raw(page: Any, offset: int) -> TiffPlane:
     )
 
 
-def _decoder(page: tifffile.TiffPage) -> Callable[..., Any]:
-    """What decodes tiles; it looks at the first of them once, for which the file has to be open."""
+def _decoder(page: tifffile.TiffPage) -> Decode:
+    """What decodes tiles; tifffile looks at the first of them once, for which the file has to be open."""
+    strict = strict_decoder(page)
+    if strict is not None:
+        return strict
     handle = page.parent.filehandle
-    if not handle.closed:
-        return page.decode
-    handle.open()  # of a set of files tifffile keeps one open
+    closed = handle.closed
+    if closed:
+        handle.open()  # of a set of files tifffile keeps one open
     try:
-        return page.decode
+        decode: Any = page.decode
     finally:
-        handle.close()
+        if closed:
+            handle.close()
+    return lambda data, number, tables: np.asarray(decode(data, number, jpegtables=tables)[0][0])
 
 
 def _alpha(page: tifffile.TiffPage) -> int | None:
