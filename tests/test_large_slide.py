@@ -25,6 +25,8 @@ pytestmark = [
 SHARE = 0.3
 SMALL, LARGE = (10_000, 15_000), (40_000, 60_000)
 CORE, STRIDE = 4096, 1024
+MORE_MB = 30
+"""That a worker may take on a slide 16 times as large: it takes some 180, and tables and chance make the difference."""
 
 
 def tissue_in(found: NDArray[np.bool_], core: Window) -> bool:
@@ -50,12 +52,12 @@ def test_memory_is_flat_and_background_is_neither_read_nor_predicted(tmp_path: P
         tissue[shape] = slides.write_slide(scene, shape, share=SHARE)
         measured[shape] = slides.measure(tmp_path / f"{shape[1]}", scene, model)
     small, large = measured[SMALL], measured[LARGE]
-    if large.peak_mb > 1.1 * small.peak_mb:
+    if large.peak_mb > small.peak_mb + MORE_MB:
         again = slides.measure(tmp_path / "again", tmp_path / f"slide{LARGE[1]}.svs", model)
         large = min(large, again, key=lambda one: one.peak_mb)  # a peak is now and then higher by chance
     said = f"{small}\n{large}"
     print(said)
-    assert large.peak_mb <= 1.1 * small.peak_mb, said
+    assert large.peak_mb <= small.peak_mb + MORE_MB, said
     assert large.patches == large.planned_patches, said
     assert 0.55 < large.outside / large.pixels < 1 - SHARE, said
 

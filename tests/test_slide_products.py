@@ -179,7 +179,7 @@ def test_a_second_run_and_an_export_replace_every_product(slide: Path) -> None:
         export_run(slide.parent / "run", Product.model_validate(product))
     assert len([one for one in own.iterdir() if not one.name.startswith(".")]) == len(names) + 2  # style and quick look
     assert not [one for one in own.iterdir() if one.name.startswith(".")]
-    assert not (done / "levels").exists() and not (done / "pieces").exists()
+    assert not (done / "further-levels").exists() and not (done / "pieces").exists()
 
 
 def test_scores_are_not_written_over_a_folder_of_somebody_else(slide: Path) -> None:
