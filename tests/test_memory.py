@@ -17,12 +17,12 @@ pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc"),
 ]
 
-SMALL, LARGE = 8192, 32768
+SMALL, LARGE = 16384, 32768
 
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """The large one holds a thousand million pixels of two bands, and takes some 130 MB of disk."""
+    """A quarter of a thousand million pixels of two bands, and a thousand million: some 160 MB of disk."""
     folder = tmp_path_factory.mktemp("scenes")
     return {size: memory.write_scene(folder / f"scene{size}.tif", (size, size), bands=2) for size in (SMALL, LARGE)}
 
