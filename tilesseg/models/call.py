@@ -6,9 +6,9 @@ in NumPy. Both give what `predict` of normalised patches and `blend.decide` give
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -43,19 +43,18 @@ class Call:
 
 def plain(predict: Callable[[NDArray[np.float32]], NDArray[np.float32]], call: Call, spec: ModelSpec) -> Network:
     """The network of a call, for an engine that takes normalised patches and gives activated scores."""
-    buffer, using = np.empty(0, np.float32), Lock()
+    own = threading.local()  # a buffer for each thread that calls: the engine says itself how many compute at a time
 
     def network(patches: NDArray[Any]) -> NDArray[Any]:
-        nonlocal buffer
-        with using:
-            if buffer.shape != patches.shape:
-                buffer = np.empty(patches.shape, np.float32)
-            for number, values in enumerate(patches):
-                for y in range(0, values.shape[1], _STRIP):  # what is in between stays in the processor's cache
-                    call.normalisation.apply(values[:, y : y + _STRIP], out=buffer[number, :, y : y + _STRIP])
-            scores = predict(buffer)
-            if np.may_share_memory(scores, buffer):  # a network that passes its input on
-                scores = scores.copy()
+        buffer: NDArray[np.float32] | None = getattr(own, "buffer", None)
+        if buffer is None or buffer.shape != patches.shape:
+            buffer = own.buffer = np.empty(patches.shape, np.float32)
+        for number, values in enumerate(patches):
+            for y in range(0, values.shape[1], _STRIP):  # what is in between stays in the processor's cache
+                call.normalisation.apply(values[:, y : y + _STRIP], out=buffer[number, :, y : y + _STRIP])
+        scores = predict(buffer)
+        if np.may_share_memory(scores, buffer):  # a network that passes its input on
+            scores = scores.copy()
         if not call.labels:
             refuse_infinite(scores)
             return scores
