@@ -54,10 +54,11 @@ class Normalisation:
 
 
 def mean_std(sample: NDArray[Any], *, eps: float = 0.0) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean of each band of `sample (channel, n)`, and its standard deviation + `eps`; where that is 0, it is 1."""
+    """Mean of each band of `sample (channel, n)`, and its standard deviation + `eps`; 1 where float32 makes 0 of that."""
     sample = sample.astype(np.float64)
     spread = sample.std(axis=1) + eps
-    return tuple(map(float, sample.mean(axis=1))), tuple(map(float, np.where(spread > 0, spread, 1.0)))
+    large = spread > np.finfo(np.float32).tiny
+    return tuple(map(float, sample.mean(axis=1))), tuple(map(float, np.where(large, spread, 1.0)))
 
 
 def percentiles(sample: NDArray[Any], low: float, high: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
