@@ -54,7 +54,7 @@ class Normalisation:
 
 
 def mean_std(sample: NDArray[Any], *, eps: float = 0.0) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean of each band of `sample (channel, n)`, and its standard deviation + `eps`; 1 where float32 makes 0 of that."""
+    """Mean of each band of `sample (channel, n)`, and its standard deviation + `eps`; 1 where that is 0 in float32."""
     sample = sample.astype(np.float64)
     spread = sample.std(axis=1) + eps
     large = spread > np.finfo(np.float32).tiny
