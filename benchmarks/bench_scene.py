@@ -12,12 +12,11 @@ from typing import NamedTuple
 
 import imagecodecs
 import numpy as np
-import tifffile
+from aperio import TILE, write_pyramid
 from numpy.typing import NDArray
 from scipy import ndimage
 
-PERIOD, TILE, LEVELS, MPP = 4096, 256, (1, 4, 16), 0.5
-MAKER = "Aperio Image Library v11.2.1"
+PERIOD = 4096
 CLASSES = ("glass", "stroma", "tumour")
 COLOURS = ((242, 241, 243), (214, 150, 190), (176, 108, 170))
 NUCLEUS = (92, 66, 132)
@@ -92,26 +91,19 @@ def write_slide(path: Path, side: int, picture: Picture) -> Path:
     """
     if side % PERIOD:
         raise ValueError(f"a slide repeats a picture of {PERIOD}², so its side cannot be {side}; give a multiple")
-    with tifffile.TiffWriter(path, bigtiff=True) as file:
-        for factor in LEVELS:
-            small = picture.pixels[factor // 2 :: factor, factor // 2 :: factor]
-            file.write(
-                _tiles(np.ascontiguousarray(small), side // factor),
-                shape=(side // factor, side // factor, 3),
-                dtype=np.uint8,
-                tile=(TILE, TILE),
-                photometric="ycbcr",
-                subsampling=(2, 2),
-                compression="jpeg",
-                description=f"{MAKER}\r\n{side}x{side} ({TILE}x{TILE}) JPEG/RGB Q=85|AppMag = 20|MPP = {MPP}",
-                metadata=None,
-                software=False,
-                subfiletype=0,  # a level of an Aperio file does not call itself reduced
-            )
-            if factor == 1:  # the second image of an Aperio file is its thumbnail, in strips
-                view, kind = picture.pixels[::16, ::16].copy(), {"metadata": None, "software": False}
-                file.write(view, photometric="rgb", rowsperstrip=16, subfiletype=1, description=MAKER, **kind)
-                # ^ a scanner calls it 0, and GDAL would then say that the file has images beside the first
+
+    def tiles(factor: int, shape: tuple[int, int]) -> Iterator[bytes]:
+        return _tiles(np.ascontiguousarray(picture.pixels[factor // 2 :: factor, factor // 2 :: factor]), shape[0])
+
+    write_pyramid(
+        path,
+        (side, side),
+        tiles,
+        thumbnail=picture.pixels[::16, ::16].copy(),
+        subsampling=(2, 2),
+        kind="JPEG/RGB Q=85",
+        reduced=True,
+    )
     return path
 
 

@@ -22,14 +22,12 @@ from typing import Any
 import imagecodecs
 import memory
 import numpy as np
-import tifffile
 import yaml
+from aperio import TILE, write_pyramid
 from numpy.typing import NDArray
 
 from tilesseg.store import RunDirectory
 
-TILE, LEVELS, MPP = 256, (1, 4, 16), 0.5
-MAKER = "Aperio Image Library v11.2.1"
 GLASS, STAIN = (243, 242, 244), (172, 96, 160)
 
 
@@ -50,24 +48,14 @@ def tissue_map(shape: tuple[int, int], share: float) -> NDArray[np.bool_]:
 def write_slide(path: Path, shape: tuple[int, int], *, share: float) -> NDArray[np.bool_]:
     """Write a slide of `shape (height, width)`; returns its tissue, tile by tile."""
     found = tissue_map(shape, share)
-    with tifffile.TiffWriter(path, bigtiff=True) as file:
-        for factor in LEVELS:
-            height, width = (max(1, side // factor) for side in shape)
-            file.write(
-                _tiles(found, (height, width), factor),
-                shape=(height, width, 3),
-                dtype=np.uint8,
-                tile=(TILE, TILE),
-                photometric="ycbcr",
-                subsampling=(1, 1),
-                compression="jpeg",
-                description=f"{MAKER}\r\n{width}x{height} ({TILE}x{TILE}) JPEG/RGB|AppMag = 20|MPP = {MPP}",
-                metadata=None,
-                software=False,
-            )
-            if factor == 1:  # the second image of an Aperio file is its thumbnail, in strips
-                small = np.where(found[..., None], np.array(STAIN), np.array(GLASS)).astype(np.uint8)
-                file.write(small, photometric="rgb", rowsperstrip=16, description=MAKER, metadata=None, software=False)
+    small = np.where(found[..., None], np.array(STAIN), np.array(GLASS)).astype(np.uint8)
+    write_pyramid(
+        path,
+        shape,
+        lambda factor, size: _tiles(found, size, factor),
+        thumbnail=small,
+        subsampling=(1, 1),
+    )
     return found
 
 

@@ -18,13 +18,14 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from tilesseg.batches import Recipe
 from tilesseg.errors import DeviceLost
 from tilesseg.events import TileDone
 from tilesseg.formats import Pixels, Raw, read_reflected
 from tilesseg.grid import Grid
 from tilesseg.models.call import Call, Network, plain
 from tilesseg.models.spec import ModelSpec, UNetShape, parse_spec
-from tilesseg.segment import Recipe, call_of, segment_tile
+from tilesseg.segment import call_of, segment_tile
 from tilesseg.store import Store
 from tilesseg.tiling import Tile
 from tilesseg.window import Window

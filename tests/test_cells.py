@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 from test_segment import BLENDS, lattice_of, picture
 
+from tilesseg.batches import Recipe
 from tilesseg.blend import Blend
 from tilesseg.cells import Cells, Region, cells_of, work_of
 from tilesseg.events import TileDone
 from tilesseg.formats import Pixels
-from tilesseg.segment import Recipe, skip_tile
+from tilesseg.segment import skip_tile
 from tilesseg.store import Store
 from tilesseg.tiling import Lattice, Tiling
 from tilesseg.window import Window

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tilesseg.batches import Recipe
 from tilesseg.blend import Blend
 from tilesseg.events import TileDone
-from tilesseg.segment import Recipe
 from tilesseg.sharded import Sharded
 from tilesseg.store import Store
 from tilesseg.tiling import Lattice, Tiling, blend_lattice, crop_lattice

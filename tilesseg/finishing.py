@@ -1,8 +1,8 @@
 """What products need that is best made by all workers: a mask's coarsest levels, and the polygons of each tile.
 
 Both lie in the scene's folder while its products are written, and are removed afterwards; the finer levels are there
-already, made by the tiles. Items go out as names and
-windows; a worker reads the stored mask and writes a whole shard, or a file under its final name.
+already, made by the tiles. Items go out as names and windows; a worker reads the stored mask and writes a whole shard,
+or a file under its final name.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tilesseg.batches import Recipe
 from tilesseg.cells import Cells
 from tilesseg.finding import Scene
 from tilesseg.fit import (
@@ -26,7 +27,6 @@ from tilesseg.formats.opening import Opening
 from tilesseg.grid import Grid
 from tilesseg.layout import Layout, choose_layout, why_patch
 from tilesseg.look import choose_cells, region_identity
-from tilesseg.segment import Recipe
 from tilesseg.speed import PatchSpeed
 from tilesseg.stage import Stage, StageLayout, choose_stage
 

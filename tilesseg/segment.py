@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilesseg.batches import Reader, raw_dtype
-from tilesseg.batches import Recipe as Recipe
+from tilesseg.batches import Reader, Recipe, raw_dtype
 from tilesseg.census import Census
 from tilesseg.errors import OutOfDeviceMemory
 from tilesseg.events import TileDone
