@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from tilesseg import __version__
 from tilesseg.errors import ModelError, StoreError
 from tilesseg.job import read_job
+from tilesseg.malloc import keep_freed_memory
 from tilesseg.models import find_bundle, load_model
 from tilesseg.models.call import Call
 from tilesseg.phases import announce
@@ -186,6 +187,7 @@ def open_run(work: Assignment) -> Opened:
     global _opened
     with _OPENING:
         if _opened is None or _opened[0] != work:
+            keep_freed_memory()
             _opened = work, Opened(work)
             announce()
         return _opened[1]

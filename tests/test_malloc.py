@@ -1,0 +1,60 @@
+"""Memory that a worker frees: kept for the next batch, unless the user says otherwise."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from tilesseg.malloc import LARGEST
+
+PAGE = 4096
+
+PROGRAM = f"""
+import resource, sys
+import numpy as np
+from tilesseg.malloc import keep_freed_memory
+
+def faults() -> int:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        np.ones({LARGEST // 16}, np.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults()
+first = faults()
+done = keep_freed_memory()
+faults()
+print(done, first, faults())
+"""
+
+
+def run(environment: dict[str, str]) -> tuple[str, int, int]:
+    """Whether it was done, and page faults of 20 arrays before and after."""
+    call = [sys.executable, "-c", PROGRAM]
+    done = subprocess.run(call, env=environment, capture_output=True, text=True, check=True)
+    told, before, after = done.stdout.split()
+    return told, int(before), int(after)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another malloc")
+def test_arrays_of_a_worker_are_not_new_memory_each_time() -> None:
+    told, before, after = run({"MALLOC_TRIM_THRESHOLD_": "65536"})
+    pages = 20 * (LARGEST // 16) // PAGE
+    assert told == "True"
+    assert before > 0.5 * pages, "Dask's setting costs nothing here, this file can go"
+    assert after < 0.1 * pages
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"MALLOC_TRIM_THRESHOLD_": "1000000"},
+        {"MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_MMAP_THRESHOLD_": "1000000"},
+    ],
+)
+def test_what_the_user_sets_stays(environment: dict[str, str]) -> None:
+    assert run(environment)[0] == "False"

@@ -1,0 +1,34 @@
+"""What a worker process does with memory that it frees: it keeps some for the arrays of the next batch.
+
+Dask's nannies have malloc give everything back at once (`MALLOC_TRIM_THRESHOLD_=65536`), which also stops it from
+learning how large arrays are here: then each of more than 128 KiB is new memory from the kernel, zeroed page by page.
+With a network that costs nothing, a worker did 33 Mpx/s so and 46 Mpx/s with the limits below, at a peak of 420
+instead of 365 MB.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+DASKS = {"MALLOC_TRIM_THRESHOLD_": "65536"}
+"""What Dask's nannies set in the environment of their workers."""
+_TRIM, _MMAP = -1, -3
+"""M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's malloc.h."""
+KEPT, LARGEST = 64 * 2**20, 32 * 2**20
+"""Bytes free at an arena's end that are kept, and those from which an array is given back on its own: the most that
+glibc goes up to by itself where nothing is set."""
+
+
+def keep_freed_memory() -> bool:
+    """Undo Dask's setting in this process, and say whether that was done.
+
+    Not where malloc is another one than glibc's, and not where the user has set its limits.
+    """
+    if any(os.environ.get(name) != value for name, value in DASKS.items()) or "MALLOC_MMAP_THRESHOLD_" in os.environ:
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # musl, macOS, Windows
+        return False
+    return bool(mallopt(_TRIM, KEPT) and mallopt(_MMAP, LARGEST))
