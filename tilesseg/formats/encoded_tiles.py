@@ -106,17 +106,23 @@ def copied(level: Level, pool: Executor) -> Iterator[bytes]:
 
 def encode(tile: Labels) -> bytes:
     """A tile of `SIDE` × `SIDE`, or less at the right and bottom edge, as zlib data of a whole one, filled with 255."""
-    first = int(tile[0, 0])
-    if tile.shape == (SIDE, SIDE) and tile.min() == first == tile.max():
-        return _uniform(first)
-    whole = np.full((SIDE, SIDE), NODATA, np.uint8)
-    whole[: tile.shape[0], : tile.shape[1]] = tile
-    return bytes(deflate_encode(whole.tobytes(), EFFORT))
+    if tile.shape != (SIDE, SIDE):
+        whole = np.full((SIDE, SIDE), NODATA, np.uint8)
+        whole[: tile.shape[0], : tile.shape[1]] = tile
+        tile = whole
+    data = tile.tobytes()
+    label = data[0]
+    return _uniform(label) if data == _plain(label) else bytes(deflate_encode(data, EFFORT))
+
+
+@lru_cache(16)
+def _plain(label: int) -> bytes:
+    return bytes([label]) * SIDE**2
 
 
 @lru_cache(256)
 def _uniform(label: int) -> bytes:
-    return bytes(deflate_encode(bytes([label]) * SIDE**2, EFFORT))
+    return bytes(deflate_encode(_plain(label), EFFORT))
 
 
 def cut(rows: Labels) -> Iterator[Labels]:

@@ -1,25 +1,21 @@
-"""Bytes of files from any thread: few handles, each opened in the process that reads through it."""
+"""Bytes of files from any thread: few files are open, and reads do not wait for one another."""
 
 from __future__ import annotations
 
 import os
 import threading
-import weakref
 from collections import OrderedDict
-from typing import BinaryIO
 
 OPEN = 8
-"""Handles kept, for sets of many files."""
+"""Files kept open, for sets of many."""
 
 
 class ByteFiles:
-    """Reads pieces of files. Handles are closed when this object goes, and those used least when there are too many."""
+    """Reads pieces of files; those used least are let go when there are too many, and all when this object goes."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._files: OrderedDict[str, BinaryIO] = OrderedDict()
-        self._pid = os.getpid()
-        weakref.finalize(self, _close, self._files)
+        self._files: OrderedDict[str, _File] = OrderedDict()
 
     def read(self, path: str, offset: int, count: int) -> bytes:
         """Exactly these bytes.
@@ -27,26 +23,29 @@ class ByteFiles:
         Raises:
             OSError: the file cannot be read, or ends before.
         """
-        with self._lock:
-            file = self._open(path)
-            file.seek(offset)
-            data = file.read(count)
+        file = self._file(path)
+        data = os.pread(file.number, count, offset)
+        while len(data) < count and (more := os.pread(file.number, count - len(data), offset + len(data))):
+            data += more  # a single read gives 2 GiB at most
         if len(data) != count:
             raise OSError(f"the file ends {count - len(data)} bytes before the tile does")
         return data
 
-    def _open(self, path: str) -> BinaryIO:
-        if self._pid != os.getpid():  # a forked child must not share the parent's positions
-            self._pid = os.getpid()
-            _close(self._files)
-        if path not in self._files:
-            while len(self._files) >= OPEN:
-                self._files.popitem(last=False)[1].close()
-            self._files[path] = open(path, "rb")  # noqa: SIM115 - kept open
-        self._files.move_to_end(path)
-        return self._files[path]
+    def _file(self, path: str) -> _File:
+        with self._lock:
+            file = self._files.pop(path, None) or _File(path)
+            self._files[path] = file
+            while len(self._files) > OPEN:
+                self._files.popitem(last=False)
+            return file
 
 
-def _close(files: OrderedDict[str, BinaryIO]) -> None:
-    while files:
-        files.popitem()[1].close()
+class _File:
+    """An open file. It is closed when nobody holds it: not while a thread reads. A forked child may read it too."""
+
+    def __init__(self, path: str) -> None:
+        self.number = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if hasattr(self, "number"):
+            os.close(self.number)
