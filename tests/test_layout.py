@@ -12,7 +12,7 @@ from tilesseg.errors import JobError
 from tilesseg.job import Tiling
 from tilesseg.layout import LARGE, Layout, choose_layout, flexible, measured_patches, why_patch
 from tilesseg.models.spec import ModelSpec, parse_spec
-from tilesseg.speed import PatchSpeed, speed_of
+from tilesseg.speed import PatchSpeed, fitting, speed_of
 
 UNET: dict[str, Any] = {"multiple": 16, "stride_multiple": 16}
 """The sizes of a U-Net of depth 4, whose margin is 94."""
@@ -172,3 +172,25 @@ def test_slivers_at_the_edge_do_not_count_as_tiles() -> None:
     even = Cut((8192, 8192), lattice, 4096, 8192, (4, 4), (8,), 2, None)
     sliver = Cut((8192, 8192), lattice, 7168, 8192, (7, 1), (8,), 2, None)
     assert even.tiles_for_each_slot(1) and not sliver.tiles_for_each_slot(1)
+
+
+@pytest.mark.parametrize("limit", [399.0, 400.0, 401.0, 899.0, 900.0, 1000.0, 2499.0, 2500.0])
+def test_between_a_patch_that_fits_and_one_that_does_not_the_largest_that_fits_is_inferred(limit: float) -> None:
+    known = [PatchSpeed(512, 1.0, 400.0), PatchSpeed(1024, 2.0, 900.0), PatchSpeed(2048, 3.0, 2500.0)]
+    found = fitting(known, lambda one: one.memory_mb <= limit, step=16)
+    fit = [one for one in known if one.memory_mb <= limit]
+    assert [one for one in found if not one.inferred] == fit
+    if not fit or fit == known:
+        assert list(found) == fit
+        return
+    below, above = fit[-1], known[len(fit)]
+    memory = {
+        patch: below.memory_mb
+        + (above.memory_mb - below.memory_mb) * (patch**2 - below.patch**2) / (above.patch**2 - below.patch**2)
+        for patch in range(below.patch + 16, above.patch, 16)
+    }
+    best = max((patch for patch in memory if memory[patch] <= limit), default=None)
+    assert [one.patch for one in found if one.inferred] == ([] if best is None else [best])
+    if best is not None:
+        assert found[-1].memory_mb == pytest.approx(memory[best])
+        assert found[-1].mpx_per_s == pytest.approx(speed_of(best, known))

@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import astuple
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,13 +32,13 @@ from tilesseg.models.spec import ModelSpec
 from tilesseg.opened import load_planned
 from tilesseg.plan import Plan, parse_plan
 from tilesseg.segment import peak_mb
-from tilesseg.speed import PatchSpeed
+from tilesseg.speed import PatchSpeed, fitting
 
 SECONDS = 15.0
 """For all sizes of patch together; one that would take longer is left out."""
 PATIENCE = 180.0
 """Seconds after which the process is ended, whatever it does."""
-ENOUGH_MB = 2500.0
+ENOUGH_MB = 2700.0
 """Millions of bytes that a worker process takes at most, tiles and all, however much it has."""
 USUAL_WIDTH = 8192
 """Of a core, in pixels."""
@@ -59,7 +58,8 @@ def measure(plan: Plan, *, memory: int | None, tiles: int) -> tuple[PatchSpeed, 
         tiles: worked on at the same time in each worker process.
 
     Returns:
-        Those that fit into a worker's memory, by growing patch; none where not even the first one could be measured.
+        Those that fit into a worker's memory, by growing patch, and the largest that would; none where not even the
+        first one could be measured.
 
     Raises:
         ModelError: the network cannot be loaded, or does not run.
@@ -71,7 +71,11 @@ def measure(plan: Plan, *, memory: int | None, tiles: int) -> tuple[PatchSpeed, 
         remembered[key] = _measured_apart(plan, limit)
         _remember(path, remembered)
     found = [PatchSpeed(*one) for one in remembered[key]]
-    return tuple(one for one in found if one.memory_mb + tiles * _tile_mb(one.patch, plan.spec) <= limit)
+    return fitting(
+        found,
+        lambda one: one.memory_mb + tiles * _tile_mb(one.patch, plan.spec) <= limit,
+        step=plan.spec.patch.multiple,
+    )
 
 
 def _key(plan: Plan, limit: float) -> str:
@@ -141,7 +145,7 @@ def answer() -> None:
         try:
             plan = parse_plan(order["plan"], where=answers)
             for one in by_patch(plan, limit_mb=order["limit_mb"], seconds=order["seconds"]):
-                out.write(json.dumps(astuple(one)) + "\n")
+                out.write(json.dumps([one.patch, one.mpx_per_s, one.memory_mb]) + "\n")
         except OutOfDeviceMemory:
             pass  # the sizes before fit
         except TilessegError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import log
@@ -18,6 +18,8 @@ class PatchSpeed:
     """Predicted pixels a second, in millions, of one process."""
     memory_mb: float
     """Peak resident memory of a process that predicts such patches, in millions of bytes."""
+    inferred: bool = False
+    """Whether it was not measured, but lies between two that were."""
 
 
 def speed_of(patch: int, measured: Sequence[PatchSpeed]) -> float | None:
@@ -32,6 +34,32 @@ def speed_of(patch: int, measured: Sequence[PatchSpeed]) -> float | None:
             return one.mpx_per_s
     for below, above in pairwise(measured):
         if below.patch < patch < above.patch:
-            share = log(patch / below.patch) / log(above.patch / below.patch)
-            return below.mpx_per_s + share * (above.mpx_per_s - below.mpx_per_s)
+            return _between(below, above, patch).mpx_per_s
     return None
+
+
+def fitting(measured: Sequence[PatchSpeed], fits: Callable[[PatchSpeed], bool], *, step: int) -> tuple[PatchSpeed, ...]:
+    """The sizes that fit and, inferred, the largest that would between the last of them and the next that does not.
+
+    Args:
+        measured: by growing patch.
+        fits: whether a size may be used.
+        step: between sizes that are tried.
+    """
+    found = tuple(one for one in measured if fits(one))
+    if not found or len(found) == len(measured):
+        return found
+    last, beyond = found[-1], measured[len(found)]
+    for patch in range(beyond.patch - step, last.patch, -step):
+        one = _between(last, beyond, patch)
+        if fits(one):
+            return (*found, one)
+    return found
+
+
+def _between(below: PatchSpeed, above: PatchSpeed, patch: int) -> PatchSpeed:
+    """Speed goes with the logarithm of the side, memory with the area."""
+    share = log(patch / below.patch) / log(above.patch / below.patch)
+    speed = below.mpx_per_s + share * (above.mpx_per_s - below.mpx_per_s)
+    share = (patch**2 - below.patch**2) / (above.patch**2 - below.patch**2)
+    return PatchSpeed(patch, speed, below.memory_mb + share * (above.memory_mb - below.memory_mb), inferred=True)

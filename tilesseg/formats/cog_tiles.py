@@ -79,10 +79,14 @@ def _tiles(stored: Stored, pool: Executor) -> Iterator[bytes]:
     """Compressed tiles, row by row; nothing for one of nodata."""
 
     def encoded(window: Window) -> list[bytes]:
-        return [b"" if tile.min() == NODATA else encode(tile) for tile in cut(stored.read(window))]
+        return [b"" if _is_nodata(tile) else encode(tile) for tile in cut(stored.read(window))]
 
     for tiles in in_order(pool, encoded, pieces(stored.shape)):
         yield from tiles
+
+
+def _is_nodata(tile: NDArray[np.uint8]) -> bool:
+    return bool(tile[0, 0] == NODATA and tile.min() == NODATA)  # the first alone says it of most
 
 
 def _append(file: IO[bytes], tile: bytes) -> tuple[int, int]:
