@@ -132,6 +132,14 @@ def test_a_worker_that_cannot_follow_the_plan_says_why(tmp_path: Path) -> None:
     assert "onnxruntime" in str(prove(Assignment.of(directory, first="scene")).problem)
 
 
+def test_a_proof_predicts_a_second_time_only_where_the_seconds_are_asked_for(tmp_path: Path) -> None:
+    run_job(unet_job(tmp_path), executor=SerialExecutor())
+    work = Assignment.of(RunDirectory(tmp_path / "run"), first="scene")
+    untimed, timed = prove(work), prove(work, True)
+    assert (untimed.problem, timed.problem) == (None, None)
+    assert untimed.seconds_per_batch == 0 < timed.seconds_per_batch
+
+
 class Counted(FakeModel):
     """Which networks were made, and what each was given."""
 

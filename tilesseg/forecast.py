@@ -157,7 +157,7 @@ def _measured(asked: Cluster, ready: Prepared, first: ScenePlan) -> Proof:
     here = alone if cluster.is_here(asked) else Cluster(workers=1, threads=1, device=asked.device)
     work = Assignment.of(ready.run, first=first.name)
     with cluster.connect(here, ready.plan.device) as executor:
-        answers = list(cluster.ask_workers(executor, prove, work).values())
+        answers = list(cluster.ask_workers(executor, prove, work, True).values())
     able = [answer for answer in answers if problem_of(answer) is None]
     if not able:
         raise JobError(str(problem_of(answers[0])))

@@ -28,18 +28,24 @@ class Proof:
 
     version: str
     seconds_per_batch: float
+    """0 where it was not asked for."""
     peak_mb: float
     problem: str | None = None
 
 
-def prove(work: Assignment) -> Proof:
-    """Show that this process can read the first scene, load the model, predict, and write in the run directory."""
+def prove(work: Assignment, timed: bool = False) -> Proof:
+    """Show that this process can read the first scene, load the model, predict, and write in the run directory.
+
+    Args:
+        work: the run.
+        timed: whether to say how long a batch takes; it takes another one.
+    """
     if work.version != __version__:
         problem = f"it has tilesseg {__version__} and the client has {work.version}; install the same version"
         return Proof(__version__, 0.0, 0.0, problem)
     try:
         opened = open_run(work)
-        seconds = _predict_once(opened, work.first)
+        seconds = _predict(opened, work.first, timed=timed)
         RunDirectory.create(opened.run.path)
     except Exception as error:
         # ^ whatever it is, this worker cannot work, and the others may
@@ -69,8 +75,8 @@ def refuse_if_unfit(work: Assignment) -> None:
         raise UnfitWorker(proof.problem, worker)
 
 
-def _predict_once(opened: Opened, first: str) -> float:
-    """Seconds that a second batch takes, by the network that the tiles call.
+def _predict(opened: Opened, first: str, *, timed: bool) -> float:
+    """Seconds that a second batch takes, by the network that the tiles call; 0 where that is not asked for.
 
     The first one compiles and warms up, and shows whether its scores could be stored.
     """
@@ -81,6 +87,8 @@ def _predict_once(opened: Opened, first: str) -> float:
     answer = network(patches)
     for channel in plan.scores:
         quantise(answer[:, channel])
+    if not timed:
+        return 0.0
     del answer  # a tile's own are counted with it
     start = time.perf_counter()
     network(patches)
