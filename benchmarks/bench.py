@@ -186,10 +186,11 @@ def free(bench: Bench) -> None:
     model = bench_free.write_bundle(bench.folder / "identity")
     peer = next(one for one in bench_peers.peers(bf16=False) if one.tool == "geo-inference")
     for side in (2 * bench.asked.side, 4 * bench.asked.side):
-        work, tool = bench.work(f"free network, {side}²", side, model=model), Ours(tool=AUTO)
-        plan = tool.plan(work) if bench.wanted(tool.tool) else None
+        work = bench.work(f"free network, {side}²", side, model=model)
+        tools = [Ours(tool=AUTO), Ours(tool=f"{AUTO}, threads", kind="threads")]
+        plans = {tool: tool.plan(work) for tool in tools if bench.wanted(tool.tool)}
         for _ in range(bench.asked.repeat):
-            if plan:
+            for tool, plan in plans.items():
                 bench.add(tool.carry_out(work, plan, None))
             if side == 2 * bench.asked.side and bench.wanted(peer.tool):
                 bench.add(bench_tools.peer(work, peer, bench.problems.get(peer.environment)))

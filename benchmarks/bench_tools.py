@@ -83,6 +83,8 @@ class Ours:
     tool: str = "tilesseg"
     tiling: tuple[tuple[str, Any], ...] = ()
     reference: bool = False
+    kind: str = "local"
+    """Of the cluster: the default, or `threads` of one process."""
 
     @property
     def slug(self) -> str:
@@ -98,7 +100,7 @@ class Ours:
             "engine": self.engine,
             "precision": self.precision,
             "output": {"dir": str(run)},
-            "cluster": {"kind": "local", "device": work.device},
+            "cluster": {"kind": self.kind, "device": work.device},
         }
         path = work.folder / f"{self.slug}.yaml"
         path.write_text(yaml.safe_dump(data), encoding="utf-8")

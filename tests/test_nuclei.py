@@ -24,10 +24,9 @@ def table(text: str) -> Rows:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("weights", ["weights.pt", "weights.onnx"])
-def test_tiles_find_what_the_whole_image_gives_and_the_readme_says_it(shared_data: Path, weights: str) -> None:
+def test_tiles_find_what_the_whole_image_gives_and_the_readme_says_it(shared_data: Path) -> None:
     images, model = shared_data / "microscopy" / "dsb2018", shared_data / "weights" / "unet2d_nuclei_broad"
-    command = [sys.executable, WORKFLOW / "evaluate.py", images, "--model", model, "--weights", weights]
+    command = [sys.executable, WORKFLOW / "evaluate.py", images, "--model", model]
     printed = subprocess.run([str(word) for word in command], check=True, capture_output=True, encoding="utf-8").stdout
     found, said = table(printed), table((WORKFLOW / "README.md").read_text(encoding="utf-8"))
     images_in_it = [name for name in found if len(name) == 12]
