@@ -17,7 +17,7 @@ OTHER, INK, QUIET = "#d55e00", "#222222", "#666666"
 
 
 def draw(path: Path, rows: Sequence[Row], headline: str) -> None:
-    """Bars of Mpx/s on one scale for each work; what failed says so."""
+    """Bars of Mpx/s on one scale for each work; those of no network may end at its end, what failed says so."""
     small, plain, bold = (ImageFont.load_default(size=size) for size in (13, 15, 19))
     works = list(dict.fromkeys(row.work for row in rows))
     lines = textwrap.wrap(headline, 150)
@@ -29,7 +29,7 @@ def draw(path: Path, rows: Sequence[Row], headline: str) -> None:
         y += 18
     for work in works:
         here = [row for row in rows if row.work == work]
-        top = max((row.mpx_per_s or 0 for row in here), default=0) or 1
+        top = max((row.mpx_per_s or 0 for row in here if row.engine), default=0) or 1
         pen.text((16, y + 20), f"{work}: megapixels a second, file to file".translate(PLAIN), fill=INK, font=bold)
         y += 52
         for row in here:
@@ -45,7 +45,7 @@ def _bar(pen: ImageDraw.ImageDraw, y: int, row: Row, top: float, font: ImageFont
     if row.mpx_per_s is None:
         pen.text((LEFT, y + 2), (row.error or "").translate(PLAIN), fill=QUIET, font=font)
         return
-    length = max(2, round((WIDTH - LEFT - RIGHT) * row.mpx_per_s / top))
+    length = max(2, round((WIDTH - LEFT - RIGHT) * min(1, row.mpx_per_s / top)))
     kind = next((colour for start, colour in COLOURS.items() if row.tool.startswith(start)), OTHER)
     pen.rectangle((LEFT, y, LEFT + length, y + BAR), fill=kind)
     memory = "" if row.peak_gb is None else f", {row.peak_gb:.1f} GB"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import torch
 from fakes import LOSES, FakeModel, fake_model, job_data, write_bundle, write_scene, write_unet_bundle
 
 from tilesseg import cluster, opened, plan, submit
@@ -22,7 +25,7 @@ from tilesseg.events import Event, Note, ScenePlanned, TileDone
 from tilesseg.executors import SerialExecutor, ThreadExecutor
 from tilesseg.finding import find_scenes
 from tilesseg.job import Job, parse_job
-from tilesseg.models import choice
+from tilesseg.models import choice, machine, torch_engine
 from tilesseg.models.call import Call, Network
 from tilesseg.opened import Assignment
 from tilesseg.plan import Machine, plan_job
@@ -107,6 +110,44 @@ def test_a_place_where_nothing_is_computed_decides_nothing(tmp_path: Path) -> No
 def test_the_machine_is_asked_what_it_is_able_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "able", lambda device: replace(FAST, processor=f"of {device}"))
     assert cluster.describe_machine(Cluster(kind="serial", device="cpu")).able == replace(FAST, processor="of cpu")
+
+
+@pytest.mark.parametrize(("device", "build", "kind"), [("cpu", "2.13.0", "cpu"), ("auto", "2.13.0+cpu", "cpu")])
+def test_pytorch_is_not_asked_for_a_gpu_that_it_cannot_have(
+    monkeypatch: pytest.MonkeyPatch, device: str, build: str, kind: str
+) -> None:
+    monkeypatch.setattr(machine, "version", lambda name: build)
+    monkeypatch.setattr(torch_engine, "pick_device", None)
+    assert machine.kind_of(device) == kind
+
+
+def test_any_other_device_is_what_pytorch_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "version", lambda name: "2.13.0")
+    asked: list[str] = []
+
+    def pick(device: str) -> torch.device:
+        asked.append(device)
+        return torch.device("cuda:0")
+
+    monkeypatch.setattr(torch_engine, "pick_device", pick)
+    assert [machine.kind_of(device) for device in ("auto", "cuda", "cuda:1")] == ["cuda"] * 3
+    assert asked == ["auto", "cuda", "cuda:1"]
+
+
+def test_planning_a_unet_for_this_processor_imports_no_pytorch(tmp_path: Path) -> None:
+    job = unet_job(tmp_path)
+    program = f"""
+import sys
+from tilesseg.deployment import Cluster
+from tilesseg.cluster import describe_machine
+from tilesseg.job import parse_job
+from tilesseg.plan import plan_job
+job = parse_job({job.model_dump(mode="json", exclude_defaults=True)!r}, where="test")
+plan_job(job, describe_machine(Cluster(device="cpu")))
+print("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 @pytest.mark.cluster

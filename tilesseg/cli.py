@@ -40,7 +40,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text
 def main() -> NoReturn:
     """Run the command line and exit with its code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    gc.set_threshold(GARBAGE)  # of a second of importing, Python spends a quarter looking for garbage
+    gc.set_threshold(GARBAGE)  # of a second of importing, Python spends a fifth looking for garbage
     code = run(sys.argv[1:])
     gc.freeze()  # or it looks through everything once more, for a second, before it ends
     sys.exit(code)

@@ -17,7 +17,7 @@ from tilesseg.errors import JobError
 from tilesseg.executors import DaskExecutor, Executor, SerialExecutor, ThreadExecutor
 from tilesseg.guard import refuse_unguarded_script
 from tilesseg.models import available_cores
-from tilesseg.models.machine import able
+from tilesseg.models.machine import able, kind_of
 from tilesseg.nannies import nannies, visible_gpus
 from tilesseg.plan import Machine
 from tilesseg.recipes import threads_per_worker
@@ -62,9 +62,7 @@ def describe_machine(asked: Cluster) -> Machine:
 
     `slots` is what the section says; who has an executor knows better.
     """
-    from tilesseg.models.torch_engine import pick_device
-
-    device = pick_device(asked.device).type
+    device = kind_of(asked.device)
     workers = worker_count(asked, device)
     sharing = workers if is_here(asked) else _workers_on_this_host()
     engine = asked.engine_threads

@@ -11,8 +11,8 @@ from __future__ import annotations
 import ctypes
 import os
 
-DASKS = {"MALLOC_TRIM_THRESHOLD_": "65536"}
-"""What Dask's nannies set in the environment of their workers."""
+DASKS = "65536"
+"""What Dask's nannies set `MALLOC_TRIM_THRESHOLD_` to in the environment of their workers."""
 _TRIM, _MMAP = -1, -3
 """M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's malloc.h."""
 KEPT, LARGEST = 64 * 2**20, 32 * 2**20
@@ -25,7 +25,7 @@ def keep_freed_memory() -> bool:
 
     Not where malloc is another one than glibc's, and not where the user has set its limits.
     """
-    if any(os.environ.get(name) != value for name, value in DASKS.items()) or "MALLOC_MMAP_THRESHOLD_" in os.environ:
+    if os.environ.get("MALLOC_TRIM_THRESHOLD_") != DASKS or "MALLOC_MMAP_THRESHOLD_" in os.environ:
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt

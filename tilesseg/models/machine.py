@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from functools import cache
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +13,21 @@ from tilesseg.models.choice import Able
 RUNTIMES = ("torch", "openvino", "onnxruntime")
 CPU_FLAGS = ("amx_bf16", "avx512_bf16", "bf16")
 """Words of `/proc/cpuinfo` that mean bf16 in hardware: Intel's and AMD's, and the one of ARM."""
+
+
+def kind_of(device: str) -> str:
+    """`cpu` or `cuda`: what `auto` is here, and of what kind a device is that is named.
+
+    PyTorch takes a second and more to import, and is asked only where it may have been built for GPUs.
+
+    Raises:
+        ModelError: no such device here.
+    """
+    if device == "cpu" or (device == "auto" and version("torch").endswith("+cpu")):
+        return "cpu"
+    from tilesseg.models.torch_engine import pick_device
+
+    return pick_device(device).type
 
 
 def able(device: str = "auto") -> Able:
