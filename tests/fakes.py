@@ -231,7 +231,8 @@ def write_unet_bundle(
     from safetensors.torch import save_file
 
     from tilesseg.models.receptive import unet_margin
-    from tilesseg.models.unet import UNet, patch_rule, stride_multiple
+    from tilesseg.models.unet import UNet
+    from tilesseg.models.unet_shapes import patch_rule, stride_multiple
 
     shape = UNetShape(depth=depth, width=width)
     with torch.random.fork_rng():

@@ -23,7 +23,7 @@ from tilesseg.models.choice import Able, choose
 from tilesseg.models.failures import refusal
 from tilesseg.models.machine import able, cpu_of
 from tilesseg.models.spec import ModelSpec, UNetShape
-from tilesseg.models.unet import shrink_of
+from tilesseg.models.unet_shapes import shrink_of
 from tilesseg.normalise import Normalisation, mean_std
 from tilesseg.synthetic import landscape
 

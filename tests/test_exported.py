@@ -25,7 +25,8 @@ from tilesseg.models.exported import read_program
 from tilesseg.models.hazards import tiling_hazards
 from tilesseg.models.receptive import receptive_margin, unet_margin
 from tilesseg.models.spec import UNetShape
-from tilesseg.models.unet import UNet, patch_rule
+from tilesseg.models.unet import UNet
+from tilesseg.models.unet_shapes import patch_rule
 from tilesseg.run import run_job
 from tilesseg.store import RunDirectory
 from tilesseg.window import Window

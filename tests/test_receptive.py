@@ -19,7 +19,8 @@ from tilesseg.models.hazards import tiling_hazards
 from tilesseg.models.onnx_nodes import read_nodes
 from tilesseg.models.receptive import perturbed_margin, receptive_field, receptive_margin, unet_margin
 from tilesseg.models.spec import UNetShape
-from tilesseg.models.unet import UNet, patch_rule, shrink_of
+from tilesseg.models.unet import UNet
+from tilesseg.models.unet_shapes import patch_rule, shrink_of
 
 
 def network(**shape):

@@ -20,7 +20,8 @@ from tilesseg.errors import DeviceLost, ModelError, OutOfDeviceMemory
 from tilesseg.models import torch_engine
 from tilesseg.models.call import Call
 from tilesseg.models.spec import ModelSpec, UNetShape
-from tilesseg.models.unet import UNet, shrink_of
+from tilesseg.models.unet import UNet
+from tilesseg.models.unet_shapes import shrink_of
 from tilesseg.normalise import Normalisation, mean_std
 
 NOTHING = Normalisation((0.0,) * 3, (1.0,) * 3)

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from tilesseg.models.spec import PatchSizes, UNetShape
-from tilesseg.models.unet import UNet, patch_rule, reach_of, shrink_of, stride_multiple
+from tilesseg.models.unet import UNet
+from tilesseg.models.unet_shapes import patch_rule, reach_of, shrink_of, stride_multiple
 
 SHAPES = [
     UNetShape(depth=depth, width=2, batch_norm=batch_norm, up=up, convolutions=convolutions)

@@ -24,7 +24,8 @@ from torch.nn.functional import cross_entropy, one_hot
 from tilesseg.errors import JobError, ModelError
 from tilesseg.models.receptive import unet_margin
 from tilesseg.models.spec import ClassSpec, ModelSpec, Normalise, PatchSizes, UNetShape, Weights
-from tilesseg.models.unet import UNet, patch_rule, shrink_of, stride_multiple
+from tilesseg.models.unet import UNet
+from tilesseg.models.unet_shapes import patch_rule, shrink_of, stride_multiple
 from tilesseg.normalise import mean_std, percentiles
 
 IGNORED = 255

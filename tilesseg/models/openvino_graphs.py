@@ -8,20 +8,22 @@ from __future__ import annotations
 import warnings
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import openvino
-import torch
+from numpy.typing import NDArray
 from openvino import opset13 as ops
-from torch import nn
 
 from tilesseg.errors import ModelError
 from tilesseg.models.choice import KINDS
 from tilesseg.models.failures import one_line
-from tilesseg.models.spec import ModelSpec
-from tilesseg.models.torch_weights import load_script, read_unet
-from tilesseg.models.unet import UNet
+from tilesseg.models.spec import ModelSpec, UNetShape
+from tilesseg.models.unet_shapes import crop_of, layers_of, padding_of
+from tilesseg.models.unet_weights import Arrays, Convolution, folded, read_tensors
+
+if TYPE_CHECKING:
+    import torch
 
 
 def read_graph(spec: ModelSpec, weights: Path) -> openvino.Model:
@@ -32,18 +34,25 @@ def read_graph(spec: ModelSpec, weights: Path) -> openvino.Model:
     """
     assert spec.weights is not None  # whoever loads has seen to it
     if spec.engine == "unet":
-        return unet_graph(read_unet(spec, weights))
+        assert spec.unet is not None
+        return unet_graph(spec.unet, read_tensors(spec, weights))
     return _converted(spec.engine, weights, spec.weights.sha256, len(spec.bands))
 
 
 @lru_cache(maxsize=2)
 def _converted(kind: str, weights: Path, sha256: str, bands: int) -> openvino.Model:
-    script = load_script(weights).eval() if kind == "torchscript" else None
+    script = _script(weights) if kind == "torchscript" else None
     try:
         return openvino.Core().read_model(weights) if script is None else _script_graph(script, bands)
     except Exception as error:  # of any class: frontends raise their own and those of what they read
         native = KINDS[kind][0]
         raise ModelError(f"OpenVINO cannot convert {weights}: {one_line(error)}; write engine: {native}") from error
+
+
+def _script(weights: Path) -> torch.jit.ScriptModule:
+    from tilesseg.models.torch_weights import load_script  # a U-Net and ONNX need no PyTorch
+
+    return load_script(weights).eval()
 
 
 def _script_graph(script: torch.jit.ScriptModule, bands: int) -> openvino.Model:
@@ -61,53 +70,45 @@ def _script_graph(script: torch.jit.ScriptModule, bands: int) -> openvino.Model:
     return graph
 
 
-def unet_graph(network: UNet) -> openvino.Model:
-    """The graph of `network.forward`, its batch normalisation being folded."""
-    patches = ops.parameter([-1, _channels(network), -1, -1], np.float32, name="patches")
+def unet_graph(shape: UNetShape, tensors: Arrays) -> openvino.Model:
+    """The graph of `UNet.forward` in evaluation mode, each batch normalisation folded into its convolution."""
+    patches = ops.parameter([-1, tensors["down.0.0.weight"].shape[1], -1, -1], np.float32, name="patches")
     skips: list[Any] = []
     x: Any = patches
-    for level in network.down[:-1]:
-        skips.append(_chain(level, x))
+    for depth in range(shape.depth):
+        skips.append(_level(f"down.{depth}", shape, tensors, x))
         x = ops.max_pool(skips[-1], [2, 2], [1, 1], [0, 0], [0, 0], [2, 2]).output(0)
-    x = _chain(network.down[-1], x)
-    for depth in reversed(range(len(skips))):
-        skip = _centre(skips[depth], network.crops[depth])
-        x = _chain(network.up[depth], ops.concat([skip, _chain(network.rise[depth], x)], 1))
-    return openvino.Model([_layer(network.head, x)], [patches])
+    x = _level(f"down.{shape.depth}", shape, tensors, x)
+    for depth in reversed(range(shape.depth)):
+        skip = _centre(skips[depth], crop_of(shape, depth))
+        x = ops.concat([skip, _rise(f"rise.{depth}.0", shape, tensors, x)], 1)
+        x = _level(f"up.{depth}", shape, tensors, x)
+    return openvino.Model([_convolution(folded(tensors, "head", None), x)], [patches])
 
 
-def _channels(network: UNet) -> int:
-    first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
-    return first.in_channels
-
-
-def _chain(layers: nn.Module, x: Any) -> Any:
-    for layer in layers.children():
-        x = _layer(layer, x)
+def _level(level: str, shape: UNetShape, tensors: Arrays, x: Any) -> Any:
+    for name, norm in layers_of(level, shape):
+        x = ops.relu(_convolution(folded(tensors, name, norm), x, padding=padding_of(shape)))
     return x
 
 
-def _layer(layer: nn.Module, x: Any) -> Any:
-    match layer:
-        case nn.Conv2d():
-            assert not isinstance(layer.padding, str)
-            pad = list(layer.padding)
-            assert layer.bias is not None
-            x = ops.convolution(x, _constant(layer.weight), list(layer.stride), pad, pad, [1, 1])
-            return ops.add(x, _per_channel(layer.bias))
-        case nn.ConvTranspose2d():
-            assert layer.bias is not None
-            x = ops.convolution_backprop_data(
-                x, _constant(layer.weight), list(layer.stride), pads_begin=[0, 0], pads_end=[0, 0]
-            )
-            return ops.add(x, _per_channel(layer.bias))
-        case nn.Upsample():
-            twice = ops.constant(np.array([2, 2], np.float32)), ops.constant(np.array([2, 3], np.int64))
-            return ops.interpolate(
-                x, twice[0], "linear_onnx", "scales", axes=twice[1], coordinate_transformation_mode="half_pixel"
-            )
-    assert isinstance(layer, nn.ReLU), layer
-    return ops.relu(x)
+def _rise(name: str, shape: UNetShape, tensors: Arrays, x: Any) -> Any:
+    """Twice the size, half the channels."""
+    layer = folded(tensors, name, None)
+    if shape.up == "transposed":
+        x = ops.convolution_backprop_data(x, ops.constant(layer.weight), [2, 2], pads_begin=[0, 0], pads_end=[0, 0])
+        return ops.add(x, _per_channel(layer.bias))
+    twice = ops.constant(np.array([2, 2], np.float32)), ops.constant(np.array([2, 3], np.int64))
+    return ops.interpolate(
+        _convolution(layer, x), twice[0], "linear_onnx", "scales", axes=twice[1],
+        coordinate_transformation_mode="half_pixel",
+    )  # fmt: skip
+
+
+def _convolution(layer: Convolution, x: Any, *, padding: int = 0) -> Any:
+    pad = [padding, padding]
+    x = ops.convolution(x, ops.constant(layer.weight), [1, 1], pad, pad, [1, 1])
+    return ops.add(x, _per_channel(layer.bias))
 
 
 def _centre(x: Any, crop: int) -> Any:
@@ -118,9 +119,5 @@ def _centre(x: Any, crop: int) -> Any:
     return ops.slice(x, *(ops.constant(np.array(one, np.int64)) for one in (start, stop, step, axes)))
 
 
-def _constant(values: Any) -> Any:
-    return ops.constant(values.detach().numpy())
-
-
-def _per_channel(values: torch.Tensor) -> Any:
-    return ops.constant(values.detach().numpy().reshape(1, -1, 1, 1))
+def _per_channel(values: NDArray[np.float32]) -> Any:
+    return ops.constant(values.reshape(1, -1, 1, 1))

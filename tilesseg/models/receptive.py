@@ -25,7 +25,8 @@ from tilesseg.models.exported import read_program
 from tilesseg.models.hazards import tiling_hazards
 from tilesseg.models.program import Program
 from tilesseg.models.spec import ModelSpec, UNetShape
-from tilesseg.models.unet import UNet, patch_rule, stride_multiple
+from tilesseg.models.unet import UNet
+from tilesseg.models.unet_shapes import patch_rule, stride_multiple
 
 LARGEST = 2048
 """Side of the largest patch on which the reach is looked for; a field beyond it counts as unbounded."""

@@ -7,8 +7,6 @@ import zipfile
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -16,6 +14,7 @@ from tilesseg.errors import ModelError
 from tilesseg.models.failures import one_line
 from tilesseg.models.spec import ModelSpec
 from tilesseg.models.unet import UNet
+from tilesseg.models.unet_weights import read_tensors
 
 
 def read_unet(spec: ModelSpec, weights: Path) -> UNet:
@@ -26,12 +25,7 @@ def read_unet(spec: ModelSpec, weights: Path) -> UNet:
     """
     assert spec.unet is not None  # the spec has seen to it
     network = UNet(len(spec.bands), spec.score_channels, spec.unet)
-    try:
-        tensors = load_file(weights)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{weights} is not a safetensors file: {one_line(error)}") from None
-    _compare(network.state_dict(), tensors, weights)
-    network.load_state_dict(tensors)
+    network.load_state_dict({name: torch.from_numpy(one) for name, one in read_tensors(spec, weights).items()})
     return folded(network.eval())
 
 
@@ -72,17 +66,3 @@ def _is_script(path: Path) -> bool:
         return False
     with zipfile.ZipFile(path) as archive:
         return any(name.count("/") == 1 and name.endswith("/constants.pkl") for name in archive.namelist())
-
-
-def _compare(wanted: dict[str, torch.Tensor], found: dict[str, torch.Tensor], path: Path) -> None:
-    for name in sorted(wanted.keys() | found.keys()):
-        if name not in found or name not in wanted:
-            who = "lacks" if name not in found else "has, beyond the network,"
-            raise ModelError(f"{path} {who} the tensor {name}; correct the section `unet` or bands of its spec")
-        if found[name].shape != wanted[name].shape:
-            raise ModelError(
-                f"{path} has {name} of shape {tuple(found[name].shape)}, the spec makes it "
-                f"{tuple(wanted[name].shape)}; correct bands, classes or the section `unet` of its spec"
-            )
-        if found[name].is_floating_point() and not bool(torch.isfinite(found[name]).all()):
-            raise ModelError(f"{path} has {name} with values that are not finite numbers; train it again")

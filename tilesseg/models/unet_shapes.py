@@ -1,0 +1,103 @@
+"""The arithmetic of our U-Net, without PyTorch: legal patches, the border it loses, how far it sees, its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tilesseg.models.spec import UNetShape
+
+KERNEL = 3
+CONVOLUTIONS = 2
+"""Convolutions of a level, on the way down and again on the way up."""
+_RISE = 2
+"""Side of a transposed convolution, and its stride."""
+
+Tensors = dict[str, tuple[int, ...]]
+
+
+def padding_of(shape: UNetShape) -> int:
+    """Of each convolution."""
+    return KERNEL // 2 if shape.convolutions == "same" else 0
+
+
+def shrink_of(shape: UNetShape) -> int:
+    """How many pixels the prediction is smaller than the patch, both sides together (184 for depth 4, valid)."""
+    return _shrink(shape.depth) if shape.convolutions == "valid" else 0
+
+
+def stride_multiple(shape: UNetShape) -> int:
+    """Shifting a patch by a multiple of this shifts its prediction and changes nothing else: 2^depth."""
+    return int(2**shape.depth)
+
+
+def patch_rule(shape: UNetShape) -> tuple[int, int]:
+    """Legal patch sizes as `(offset, multiple)`: `offset + k · multiple`, larger than `shrink_of(shape)`."""
+    multiple = stride_multiple(shape)
+    lost = (KERNEL - 1) * CONVOLUTIONS * (multiple - 1)  # on the way down, in pixels of the patch
+    return (lost % multiple if shape.convolutions == "valid" else 0), multiple
+
+
+def reach_of(shape: UNetShape) -> int:
+    """Receptive half-width: how far from a pixel an input can lie and still change its score, at the worst phase."""
+    blur = 0 if shape.up == "transposed" else 1  # pixels of the lower level beside its own that interpolation uses
+    seen = [_seen(phase, phase, blur, shape.depth) for phase in range(stride_multiple(shape))]
+    return max(max(phase - low, high - phase) for phase, (low, high) in enumerate(seen))
+
+
+def _seen(low: int, high: int, blur: int, depth: int) -> tuple[int, int]:
+    """First and last input that a network of this depth looks at to score the pixels `low … high`."""
+    level = (KERNEL // 2) * CONVOLUTIONS
+    low, high = low - level, high + level
+    if depth == 0:
+        return low, high
+    below = _seen((low - blur) // 2, (high + blur) // 2, blur, depth - 1)
+    return min(low, 2 * below[0]) - level, max(high, 2 * below[1] + 1) + level
+
+
+def _shrink(depth: int) -> int:
+    lost = (KERNEL - 1) * CONVOLUTIONS
+    return lost if depth == 0 else 2 * _shrink(depth - 1) + 2 * lost
+
+
+def crop_of(shape: UNetShape, level: int) -> int:
+    """What the skip of a level loses on each side: as much as the path below it, whose pixels count double."""
+    return _shrink(shape.depth - level - 1) if shape.convolutions == "valid" else 0
+
+
+def tensors_of(channels: int, classes: int, shape: UNetShape) -> Tensors:
+    """Names and shapes of all tensors of a network's state.
+
+    Args:
+        channels: bands of the input.
+        classes: channels of the output.
+        shape: what the network looks like.
+    """
+    widths = [shape.width * 2**level for level in range(shape.depth + 1)]
+    found: Tensors = {"head.weight": (classes, shape.width, 1, 1), "head.bias": (classes,)}
+    for level, (inputs, outputs) in enumerate(zip([channels, *widths], widths, strict=False)):
+        found.update(_level_tensors(f"down.{level}", inputs, outputs, shape))
+    for level, width in enumerate(widths[:-1]):
+        found.update(_level_tensors(f"up.{level}", 2 * width, width, shape))
+        transposed = (2 * width, width, _RISE, _RISE)
+        found[f"rise.{level}.0.weight"] = transposed if shape.up == "transposed" else (width, 2 * width, 1, 1)
+        found[f"rise.{level}.0.bias"] = (width,)
+    return found
+
+
+def layers_of(level: str, shape: UNetShape) -> Iterator[tuple[str, str | None]]:
+    """The names of a level's convolutions, each with that of the batch normalisation behind it."""
+    each = 3 if shape.batch_norm else 2
+    for number in range(CONVOLUTIONS):
+        yield f"{level}.{number * each}", f"{level}.{number * each + 1}" if shape.batch_norm else None
+
+
+def _level_tensors(level: str, inputs: int, outputs: int, shape: UNetShape) -> Tensors:
+    found: Tensors = {}
+    for channels, (convolution, norm) in zip((inputs, outputs), layers_of(level, shape), strict=True):
+        found[f"{convolution}.weight"] = (outputs, channels, KERNEL, KERNEL)
+        if norm is None:
+            found[f"{convolution}.bias"] = (outputs,)
+            continue
+        found |= {f"{norm}.{name}": (outputs,) for name in ("weight", "bias", "running_mean", "running_var")}
+        found[f"{norm}.num_batches_tracked"] = ()
+    return found
