@@ -230,9 +230,8 @@ def write_unet_bundle(
     import torch
     from safetensors.torch import save_file
 
-    from tilesseg.models.receptive import unet_margin
     from tilesseg.models.unet import UNet
-    from tilesseg.models.unet_shapes import patch_rule, stride_multiple
+    from tilesseg.models.unet_shapes import margin_of, patch_rule, stride_multiple
 
     shape = UNetShape(depth=depth, width=width)
     with torch.random.fork_rng():
@@ -250,7 +249,7 @@ def write_unet_bundle(
             "sha256": hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest(),
         },
         "patch": {"offset": offset, "multiple": multiple, "stride_multiple": stride_multiple(shape)},
-        "margin": unet_margin(shape),
+        "margin": margin_of(shape),
         "activation": "softmax",
     }
     return write_spec(folder, {**spec_data(bands=bands, classes=classes), **own, **changes})

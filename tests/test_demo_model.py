@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 import tilesseg
-from tilesseg.models.receptive import unet_margin
 from tilesseg.models.spec import ModelSpec, read_spec
 from tilesseg.models.unet import UNet
+from tilesseg.models.unet_shapes import margin_of
 from tilesseg.synthetic import BANDS, CLASSES, Landscape, landscape
 
 BUNDLE = Path(tilesseg.__file__).parent / "bundles" / "landscape"
@@ -107,7 +107,7 @@ def test_the_margin_covers_the_reach_and_leaves_a_round_core(spec: ModelSpec) ->
     assert spec.unet is not None
     assert spec.margin is not None
     assert spec.patch.preferred is not None
-    assert spec.margin == unet_margin(spec.unet)
+    assert spec.margin == margin_of(spec.unet)
     assert spec.patch.preferred - 2 * spec.margin == 1024
 
 

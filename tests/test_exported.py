@@ -23,10 +23,10 @@ from tilesseg.job import parse_job
 from tilesseg.models import load_model
 from tilesseg.models.exported import read_program
 from tilesseg.models.hazards import tiling_hazards
-from tilesseg.models.receptive import receptive_margin, unet_margin
+from tilesseg.models.receptive import receptive_margin
 from tilesseg.models.spec import UNetShape
 from tilesseg.models.unet import UNet
-from tilesseg.models.unet_shapes import patch_rule
+from tilesseg.models.unet_shapes import margin_of, patch_rule
 from tilesseg.run import run_job
 from tilesseg.store import RunDirectory
 from tilesseg.window import Window
@@ -174,7 +174,7 @@ def test_a_pickled_tensor_is_refused(tmp_path: Path) -> None:
 def test_the_margin_of_a_program_is_that_of_its_network(tmp_path: Path, shape: Any, core: bool) -> None:
     path = save(network(**shape), tmp_path / "net.pt2", size=60 if "convolutions" in shape else 64, core=core)
     wanted = UNetShape(depth=2, width=4, **shape)
-    assert receptive_margin(read_program(path), 3, 4, offset=patch_rule(wanted)[0]) == unet_margin(wanted)
+    assert receptive_margin(read_program(path), 3, 4, offset=patch_rule(wanted)[0]) == margin_of(wanted)
     assert tiling_hazards(path) == ()
 
 

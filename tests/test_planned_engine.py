@@ -141,9 +141,11 @@ import sys
 from tilesseg.deployment import Cluster
 from tilesseg.cluster import describe_machine
 from tilesseg.job import parse_job
-from tilesseg.plan import plan_job
+from tilesseg.models import find_bundle
+from tilesseg.plan import check_crop, plan_job
 job = parse_job({job.model_dump(mode="json", exclude_defaults=True)!r}, where="test")
 plan_job(job, describe_machine(Cluster(device="cpu")))
+check_crop(find_bundle(job.model))
 print("torch" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

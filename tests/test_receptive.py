@@ -17,10 +17,10 @@ from tilesseg.errors import ModelError
 from tilesseg.models import find_bundle
 from tilesseg.models.hazards import tiling_hazards
 from tilesseg.models.onnx_nodes import read_nodes
-from tilesseg.models.receptive import perturbed_margin, receptive_field, receptive_margin, unet_margin
+from tilesseg.models.receptive import perturbed_margin, receptive_field, receptive_margin
 from tilesseg.models.spec import UNetShape
 from tilesseg.models.unet import UNet
-from tilesseg.models.unet_shapes import patch_rule, shrink_of
+from tilesseg.models.unet_shapes import margin_of, patch_rule, shrink_of
 
 
 def network(**shape):
@@ -273,10 +273,10 @@ def test_patches_of_numpy_scores_may_be_read_only():
     assert perturbed_margin(lambda patch: patch, 2, 4, size=32) == 0
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"depth": 3}, {"depth": 2, "up": "bilinear"}, {"convolutions": "valid"}], ids=str
-)
-def test_the_margin_of_our_unet_does_not_depend_on_its_width(changes):
-    shape = UNetShape(**{"width": 3, **changes})
+@pytest.mark.parametrize("convolutions", ["same", "valid"])
+@pytest.mark.parametrize("up", ["transposed", "bilinear"])
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+def test_the_margin_of_our_unet_by_arithmetic_is_the_one_that_is_measured(depth, up, convolutions):
+    shape = UNetShape(width=2, depth=depth, up=up, convolutions=convolutions)
     offset, multiple = patch_rule(shape)
-    assert unet_margin(shape) == receptive_margin(UNet(2, 3, shape).eval(), 2, multiple, offset=offset)
+    assert margin_of(shape) == receptive_margin(UNet(2, 3, shape).eval(), 2, multiple, offset=offset)

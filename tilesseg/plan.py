@@ -24,6 +24,7 @@ from tilesseg.formats.stac_json import split_member
 from tilesseg.models import Bundle, choose_for, find_bundle, verify_weights
 from tilesseg.models.choice import LEAST, NATIVE, Able, Choice
 from tilesseg.models.spec import ModelSpec
+from tilesseg.models.unet_shapes import margin_of
 from tilesseg.scenes import ScenePlan
 from tilesseg.speed import PatchSpeed
 
@@ -264,17 +265,19 @@ def check_crop(bundle: Bundle) -> None:
         JobError: a layer sees the whole patch.
         ModelError: the margin that the spec states is below the measured one.
     """
-    from tilesseg.models.receptive import receptive_field, unet_margin
+    spec, hazards = bundle.spec, tuple[str, ...]()
+    if spec.unet:
+        needed = margin_of(spec.unet)
+    else:
+        from tilesseg.models.receptive import receptive_field
 
-    spec = bundle.spec
-    found = None if spec.unet else receptive_field(spec, bundle.weights_path)
-    needed = unet_margin(spec.unet) if spec.unet else (found and found.margin) or 0
+        found = receptive_field(spec, bundle.weights_path)
+        needed, hazards = found.margin or 0, found.hazards
     if spec.margin is None or spec.margin < needed:
         raise ModelError(
             f"model {spec.name} states a margin of {spec.margin}, and its receptive half-width is {needed}; "
             "correct margin in its model.yaml"
         )
-    hazards = found.hazards if found else ()
     if hazards:
         raise JobError(
             f"model {spec.name} states a margin of {spec.margin}, and it has {', '.join(hazards)}, which see the whole "

@@ -22,10 +22,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
 from tilesseg.errors import JobError, ModelError
-from tilesseg.models.receptive import unet_margin
 from tilesseg.models.spec import ClassSpec, ModelSpec, Normalise, PatchSizes, UNetShape, Weights
 from tilesseg.models.unet import UNet
-from tilesseg.models.unet_shapes import patch_rule, shrink_of, stride_multiple
+from tilesseg.models.unet_shapes import margin_of, patch_rule, shrink_of, stride_multiple
 from tilesseg.normalise import mean_std, percentiles
 
 IGNORED = 255
@@ -157,7 +156,7 @@ def describe(scenes: Sequence[LabelledScene], training: Training) -> ModelSpec:
     sample = _sample(scenes)
     mean, std = mean_std(sample)
     low, high = percentiles(sample, 2, 98)
-    margin, (offset, multiple) = unet_margin(training.unet), patch_rule(training.unet)
+    margin, (offset, multiple) = margin_of(training.unet), patch_rule(training.unet)
     sizes = PatchSizes(
         offset=offset,
         multiple=multiple,

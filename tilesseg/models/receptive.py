@@ -24,9 +24,9 @@ from tilesseg.errors import ModelError
 from tilesseg.models.exported import read_program
 from tilesseg.models.hazards import tiling_hazards
 from tilesseg.models.program import Program
-from tilesseg.models.spec import ModelSpec, UNetShape
+from tilesseg.models.spec import ModelSpec
 from tilesseg.models.unet import UNet
-from tilesseg.models.unet_shapes import patch_rule, stride_multiple
+from tilesseg.models.unet_shapes import patch_rule
 
 LARGEST = 2048
 """Side of the largest patch on which the reach is looked for; a field beyond it counts as unbounded."""
@@ -72,14 +72,6 @@ def _program_margin(program: Program, spec: ModelSpec) -> int | None:
         return receptive_margin(program, len(spec.bands), sizes.stride_multiple, offset=sizes.offset)
     except (ModelError, RuntimeError):  # the structure hangs together for the numbers it was exported with, no others
         return None
-
-
-def unet_margin(shape: UNetShape) -> int:
-    """The margin that `crop` needs for our U-Net: measured on one of width 1, for width does not matter."""
-    narrow = UNet(1, 1, shape.model_copy(update={"width": 1})).eval()
-    margin = receptive_margin(narrow, 1, stride_multiple(shape), offset=patch_rule(shape)[0])
-    assert margin is not None  # a U-Net in evaluation mode has a finite receptive field
-    return margin
 
 
 def receptive_margin(module: torch.nn.Module, channels: int, multiple: int, *, offset: int = 0) -> int | None:

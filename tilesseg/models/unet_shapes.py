@@ -39,19 +39,27 @@ def patch_rule(shape: UNetShape) -> tuple[int, int]:
 
 def reach_of(shape: UNetShape) -> int:
     """Receptive half-width: how far from a pixel an input can lie and still change its score, at the worst phase."""
-    blur = 0 if shape.up == "transposed" else 1  # pixels of the lower level beside its own that interpolation uses
-    seen = [_seen(phase, phase, blur, shape.depth) for phase in range(stride_multiple(shape))]
+    seen = [_seen(phase, phase, shape, shape.depth) for phase in range(stride_multiple(shape))]
     return max(max(phase - low, high - phase) for phase, (low, high) in enumerate(seen))
 
 
-def _seen(low: int, high: int, blur: int, depth: int) -> tuple[int, int]:
+def margin_of(shape: UNetShape) -> int:
+    """The margin that `crop` needs: how far a cell of the stride multiple sees beyond itself, rounded up to it."""
+    multiple = stride_multiple(shape)
+    low, high = _seen(0, multiple - 1, shape, shape.depth)
+    return -(-max(-low, high - multiple + 1) // multiple) * multiple
+
+
+def _seen(low: int, high: int, shape: UNetShape, depth: int) -> tuple[int, int]:
     """First and last input that a network of this depth looks at to score the pixels `low … high`."""
     level = (KERNEL // 2) * CONVOLUTIONS
+    blur = 0 if shape.up == "transposed" else 1  # pixels of the lower level beside its own that interpolation uses
+    first = 0 if shape.convolutions == "same" else level  # pixel of this level with which the lower one begins
     low, high = low - level, high + level
     if depth == 0:
         return low, high
-    below = _seen((low - blur) // 2, (high + blur) // 2, blur, depth - 1)
-    return min(low, 2 * below[0]) - level, max(high, 2 * below[1] + 1) + level
+    below = _seen((low - first - blur) // 2, (high - first + blur) // 2, shape, depth - 1)
+    return min(low, 2 * below[0] + first) - level, max(high, 2 * below[1] + first + 1) + level
 
 
 def _shrink(depth: int) -> int:
