@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tilesseg.batches import batches_ahead
 from tilesseg.blend import SUMS
 from tilesseg.cells import Work, work_of
+from tilesseg.malloc import KEPT
 from tilesseg.segment import BEHIND
 from tilesseg.stage import REGION_BYTES, SHARD_COPIES
 
@@ -74,7 +75,7 @@ def estimate(
         overlap_factor=tiling.overlap_factor,
         recompute_factor=work.patches / work.lattice_patches if work.lattice_patches else 1.0,
         work_factor=work.patches * tiling.lattice.patch**2 / (height * width),
-        memory_mb=loaded_mb + GDAL_CACHE_MB + in_flight / MB,
+        memory_mb=loaded_mb + GDAL_CACHE_MB + (KEPT + in_flight) / MB,
         disk_mb=(height * width * (1 + 4 / 3) * planes + copied) / MB,
         seconds=batches * seconds_per_batch / workers,
     )
