@@ -54,8 +54,10 @@ class Bench:
         self.model = self._model()
         self._picture: bench_scene.Picture | None = None
 
-    def wanted(self, tool: str) -> bool:
-        return not self.asked.tools or any(name.lower() in tool.lower() for name in self.asked.tools)
+    def wanted(self, tool: str, again: bool = False) -> bool:
+        """Whether a tool is to be run, or run again."""
+        asked = not self.asked.tools or _named(tool, self.asked.tools)
+        return asked and not (again and _named(tool, self.asked.once))
 
     def add(self, row: Row) -> Row:
         """Keep a run, say it, and write everything that is known by now."""
@@ -110,6 +112,10 @@ class Bench:
         return model
 
 
+def _named(tool: str, words: Sequence[str]) -> bool:
+    return any(word.lower() in tool.lower() for word in words)
+
+
 def ours(work: Work, *, reference: bool) -> Iterator[Ours]:
     """tilesseg as it chooses; where there is a reference, first that, then every other runtime and precision.
 
@@ -138,13 +144,13 @@ def compare(bench: Bench, work: Work, *, peers: bool, repeat: int, reference: bo
     others = bench_peers.peers(bf16=bench_machine.native_bf16()) if peers else []
     plans: dict[Ours, dict[str, Any]] = {}
     over: set[str] = set()
-    for _ in range(repeat):
+    for number in range(repeat):
         for tool in tools:
             turn(bench, work, tool, plans)
         if work.reference.exists():
             bench.add(bench_tools.files(work))
         for one in others:
-            if bench.wanted(one.tool) and one.tool not in over:
+            if bench.wanted(one.tool, again=number > 0) and one.tool not in over:
                 row = bench.add(bench_tools.peer(work, one, bench.problems.get(one.environment)))
                 if row.error:  # a limit is a result, and need not be reached three times
                     over.add(one.tool)
@@ -213,6 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeat", type=int, help="runs of each tool; 3, or 1 with --quick")
     parser.add_argument("--works", nargs="+", choices=WORKS, default=WORKS)
     parser.add_argument("--tools", nargs="+", help="only tools whose name has one of these words")
+    parser.add_argument("--once", nargs="+", default=[], help="peers whose name has one of these words run once only")
     parser.add_argument("--add", action="store_true", help="keep older rows of works that are not measured now")
     parser.add_argument("--limit", type=float, default=bench_tools.LIMIT, help="seconds for a run of a peer")
     parser.add_argument("--seconds", type=float, help="how long the bare network runs; 6, or 3 with --quick")

@@ -3,9 +3,9 @@
     python benchmarks/bench_bare.py network MODEL IMAGE --patch 1216 --batch 1 --processes 2 --threads 1
     python benchmarks/bench_bare.py files IMAGE MASK COPY
 
-The network predicts patches of the image, of tilesseg's own shape, in as many processes with as many threads as its
-workers have and in their environment, and says how many pixels it did a second. The files are read and written as
-tilesseg's are, by windows of whole rows.
+The network predicts patches of the image, of tilesseg's own shape, in as many processes with as many threads and
+batches at a time as its workers have and in their environment, and says how many pixels it did a second. The files are
+read and written as tilesseg's are, by windows of whole rows.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ import tifffile
 from rasterio.windows import Window
 
 from tilesseg.models import load_model
-from tilesseg.models.call import Call
+from tilesseg.models.call import Call, Network
 from tilesseg.recipes import WORKER_ENVIRONMENT
 
 ROWS = 512
@@ -41,7 +42,7 @@ def files(image: Path, mask: Path, copy: Path) -> None:
 def network(asked: argparse.Namespace) -> None:
     """Start the processes, let them begin together, add up their rates."""
     call = [sys.executable, __file__, "one", str(asked.model), str(asked.image)]
-    for name in ("patch", "batch", "threads", "seconds", "engine", "precision", "device"):
+    for name in ("patch", "batch", "threads", "lanes", "seconds", "engine", "precision", "device"):
         value = getattr(asked, name)
         call += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     environment = {**os.environ, **WORKER_ENVIRONMENT}
@@ -58,21 +59,29 @@ def network(asked: argparse.Namespace) -> None:
 
 def one(asked: argparse.Namespace) -> None:
     """A process of `network`."""
-    model = load_model(
-        asked.model, device=asked.device, threads=asked.threads, engine=asked.engine, precision=asked.precision
-    )
+    choice = {"device": asked.device, "engine": asked.engine, "precision": asked.precision}
+    model = load_model(asked.model, threads=asked.threads, lanes=asked.lanes, **choice)
     patches = _patches(asked.image, asked.patch, asked.batch)
     predict = model.network(Call(patches.dtype, model.spec.normalisation(), labels=True))
-    predict(patches)
-    predict(patches)
-    print("ready", flush=True)
-    sys.stdin.readline()
-    begin, used, pixels = time.perf_counter(), time.process_time(), 0
-    while time.perf_counter() - begin < asked.seconds:
+    with ThreadPoolExecutor(asked.lanes) as pool:
+        for _ in range(2):
+            list(pool.map(predict, [patches] * asked.lanes))
+        print("ready", flush=True)
+        sys.stdin.readline()
+        used = time.process_time()
+        until = time.perf_counter() + asked.seconds
+        done = list(pool.map(lambda lane: lane_rate(predict, patches, until), range(asked.lanes)))
+    pixels, rate = (sum(column) for column in zip(*done, strict=True))
+    print(json.dumps({"pixels": pixels, "rate": rate, "cpu": time.process_time() - used}))
+
+
+def lane_rate(predict: Network, patches: np.ndarray, until: float) -> tuple[int, float]:
+    """Pixels that one thread predicts until some time, and how many a second."""
+    begin, pixels = time.perf_counter(), 0
+    while time.perf_counter() < until:
         predict(patches)
         pixels += patches[:, 0].size
-    spent = time.perf_counter() - begin
-    print(json.dumps({"pixels": pixels, "rate": pixels / spent, "cpu": time.process_time() - used}))
+    return pixels, pixels / (time.perf_counter() - begin)
 
 
 def _patches(image: Path, side: list[int], batch: int) -> np.ndarray:
@@ -90,7 +99,8 @@ def main() -> None:
     parser.add_argument("--patch", type=int, nargs="+", default=[1216])
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1, help="of the engine in each process")
+    parser.add_argument("--lanes", type=int, default=1, help="batches at a time in each process")
     parser.add_argument("--seconds", type=float, default=6.0)
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--precision", default="auto")

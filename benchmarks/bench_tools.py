@@ -148,6 +148,7 @@ class Ours:
         patch = scene["patch"] if isinstance(scene["patch"], list) else [scene["patch"]]
         options = {
             "batch": scene["batch"], "processes": plan["workers"], "threads": plan["engine_threads"],
+            "lanes": plan["lanes"],
             "seconds": seconds, "engine": _asked(plan["engine"]), "precision": plan["precision"], "device": work.device,
         }  # fmt: skip
         call = bench_process.python(

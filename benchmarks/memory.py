@@ -199,10 +199,18 @@ def high_water(pid: int) -> float | None:
 
 
 def role(pid: int) -> str:
+    """A worker is spawned, or forked from a server, whose command line it keeps."""
     try:
-        return "worker" if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes() else "other"
+        if b"spawn_main" in _command_line(pid):
+            return "worker"
+        parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        return "worker" if all(b"forkserver" in _command_line(one) for one in (pid, parent)) else "other"
     except OSError:
         return "other"
+
+
+def _command_line(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -16,6 +16,9 @@ import pytest
 import yaml
 from fakes import spec_data
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+import memory
+
 from tilesseg.formats.image import utm_grid, write_image
 from tilesseg.store import RunDirectory
 from tilesseg.window import Window
@@ -177,9 +180,23 @@ def test_a_tile_that_kills_its_worker_is_listed_and_the_others_are_done(tmp_path
 def test_a_worker_killed_in_the_middle_costs_nothing(job: Path, tmp_path: Path) -> None:
     process = tilesseg("run", write_job(tmp_path, engine="Slow", workers=2))
     wait_for_tiles(tmp_path / "run", 5, process)
-    grandchildren = [
-        pid for pid in children_of(process.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
-    os.kill(grandchildren[0], signal.SIGKILL)
+    workers = [pid for pid in children_of(process.pid) if memory.role(pid) == "worker"]
+    assert len(workers) == 2
+    os.kill(workers[0], signal.SIGKILL)
     out, err = process.communicate(timeout=120)
     assert (process.returncode, "36 of 36 tiles done" in out) == (0, True), err
+
+
+def test_the_server_that_workers_are_forked_from_killed_in_the_middle_costs_nothing(job: Path, tmp_path: Path) -> None:
+    process = tilesseg("run", write_job(tmp_path, engine="Slow", workers=2))
+    wait_for_tiles(tmp_path / "run", 5, process)
+    others = children_of(process.pid)
+    server = next(
+        pid
+        for pid in others
+        if b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes() and memory.role(pid) == "other"
+    )
+    os.kill(server, signal.SIGKILL)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, "36 of 36 tiles done" in out) == (0, True), err
+    assert gone(others, within=10)

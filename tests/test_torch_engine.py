@@ -124,7 +124,7 @@ def test_threads_are_set_for_each_calling_thread(tmp_path):
         thread = threading.Thread(target=work)
         thread.start()
         thread.join()
-        assert seen == [1] and model.engine.threads == 1
+        assert seen == [1] and model.engine.turns.threads == 1
     finally:
         torch.set_num_threads(before)
 

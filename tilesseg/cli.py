@@ -143,10 +143,13 @@ def run_command(
 ) -> int:
     """Carry out a job here, or go on where it stopped."""
     from tilesseg.job import read_job
-    from tilesseg.run import run_job
     from tilesseg.shards import parse_shard
+    from tilesseg.warm import warm_up
 
     share, asked = parse_shard(shard) if shard else None, read_job(job)
+    warm_up(asked.cluster)  # it imports at the same time as the next line
+    from tilesseg.run import run_job
+
     with reported(Path(asked.output.dir), shard=share is not None), progress() as listener:
         report = run_job(asked, listeners=[listener], only=only or (), limit=limit, shard=share)
     print(summary(report))

@@ -18,6 +18,7 @@ from tilesseg.executors import DaskExecutor, Executor, SerialExecutor, ThreadExe
 from tilesseg.guard import refuse_unguarded_script
 from tilesseg.models import available_cores
 from tilesseg.models.machine import able, kind_of
+from tilesseg.models.turns import lanes_for
 from tilesseg.nannies import nannies, visible_gpus
 from tilesseg.plan import Machine
 from tilesseg.recipes import threads_per_worker
@@ -68,7 +69,8 @@ def describe_machine(asked: Cluster) -> Machine:
     engine = asked.engine_threads
     if engine == "auto":
         engine = asked.cores or max(1, _cores() // sharing)
-    return Machine(device, engine, workers * threads_per_worker(asked), able(device))
+    tiles = threads_per_worker(asked)
+    return Machine(device, engine, workers * tiles, able(device), lanes_for(engine, tiles))
 
 
 def ask_machine(executor: DaskExecutor, asked: Cluster) -> Machine:

@@ -57,6 +57,7 @@ class Forecast:
             "model": {"name": self.plan.spec.name, "sha256": self.plan.model_sha256},
             "device": self.plan.device,
             "engine_threads": self.plan.engine_threads,
+            "lanes": self.plan.lanes,
             "engine": self.plan.choice.runtime,
             "precision": self.plan.choice.precision,
             "compile": self.plan.compile,
@@ -76,7 +77,8 @@ class Forecast:
         plan = self.plan
         lines = [
             f"model {plan.spec.name} ({plan.model_sha256[:12]}) on {plan.device}; worker processes: {self.workers}; "
-            f"in each, tiles at a time: {self.threads}, engine threads: {plan.engine_threads}",
+            f"in each, tiles at a time: {self.threads}, engine threads: {plan.engine_threads}"
+            + (f" for batches at a time: {plan.lanes}" if plan.lanes > 1 else ""),
             f"engine {plan.engine}",
         ]
         for scene in self.scenes:

@@ -57,6 +57,7 @@ def choose_layout(
     device: str,
     itemsize: int = 1,
     speeds: Sequence[PatchSpeed] = (),
+    lanes: int = 1,
 ) -> Layout:
     """Decide how a scene of `shape` is cut.
 
@@ -69,6 +70,7 @@ def choose_layout(
         itemsize: bytes of one value as it is read.
         speeds: what was measured of the network, by growing patch; with it the patch of a large scene is chosen,
             where it is free.
+        lanes: batches that a worker process computes at the same time.
 
     Raises:
         JobError: an illegal patch size, an overlap or a core that does not fit, or crop without a finite receptive
@@ -84,9 +86,9 @@ def choose_layout(
     for lattice in measured or [usual, *_narrow(shape, spec, asked, usual)]:
         shard, _ = choose_shard(lattice, core=given, about=about)
         speed = speed_of(lattice.patch, speeds) if measured else None
-        seconds = None if speed is None else lattice.patch**2 / 1e6 / speed
+        seconds = None if speed is None else lanes * lattice.patch**2 / 1e6 / speed
         most = _largest(lattice, pixel=len(spec.bands) * itemsize + 1)
-        found += cuts(shape, lattice, shard=shard, slots=slots, largest=most, core=given, seconds=seconds)
+        found += cuts(shape, lattice, shard=shard, slots=slots, largest=most, core=given, seconds=seconds, lanes=lanes)
     best = best_cut(found)
     shard, chunk = choose_shard(best.lattice, core=given, about=about)
     batch = batch_of(asked.batch, best.lattice.patch, device)

@@ -6,12 +6,13 @@ import logging
 import os
 import socket
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tilesseg.errors import JobError
 from tilesseg.recipes import SCHEDULER, environment_of, threads_per_worker
+from tilesseg.warm import forked
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -31,12 +32,13 @@ def nannies(asked: Cluster, *, workers: int, device: str) -> Iterator[Client]:
         JobError: the processes cannot start.
     """
     import dask
-    from distributed import Client, Scheduler, SpecCluster
+    from distributed import Client, Scheduler, SpecCluster, utils
 
+    utils._forkserver_preload_set = True  # else Dask has a server import packages that workers do not need, and does so
     head = {"host": "127.0.0.1", "port": 0, "dashboard_address": dashboard_address("127.0.0.1")}
     scheduler = {"cls": Scheduler, "options": head}
-    spec = nanny_specs(asked, workers=workers, device=device)
-    with dask.config.set(SCHEDULER):
+    with forked(asked) as start, dask.config.set({**SCHEDULER, **start.config}):
+        spec = nanny_specs(asked, workers=workers, device=device, environment=start.environment)
         try:
             with warnings.catch_warnings():  # the port may be taken meanwhile; the link that is printed is the true one
                 warnings.filterwarnings("ignore", message="Port .* is already in use")
@@ -47,8 +49,10 @@ def nannies(asked: Cluster, *, workers: int, device: str) -> Iterator[Client]:
             yield client
 
 
-def nanny_specs(asked: Cluster, *, workers: int, device: str) -> dict[int, dict[str, Any]]:
-    """What `SpecCluster` starts, by number."""
+def nanny_specs(
+    asked: Cluster, *, workers: int, device: str, environment: Mapping[str, str] | None = None
+) -> dict[int, dict[str, Any]]:
+    """What `SpecCluster` starts, by number; `environment` is set in each worker, below what the section says."""
     from distributed import Nanny
 
     options: dict[str, Any] = {
@@ -60,8 +64,9 @@ def nanny_specs(asked: Cluster, *, workers: int, device: str) -> dict[int, dict[
     if asked.spill:
         options["local_directory"] = asked.spill
     gpus = visible_gpus() if device == "cuda" else []
+    everywhere = {**(environment or {}), **environment_of(asked)}
     return {
-        number: {"cls": Nanny, "options": {**options, "env": environment_of(asked) | _gpu(number, gpus)}}
+        number: {"cls": Nanny, "options": {**options, "env": everywhere | _gpu(number, gpus)}}
         for number in range(workers)
     }
 

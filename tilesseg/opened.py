@@ -175,6 +175,7 @@ def load_planned(plan: Plan) -> Model:
         engine=plan.choice.runtime,
         precision=plan.choice.precision,
         compiled=plan.compile,
+        lanes=plan.lanes,
     )
 
 

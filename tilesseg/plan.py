@@ -48,6 +48,8 @@ class Machine:
     """Tiles at the same time, over all workers."""
     able: Able = LEAST
     """Runtimes that are installed there, and what its device accelerates."""
+    lanes: int = 1
+    """Batches that a worker process computes at the same time, where it is a processor that computes."""
 
 
 NO_MACHINE = Machine("cpu", 1, 1)
@@ -74,6 +76,8 @@ class Plan:
     """Runtime and precision."""
     compile: bool = False
     """Whether torch compiles the network before the first tile."""
+    lanes: int = 1
+    """Batches that a worker process computes at the same time."""
     speeds: tuple[PatchSpeed, ...] = ()
     """What was measured on the machine that computes; empty where patches are not chosen by it."""
     version: str = __version__
@@ -181,6 +185,8 @@ def plan_job(job: Job, machine: Machine | None, *, stored: Plan | None = None) -
     if stored is not None:
         _compare(stored.asked, asked, where=job.output.dir)
     decided = stored or machine or NO_MACHINE
+    choice = _choice(job, bundle, machine, stored)
+    shares = decided.device == "cpu" and choice.runtime != "own" and not job.compile
     return Plan(
         asked=asked,
         model=anywhere(job.model),
@@ -190,8 +196,9 @@ def plan_job(job: Job, machine: Machine | None, *, stored: Plan | None = None) -
         engine_threads=decided.engine_threads,
         slots=decided.slots,
         scores=_kept_scores(job.output.scores, bundle.spec),
-        choice=_choice(job, bundle, machine, stored),
+        choice=choice,
         compile=job.compile,
+        lanes=decided.lanes if shares else 1,
         speeds=stored.speeds if stored else (),
     )
 

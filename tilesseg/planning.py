@@ -43,7 +43,13 @@ def decide(scene: Scene, *, run: RunDirectory, plan: Plan, job: Job) -> ScenePla
     """
     store = run.scene(scene.name)
     planned = _found(scene, store=store, plan=plan, job=job) or plan_scene(
-        scene, asked=job, spec=plan.spec, slots=plan.slots, device=plan.device, speeds=plan.speeds
+        scene,
+        asked=job,
+        spec=plan.spec,
+        slots=plan.slots,
+        device=plan.device,
+        speeds=plan.speeds,
+        lanes=plan.lanes,
     )
     if planned.layout.blend == "crop":
         _crop_is_exact(plan.model, plan.model_sha256)

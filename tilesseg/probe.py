@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,7 +26,7 @@ from tilesseg.errors import ModelError, OutOfDeviceMemory, StoreError, TilessegE
 from tilesseg.job import Tiling
 from tilesseg.layout import batch_of, choose_lattice, measured_patches
 from tilesseg.ledger import read_json, write_json
-from tilesseg.models.call import Call
+from tilesseg.models.call import Call, Network
 from tilesseg.models.download import cache_folder
 from tilesseg.models.machine import able
 from tilesseg.models.spec import ModelSpec
@@ -38,10 +39,12 @@ SECONDS = 15.0
 """For all sizes of patch together; one that would take longer is left out."""
 PATIENCE = 180.0
 """Seconds after which the process is ended, whatever it does."""
-ENOUGH_MB = 2700.0
+ENOUGH_MB = 2750.0
 """Millions of bytes that a worker process takes at most, tiles and all, however much it has."""
 USUAL_WIDTH = 8192
 """Of a core, in pixels."""
+ROUNDS = 4
+"""In which a size is measured, at most."""
 KEPT = 64
 """Measurements that are remembered, the latest."""
 
@@ -83,8 +86,8 @@ def _key(plan: Plan, limit: float) -> str:
     tiling, choice = plan.asked["tiling"], plan.choice
     processor = able(plan.device).processor
     cut = [tiling[name] for name in ("overlap", "margin", "blend", "batch")]
-    made_of = [plan.model_sha256, plan.device, processor, choice.runtime, choice.precision, plan.engine_threads]
-    return json.dumps([__version__, *made_of, *cut, bool(plan.scores), round(limit)])
+    made_of = [plan.model_sha256, plan.device, processor, choice.runtime, choice.precision]
+    return json.dumps([__version__, *made_of, plan.engine_threads, plan.lanes, *cut, bool(plan.scores), round(limit)])
 
 
 def _remembered(path: Path) -> dict[str, list[_Row]]:
@@ -171,18 +174,38 @@ def by_patch(plan: Plan, *, limit_mb: float, seconds: float) -> Iterator[PatchSp
     speed = 0.0
     for side in measured_patches(spec, tiling):
         patches = _patches(spec, side, batch_of(tiling.batch, side, plan.device))
-        mpx = len(patches) * side**2 / 1e6
+        mpx = plan.lanes * len(patches) * side**2 / 1e6
         left = seconds - (time.perf_counter() - begun)
         if _foreseen(taken, mpx) > limit_mb or (speed and mpx / speed > left):
             return
-        start = time.perf_counter()
-        network(patches)  # compiles and warms up
-        if 2 * (time.perf_counter() - start) < left:
-            start = time.perf_counter()
-            network(patches)
-        speed = mpx / (time.perf_counter() - start)
+        speed = mpx / _quickest(network, patches, lanes=plan.lanes, seconds=left)
         taken.append((mpx, peak_mb()))
         yield PatchSpeed(side, round(speed, 3), round(taken[-1][1], 1))
+
+
+def _quickest(network: Network, patches: NDArray[Any], *, lanes: int, seconds: float) -> float:
+    """Seconds of the quickest of some rounds, in each of which every lane computes a batch; what disturbs takes longer.
+
+    The first round compiles and warms up, and counts where there is time for no other.
+
+    Args:
+        network: that is measured.
+        patches: a batch.
+        lanes: threads that call it at the same time.
+        seconds: that are left for this size and the larger ones.
+    """
+    begun, found = time.perf_counter(), list[float]()
+    with ThreadPoolExecutor(lanes) as pool:
+        while not found or _another(found, seconds - (time.perf_counter() - begun)):
+            start = time.perf_counter()
+            list(pool.map(network, [patches] * lanes))
+            found.append(time.perf_counter() - start)
+    return min(found)
+
+
+def _another(found: Sequence[float], left: float) -> bool:
+    """Whether there is time for a round more; for a third or a fourth only while most of the time is left."""
+    return len(found) < ROUNDS and found[-1] < (left if len(found) == 1 else left / 4)
 
 
 def _foreseen(taken: Sequence[tuple[float, float]], mpx: float) -> float:

@@ -45,6 +45,7 @@ from tilesseg.shards import Shard, alone
 from tilesseg.submit import check, known
 from tilesseg.submitted import LOGS
 from tilesseg.summary_table import write_summary
+from tilesseg.warm import cool_down, warm_up
 from tilesseg.worker import TileWork
 
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ def run_job(
     with ExitStack() as stack:
         if executor is None and job.cluster.kind == "local":
             refuse_unguarded_script()
+            warm_up(job.cluster)
+            stack.callback(cool_down)
         if executor is None and not cluster.is_here(job.cluster):
             executor = stack.enter_context(_elsewhere(job, say))
         machine, measure = choose_machine(job, executor), measure_for(job, executor, say=say)

@@ -147,6 +147,7 @@ def plan_scene(
     slots: int,
     device: str,
     speeds: Sequence[PatchSpeed] = (),
+    lanes: int = 1,
 ) -> ScenePlan:
     """Decide everything about one scene; every refusal of a scene is raised here.
 
@@ -157,6 +158,7 @@ def plan_scene(
         slots: tiles that will be worked on at the same time.
         device: `cpu` or `cuda`, for the batch size.
         speeds: what was measured of the network, by growing patch.
+        lanes: batches that a worker process computes at the same time.
 
     Raises:
         SourceError: the image cannot be read or does not fit the model.
@@ -182,7 +184,9 @@ def plan_scene(
     notes += [size_note] if size_note else []
     subtract, divide = scene_statistics(sample, spec)
     shape, itemsize = source.grid.shape, source.dtype.itemsize
-    layout = choose_layout(shape, spec, asked.tiling, slots=slots, device=device, itemsize=itemsize, speeds=speeds)
+    layout = choose_layout(
+        shape, spec, asked.tiling, slots=slots, device=device, itemsize=itemsize, speeds=speeds, lanes=lanes
+    )
     reason = why_patch(shape, layout, speeds)
     notes += [reason] if reason else []
     cells, looked = choose_cells(image, how, stride=layout.lattice.stride, paths=scene.paths, name=scene.name)

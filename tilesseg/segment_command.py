@@ -116,6 +116,9 @@ def segment(
 def _carry_out(job: Any, *, keep: bool) -> int:
     import shutil
 
+    from tilesseg.warm import warm_up
+
+    warm_up(job.cluster)  # it imports at the same time as the next line
     from tilesseg.run import run_job
 
     with reported(Path(job.output.dir)) if keep else nullcontext(), progress() as listener:

@@ -38,7 +38,7 @@ __all__ = [
 
 
 class Engine(Protocol):
-    """A network in its runtime. Safe to call from several threads; it computes for one at a time."""
+    """A network in its runtime. Safe to call from several threads; it computes for some of them at a time."""
 
     @property
     def device(self) -> str:
@@ -95,7 +95,7 @@ class Model(Protocol):
         """Runtime and precision, and why."""
 
     def network(self, call: Call) -> Network:
-        """The network with the ends that a scene needs. Safe to call from several threads, computes for one at a time.
+        """The network with the ends that a scene needs. Safe to call from several threads.
 
         May take seconds: an engine compiles here. Keep it; the same call gives the same network.
         """
@@ -110,8 +110,8 @@ ENGINES: Mapping[tuple[str, Runtime], str] = {
     ("torchscript", "openvino"): "tilesseg.models.openvino_engine:open_openvino",
     ("onnx", "openvino"): "tilesseg.models.openvino_engine:open_openvino",
 }
-"""What opens each kind of file in each runtime. Beyond what `OpenOwn` takes, these take the precision, and those of
-torch whether to compile."""
+"""What opens each kind of file in each runtime. Beyond what `OpenOwn` takes, these take precision and lanes, and those
+of torch whether to compile."""
 
 
 def load_model(
@@ -122,6 +122,7 @@ def load_model(
     engine: str = "auto",
     precision: str = "auto",
     compiled: bool = False,
+    lanes: int = 1,
 ) -> Model:
     """Find a model, check its weights file against the spec's sha256, and load it.
 
@@ -132,6 +133,7 @@ def load_model(
         engine: `auto`, or the runtime: `torch`, `openvino`, `onnxruntime`.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
         compiled: whether PyTorch compiles the network at its first batch (`torch.compile`).
+        lanes: batches that a processor computes at the same time, where several threads call; they share `threads`.
 
     Raises:
         ModelError: not found, damaged, not what its spec says, or the runtime or precision cannot be had.
@@ -146,7 +148,7 @@ def load_model(
         raise ModelError(f"torch.compile is asked for, and {choice.runtime} computes; write engine: torch")
     options: dict[str, Any] = {"device": device, "threads": threads or available_cores()}
     if choice.runtime != "own":
-        options["precision"] = choice.precision
+        options |= {"precision": choice.precision, "lanes": lanes}
     if choice.runtime == "torch":
         options["compiled"] = compiled
     return _HeldToSpec(spec, _opener(spec, choice.runtime)(spec, bundle.weights_path, **options), choice)

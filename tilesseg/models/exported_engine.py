@@ -18,6 +18,7 @@ from tilesseg.models.fixed_shape import compare_input, parts
 from tilesseg.models.program import Program, Size
 from tilesseg.models.spec import ModelSpec
 from tilesseg.models.torch_engine import TorchEngine, compile_module, half_of, pick_device
+from tilesseg.models.turns import Turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,14 @@ class ExportedEngine:
 
 
 def open_exported(
-    spec: ModelSpec, weights: Path | None, *, device: str, threads: int, precision: str, compiled: bool
+    spec: ModelSpec,
+    weights: Path | None,
+    *,
+    device: str,
+    threads: int,
+    precision: str,
+    compiled: bool,
+    lanes: int = 1,
 ) -> ExportedEngine:
     """Open a `.pt2` file, and compare the shape that it fixes with its spec. Nothing in it is unpickled or evaluated.
 
@@ -73,7 +81,7 @@ def open_exported(
     place = pick_device(device)
     layout, sides = _layout(program), (program.shape[2], program.shape[3])
     module = compile_module(program.to(place), compiled)
-    engine = TorchEngine(spec, module, place, threads, layout=layout, autocast=half_of(precision))
+    engine = TorchEngine(spec, module, place, Turns(threads, lanes), layout=layout, autocast=half_of(precision))
     return ExportedEngine(engine, sides, batch)
 
 

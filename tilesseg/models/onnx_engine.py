@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,7 @@ from tilesseg.models.call import Call, Network, plain, refuse_other_shape
 from tilesseg.models.failures import one_line, refusal
 from tilesseg.models.fixed_shape import compare_input, parts
 from tilesseg.models.spec import ModelSpec
-
-_COMPUTING = threading.Lock()
-# ^ one round the device, whichever model: reading and writing threads go on while one computes
+from tilesseg.models.turns import Turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +28,7 @@ class OnnxEngine:
     batch: int | None
     """The batch size that the file fixes, or None."""
     device: str
+    turns: Turns
 
     def predict(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scores `(n, score, y, x)` of `patches (n, channel, y, x)`, activated, float32.
@@ -48,7 +46,7 @@ class OnnxEngine:
     def _raw(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scores before activation."""
         patches = np.ascontiguousarray(patches, np.float32)
-        with _COMPUTING:
+        with self.turns:
             scores = [self._run(part) for part in parts(patches, self.batch)]
         raw: NDArray[np.float32] = scores[0] if len(scores) == 1 else np.concatenate(scores)
         refuse_other_shape(self.spec, patches.shape, raw[: len(patches)].shape)
@@ -62,14 +60,17 @@ class OnnxEngine:
         return scores
 
 
-def open_onnx(spec: ModelSpec, weights: Path | None, *, device: str, threads: int, precision: str) -> OnnxEngine:
+def open_onnx(
+    spec: ModelSpec, weights: Path | None, *, device: str, threads: int, precision: str, lanes: int = 1
+) -> OnnxEngine:
     """Open an ONNX file, and compare the shapes that it fixes with its spec.
 
     Raises:
         ModelError: onnxruntime is missing, the file is not ONNX, or its input is not what the spec says.
     """
     assert weights is not None  # load_model has seen to it
-    session, place = _session(spec, weights, device, threads, precision)
+    turns = Turns(threads, lanes)
+    session, place = _session(spec, weights, device, turns.threads, precision)
     inputs, outputs = session.get_inputs(), session.get_outputs()
     if len(inputs) != 1 or len(outputs) != 1:
         raise ModelError(f"{weights} has {len(inputs)} inputs and {len(outputs)} outputs; export it with one of each")
@@ -77,7 +78,7 @@ def open_onnx(spec: ModelSpec, weights: Path | None, *, device: str, threads: in
         raise ModelError(f"{weights} takes {inputs[0].type}, tilesseg gives tensor(float); export it for float32")
     shape = [size if isinstance(size, int) and size > 0 else None for size in inputs[0].shape]
     batch = compare_input(shape, spec, weights)
-    return OnnxEngine(spec, session, inputs[0].name, batch, place)
+    return OnnxEngine(spec, session, inputs[0].name, batch, place, turns)
 
 
 def _session(spec: ModelSpec, weights: Path, device: str, threads: int, precision: str) -> tuple[Any, str]:

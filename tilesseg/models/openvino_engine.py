@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -19,14 +19,23 @@ from tilesseg.models.fixed_shape import compare_input, parts
 from tilesseg.models.openvino_ends import taken, with_ends
 from tilesseg.models.openvino_graphs import read_graph
 from tilesseg.models.spec import ModelSpec
+from tilesseg.models.turns import Turns
 from tilesseg.normalise import Normalisation
 
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 COMPILED = 4
 """Shapes and calls that an engine keeps compiled; a scene has one."""
 
-_COMPUTING = threading.Lock()
-# ^ one round the device, whichever model: reading and writing threads go on while one computes
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    """A graph compiled for a call and a shape of patches."""
+
+    network: openvino.CompiledModel
+    shape: tuple[int, ...]
+    """That it gives."""
+    idle: list[openvino.InferRequest] = field(default_factory=list)
+    """Requests that nobody computes with; each has memory of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +46,12 @@ class OpenVinoEngine:
     graph: openvino.Model
     batch: int | None
     """The batch size that the file fixes, or None."""
-    threads: int
+    turns: Turns
     precision: str
     device: str = "cpu"
-    kept: OrderedDict[tuple[Call, tuple[int, ...]], tuple[Any, tuple[int, ...]]] = field(default_factory=OrderedDict)
-    """Requests for inference; the last used ones."""
+    kept: OrderedDict[tuple[Call, tuple[int, ...]], _Compiled] = field(default_factory=OrderedDict)
+    """The last used ones."""
+    compiling: Lock = field(default_factory=Lock)
 
     def predict(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scores `(n, score, y, x)` of `patches (n, channel, y, x)`, activated, float32.
@@ -69,7 +79,7 @@ class OpenVinoEngine:
     def _run(self, call: Call, patches: NDArray[Any]) -> tuple[NDArray[Any], bool]:
         """Labels or scores, in memory of their own, and whether all scores are finite."""
         patches = np.ascontiguousarray(patches, taken(call.dtype))
-        with _COMPUTING:
+        with self.turns:
             try:
                 answers = [self._infer(call, part) for part in parts(patches, self.batch)]
             except (RuntimeError, MemoryError) as error:
@@ -78,40 +88,44 @@ class OpenVinoEngine:
         return found[: len(patches)], all(finite for _, finite in answers)
 
     def _infer(self, call: Call, patches: NDArray[Any]) -> tuple[NDArray[Any], bool]:
-        request, shape = self._request(call, patches.shape)
-        found = np.empty(shape, np.uint8 if call.labels else np.float32)
+        compiled, request = self._request(call, patches.shape)
+        found = np.empty(compiled.shape, np.uint8 if call.labels else np.float32)
         request.set_input_tensor(openvino.Tensor(patches, shared_memory=True))
         request.set_output_tensor(0, openvino.Tensor(found, shared_memory=True))
         request.infer()
-        return found, bool(request.get_output_tensor(1).data.all())
+        finite = bool(request.get_output_tensor(1).data.all())
+        compiled.idle.append(request)  # one that has failed is let go, and its memory with it
+        return found, finite
 
-    def _request(self, call: Call, shape: tuple[int, ...]) -> tuple[Any, tuple[int, ...]]:
-        """A request compiled for a call and a shape of patches, and the shape that it gives."""
+    def _request(self, call: Call, shape: tuple[int, ...]) -> tuple[_Compiled, openvino.InferRequest]:
+        """A request for a call and a shape of patches, for the caller alone until it gives it back."""
         key = call, shape
-        if key not in self.kept:
-            self.kept[key] = self._compile(call, shape)
-            while len(self.kept) > COMPILED:
-                self.kept.popitem(last=False)
-        self.kept.move_to_end(key)
-        return self.kept[key]
+        with self.compiling:
+            if key not in self.kept:
+                self.kept[key] = self._compile(call, shape)
+                while len(self.kept) > COMPILED:
+                    self.kept.popitem(last=False)
+            self.kept.move_to_end(key)
+            found = self.kept[key]
+            return found, found.idle.pop() if found.idle else found.network.create_infer_request()
 
-    def _compile(self, call: Call, shape: tuple[int, ...]) -> tuple[Any, tuple[int, ...]]:
+    def _compile(self, call: Call, shape: tuple[int, ...]) -> _Compiled:
         graph = self.graph.clone()
         graph.reshape(list(shape))
         refuse_other_shape(self.spec, shape, tuple(graph.output(0).shape))
         options = {
             "INFERENCE_PRECISION_HINT": HINTS[self.precision],
-            "INFERENCE_NUM_THREADS": self.threads,
-            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": self.turns.lanes * self.turns.threads,
+            "NUM_STREAMS": self.turns.lanes,
             "PERFORMANCE_HINT": "LATENCY",
             "ENABLE_CPU_PINNING": False,  # several workers would pin themselves to the same cores
         }
         compiled = openvino.Core().compile_model(with_ends(graph, call, self.spec), "CPU", options)
-        return compiled.create_infer_request(), tuple(compiled.output(0).shape)
+        return _Compiled(compiled, tuple(compiled.output(0).shape))
 
 
 def open_openvino(
-    spec: ModelSpec, weights: Path | None, *, device: str, threads: int, precision: str
+    spec: ModelSpec, weights: Path | None, *, device: str, threads: int, precision: str, lanes: int = 1
 ) -> OpenVinoEngine:
     """Open a safetensors, TorchScript or ONNX file, and compare the shapes that it fixes with its spec.
 
@@ -133,4 +147,4 @@ def open_openvino(
     if sizes.rank.is_dynamic:
         raise ModelError(f"{weights} does not say how many axes its input has; export it with (n, channel, y, x)")
     batch = compare_input([size.get_length() if size.is_static else None for size in sizes], spec, weights)
-    return OpenVinoEngine(spec, graph, batch, threads, precision)
+    return OpenVinoEngine(spec, graph, batch, Turns(threads, lanes), precision)

@@ -8,7 +8,6 @@ networks are computed under autocast. The CUDA branches have not been run on a G
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from tilesseg.models.spec import ModelSpec
 from tilesseg.models.torch_ends import as_tensor, decide, normalise, refuse_infinite
 from tilesseg.models.torch_lanes import Lanes
 from tilesseg.models.torch_weights import load_script, read_unet
+from tilesseg.models.turns import Turns
 from tilesseg.models.unet import UNet
 
 # The kernel hands out a network's large arrays anew for every batch, and page by page that takes as long as computing.
@@ -36,8 +36,8 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-_COMPUTING = threading.Lock()
-# ^ one round the device, whichever model: reading and writing threads go on while one computes
+_ON_GPU = Turns(1)
+# ^ one round the device, whichever model
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class TorchEngine:
     spec: ModelSpec
     module: nn.Module
     place: torch.device
-    threads: int
+    turns: Turns
     layout: torch.memory_format = torch.channels_last
     """How patches lie in memory."""
     takes: torch.dtype = torch.float32
@@ -115,9 +115,13 @@ class TorchEngine:
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
-        """Alone, exact and without gradients."""
-        with _COMPUTING, torch.inference_mode(), torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
-            torch.set_num_threads(self.threads)  # here, because OpenMP keeps the number per calling thread
+        """In turn, exact and without gradients."""
+        if self.place.type == "cuda":
+            with _ON_GPU, torch.inference_mode(), torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
+                yield
+            return
+        with self.turns, torch.inference_mode():
+            torch.set_num_threads(self.turns.threads)  # here, because OpenMP keeps the number per calling thread
             yield
 
     @contextmanager
@@ -133,7 +137,14 @@ class TorchEngine:
 
 
 def open_unet(
-    spec: ModelSpec, weights: Path | None, *, device: str, threads: int, precision: str, compiled: bool
+    spec: ModelSpec,
+    weights: Path | None,
+    *,
+    device: str,
+    threads: int,
+    precision: str,
+    compiled: bool,
+    lanes: int = 1,
 ) -> TorchEngine:
     """Our U-Net of the shape `spec.unet`, its parameters from a safetensors file.
 
@@ -144,11 +155,19 @@ def open_unet(
     place, network = pick_device(device), read_unet(spec, weights)
     _narrow(network, DTYPES[precision])
     module = network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]  # 3 to 5 times as fast
-    return TorchEngine(spec, compile_module(module, compiled), place, threads, takes=DTYPES[precision])
+    turns = Turns(threads, lanes)
+    return TorchEngine(spec, compile_module(module, compiled), place, turns, takes=DTYPES[precision])
 
 
 def open_torchscript(
-    spec: ModelSpec, weights: Path | None, *, device: str, threads: int, precision: str, compiled: bool
+    spec: ModelSpec,
+    weights: Path | None,
+    *,
+    device: str,
+    threads: int,
+    precision: str,
+    compiled: bool,
+    lanes: int = 1,
 ) -> TorchEngine:
     """A module saved with `torch.jit.save`.
 
@@ -160,7 +179,7 @@ def open_torchscript(
         raise ModelError(f"model {spec.name} is TorchScript, which torch.compile leaves as it is; write compile: false")
     place, module = pick_device(device), load_script(weights).eval()
     module = module.to(place).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return TorchEngine(spec, module, place, threads, autocast=half_of(precision))
+    return TorchEngine(spec, module, place, Turns(threads, lanes), autocast=half_of(precision))
 
 
 def half_of(precision: str) -> torch.dtype | None:
