@@ -140,7 +140,7 @@ def ours(work: Work, *, reference: bool) -> Iterator[Ours]:
 
 def compare(bench: Bench, work: Work, *, peers: bool, repeat: int, reference: bool = True) -> None:
     """All tools at one work, in turns. Without a reference only tilesseg's own choice, and no agreement."""
-    tools = [one for one in ours(work, reference=reference) if bench.wanted(one.tool)]
+    tools = [one for one in ours(work, reference=reference) if bench.wanted(f"{one.tool} {one.engine} {one.precision}")]
     others = bench_peers.peers(bf16=bench_machine.native_bf16()) if peers else []
     plans: dict[Ours, dict[str, Any]] = {}
     over: set[str] = set()
@@ -218,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--side", type=int, help="of the slide, a multiple of 4096; 8192, or 4096 with --quick")
     parser.add_argument("--repeat", type=int, help="runs of each tool; 3, or 1 with --quick")
     parser.add_argument("--works", nargs="+", choices=WORKS, default=WORKS)
-    parser.add_argument("--tools", nargs="+", help="only tools whose name has one of these words")
+    parser.add_argument("--tools", nargs="+", help="only tools whose name, or engine, has one of these words")
     parser.add_argument("--once", nargs="+", default=[], help="peers whose name has one of these words run once only")
     parser.add_argument("--add", action="store_true", help="keep older rows of works that are not measured now")
     parser.add_argument("--limit", type=float, default=bench_tools.LIMIT, help="seconds for a run of a peer")

@@ -16,12 +16,14 @@ from test_planned_engine import FAST, label_job, unet_job
 
 from tilesseg import cluster
 from tilesseg.deployment import Cluster
-from tilesseg.executors import SerialExecutor, ThreadExecutor
+from tilesseg.executors import DaskExecutor, SerialExecutor, ThreadExecutor
+from tilesseg.job import Job
 from tilesseg.models import load_model
 from tilesseg.models.call import Call
 from tilesseg.models.turns import LANES, Turns, lanes_for
 from tilesseg.opened import Assignment, Opened
 from tilesseg.plan import Machine, parse_plan, plan_job
+from tilesseg.preparation import choose_machine
 from tilesseg.proof import prove
 from tilesseg.run import run_job
 from tilesseg.store import RunDirectory
@@ -108,6 +110,21 @@ def test_a_processor_has_a_lane_for_each_tile_and_what_is_not_shared_has_one(tmp
     own = tmp_path / "own"
     own.mkdir()
     assert plan_job(label_job(own), machine).lanes == 1  # a user's engine computes for one at a time
+
+
+def test_an_executor_that_does_one_tile_at_a_time_has_one_lane() -> None:
+    job = Job.model_construct(cluster=Cluster(engine_threads=4))
+    assert choose_machine(job, None).lanes == choose_machine(job, ThreadExecutor(2)).lanes == 2
+    assert choose_machine(job, SerialExecutor()).lanes == 1
+
+
+@pytest.mark.cluster
+def test_a_worker_elsewhere_says_how_many_tiles_it_does_at_a_time() -> None:
+    for threads in (1, 2):
+        with cluster.connect(Cluster(workers=1, threads=threads), "cpu") as executor:
+            assert isinstance(executor, DaskExecutor)
+            there = Cluster(kind="address", address=executor.client.scheduler.address, engine_threads=4)
+            assert cluster.ask_machine(executor, there).lanes == threads
 
 
 def test_a_run_in_lanes_has_the_mask_of_a_serial_one_and_goes_on_with_its_lanes(tmp_path: Path) -> None:

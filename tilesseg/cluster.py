@@ -64,13 +64,12 @@ def describe_machine(asked: Cluster) -> Machine:
     `slots` is what the section says; who has an executor knows better.
     """
     device = kind_of(asked.device)
-    workers = worker_count(asked, device)
+    workers, tiles = worker_count(asked, device), threads_per_worker(asked)
     sharing = workers if is_here(asked) else _workers_on_this_host()
     engine = asked.engine_threads
     if engine == "auto":
         engine = asked.cores or max(1, _cores() // sharing)
-    tiles = threads_per_worker(asked)
-    return Machine(device, engine, workers * tiles, able(device), lanes_for(engine, tiles))
+    return Machine(device, engine, workers * tiles, able(device), lanes_for(engine, _threads_of_this_worker() or tiles))
 
 
 def ask_machine(executor: DaskExecutor, asked: Cluster) -> Machine:
@@ -105,6 +104,16 @@ def _cores() -> int:
     from dask.system import CPU_COUNT
 
     return min(available_cores(), int(CPU_COUNT))
+
+
+def _threads_of_this_worker() -> int | None:
+    """Tiles that the worker on which this runs works on at the same time; None where this is no worker."""
+    from distributed import get_worker
+
+    try:
+        return int(get_worker().state.nthreads)
+    except ValueError:
+        return None
 
 
 def _workers_on_this_host() -> int:

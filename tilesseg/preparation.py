@@ -59,7 +59,9 @@ def choose_machine(job: Job, executor: Executor | None) -> Machine:
     if isinstance(executor, DaskExecutor) and not cluster.is_here(job.cluster):
         return cluster.ask_machine(executor, job.cluster)
     machine = cluster.describe_machine(job.cluster)
-    return machine if executor is None else replace(machine, slots=executor.slots)
+    if executor is None:
+        return machine
+    return replace(machine, slots=executor.slots, lanes=min(machine.lanes, executor.slots))
 
 
 def measure_for(job: Job, executor: Executor | None, *, say: Callable[[str], None] = lambda text: None) -> Measure:
