@@ -20,6 +20,7 @@ from tilesseg.errors import DeviceLost, ModelError, OutOfDeviceMemory
 from tilesseg.models import torch_engine
 from tilesseg.models.call import Call
 from tilesseg.models.spec import ModelSpec, UNetShape
+from tilesseg.models.turns import Turns
 from tilesseg.models.unet import UNet
 from tilesseg.models.unet_shapes import shrink_of
 from tilesseg.normalise import Normalisation, mean_std
@@ -286,7 +287,7 @@ def test_a_real_torchscript_network_gives_its_published_output(shared_data):
     folder = shared_data / "weights" / "unet2d_nuclei_broad"
     weights = folder / "weights.pt"
     spec = nuclei_spec("torchscript", weights)
-    model = torch_engine.open_torchscript(spec, weights, device="cpu", threads=2, precision="fp32", compiled=False)
+    model = torch_engine.open_torchscript(spec, weights, device="cpu", turns=Turns(2), precision="fp32", compiled=False)
     pixels = np.load(folder / "test_input.npy")
     scores = model.predict(spec.normalisation(*mean_std(pixels[0].reshape(1, -1))).apply(pixels))
     np.testing.assert_allclose(scores, np.load(folder / "test_output.npy"), atol=1e-4)

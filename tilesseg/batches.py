@@ -79,6 +79,13 @@ class Batch:
     """What is to be done with the predictions, in lattice order."""
 
 
+def repeated(corner: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Patches `(n, channel, y, x)` of a shape that are the same square `(channel, y, x)` over and over."""
+    side = corner.shape[-1]
+    rows, columns = (-(-size // side) for size in shape[2:])
+    return np.tile(corner, (shape[0], 1, rows, columns))[..., : shape[2], : shape[3]].copy()
+
+
 @dataclass(slots=True)
 class Reader:
     """Reads one tile. Its figures are complete once its batches are."""

@@ -24,7 +24,7 @@ from tilesseg.plan import Machine
 from tilesseg.recipes import threads_per_worker
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, Worker
 
     from tilesseg.deployment import Cluster
 
@@ -65,11 +65,13 @@ def describe_machine(asked: Cluster) -> Machine:
     """
     device = kind_of(asked.device)
     workers, tiles = worker_count(asked, device), threads_per_worker(asked)
-    sharing = workers if is_here(asked) else _workers_on_this_host()
+    here = is_here(asked)
+    sharing = workers if here else _workers_on_this_host()
+    at_a_time = tiles if here else _threads_of_this_worker(tiles)
     engine = asked.engine_threads
     if engine == "auto":
         engine = asked.cores or max(1, _cores() // sharing)
-    return Machine(device, engine, workers * tiles, able(device), lanes_for(engine, _threads_of_this_worker() or tiles))
+    return Machine(device, engine, workers * tiles, able(device), lanes_for(engine, at_a_time))
 
 
 def ask_machine(executor: DaskExecutor, asked: Cluster) -> Machine:
@@ -106,25 +108,29 @@ def _cores() -> int:
     return min(available_cores(), int(CPU_COUNT))
 
 
-def _threads_of_this_worker() -> int | None:
-    """Tiles that the worker on which this runs works on at the same time; None where this is no worker."""
+def _this_worker() -> Worker | None:
+    """The worker that this runs on, or None."""
     from distributed import get_worker
 
     try:
-        return int(get_worker().state.nthreads)
+        return get_worker()
     except ValueError:
         return None
 
 
+def _threads_of_this_worker(otherwise: int) -> int:
+    """Tiles that the worker on which this runs works on at the same time; `otherwise` where this is no worker."""
+    worker = _this_worker()
+    return otherwise if worker is None else int(worker.state.nthreads)
+
+
 def _workers_on_this_host() -> int:
     """Worker processes that share this host with the one this runs on."""
-    from distributed import get_worker
     from distributed.comm.addressing import get_address_host
     from distributed.utils import sync
 
-    try:
-        worker = get_worker()
-    except ValueError:  # not in a worker
+    worker = _this_worker()
+    if worker is None:
         return 1
     host = get_address_host(worker.address)
     workers = sync(worker.loop, worker.scheduler.ncores)

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilesseg import __version__
+from tilesseg.batches import repeated
 from tilesseg.errors import ModelError, OutOfDeviceMemory, StoreError, TilessegError
 from tilesseg.job import Tiling
 from tilesseg.layout import batch_of, choose_lattice, measured_patches
@@ -233,6 +234,5 @@ def _dtype(spec: ModelSpec) -> np.dtype[Any]:
 
 def _patches(spec: ModelSpec, side: int, batch: int) -> NDArray[Any]:
     """Noise, the same in every corner: it takes no more memory than the patches themselves."""
-    noise = np.random.default_rng(0).uniform(*spec.input_range, (1, len(spec.bands), 64, 64)).astype(_dtype(spec))
-    times = -(-side // 64)
-    return np.tile(noise, (batch, 1, times, times))[..., :side, :side].copy()
+    noise = np.random.default_rng(0).uniform(*spec.input_range, (len(spec.bands), 64, 64)).astype(_dtype(spec))
+    return repeated(noise, (batch, len(spec.bands), side, side))

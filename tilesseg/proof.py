@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilesseg import __version__
+from tilesseg.batches import repeated
 from tilesseg.blend import quantise
 from tilesseg.executors import UnfitWorker, worker_address
 from tilesseg.opened import Assignment, Opened, is_proven, open_run
@@ -113,5 +114,4 @@ def _usual(call: Call, shape: tuple[int, ...]) -> NDArray[Any]:
     if call.dtype.kind in "iu":
         limits = np.iinfo(call.dtype)
         np.clip(np.rint(values, out=values), limits.min, limits.max, out=values)
-    rows, columns = (-(-side // _NOISE) for side in shape[2:])
-    return np.tile(values.astype(call.dtype), (shape[0], 1, rows, columns))[..., : shape[2], : shape[3]].copy()
+    return repeated(values.astype(call.dtype), shape)

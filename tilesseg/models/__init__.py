@@ -23,6 +23,7 @@ from tilesseg.models.call import Call, Network, plain, refuse_other_shape
 from tilesseg.models.choice import KINDS, NOT_INSTALLED, Able, Choice, Runtime, choose
 from tilesseg.models.machine import able as ask_machine
 from tilesseg.models.spec import ModelSpec
+from tilesseg.models.turns import Turns
 
 __all__ = [
     "ENGINES",
@@ -110,8 +111,8 @@ ENGINES: Mapping[tuple[str, Runtime], str] = {
     ("torchscript", "openvino"): "tilesseg.models.openvino_engine:open_openvino",
     ("onnx", "openvino"): "tilesseg.models.openvino_engine:open_openvino",
 }
-"""What opens each kind of file in each runtime. Beyond what `OpenOwn` takes, these take precision and lanes, and those
-of torch whether to compile."""
+"""What opens each kind of file in each runtime. These take turns instead of the threads that `OpenOwn` takes, and the
+precision; those of torch take whether to compile."""
 
 
 def load_model(
@@ -146,9 +147,12 @@ def load_model(
     choice = choose_for(bundle, ask_machine(device), engine, precision)
     if compiled and choice.runtime != "torch":
         raise ModelError(f"torch.compile is asked for, and {choice.runtime} computes; write engine: torch")
-    options: dict[str, Any] = {"device": device, "threads": threads or available_cores()}
-    if choice.runtime != "own":
-        options |= {"precision": choice.precision, "lanes": lanes}
+    options: dict[str, Any] = {"device": device}
+    cores = threads or available_cores()
+    if choice.runtime == "own":
+        options["threads"] = cores
+    else:
+        options |= {"turns": Turns(cores, lanes), "precision": choice.precision}
     if choice.runtime == "torch":
         options["compiled"] = compiled
     return _HeldToSpec(spec, _opener(spec, choice.runtime)(spec, bundle.weights_path, **options), choice)

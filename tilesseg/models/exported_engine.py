@@ -60,14 +60,7 @@ class ExportedEngine:
 
 
 def open_exported(
-    spec: ModelSpec,
-    weights: Path | None,
-    *,
-    device: str,
-    threads: int,
-    precision: str,
-    compiled: bool,
-    lanes: int = 1,
+    spec: ModelSpec, weights: Path | None, *, device: str, turns: Turns, precision: str, compiled: bool
 ) -> ExportedEngine:
     """Open a `.pt2` file, and compare the shape that it fixes with its spec. Nothing in it is unpickled or evaluated.
 
@@ -81,7 +74,7 @@ def open_exported(
     place = pick_device(device)
     layout, sides = _layout(program), (program.shape[2], program.shape[3])
     module = compile_module(program.to(place), compiled)
-    engine = TorchEngine(spec, module, place, Turns(threads, lanes), layout=layout, autocast=half_of(precision))
+    engine = TorchEngine(spec, module, place, turns, layout=layout, autocast=half_of(precision))
     return ExportedEngine(engine, sides, batch)
 
 

@@ -60,16 +60,13 @@ class OnnxEngine:
         return scores
 
 
-def open_onnx(
-    spec: ModelSpec, weights: Path | None, *, device: str, threads: int, precision: str, lanes: int = 1
-) -> OnnxEngine:
+def open_onnx(spec: ModelSpec, weights: Path | None, *, device: str, turns: Turns, precision: str) -> OnnxEngine:
     """Open an ONNX file, and compare the shapes that it fixes with its spec.
 
     Raises:
         ModelError: onnxruntime is missing, the file is not ONNX, or its input is not what the spec says.
     """
     assert weights is not None  # load_model has seen to it
-    turns = Turns(threads, lanes)
     session, place = _session(spec, weights, device, turns.threads, precision)
     inputs, outputs = session.get_inputs(), session.get_outputs()
     if len(inputs) != 1 or len(outputs) != 1:

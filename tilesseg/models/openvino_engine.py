@@ -125,7 +125,7 @@ class OpenVinoEngine:
 
 
 def open_openvino(
-    spec: ModelSpec, weights: Path | None, *, device: str, threads: int, precision: str, lanes: int = 1
+    spec: ModelSpec, weights: Path | None, *, device: str, turns: Turns, precision: str
 ) -> OpenVinoEngine:
     """Open a safetensors, TorchScript or ONNX file, and compare the shapes that it fixes with its spec.
 
@@ -147,4 +147,4 @@ def open_openvino(
     if sizes.rank.is_dynamic:
         raise ModelError(f"{weights} does not say how many axes its input has; export it with (n, channel, y, x)")
     batch = compare_input([size.get_length() if size.is_static else None for size in sizes], spec, weights)
-    return OpenVinoEngine(spec, graph, batch, Turns(threads, lanes), precision)
+    return OpenVinoEngine(spec, graph, batch, turns, precision)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,11 +116,10 @@ class TorchEngine:
     @contextmanager
     def _computing(self) -> Iterator[None]:
         """In turn, exact and without gradients."""
-        if self.place.type == "cuda":
-            with _ON_GPU, torch.inference_mode(), torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
-                yield
-            return
-        with self.turns, torch.inference_mode():
+        on_gpu = self.place.type == "cuda"
+        # The flags are the process's: two threads would undo each other's, and a processor does not look at them.
+        flags = torch.backends.cudnn.flags(deterministic=True, allow_tf32=False) if on_gpu else nullcontext()
+        with _ON_GPU if on_gpu else self.turns, torch.inference_mode(), flags:
             torch.set_num_threads(self.turns.threads)  # here, because OpenMP keeps the number per calling thread
             yield
 
@@ -137,14 +136,7 @@ class TorchEngine:
 
 
 def open_unet(
-    spec: ModelSpec,
-    weights: Path | None,
-    *,
-    device: str,
-    threads: int,
-    precision: str,
-    compiled: bool,
-    lanes: int = 1,
+    spec: ModelSpec, weights: Path | None, *, device: str, turns: Turns, precision: str, compiled: bool
 ) -> TorchEngine:
     """Our U-Net of the shape `spec.unet`, its parameters from a safetensors file.
 
@@ -155,19 +147,11 @@ def open_unet(
     place, network = pick_device(device), read_unet(spec, weights)
     _narrow(network, DTYPES[precision])
     module = network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]  # 3 to 5 times as fast
-    turns = Turns(threads, lanes)
     return TorchEngine(spec, compile_module(module, compiled), place, turns, takes=DTYPES[precision])
 
 
 def open_torchscript(
-    spec: ModelSpec,
-    weights: Path | None,
-    *,
-    device: str,
-    threads: int,
-    precision: str,
-    compiled: bool,
-    lanes: int = 1,
+    spec: ModelSpec, weights: Path | None, *, device: str, turns: Turns, precision: str, compiled: bool
 ) -> TorchEngine:
     """A module saved with `torch.jit.save`.
 
@@ -179,7 +163,7 @@ def open_torchscript(
         raise ModelError(f"model {spec.name} is TorchScript, which torch.compile leaves as it is; write compile: false")
     place, module = pick_device(device), load_script(weights).eval()
     module = module.to(place).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return TorchEngine(spec, module, place, Turns(threads, lanes), autocast=half_of(precision))
+    return TorchEngine(spec, module, place, turns, autocast=half_of(precision))
 
 
 def half_of(precision: str) -> torch.dtype | None:
