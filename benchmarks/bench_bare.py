@@ -42,7 +42,7 @@ def files(image: Path, mask: Path, copy: Path) -> None:
 def network(asked: argparse.Namespace) -> None:
     """Start the processes, let them begin together, add up their rates."""
     call = [sys.executable, __file__, "one", str(asked.model), str(asked.image)]
-    for name in ("patch", "batch", "threads", "lanes", "seconds", "engine", "precision", "device"):
+    for name in ("patch", "batch", "threads", "lanes", "discarded", "seconds", "engine", "precision", "device"):
         value = getattr(asked, name)
         call += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     environment = {**os.environ, **WORKER_ENVIRONMENT}
@@ -62,7 +62,8 @@ def one(asked: argparse.Namespace) -> None:
     choice = {"device": asked.device, "engine": asked.engine, "precision": asked.precision}
     model = load_model(asked.model, threads=asked.threads, lanes=asked.lanes, **choice)
     patches = _patches(asked.image, asked.patch, asked.batch)
-    predict = model.network(Call(patches.dtype, model.spec.normalisation(), labels=True))
+    margin = max(0, asked.discarded - model.spec.patch.shrink // 2)
+    predict = model.network(Call(patches.dtype, model.spec.normalisation(), labels=True, margin=margin))
     with ThreadPoolExecutor(asked.lanes) as pool:
         for _ in range(2):
             list(pool.map(predict, [patches] * asked.lanes))
@@ -101,6 +102,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1, help="of the engine in each process")
     parser.add_argument("--lanes", type=int, default=1, help="batches at a time in each process")
+    parser.add_argument("--discarded", type=int, default=0, help="pixels on each side of a patch that do not count")
     parser.add_argument("--seconds", type=float, default=6.0)
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--precision", default="auto")

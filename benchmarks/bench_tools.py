@@ -146,9 +146,10 @@ class Ours:
         """The network alone: the same patch, batch, processes and threads."""
         scene = plan["scenes"][0]
         patch = scene["patch"] if isinstance(scene["patch"], list) else [scene["patch"]]
+        discarded = (patch[0] - scene["stride"]) // 2 if scene["blend"] == "crop" else 0
         options = {
             "batch": scene["batch"], "processes": plan["workers"], "threads": plan["engine_threads"],
-            "lanes": plan["lanes"],
+            "lanes": plan["lanes"], "discarded": discarded,
             "seconds": seconds, "engine": _asked(plan["engine"]), "precision": plan["precision"], "device": work.device,
         }  # fmt: skip
         call = bench_process.python(

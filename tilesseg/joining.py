@@ -29,7 +29,8 @@ class Predicted(NamedTuple):
 
     steps: Sequence[Row | Patch]
     outputs: NDArray[Any] | None
-    """Labels `(n, y, x)` or scores `(n, score, y, x)`, one for each patch among the steps and maybe more."""
+    """Labels `(n, y, x)` or scores `(n, score, y, x)`, one for each patch among the steps and maybe more; of each patch
+    without what its lattice discards."""
 
 
 class Joiner:
@@ -40,7 +41,7 @@ class Joiner:
     ) -> None:
         self.census, self.outside = Census(grid.pixel_areas), 0
         """`outside` are the pixels that were not looked at."""
-        self._blender, self._shrink = _blender(tile, spec, recipe), spec.patch.shrink // 2
+        self._blender, self._discarded = _blender(tile, spec, recipe), tile.lattice.discarded
         self._bands = store.bands(tile.core, scores=len(recipe.scores))
         self._cells, self._clock = recipe.cells, clock
         self._row: Row | None = None
@@ -61,7 +62,7 @@ class Joiner:
             else:
                 self._left -= 1
                 with self._clock("blend"):
-                    output = step.window.inset(self._shrink, self._shrink)
+                    output = step.window.inset(self._discarded, self._discarded)
                     self._blender.add(step.support, next(outputs)[..., *step.support.slices(output)])
             if self._row is not None and not self._left:
                 self._finish(self._row)

@@ -35,6 +35,7 @@ from tilesseg.opened import load_planned
 from tilesseg.plan import Plan, parse_plan
 from tilesseg.segment import peak_mb
 from tilesseg.speed import PatchSpeed, fitting
+from tilesseg.tiling import Lattice
 
 SECONDS = 15.0
 """For all sizes of patch together; one that would take longer is left out."""
@@ -169,8 +170,8 @@ def by_patch(plan: Plan, *, limit_mb: float, seconds: float) -> Iterator[PatchSp
         OutOfDeviceMemory: a size is too large for the device.
     """
     spec, tiling = plan.spec, Tiling.model_validate(plan.asked["tiling"])
-    blend, _ = choose_lattice((USUAL_WIDTH, USUAL_WIDTH), spec, tiling)
-    network = load_planned(plan).network(_call(spec, labels=blend == "crop" and not plan.scores))
+    _, usual = choose_lattice((USUAL_WIDTH, USUAL_WIDTH), spec, tiling)
+    network = load_planned(plan).network(_call(spec, usual, labels=usual.exclusive and not plan.scores))
     begun, taken = time.perf_counter(), [(0.0, peak_mb())]
     speed = 0.0
     for side in measured_patches(spec, tiling):
@@ -217,11 +218,11 @@ def _foreseen(taken: Sequence[tuple[float, float]], mpx: float) -> float:
     return high if more <= less else high + (high - low) * max(0.0, mpx - more) / (more - less)
 
 
-def _call(spec: ModelSpec, *, labels: bool) -> Call:
+def _call(spec: ModelSpec, lattice: Lattice, *, labels: bool) -> Call:
     """A network's ends as a usual scene needs them; its own statistics, where the model wants them, are invented."""
     n = len(spec.bands)
     own = ((0.0,) * n, (1.0,) * n) if spec.normalise.needs_scene else (None, None)
-    return Call(_dtype(spec), spec.normalisation(*own), labels)
+    return Call(_dtype(spec), spec.normalisation(*own), labels, lattice.discarded - spec.patch.shrink // 2)
 
 
 def _dtype(spec: ModelSpec) -> np.dtype[Any]:

@@ -108,7 +108,8 @@ def segment_tile(
 
 def call_of(lattice: Lattice, recipe: Recipe, *, dtype: np.dtype[Any], spec: ModelSpec) -> Call:
     """The ends that a scene's network needs; `dtype` is its source's."""
-    return Call(raw_dtype(dtype, spec.fill), recipe.normalisation, labels=gives_labels(lattice, recipe))
+    margin = lattice.discarded - spec.patch.shrink // 2
+    return Call(raw_dtype(dtype, spec.fill), recipe.normalisation, gives_labels(lattice, recipe), margin)
 
 
 def skip_tile(tile: Tile, cells: Cells, *, grid: Grid, store: Store, scores: int = 0) -> TileDone:

@@ -68,6 +68,11 @@ class Lattice:
         return self.patch - self.before - self.after
 
     @property
+    def discarded(self) -> int:
+        """Pixels on each side of every patch that do not count."""
+        return min(self.before, self.after)
+
+    @property
     def exclusive(self) -> bool:
         """Whether every pixel has exactly one prediction (crop)."""
         return self.support == self.stride

@@ -169,11 +169,11 @@ def choose_for(bundle: Bundle, able: Able, engine: str = "auto", precision: str 
     choice = choose(bundle.spec, able, engine, precision)
     if choice.runtime != "openvino" or bundle.spec.engine == "unet" or find_spec("openvino") is None:
         return choice
-    from tilesseg.models.openvino_graphs import read_graph
+    from tilesseg.models.openvino_graphs import read_graphs
 
     assert bundle.weights_path is not None  # its spec has seen to it
     try:
-        read_graph(bundle.spec, bundle.weights_path)
+        read_graphs(bundle.spec, bundle.weights_path)
     except ModelError as problem:
         if engine != "auto":
             raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +20,12 @@ from tilesseg.models.spec import ModelSpec
 from tilesseg.normalise import Normalisation
 
 Network = Callable[[NDArray[Any]], NDArray[Any]]
-"""From raw patches `(n, channel, P, Q)` of the call's dtype to labels `(n, P − shrink, Q − shrink)` uint8, or to
-activated scores `(n, score, P − shrink, Q − shrink)` float32, in memory of their own. `n` is the same at every
-call, or each shape may be compiled anew. Raises ValueError where a score is not finite, OutOfDeviceMemory, DeviceLost,
-ModelError."""
+"""From raw patches `(n, channel, P, Q)` of the call's dtype to labels `(n, p, q)` uint8, or to activated scores
+`(n, score, p, q)` float32, p being P − shrink − 2 · margin, in memory of their own. `n` is the same at every call, or
+each shape may be compiled anew. Raises ValueError where one of these scores is not finite, OutOfDeviceMemory,
+DeviceLost, ModelError."""
 
+V = TypeVar("V", bound=Any)
 
 _STRIP = 64
 """Rows worked on at a time."""
@@ -39,6 +40,8 @@ class Call:
     normalisation: Normalisation
     labels: bool
     """Whether labels are wanted (every pixel has one prediction), else activated scores, to be blended or stored."""
+    margin: int = 0
+    """Pixels on each side of a prediction that nobody uses: the network leaves them out."""
 
 
 def plain(predict: Callable[[NDArray[np.float32]], NDArray[np.float32]], call: Call, spec: ModelSpec) -> Network:
@@ -52,15 +55,21 @@ def plain(predict: Callable[[NDArray[np.float32]], NDArray[np.float32]], call: C
         for number, values in enumerate(patches):
             for y in range(0, values.shape[1], _STRIP):  # what is in between stays in the processor's cache
                 call.normalisation.apply(values[:, y : y + _STRIP], out=buffer[number, :, y : y + _STRIP])
-        scores = predict(buffer)
+        scores = centre(predict(buffer), call.margin)
         if np.may_share_memory(scores, buffer):  # a network that passes its input on
             scores = scores.copy()
         if not call.labels:
             refuse_infinite(scores)
-            return scores
+            return np.ascontiguousarray(scores)
         return np.stack([_decided(one, spec.decision.threshold) for one in scores])
 
     return network
+
+
+def centre(values: V, margin: int) -> V:
+    """Without `margin` pixels on each side of the last two axes of an array or a tensor: a view."""
+    found: V = values[..., margin:-margin, margin:-margin] if margin else values
+    return found
 
 
 def _decided(scores: NDArray[np.float32], threshold: float | None) -> NDArray[np.uint8]:
@@ -79,8 +88,14 @@ def refuse_infinite(scores: NDArray[np.float32]) -> None:
         raise ValueError("the model gave scores that are not finite")
 
 
-def refuse_other_shape(spec: ModelSpec, given: tuple[int, ...], found: tuple[int, ...]) -> None:
+def refuse_other_shape(spec: ModelSpec, given: tuple[int, ...], found: tuple[int, ...], *, margin: int = 0) -> None:
     """Compare the shape of scores `found` for patches `given` with the spec: a wrong one would shift or mislabel.
+
+    Args:
+        spec: the model's.
+        given: `(n, channel, P, Q)`.
+        found: of scores that lack `margin` pixels on each side.
+        margin: see `Call`.
 
     Raises:
         ModelError: the network gives another shape than its spec promises, or takes another number of bands.
@@ -88,7 +103,8 @@ def refuse_other_shape(spec: ModelSpec, given: tuple[int, ...], found: tuple[int
     n, channels, height, width = given
     if channels != len(spec.bands):
         raise ModelError(f"model {spec.name} takes {len(spec.bands)} bands, not {channels}")
-    promised = (n, spec.score_channels, height - spec.patch.shrink, width - spec.patch.shrink)
+    lost = spec.patch.shrink + 2 * margin
+    promised = (n, spec.score_channels, height - lost, width - lost)
     if found != promised:
         raise ModelError(
             f"model {spec.name} gives scores {found} for patches {given}, its spec promises {promised}; correct "

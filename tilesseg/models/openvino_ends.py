@@ -20,14 +20,16 @@ from tilesseg.normalise import Normalisation
 LARGEST = float(np.finfo(np.float32).max)
 
 
-def with_ends(network: openvino.Model, call: Call, spec: ModelSpec) -> openvino.Model:
+def with_ends(network: openvino.Model, call: Call, spec: ModelSpec, *, edge: int = 0) -> openvino.Model:
     """A copy of `network` of one input and one output, with both ends: gives labels or scores, and `finite` of each.
 
-    Its input keeps the network's shape, and takes what `taken` says.
+    Its input is larger than the network's by `edge` pixels on each side, and takes what `taken` says.
     """
     model = network.clone()
     (old,), score = model.get_parameters(), model.outputs[0].get_node().input_value(0)
-    raw = ops.parameter(old.get_partial_shape(), taken(call.dtype), name="patches")
+    n, channels, *sides = old.get_shape()
+    given = ops.parameter([n, channels, *(side + 2 * edge for side in sides)], taken(call.dtype), name="patches")
+    raw = cropped(given, edge)
     normalised = _normalise(ops.convert(raw, "f32"), call.normalisation)
     for target in list(old.output(0).get_target_inputs()):
         target.replace_source_output(normalised.output(0))
@@ -38,7 +40,15 @@ def with_ends(network: openvino.Model, call: Call, spec: ModelSpec) -> openvino.
     found, finite = _labels(score, spec) if call.labels else _scores(score, spec)
     if call.dtype.kind == "f":  # a rectifier of OpenVINO makes 0 of NaN, which then leaves no trace
         finite = ops.minimum(finite, ops.minimum(_everywhere(_defined(raw)), _everywhere(_bounded(normalised))))
-    return openvino.Model([found.output(0), finite.output(0)], [raw])
+    return openvino.Model([found.output(0), finite.output(0)], [given])
+
+
+def cropped(x: Any, margin: int) -> Any:
+    """Without `margin` pixels on each side of y and x."""
+    if not margin:
+        return x
+    start, stop, step, axes = ([margin] * 2, [-margin] * 2, [1, 1], [2, 3])
+    return ops.slice(x, *(ops.constant(np.array(one, np.int64)) for one in (start, stop, step, axes)))
 
 
 def taken(dtype: np.dtype[Any]) -> np.dtype[Any]:

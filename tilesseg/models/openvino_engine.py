@@ -17,7 +17,7 @@ from tilesseg.models.call import Call, Network, refuse_other_shape
 from tilesseg.models.failures import refusal
 from tilesseg.models.fixed_shape import compare_input, parts
 from tilesseg.models.openvino_ends import taken, with_ends
-from tilesseg.models.openvino_graphs import read_graph
+from tilesseg.models.openvino_graphs import Graphs, read_graphs
 from tilesseg.models.spec import ModelSpec
 from tilesseg.models.turns import Turns
 from tilesseg.normalise import Normalisation
@@ -40,10 +40,10 @@ class _Compiled:
 
 @dataclass(frozen=True, slots=True)
 class OpenVinoEngine:
-    """A graph of OpenVINO, and what has been compiled of it."""
+    """A network as graphs of OpenVINO, and what has been compiled of them."""
 
     spec: ModelSpec
-    graph: openvino.Model
+    graphs: Graphs
     batch: int | None
     """The batch size that the file fixes, or None."""
     turns: Turns
@@ -110,9 +110,10 @@ class OpenVinoEngine:
             return found, found.idle.pop() if found.idle else found.network.create_infer_request()
 
     def _compile(self, call: Call, shape: tuple[int, ...]) -> _Compiled:
-        graph = self.graph.clone()
-        graph.reshape(list(shape))
-        refuse_other_shape(self.spec, shape, tuple(graph.output(0).shape))
+        graph, edge = self.graphs(call.margin)
+        n, channels, height, width = shape
+        graph.reshape([n, channels, height - 2 * edge, width - 2 * edge])
+        refuse_other_shape(self.spec, shape, tuple(graph.output(0).shape), margin=call.margin)
         options = {
             "INFERENCE_PRECISION_HINT": HINTS[self.precision],
             "INFERENCE_NUM_THREADS": self.turns.lanes * self.turns.threads,
@@ -120,7 +121,7 @@ class OpenVinoEngine:
             "PERFORMANCE_HINT": "LATENCY",
             "ENABLE_CPU_PINNING": False,  # several workers would pin themselves to the same cores
         }
-        compiled = openvino.Core().compile_model(with_ends(graph, call, self.spec), "CPU", options)
+        compiled = openvino.Core().compile_model(with_ends(graph, call, self.spec, edge=edge), "CPU", options)
         return _Compiled(compiled, tuple(compiled.output(0).shape))
 
 
@@ -133,7 +134,8 @@ def open_openvino(
         ModelError: the file is not what its spec says, or OpenVINO cannot convert it.
     """
     assert weights is not None  # load_model has seen to it
-    graph = read_graph(spec, weights)
+    graphs = read_graphs(spec, weights)
+    graph, _ = graphs(0)
     if len(graph.inputs) != 1 or len(graph.outputs) != 1:
         raise ModelError(
             f"{weights} has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs; export it with one of each"
@@ -147,4 +149,4 @@ def open_openvino(
     if sizes.rank.is_dynamic:
         raise ModelError(f"{weights} does not say how many axes its input has; export it with (n, channel, y, x)")
     batch = compare_input([size.get_length() if size.is_static else None for size in sizes], spec, weights)
-    return OpenVinoEngine(spec, graph, batch, turns, precision)
+    return OpenVinoEngine(spec, graphs, batch, turns, precision)

@@ -6,9 +6,10 @@ The U-Net is written out because tracing it takes seconds in every process, and 
 from __future__ import annotations
 
 import warnings
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import openvino
@@ -18,16 +19,30 @@ from openvino import opset13 as ops
 from tilesseg.errors import ModelError
 from tilesseg.models.choice import KINDS
 from tilesseg.models.failures import one_line
+from tilesseg.models.openvino_ends import cropped
 from tilesseg.models.spec import ModelSpec, UNetShape
-from tilesseg.models.unet_shapes import crop_of, layers_of, padding_of
+from tilesseg.models.unet_shapes import crop_of, layers_of, padding_of, unpadded
 from tilesseg.models.unet_weights import Arrays, Convolution, folded, read_tensors
 
 if TYPE_CHECKING:
     import torch
 
 
-def read_graph(spec: ModelSpec, weights: Path) -> openvino.Model:
-    """The network of a weights file, its raw scores being its output. Not to be changed: it is kept for the next.
+class Graph(NamedTuple):
+    """A network whose prediction lacks a margin."""
+
+    model: openvino.Model
+    """From normalised patches to raw scores."""
+    edge: int
+    """Pixels on each side of a patch that it is not given."""
+
+
+Graphs = Callable[[int], Graph]
+"""The graph for a margin; to be changed as one likes."""
+
+
+def read_graphs(spec: ModelSpec, weights: Path) -> Graphs:
+    """The network of a weights file.
 
     Raises:
         ModelError: the file is not what its spec says, or OpenVINO cannot convert it.
@@ -35,8 +50,23 @@ def read_graph(spec: ModelSpec, weights: Path) -> openvino.Model:
     assert spec.weights is not None  # whoever loads has seen to it
     if spec.engine == "unet":
         assert spec.unet is not None
-        return unet_graph(spec.unet, read_tensors(spec, weights))
-    return _converted(spec.engine, weights, spec.weights.sha256, len(spec.bands))
+        return partial(_unet_without, spec.unet, read_tensors(spec, weights))
+    return partial(_without, _converted(spec.engine, weights, spec.weights.sha256, len(spec.bands)))
+
+
+def _without(model: openvino.Model, margin: int) -> Graph:
+    copy = model.clone()
+    if not margin:
+        return Graph(copy, 0)
+    scores = copy.outputs[0].get_node().input_value(0)
+    return Graph(openvino.Model([cropped(scores, margin).output(0)], copy.get_parameters()), 0)
+
+
+def _unet_without(shape: UNetShape, tensors: Arrays, margin: int) -> Graph:
+    bare = unpadded(shape, margin)
+    if bare is None:
+        return _without(unet_graph(shape, tensors), margin)
+    return Graph(_without(unet_graph(bare.shape, tensors), margin - bare.lost).model, bare.edge)
 
 
 @lru_cache(maxsize=2)
@@ -80,7 +110,7 @@ def unet_graph(shape: UNetShape, tensors: Arrays) -> openvino.Model:
         x = ops.max_pool(skips[-1], [2, 2], [1, 1], [0, 0], [0, 0], [2, 2]).output(0)
     x = _level(f"down.{shape.depth}", shape, tensors, x)
     for depth in reversed(range(shape.depth)):
-        skip = _centre(skips[depth], crop_of(shape, depth))
+        skip = cropped(skips[depth], crop_of(shape, depth))
         x = ops.concat([skip, _rise(f"rise.{depth}.0", shape, tensors, x)], 1)
         x = _level(f"up.{depth}", shape, tensors, x)
     return openvino.Model([_convolution(folded(tensors, "head", None), x)], [patches])
@@ -109,14 +139,6 @@ def _convolution(layer: Convolution, x: Any, *, padding: int = 0) -> Any:
     pad = [padding, padding]
     x = ops.convolution(x, ops.constant(layer.weight), [1, 1], pad, pad, [1, 1])
     return ops.add(x, _per_channel(layer.bias))
-
-
-def _centre(x: Any, crop: int) -> Any:
-    """Without `crop` pixels on each side of y and x."""
-    if not crop:
-        return x
-    start, stop, step, axes = ([crop] * 2, [-crop] * 2, [1, 1], [2, 3])
-    return ops.slice(x, *(ops.constant(np.array(one, np.int64)) for one in (start, stop, step, axes)))
 
 
 def _per_channel(values: NDArray[np.float32]) -> Any:

@@ -21,14 +21,15 @@ from torch import nn
 
 from tilesseg.errors import ModelError, OutOfDeviceMemory
 from tilesseg.models.activation import activate
-from tilesseg.models.call import Call, Network, plain, refuse_other_shape
+from tilesseg.models.call import Call, Network, centre, plain, refuse_other_shape
 from tilesseg.models.failures import refusal
 from tilesseg.models.spec import ModelSpec
 from tilesseg.models.torch_ends import as_tensor, decide, normalise, refuse_infinite
 from tilesseg.models.torch_lanes import Lanes
-from tilesseg.models.torch_weights import load_script, read_unet
+from tilesseg.models.torch_weights import load_script, read_unet, without_padding
 from tilesseg.models.turns import Turns
 from tilesseg.models.unet import UNet
+from tilesseg.models.unet_shapes import unpadded
 
 # The kernel hands out a network's large arrays anew for every batch, and page by page that takes as long as computing.
 # PyTorch asks for huge pages where this says so, looks at it when it first allocates, and takes no more memory for it.
@@ -54,6 +55,8 @@ class TorchEngine:
     """Data type of the module's input."""
     autocast: torch.dtype | None = None
     """Data type that a foreign module is computed in where it can be."""
+    bare: nn.Module | None = None
+    """Our U-Net without padding, which computes less where a margin is wide enough."""
 
     @property
     def device(self) -> str:
@@ -68,7 +71,7 @@ class TorchEngine:
             ModelError: the module gives no single tensor, or refuses this shape.
         """
         with self._refusing(patches.shape), self._computing():
-            scores = self._forward(as_tensor(patches).to(self.place, memory_format=self.layout))
+            scores = self._forward(self.module, as_tensor(patches).to(self.place, memory_format=self.layout))
             return self._activated(scores).cpu().numpy()
 
     def network(self, call: Call) -> Network:
@@ -88,18 +91,26 @@ class TorchEngine:
     def _between(self, raw: torch.Tensor, call: Call) -> torch.Tensor:
         """From raw patches to labels or activated scores, all on the device."""
         with self._computing():
-            scores = self._forward(normalise(raw, call.normalisation, self.layout))
-            refuse_other_shape(self.spec, tuple(raw.shape), tuple(scores.shape))
+            scores = self._scores(raw, call)
+            refuse_other_shape(self.spec, tuple(raw.shape), tuple(scores.shape), margin=call.margin)
             if not (call.labels and self.spec.activation == "softmax"):  # which keeps the order of scores
                 scores = self._activated(scores)
             refuse_infinite(scores)
             return decide(scores, self.spec.decision.threshold) if call.labels else scores
 
-    def _forward(self, patches: torch.Tensor) -> torch.Tensor:
+    def _scores(self, raw: torch.Tensor, call: Call) -> torch.Tensor:
+        """Raw scores without the call's margin."""
+        module, edge, lost = self.module, 0, 0
+        if self.bare is not None and self.spec.unet and (less := unpadded(self.spec.unet, call.margin)):
+            module, edge, lost = self.bare, less.edge, less.lost
+        given = normalise(centre(raw, edge), call.normalisation, self.layout)
+        return centre(self._forward(module, given), call.margin - lost)
+
+    def _forward(self, module: nn.Module, patches: torch.Tensor) -> torch.Tensor:
         """Raw scores, float32."""
         half = self.autocast
         with torch.autocast(self.place.type, half or torch.bfloat16, enabled=half is not None):
-            scores = self.module(patches.to(self.takes))
+            scores = module(patches.to(self.takes))
         if not isinstance(scores, torch.Tensor) or scores.ndim != 4:
             found = f"a tensor {tuple(scores.shape)}" if isinstance(scores, torch.Tensor) else type(scores).__name__
             raise ModelError(f"model {self.spec.name} gives {found}, not one tensor (n, class, y, x); export it so")
@@ -144,10 +155,12 @@ def open_unet(
         ModelError: the file is not safetensors, or its tensors do not fit the shape.
     """
     assert weights is not None  # load_model has seen to it
+    assert spec.unet is not None  # the spec has seen to it
     place, network = pick_device(device), read_unet(spec, weights)
     _narrow(network, DTYPES[precision])
     module = network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]  # 3 to 5 times as fast
-    return TorchEngine(spec, compile_module(module, compiled), place, turns, takes=DTYPES[precision])
+    bare = compile_module(without_padding(module, spec.unet), compiled)
+    return TorchEngine(spec, compile_module(module, compiled), place, turns, takes=DTYPES[precision], bare=bare)
 
 
 def open_torchscript(

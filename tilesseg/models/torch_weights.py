@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 import zipfile
+from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -12,8 +13,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from tilesseg.errors import ModelError
 from tilesseg.models.failures import one_line
-from tilesseg.models.spec import ModelSpec
+from tilesseg.models.spec import ModelSpec, UNetShape
 from tilesseg.models.unet import UNet
+from tilesseg.models.unet_shapes import crop_of
 from tilesseg.models.unet_weights import read_tensors
 
 
@@ -40,6 +42,17 @@ def folded(network: UNet) -> UNet:
                 level[place - 1] = fuse_conv_bn_eval(before, layer)
                 del level[place]
     return network.requires_grad_(False)
+
+
+def without_padding(network: UNet, shape: UNetShape) -> UNet:
+    """The network of this shape with unpadded convolutions; shares its parameters."""
+    shape = shape.model_copy(update={"convolutions": "valid"})
+    bare = deepcopy(network, {id(one): one for one in network.parameters()})
+    bare.crops = tuple(crop_of(shape, level) for level in range(shape.depth))
+    for layer in bare.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.padding = (0, 0)
+    return bare
 
 
 def load_script(path: Path) -> torch.jit.ScriptModule:

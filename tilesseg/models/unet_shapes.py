@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from tilesseg.models.spec import UNetShape
 
@@ -70,6 +71,36 @@ def _shrink(depth: int) -> int:
 def crop_of(shape: UNetShape, level: int) -> int:
     """What the skip of a level loses on each side: as much as the path below it, whose pixels count double."""
     return _shrink(shape.depth - level - 1) if shape.convolutions == "valid" else 0
+
+
+class Unpadded(NamedTuple):
+    """A padded network, computed without padding."""
+
+    shape: UNetShape
+    edge: int
+    """What a patch is cropped by on each side beforehand, so that the same pixels are pooled together."""
+    lost: int
+    """Pixels on each side of a patch that have no prediction, `edge` among them."""
+
+
+def unpadded(shape: UNetShape, margin: int) -> Unpadded | None:
+    """The network without the padding of its convolutions, as it was published, if that changes nothing that counts.
+
+    What it does not predict lies in the margin, and costs no time: less and less of the way up is computed. What counts
+    is the same, up to rounding.
+
+    Args:
+        shape: of a network.
+        margin: pixels on each side of a patch that nobody uses.
+
+    Returns:
+        None where the convolutions have no padding, or the margin is too narrow.
+    """
+    bare = shape.model_copy(update={"convolutions": "valid"})
+    edge = KERNEL // 2 * CONVOLUTIONS
+    lost = edge + shrink_of(bare) // 2
+    blurred = 0 if shape.up == "transposed" else stride_multiple(shape) - 1  # interpolated without a neighbour
+    return Unpadded(bare, edge, lost) if shape.convolutions == "same" and margin >= lost + blurred else None
 
 
 def tensors_of(channels: int, classes: int, shape: UNetShape) -> Tensors:
