@@ -12,7 +12,7 @@ from tilesseg.errors import JobError
 from tilesseg.job import Tiling
 from tilesseg.layout import LARGE, Layout, choose_layout, flexible, measured_patches, why_patch
 from tilesseg.models.spec import ModelSpec, parse_spec
-from tilesseg.speed import PatchSpeed, fitting, speed_of
+from tilesseg.speed import PatchSpeed, fitting, speed_at
 
 UNET: dict[str, Any] = {"multiple": 16, "stride_multiple": 16}
 """The sizes of a U-Net of depth 4, whose margin is 94."""
@@ -77,12 +77,13 @@ def test_no_patch_that_was_measured_would_do_more_scene_in_a_second(asked: Tilin
     shape, table = (6000, 9000), FAST_WHERE_SMALL
     chosen = cut(shape, asked, table)
     for patch in measured_patches(unet(), asked):
-        if (speed := speed_of(patch, speeds(table))) is None:
+        if (speed := speed_at(patch, speeds(table))) is None:
             continue
         other = choose_layout(shape, unet(), asked.model_copy(update={"patch": patch}), slots=2, device="cpu")
-        mine = speed_of(chosen.lattice.patch, speeds(table))
+        mine = speed_at(chosen.lattice.patch, speeds(table))
         assert mine is not None
-        assert 1.02 * mine / chosen.tiling(shape).work_factor >= speed / other.tiling(shape).work_factor
+        done = speed.mpx_per_s / other.tiling(shape).work_factor
+        assert 1.02 * mine.mpx_per_s / chosen.tiling(shape).work_factor >= done
 
 
 @pytest.mark.parametrize(
@@ -163,9 +164,10 @@ def test_the_plan_says_which_patch_was_chosen_and_why() -> None:
 
 
 def test_speeds_between_two_sizes_are_interpolated_and_none_beyond() -> None:
-    known = speeds({512: 1.0, 2048: 3.0})
-    assert [speed_of(patch, known) for patch in (511, 512, 1024, 2048, 2049)] == [None, 1.0, 2.0, 3.0, None]
-    assert speed_of(512, ()) is None
+    known = (PatchSpeed(512, 1.0, 100.0), PatchSpeed(2048, 3.0, 1600.0))
+    found = [speed_at(patch, known) for patch in (511, 512, 1024, 2048, 2049)]
+    assert found == [None, known[0], PatchSpeed(1024, 2.0, 400.0, inferred=True), known[1], None]
+    assert speed_at(512, ()) is None
 
 
 def test_slivers_at_the_edge_do_not_count_as_tiles() -> None:
@@ -194,4 +196,4 @@ def test_between_a_patch_that_fits_and_one_that_does_not_the_largest_that_fits_i
     assert [one.patch for one in found if one.inferred] == ([] if best is None else [best])
     if best is not None:
         assert found[-1].memory_mb == pytest.approx(memory[best])
-        assert found[-1].mpx_per_s == pytest.approx(speed_of(best, known))
+        assert found[-1] == speed_at(best, known)

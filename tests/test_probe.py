@@ -163,11 +163,12 @@ def test_measuring_ends_where_memory_would(job: Job, monkeypatch: pytest.MonkeyP
     # 100 MB for 32² px, so 300 more for 64², and 1200 for 128²
     for limit, found in ((499.0, [32]), (501.0, [32, 64]), (1701.0, [32, 64, 128])):
         monkeypatch.setattr(probe, "peak_mb", iter([100.0, 200.0, 500.0, 1700.0]).__next__)
-        assert sides([*probe.by_patch(plan, limit_mb=limit, seconds=60.0)]) == found
+        assert list(dict.fromkeys(sides([*probe.by_patch(plan, limit_mb=limit, seconds=60.0)]))) == found
 
 
 def test_measuring_ends_where_time_would(job: Job) -> None:
-    assert len([*probe.by_patch(plan_job(job, MACHINE), limit_mb=1e6, seconds=0.0)]) == 1
+    found = [*probe.by_patch(plan_job(job, MACHINE), limit_mb=1e6, seconds=0.0)]
+    assert len(set(sides(found))) == 1
 
 
 # When it is asked: `prepare`.

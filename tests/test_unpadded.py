@@ -69,9 +69,7 @@ def test_a_margin_that_is_too_narrow_leaves_the_network_as_it_is(shape: UNetShap
         whole = network(patches)
         bare = without_padding(network, shape)(patches[..., less.edge : -less.edge, less.edge : -less.edge])
     assert bare.shape[-1] == 512 - 2 * less.lost
-    if (
-        shape.up == "bilinear" and shape.depth < 4
-    ):  # interpolated without its neighbour
+    if shape.up == "bilinear" and shape.depth < 4:  # interpolated without its neighbour
         ring = np.abs(middle(bare.numpy(), margin - less.lost) - middle(whole.numpy(), margin))
         assert ring.max() > 1e-9
 

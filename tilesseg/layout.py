@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tilesseg.blend import Blend
 from tilesseg.cores import TALL, Cut, best_cut, choose_shard, cuts
 from tilesseg.errors import JobError
-from tilesseg.speed import PatchSpeed, speed_of
+from tilesseg.speed import PatchSpeed, speed_at
 from tilesseg.tiling import Lattice, Tiling, blend_lattice, crop_lattice, round_up
 
 if TYPE_CHECKING:
@@ -80,13 +80,13 @@ def choose_layout(
     blend, usual = choose_lattice(shape, spec, asked)
     choose_shard(usual, core=given)  # refuses a core that does not fit, whatever was measured
     large = shape[0] * shape[1] >= LARGE and flexible(spec, asked)
-    known = large and speed_of(usual.patch, speeds) is not None  # else it may be the best of all
-    measured = [one for one in _lattices(shape, spec, asked, usual) if speed_of(one.patch, speeds)] if known else []
+    known = large and speed_at(usual.patch, speeds) is not None  # else it may be the best of all
+    measured = [one for one in _lattices(shape, spec, asked, usual) if speed_at(one.patch, speeds)] if known else []
     found: list[Cut] = []
     for lattice in measured or [usual, *_narrow(shape, spec, asked, usual)]:
         shard, _ = choose_shard(lattice, core=given, about=about)
-        speed = speed_of(lattice.patch, speeds) if measured else None
-        seconds = None if speed is None else lanes * lattice.patch**2 / 1e6 / speed
+        speed = speed_at(lattice.patch, speeds) if measured else None
+        seconds = None if speed is None else lanes * lattice.patch**2 / 1e6 / speed.mpx_per_s
         most = _largest(lattice, pixel=len(spec.bands) * itemsize + 1)
         found += cuts(shape, lattice, shard=shard, slots=slots, largest=most, core=given, seconds=seconds, lanes=lanes)
     best = best_cut(found)
@@ -116,9 +116,10 @@ def measured_patches(spec: ModelSpec, asked: jobs.Tiling) -> tuple[int, ...]:
 
 def why_patch(shape: tuple[int, int], layout: Layout, speeds: Sequence[PatchSpeed]) -> str | None:
     """What was measured of a patch that was chosen by it, for people; None where the scene is too small for that."""
-    patch, speed = layout.lattice.patch, speed_of(layout.lattice.patch, speeds)
-    if speed is None or shape[0] * shape[1] < LARGE:
+    patch, known = layout.lattice.patch, speed_at(layout.lattice.patch, speeds)
+    if known is None or shape[0] * shape[1] < LARGE:
         return None
+    speed = known.mpx_per_s
     work = layout.tiling(shape).work_factor
     measured = ", ".join(f"{one.patch}: {one.mpx_per_s:.3g}" for one in speeds if not one.inferred)
     return (

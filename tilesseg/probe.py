@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
+from math import ceil, inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -45,8 +47,10 @@ ENOUGH_MB = 2750.0
 """Millions of bytes that a worker process takes at most, tiles and all, however much it has."""
 USUAL_WIDTH = 8192
 """Of a core, in pixels."""
-ROUNDS = 4
-"""In which a size is measured, at most."""
+ROUNDS = 3
+"""In which every size is measured, at most."""
+ROUND = 1.0
+"""Seconds that a round takes, at least: in a shorter one a small patch would meet a better moment than a large one."""
 KEPT = 64
 """Measurements that are remembered, the latest."""
 
@@ -136,7 +140,8 @@ def _measured_apart(plan: Plan, limit: float) -> list[_Row]:
     for line in lines:
         if isinstance(line, str):
             raise ModelError(line)
-    return [(int(patch), float(speed), float(taken)) for patch, speed, taken in lines]
+    last = {int(patch): (int(patch), float(speed), float(taken)) for patch, speed, taken in lines}
+    return list(last.values())
 
 
 def _last_line(stderr: bytes) -> str:
@@ -151,14 +156,14 @@ def answer() -> None:
             plan = parse_plan(order["plan"], where=answers)
             for one in by_patch(plan, limit_mb=order["limit_mb"], seconds=order["seconds"]):
                 out.write(json.dumps([one.patch, one.mpx_per_s, one.memory_mb]) + "\n")
-        except OutOfDeviceMemory:
-            pass  # the sizes before fit
         except TilessegError as error:
             out.write(json.dumps(str(error)) + "\n")
 
 
 def by_patch(plan: Plan, *, limit_mb: float, seconds: float) -> Iterator[PatchSpeed]:
-    """Measure here and now, by growing patch, until memory or time would not do.
+    """Measure here and now: by growing patch, until memory or time would not do, and then all in turn.
+
+    What is said last of a size counts. In turn, because a machine's speed may change from second to second.
 
     Args:
         plan: as `measure`.
@@ -167,47 +172,91 @@ def by_patch(plan: Plan, *, limit_mb: float, seconds: float) -> Iterator[PatchSp
 
     Raises:
         ModelError: the network cannot be loaded, or does not run.
-        OutOfDeviceMemory: a size is too large for the device.
+        OutOfDeviceMemory: the first size is too large for the device.
     """
     spec, tiling = plan.spec, Tiling.model_validate(plan.asked["tiling"])
     _, usual = choose_lattice((USUAL_WIDTH, USUAL_WIDTH), spec, tiling)
     network = load_planned(plan).network(_call(spec, usual, labels=usual.exclusive and not plan.scores))
-    begun, taken = time.perf_counter(), [(0.0, peak_mb())]
-    speed = 0.0
+    until, found, taken = time.perf_counter() + seconds, list[_Size](), [(0.0, peak_mb())]
     for side in measured_patches(spec, tiling):
-        patches = _patches(spec, side, batch_of(tiling.batch, side, plan.device))
-        mpx = plan.lanes * len(patches) * side**2 / 1e6
-        left = seconds - (time.perf_counter() - begun)
-        if _foreseen(taken, mpx) > limit_mb or (speed and mpx / speed > left):
-            return
-        speed = mpx / _quickest(network, patches, lanes=plan.lanes, seconds=left)
-        taken.append((mpx, peak_mb()))
-        yield PatchSpeed(side, round(speed, 3), round(taken[-1][1], 1))
+        one = _Size(side, _patches(spec, side, batch_of(tiling.batch, side, plan.device)), plan.lanes)
+        left = until - time.perf_counter()
+        if _foreseen(taken, one.mpx) > limit_mb or (found and one.mpx / found[-1].speed > left):
+            break
+        try:
+            one.compile(network, left)
+        except OutOfDeviceMemory:
+            if not found:
+                raise
+            break
+        taken.append((one.mpx, peak_mb()))
+        one.memory_mb = taken[-1][1]
+        found.append(one)
+        yield one.told
+    for number in range(ROUNDS if len(found) > 1 else 0):
+        if sum(one.round_seconds for one in found) > until - time.perf_counter():
+            break
+        for one in found:
+            one.measure(network, again=number > 0)
+    yield from (one.told for one in found)
 
 
-def _quickest(network: Network, patches: NDArray[Any], *, lanes: int, seconds: float) -> float:
-    """Seconds of the quickest of some rounds, in each of which every lane computes a batch; what disturbs takes longer.
+@dataclass
+class _Size:
+    """A size of patch, and what is known of it so far."""
 
-    The first round compiles and warms up, and counts where there is time for no other.
+    side: int
+    patches: NDArray[Any]
+    """A batch."""
+    lanes: int
+    seconds: float = inf
+    """That a batch takes in every lane: of the quickest round, for what disturbs takes longer."""
+    memory_mb: float = 0.0
 
-    Args:
-        network: that is measured.
-        patches: a batch.
-        lanes: threads that call it at the same time.
-        seconds: that are left for this size and the larger ones.
-    """
-    begun, found = time.perf_counter(), list[float]()
-    with ThreadPoolExecutor(lanes) as pool:
-        while not found or _another(found, seconds - (time.perf_counter() - begun)):
+    @property
+    def mpx(self) -> float:
+        """That are predicted when every lane computes a batch."""
+        return self.lanes * len(self.patches) * self.side**2 / 1e6
+
+    @property
+    def speed(self) -> float:
+        return self.mpx / self.seconds
+
+    @property
+    def told(self) -> PatchSpeed:
+        return PatchSpeed(self.side, round(self.speed, 3), round(self.memory_mb, 1))
+
+    @property
+    def batches(self) -> int:
+        """In a round, for each lane."""
+        return ceil(ROUND / self.seconds)
+
+    @property
+    def round_seconds(self) -> float:
+        return self.batches * self.seconds
+
+    def compile(self, network: Network, left: float) -> None:
+        """Predict a first batch in each lane, which takes longer, and if there is time a second."""
+        self.seconds = self._compute(network, 1)
+        if self.seconds < left / 2:
+            self.seconds = self._compute(network, 1)
+
+    def measure(self, network: Network, *, again: bool) -> None:
+        """A round: as long for a small patch as for a large one, or it would sooner meet a good moment."""
+        found = self._compute(network, self.batches)
+        self.seconds = min(self.seconds, found) if again else found
+
+    def _compute(self, network: Network, batches: int) -> float:
+        """Seconds of a batch when every lane computes so many."""
+
+        def lane(number: int) -> None:
+            for _ in range(batches):
+                network(self.patches)
+
+        with ThreadPoolExecutor(self.lanes) as pool:
             start = time.perf_counter()
-            list(pool.map(network, [patches] * lanes))
-            found.append(time.perf_counter() - start)
-    return min(found)
-
-
-def _another(found: Sequence[float], left: float) -> bool:
-    """Whether there is time for a round more; for a third or a fourth only while most of the time is left."""
-    return len(found) < ROUNDS and found[-1] < (left if len(found) == 1 else left / 4)
+            list(pool.map(lane, range(self.lanes)))
+            return (time.perf_counter() - start) / batches
 
 
 def _foreseen(taken: Sequence[tuple[float, float]], mpx: float) -> float:

@@ -65,7 +65,8 @@ def _quick_look(report: SceneReport) -> Path | None:
 
 def _panels(path: Path, size: int, wide: bool) -> tuple[str, str, str]:
     """The two panels of a quick look, smaller."""
-    values, valid = open_source(str(path)).thumbnail(100_000)
+    look = open_source(str(path))
+    values, valid = look.read(look.grid.window)
     whole = np.concatenate([values, np.where(valid, 255, 0).astype(np.uint8)[None]])
     axis = 1 if wide else 2
     side = (whole.shape[axis] - GAP) // 2

@@ -42,6 +42,7 @@ from tilesseg.proof import Proof, problem_of, prove
 from tilesseg.report import Report, report_of
 from tilesseg.scenes import ScenePlan
 from tilesseg.shards import Shard, alone
+from tilesseg.speed import speed_at
 from tilesseg.submit import check, known
 from tilesseg.submitted import LOGS
 from tilesseg.summary_table import write_summary
@@ -200,10 +201,11 @@ class _Run:
             JobError: with both figures.
         """
         proof, threads = max(able, key=lambda one: one.peak_mb), cluster.threads_per_worker(self.job.cluster)
+        known = speed_at(first.layout.lattice.patch, self.plan.speeds)
         cost = estimate(
             first,
             self.plan,
-            loaded_mb=proof.peak_mb,
+            loaded_mb=max(proof.peak_mb, known.memory_mb if known else 0.0),
             seconds_per_batch=proof.seconds_per_batch,
             workers=1,
             threads=threads,

@@ -12,6 +12,7 @@ spread of these stretches (Cochran 1977, Sampling Techniques, section 6.4).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import hypot, sqrt
 from typing import NamedTuple
@@ -26,6 +27,8 @@ from tilesseg.window import Window
 Values = NDArray[np.uint8]
 Sums = NDArray[np.float64]
 
+THREADS = 2
+"""Windows looked at at a time."""
 SIDE = 2048
 """Side of the windows that are read."""
 STRETCH = 256
@@ -87,15 +90,20 @@ def seams(tiling: Tiling, read: Callable[[Window], Values], *, scores: bool = Fa
     everything = list(_windows(tiling.shape))
     chosen = _sample(len(everything), max(1, budget // SIDE**2))
     lines = _lines(tiling)
-    for number in chosen:
+
+    def measured(number: int) -> list[tuple[int, tuple[Sums, Sums]]]:
+        """For rows and for columns, the first line in the window and what changes across it and the others."""
         window = everything[number]
         y, x = max(0, window.y - 1), max(0, window.x - 1)  # pairs across the window's own edge, too
         values = read(Window.from_bounds(y, x, window.y_stop, window.x_stop))
         values = values if values.ndim == 3 else values[None]
-        for axis, start in enumerate((y, x)):
-            turned = np.ascontiguousarray(values if axis == 1 else values.swapaxes(1, 2))
-            pairs, change = _stretches(turned, scores)
-            _compare((pairs, change), start + 1, lines[axis], (patches, cores))
+        turned = np.ascontiguousarray(values.swapaxes(1, 2))
+        return [(y + 1, _stretches(turned, scores)), (x + 1, _stretches(values, scores))]
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        for found in pool.map(measured, chosen):
+            for (first, sums), flags in zip(found, lines, strict=True):
+                _compare(sums, first, flags, (patches, cores))
     read_pixels = sum(everything[number].area for number in chosen)
     return Seams(patches.score, cores.score, read_pixels / (tiling.shape[0] * tiling.shape[1]))
 

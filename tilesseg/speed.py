@@ -22,8 +22,8 @@ class PatchSpeed:
     """Whether it was not measured, but lies between two that were."""
 
 
-def speed_of(patch: int, measured: Sequence[PatchSpeed]) -> float | None:
-    """Predicted Mpx/s at a size of patch, between its two neighbours that were measured; None beyond them.
+def speed_at(patch: int, measured: Sequence[PatchSpeed]) -> PatchSpeed | None:
+    """What is known of a size of patch, between its two neighbours that were measured; None beyond them.
 
     Args:
         patch: side, in pixels.
@@ -31,10 +31,10 @@ def speed_of(patch: int, measured: Sequence[PatchSpeed]) -> float | None:
     """
     for one in measured:
         if one.patch == patch:
-            return one.mpx_per_s
+            return one
     for below, above in pairwise(measured):
         if below.patch < patch < above.patch:
-            return _between(below, above, patch).mpx_per_s
+            return _between(below, above, patch)
     return None
 
 
