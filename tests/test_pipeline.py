@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from tilesseg.blend import Blend
 from tilesseg.cells import Cells
 from tilesseg.errors import OutOfDeviceMemory, SourceError
 from tilesseg.formats import Pixels
-from tilesseg.pipeline import ahead, behind
+from tilesseg.pipeline import abreast, ahead, behind
 from tilesseg.rows import RowCache, seen
 from tilesseg.segment import call_of, segment_tile
 from tilesseg.stopwatch import Stopwatch
@@ -93,6 +94,48 @@ def test_what_taking_raises_is_raised_in_the_loop_which_never_waits_for_ever(dep
     with pytest.raises(Unlucky), behind(take, depth) as give:
         for item in range(50):
             give(item)
+
+
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_results_come_in_the_order_of_their_items_and_so_many_are_made_at_a_time(width: int) -> None:
+    gate, now, most = threading.Lock(), 0, 0
+
+    def squared(item: int) -> int:
+        nonlocal now, most
+        with gate:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.002 * (item % 3))
+        with gate:
+            now -= 1
+        return item**2
+
+    made: list[int] = []
+    with abreast(squared, counted(30, made), width) as results:
+        for number, result in enumerate(results):
+            assert result() == number**2
+            assert len(made) <= number + width
+    assert (number, most) == (29, width)
+
+
+@pytest.mark.parametrize("width", [1, 2, 3])
+@pytest.mark.parametrize("at", [0, 5, 29])
+def test_what_is_raised_abreast_is_raised_in_its_turn_and_nothing_goes_on_behind_it(width: int, at: int) -> None:
+    under_way: list[int] = []
+
+    def fail(item: int) -> int:
+        under_way.append(item)
+        time.sleep(0.001)
+        under_way.remove(item)
+        if item == at:
+            raise Unlucky
+        return item
+
+    taken, made = list[int](), list[int]()
+    with pytest.raises(Unlucky), abreast(fail, counted(30, made), width) as results:
+        for result in results:
+            taken.append(result())
+    assert (taken, under_way) == (list(range(at)), []) and len(made) <= at + width
 
 
 def test_threads_are_used_again() -> None:
@@ -196,10 +239,10 @@ def test_a_gap_that_nobody_needs_is_not_read() -> None:
     assert source.reads == [Window(0, 0, 10, 10), Window(70, 2, 10, 4)]
 
 
-@pytest.mark.parametrize("beside", [True, False])
+@pytest.mark.parametrize(("beside", "lanes"), [(True, 1), (True, 2), (True, 3), (False, 2)])
 @pytest.mark.parametrize("blend", BLENDS)
 def test_batches_cross_rows_and_have_one_shape_and_only_the_last_is_padded(
-    tmp_path: Path, blend: Blend, beside: bool
+    tmp_path: Path, blend: Blend, beside: bool, lanes: int
 ) -> None:
     source, model, lattice = picture((70, 45), holes=True), fake_model("Positional", margin=3), lattice_of(blend)
     shapes: list[tuple[int, ...]] = []
@@ -216,7 +259,8 @@ def test_batches_cross_rows_and_have_one_shape_and_only_the_last_is_padded(
         store.create(shape=(70, 45), shard=45, chunk=45, fingerprint="a")
         tile, parts = next(iter(Tiling((70, 45), lattice, (90, 45), 45))), {"source": source, "store": store}
         if name == "a":
-            told = segment_tile(tile, network=network, spec=model.spec, recipe=recipe, beside=beside, **parts)  # type: ignore[arg-type]
+            how: dict[str, Any] = {**parts, "beside": beside, "lanes": lanes}
+            told = segment_tile(tile, network=network, spec=model.spec, recipe=recipe, **how)
         else:
             segmented(tile, model=model, recipe=Recipe(blend, recipe.normalisation, 1), **parts)
         masks.append(store.read(source.grid.window))
@@ -227,9 +271,10 @@ def test_batches_cross_rows_and_have_one_shape_and_only_the_last_is_padded(
     assert set(told.seconds) == {"read", "wait", "predict", "blend", "write"}
 
 
+@pytest.mark.parametrize("lanes", [1, 3])
 @pytest.mark.parametrize(("fits", "batch", "sizes"), [(8, 0, {5}), (4, 3, {5, 3}), (1, 1, {5, 3, 2, 1})])
 def test_out_of_device_memory_halves_the_batch_for_the_tile_and_the_record_says_so(
-    tmp_path: Path, fits: int, batch: int, sizes: set[int]
+    tmp_path: Path, fits: int, batch: int, sizes: set[int], lanes: int
 ) -> None:
     source, model, lattice = picture((60, 60)), fake_model("Positional", margin=3), lattice_of("gaussian")
     recipe = Recipe("gaussian", model.spec.normalisation(), 5)
@@ -247,13 +292,14 @@ def test_out_of_device_memory_halves_the_batch_for_the_tile_and_the_record_says_
         store = Store(tmp_path / name)
         store.create(shape=(60, 60), shard=60, chunk=60, fingerprint="a")
         tile = next(iter(Tiling((60, 60), lattice, (60, 60), 60)))
-        parts = {"source": source, "spec": model.spec, "store": store, "recipe": recipe}
-        told = segment_tile(tile, network=used, **parts)  # type: ignore[arg-type]
+        parts: dict[str, Any] = {"source": source, "spec": model.spec, "store": store, "recipe": recipe}
+        told = segment_tile(tile, network=used, lanes=lanes, **parts)
         assert told.batch == (batch if name == "small" else 0)
         masks.append(store.read(source.grid.window))
     assert (masks[0] == masks[1]).all()
     assert set(asked) == sizes
-    assert asked == sorted(asked, reverse=True)  # what did not fit is not tried again
+    if lanes == 1:
+        assert asked == sorted(asked, reverse=True)  # what did not fit is not tried again
 
 
 def test_no_memory_for_a_single_patch_fails_the_tile(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """A bounded pipeline: what goes before a loop and what comes after it run beside it, each in a thread.
 
-    ahead  ──depth──▶  the loop  ──depth──▶  behind
+    ahead  ──depth──▶  abreast  ──width──▶  the loop  ──depth──▶  behind
 
 Whatever fails is raised in the loop; whatever ends the loop ends both. Order is kept.
 """
@@ -8,15 +8,17 @@ Whatever fails is raised in the loop; whatever ends the loop ends both. Order is
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from queue import Queue, SimpleQueue
 from threading import Event, Semaphore
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 _END = object()
 
@@ -66,6 +68,29 @@ def ahead(items: Iterator[T], depth: int) -> Iterator[Iterator[T]]:
         stopped.set()
         room.release()
         thread.result()
+
+
+@contextmanager
+def abreast(do: Callable[[T], R], items: Iterator[T], width: int) -> Iterator[Iterator[Callable[[], R]]]:
+    """For each item, in order, a function that waits for what `do` makes of it: `width` of them are made at a time.
+
+    With a width of 1 it is made when it is asked for, in the caller's thread.
+    """
+    under_way = deque[Future[R]]()
+
+    def begun() -> Iterator[Callable[[], R]]:
+        for item in items:
+            under_way.append(_threads("abreast").submit(do, item))
+            del item
+            if len(under_way) == width:
+                yield under_way.popleft().result
+        while under_way:
+            yield under_way.popleft().result
+
+    try:
+        yield begun() if width > 1 else (partial(do, item) for item in items)
+    finally:
+        wait(under_way)  # of the rest, when the loop has ended badly, nobody asks what they made or raised
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilesseg.batches import Reader, Recipe, raw_dtype
+from tilesseg.batches import Batch, Reader, Recipe, raw_dtype
 from tilesseg.census import Census
 from tilesseg.errors import OutOfDeviceMemory
 from tilesseg.events import TileDone
@@ -16,7 +16,7 @@ from tilesseg.joining import Joiner, Predicted, gives_labels, mark_outside
 from tilesseg.locks import this_process
 from tilesseg.models.call import Call
 from tilesseg.phases import enter
-from tilesseg.pipeline import ahead, behind
+from tilesseg.pipeline import abreast, ahead, behind
 from tilesseg.stopwatch import Stopwatch
 from tilesseg.window import Window
 
@@ -42,6 +42,7 @@ def segment_tile(
     store: Store,
     recipe: Recipe,
     attempt: int = 1,
+    lanes: int = 1,
     beside: bool = True,
 ) -> TileDone:
     """Segment one tile and store its core. Depends on its arguments alone, and is safe to run twice.
@@ -57,6 +58,8 @@ def segment_tile(
         store: the scene's.
         recipe: the scene's.
         attempt: how often it is tried in this process, for the record.
+        lanes: batches that are given to the network at the same time, so that none of its own lanes waits for a tile
+            that reads, or for the last one.
         beside: read before, and blend and write behind the network in threads of their own; else all in turn.
 
     Raises:
@@ -69,18 +72,27 @@ def segment_tile(
     reader = Reader(tile, source, spec, recipe, clock)
     joiner = Joiner(tile, spec=spec, recipe=recipe, grid=source.grid, store=store, clock=clock)
     device = _Device(network, recipe.batch_size)
-    depths = (reader.depth, BEHIND) if beside else (0, 0)
-    with ahead(reader.batches(), depths[0]) as batches, behind(joiner.take, depths[1]) as join:
+
+    def predict(batch: Batch) -> Predicted:
+        if batch.values is None:
+            return Predicted(batch.steps, None)
+        outputs = device.predict(batch.values)
+        reader.give_back(batch)
+        return Predicted(batch.steps, outputs)
+
+    lanes, depths = (lanes, (max(1, reader.depth + 1 - lanes), BEHIND)) if beside else (1, (0, 0))
+    with (
+        ahead(reader.batches(), depths[0]) as batches,
+        abreast(predict, batches, lanes) as under_way,
+        behind(joiner.take, depths[1]) as join,
+    ):
         enter("read")
-        for batch in batches:
-            outputs = None
-            if batch.values is not None:
-                with clock("predict"):
-                    outputs = device.predict(batch.values)
-                reader.give_back(batch)
+        for result in under_way:
+            with clock("predict"):
+                predicted = result()
             enter("write")
-            join(Predicted(batch.steps, outputs))
-            del batch, outputs  # before the next one is waited for
+            join(predicted)
+            del result, predicted  # before the next one is waited for
             enter("read")
         enter("write")
     wall = clock.wall
@@ -167,16 +179,17 @@ class _Device:
         parts: list[NDArray[Any]] = []
         start, stop = 0, len(patches)
         while start < stop:
-            begin = min(start, stop - self._size)  # the last batch too has the full shape
+            size = self._size
+            begin = min(start, stop - size)  # the last batch too has the full shape
             try:
-                found = self._network(patches[begin : begin + self._size])
+                found = self._network(patches[begin : begin + size])
             except OutOfDeviceMemory:
-                if self._size == 1:
+                if size == 1:
                     raise
-                self._size = -(-self._size // 2)
+                self._size = min(self._size, -(-size // 2))
                 continue
             parts.append(found[start - begin :])
-            start = begin + self._size
+            start = begin + size
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 

@@ -150,6 +150,7 @@ def _segment(opened: Opened, scene: str, name: str) -> TileDone:
         "spec": opened.plan.spec,
         "store": opened.store(scene),
         "recipe": plan.recipe(opened.plan.spec, scores=opened.plan.scores),
+        "lanes": opened.plan.lanes,
     }
     return retried(lambda attempt: segment_tile(tile, attempt=attempt, **parts))
 
