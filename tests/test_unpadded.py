@@ -13,7 +13,7 @@ from test_exported import bundle as exported_bundle
 from test_torch_engine import unet_bundle
 
 from tilesseg.errors import ModelError
-from tilesseg.models import find_bundle
+from tilesseg.models import Model, find_bundle
 from tilesseg.models.call import Call, plain
 from tilesseg.models.spec import UNetShape
 from tilesseg.models.torch_weights import without_padding
@@ -122,6 +122,20 @@ def test_where_a_patch_begins_changes_no_bit(engine: str, precision: str) -> Non
             first = found[y, x][..., max(0, v - y) :, max(0, u - x) :][..., :high, :wide]
             second = found[v, u][..., max(0, y - v) :, max(0, x - u) :][..., :high, :wide]
             assert np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("engine", OF_TORCH)
+def test_in_bf16_it_is_as_exact_as_with_padding(engine: str) -> None:
+    """Raw values of 16 bits must not be moved in bf16, which has 8."""
+    exact, model = (loaded(engine=one, precision=how) for one, how in (("torch", "fp32"), (engine, "bf16")))
+    margin, raw = model.spec.margin, landscape((512, 512), 3).bands[None]
+
+    def scores(of: Model, without: int) -> np.ndarray:
+        return of.network(Call(raw.dtype, of.spec.normalisation(), labels=False, margin=without))(raw)
+
+    truth = middle(scores(exact, 0), margin)
+    padded, bare = middle(scores(model, 0), margin), scores(model, margin)
+    assert 0 < np.abs(bare - truth).mean() < 1.1 * np.abs(padded - truth).mean()
 
 
 @pytest.mark.parametrize("labels", [True, False])

@@ -28,19 +28,19 @@ def with_ends(network: openvino.Model, call: Call, spec: ModelSpec, *, edge: int
     model = network.clone()
     (old,), score = model.get_parameters(), model.outputs[0].get_node().input_value(0)
     n, channels, *sides = old.get_shape()
-    given = ops.parameter([n, channels, *(side + 2 * edge for side in sides)], taken(call.dtype), name="patches")
-    raw = cropped(given, edge)
+    raw = ops.parameter([n, channels, *(side + 2 * edge for side in sides)], taken(call.dtype), name="patches")
     normalised = _normalise(ops.convert(raw, "f32"), call.normalisation)
+    inner = cropped(normalised, edge)  # not the raw values: alone, OpenVINO would move them in bf16
     for target in list(old.output(0).get_target_inputs()):
-        target.replace_source_output(normalised.output(0))
+        target.replace_source_output(inner.output(0))
     if not score.get_target_inputs():  # the network gives its input back
-        score = normalised.output(0)
+        score = inner.output(0)
     if score.get_element_type() != openvino.Type.f32:
         score = ops.convert(score, "f32").output(0)
     found, finite = _labels(score, spec) if call.labels else _scores(score, spec)
     if call.dtype.kind == "f":  # a rectifier of OpenVINO makes 0 of NaN, which then leaves no trace
         finite = ops.minimum(finite, ops.minimum(_everywhere(_defined(raw)), _everywhere(_bounded(normalised))))
-    return openvino.Model([found.output(0), finite.output(0)], [given])
+    return openvino.Model([found.output(0), finite.output(0)], [raw])
 
 
 def cropped(x: Any, margin: int) -> Any:
