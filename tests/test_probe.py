@@ -12,16 +12,22 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes import job_data, write_scene, write_unet_bundle
+from numpy.typing import NDArray
 
-from tilesseg import cluster, probe
+from tilesseg import cluster, probe, run
 from tilesseg.errors import ModelError
-from tilesseg.executors import DaskExecutor
+from tilesseg.executors import DaskExecutor, SerialExecutor
 from tilesseg.job import Job, Tiling, parse_job
+from tilesseg.models.call import Call, Network
 from tilesseg.models.choice import Able
+from tilesseg.opened import Assignment, Opened
 from tilesseg.plan import Machine, Plan, plan_job
 from tilesseg.preparation import measure_for, prepare
+from tilesseg.proof import prove
+from tilesseg.run import run_job
 from tilesseg.shards import Shard
-from tilesseg.speed import PatchSpeed
+from tilesseg.speed import PatchSpeed, speed_at
+from tilesseg.store import RunDirectory
 
 MACHINE = Machine("cpu", 1, 2)
 SPEEDS = (PatchSpeed(176, 1.0, 300.0), PatchSpeed(1072, 1.5, 400.0), PatchSpeed(2096, 3.0, 600.0))
@@ -261,3 +267,31 @@ def test_where_workers_are_elsewhere_one_of_them_measures(job: Job, monkeypatch:
     [(who, function)] = asked
     assert who is executor and (function.args, function.keywords) == ((plan,), {"memory": None, "tiles": 1})
     assert pickle.loads(pickle.dumps(function.args)) == (plan,)
+
+
+@pytest.mark.parametrize(("speeds", "proven"), [(SPEEDS, 176), ((), None)], ids=["measured", "unknown"])
+def test_a_worker_proves_itself_with_the_smallest_patch_where_the_planned_one_was_measured(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speeds: tuple[PatchSpeed, ...], proven: int | None
+) -> None:
+    given, needed, make = list[int](), list[float](), Opened.network
+
+    def network(opened: Opened, call: Call) -> Network:
+        def noted(patches: NDArray[Any]) -> NDArray[Any]:
+            given.append(patches.shape[-1])
+            return inner(patches)
+
+        inner = make(opened, call)
+        return noted
+
+    monkeypatch.setattr(Opened, "network", network)
+    monkeypatch.setattr(run, "measure_for", lambda *job, **say: Measured(speeds))
+    monkeypatch.setattr(cluster, "check_memory", lambda asked, *, needed_mb, device: needed.append(needed_mb))
+    assert run_job(ask(bundle, tmp_path, shape=LARGE), executor=SerialExecutor()).exit_code == 0
+    planned = given[-1]
+    assert given[0] == (proven or planned) and set(given[1:]) == {planned} and planned > 176
+    if speeds:
+        known = speed_at(planned, speeds)
+        assert known is not None and needed[0] > known.memory_mb
+    given.clear()
+    assert prove(Assignment.of(RunDirectory(tmp_path / "run"), first="scene-0"), timed=True).problem is None
+    assert set(given) == {planned}  # the seconds of a batch are those of the planned one

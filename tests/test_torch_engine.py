@@ -135,10 +135,10 @@ def test_one_thread_at_a_time_computes(tmp_path, monkeypatch):
     inside, most = [], []
     forward = torch_engine.TorchEngine._forward
 
-    def watched(self, batch):
+    def watched(self, module, batch):
         inside.append(1)
         most.append(len(inside))
-        result = forward(self, batch)
+        result = forward(self, module, batch)
         inside.pop()
         return result
 
@@ -251,7 +251,7 @@ def test_auto_takes_cuda_where_there_is_one_else_the_cpu(monkeypatch):
 def test_a_full_device_is_said_in_one_line(tmp_path, monkeypatch):
     model = load_model(unet_bundle(tmp_path)[1])
 
-    def full(self, batch):
+    def full(self, module, batch):
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
 
     monkeypatch.setattr(torch_engine.TorchEngine, "_forward", full)
