@@ -5,10 +5,13 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from tilesseg.malloc import LARGEST
+from tilesseg.deployment import Cluster
+from tilesseg.malloc import HUGE_PAGES, LARGEST
+from tilesseg.recipes import environment_of
 
 PAGE = 4096
 
@@ -62,3 +65,34 @@ def test_arrays_of_a_worker_are_not_new_memory_each_time() -> None:
 )
 def test_what_the_user_sets_stays(environment: dict[str, str]) -> None:
     assert run(environment)[0] == "False"
+
+
+TOUCHED = """
+values = bytearray(64 * 2**20)
+with open("/proc/self/smaps_rollup") as maps:
+    print(next(int(line.split()[1]) for line in maps if line.startswith("AnonHugePages")))
+"""
+
+
+def test_with_our_environment_arrays_are_in_huge_pages() -> None:
+    setting, (library, version) = Path("/sys/kernel/mm/transparent_hugepage/enabled"), platform.libc_ver()
+    if library != "glibc" or tuple(map(int, version.split("."))) < (2, 35):
+        pytest.skip("another malloc")
+    if not setting.exists() or "[madvise]" not in setting.read_text():
+        pytest.skip("the kernel gives huge pages to everybody or to nobody")
+    kilobytes = []
+    for environment in ({}, HUGE_PAGES):
+        call = [sys.executable, "-c", TOUCHED]
+        done = subprocess.run(call, env=environment, capture_output=True, text=True, check=True)
+        kilobytes.append(int(done.stdout))
+    assert kilobytes[0] < 0.1 * 64 * 1024 and kilobytes[1] > 0.9 * 64 * 1024
+
+
+@pytest.mark.parametrize("own", [None, "glibc.malloc.arena_max=2"])
+def test_how_the_user_has_tuned_glibc_stays(monkeypatch: pytest.MonkeyPatch, own: str | None) -> None:
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    if own:
+        monkeypatch.setenv("GLIBC_TUNABLES", own)
+    assert environment_of(Cluster())["GLIBC_TUNABLES"] == (own or HUGE_PAGES["GLIBC_TUNABLES"])
+    asked = Cluster(environment={"GLIBC_TUNABLES": "glibc.malloc.check=1"})
+    assert environment_of(asked)["GLIBC_TUNABLES"] == "glibc.malloc.check=1"

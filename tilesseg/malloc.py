@@ -5,6 +5,9 @@ learning how large arrays are here: then each of more than 128 KiB is new memory
 With a network that costs nothing, a worker did 33 Mpx/s so and 46 Mpx/s with limits. Larger arrays are given back all
 the same: with a limit of 32 MiB for them, which is what glibc goes up to by itself, a worker's peak grew by 60 MB over
 its first dozen tiles, at the same rate.
+
+Large arrays lie in huge pages, where the kernel gives them to those who ask (`madvise`, the usual setting). Only the
+environment that a process starts with can ask for it.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ from __future__ import annotations
 import ctypes
 import os
 
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""In the environment of a process: arrays are in huge pages (glibc 2.35 and later; elsewhere it does nothing)."""
 DASKS = "65536"
 """What Dask's nannies set `MALLOC_TRIM_THRESHOLD_` to in the environment of their workers."""
 _TRIM, _MMAP = -1, -3

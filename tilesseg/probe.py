@@ -29,6 +29,7 @@ from tilesseg.errors import ModelError, OutOfDeviceMemory, StoreError, TilessegE
 from tilesseg.job import Tiling
 from tilesseg.layout import batch_of, choose_lattice, measured_patches
 from tilesseg.ledger import read_json, write_json
+from tilesseg.malloc import HUGE_PAGES
 from tilesseg.models.call import Call, Network
 from tilesseg.models.download import cache_folder
 from tilesseg.models.machine import able
@@ -130,7 +131,7 @@ def _measured_apart(plan: Plan, limit: float) -> list[_Row]:
         write_json(order, {"plan": plan.to_json(), "limit_mb": limit, "seconds": SECONDS})
         answers.touch()
         command = [sys.executable, "-c", "from tilesseg.probe import answer; answer()", str(order), str(answers)]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        environment = {**HUGE_PAGES, **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         # ^ a model may bring code that only this process knows where to find
         with suppress(subprocess.TimeoutExpired):  # what is measured by then is enough
             done = subprocess.run(command, env=environment, capture_output=True, timeout=PATIENCE, check=False)
@@ -172,7 +173,6 @@ def by_patch(plan: Plan, *, limit_mb: float, seconds: float) -> Iterator[PatchSp
 
     Raises:
         ModelError: the network cannot be loaded, or does not run.
-        OutOfDeviceMemory: the first size is too large for the device.
     """
     spec, tiling = plan.spec, Tiling.model_validate(plan.asked["tiling"])
     _, usual = choose_lattice((USUAL_WIDTH, USUAL_WIDTH), spec, tiling)
@@ -185,9 +185,7 @@ def by_patch(plan: Plan, *, limit_mb: float, seconds: float) -> Iterator[PatchSp
             break
         try:
             one.compile(network, left)
-        except OutOfDeviceMemory:
-            if not found:
-                raise
+        except OutOfDeviceMemory:  # the sizes before fit
             break
         taken.append((one.mpx, peak_mb()))
         one.memory_mb = taken[-1][1]

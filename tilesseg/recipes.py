@@ -5,6 +5,7 @@ A worker is one process with a nanny, whatever starts it: one job of a queue, on
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import sys
@@ -12,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilesseg.deployment import QUEUES, bytes_of, clock, seconds_of
+from tilesseg.malloc import HUGE_PAGES
 
 if TYPE_CHECKING:
     from tilesseg.deployment import Cluster
 
-WORKER_ENVIRONMENT = {"GDAL_CACHEMAX": "64"}
+WORKER_ENVIRONMENT = {"GDAL_CACHEMAX": "64", **HUGE_PAGES}
 """GDAL's default is 5 % of the machine's memory, in every process."""
 ALLOWED_FAILURES, MESSAGES_KEPT = 0, 100
 """A tile that kills its worker is blamed at once and runs again alone: not four workers for one tile."""
@@ -38,8 +40,9 @@ def threads_per_worker(asked: Cluster) -> int:
 
 
 def environment_of(asked: Cluster) -> dict[str, str]:
-    """What is set in every worker: ours, then the user's."""
-    return {**WORKER_ENVIRONMENT, **asked.environment}
+    """What is set in every worker: ours, then the user's, who may have tuned glibc for all processes."""
+    tuned = {name: os.environ[name] for name in HUGE_PAGES if name in os.environ}
+    return {**WORKER_ENVIRONMENT, **tuned, **asked.environment}
 
 
 def arguments_of(asked: Cluster, *, logs: Path | None = None) -> dict[str, Any]:
