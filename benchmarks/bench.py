@@ -48,6 +48,7 @@ class Bench:
         self.folder: Path = asked.folder.resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.runs: list[Row] = []
+        asked.out.mkdir(parents=True, exist_ok=True)
         self.old = bench_rows.read(asked.out / "latest.json") if asked.add else []
         self.problems = {name: one.make() for name, one in self._environments().items()}
         self.machine = bench_machine.describe({name: one.versions() for name, one in self._environments().items()})
