@@ -12,6 +12,9 @@ from tilesseg.tiling import Lattice, computed, round_up
 
 DEAR = 1.05
 """Of the least cost: what more tiles than that takes may cost."""
+ALIKE = 1.1
+"""Of the least cost: what a lattice of `crop` may cost that predicts less. With equally fast networks a whole job was a
+tenth faster so: what goes on around the network grows with what is predicted."""
 EVEN = 0.8
 """Of the largest tile: what tiles must have on average to count. Those at a scene's edges share fewer patches."""
 SHORT, LONG = 1.0, 60.0
@@ -137,31 +140,31 @@ def cuts(
 def best_cut(found: Sequence[Cut]) -> Cut:
     """The lattice and the core with which a scene is done soonest, and in tiles of a good size.
 
-    Of those with a tile for each slot, where there are any, the lattice that costs least with crop, for there the
+    Of those with a tile for each slot, where there are any, one lattice with crop (see `ALIKE`), for there the
     number of tiles does not change what is predicted. Of all within 5 % of the least cost, as far as there are any:
     those with tiles that take a minute at most, with two tiles for each slot, or four, and with tiles that take a
     second at least. Of these, the lattice that costs least, and of its cores within 5 % the widest, then the highest:
     rows of image files are stored together, and cores as wide in a small scene as in a large one need as much memory.
     """
     kept = [one for one in found if one.tiles_for_each_slot(1)] or list(found)
+    if kept[0].lattice.exclusive:
+        kept = _with_best_lattice(kept, ALIKE)
     least = min(one.cost for one in kept)
     kept = [one for one in kept if one.cost <= DEAR * least]
-    if kept[0].lattice.exclusive:
-        kept = _with_best_lattice(kept)
     for wish in _WISHES:
         kept = [one for one in kept if wish(one)] or kept
-    kept = _with_best_lattice(kept)
+    kept = _with_best_lattice(kept, 1.03)
     least = min(one.cost for one in kept)
     return max((one for one in kept if one.cost <= 1.05 * least), key=lambda one: (one.width, one.height))
 
 
-def _with_best_lattice(found: Sequence[Cut]) -> list[Cut]:
-    """Those with the lattice of least cost; of lattices that cost the same but for 3 %, the one that predicts least.
+def _with_best_lattice(found: Sequence[Cut], alike: float) -> list[Cut]:
+    """Those with one lattice: of all that cost up to `alike` times the least, the one that predicts least.
 
-    Speeds are known to a few per cent only, predicted pixels exactly.
+    Speeds are known to some per cent only, predicted pixels exactly.
     """
     least = min(one.cost for one in found)
-    near = (one for one in found if one.cost <= 1.03 * least)
+    near = (one for one in found if one.cost <= alike * least)
     best = min(near, key=lambda one: (one.patches * one.lattice.patch**2, one.lattice.patch))
     return [one for one in found if one.lattice == best.lattice]
 

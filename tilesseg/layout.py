@@ -124,7 +124,7 @@ def why_patch(shape: tuple[int, int], layout: Layout, speeds: Sequence[PatchSpee
     measured = ", ".join(f"{one.patch}: {one.mpx_per_s:.3g}" for one in speeds if not one.inferred)
     return (
         f"patch {patch}: {speed:.3g} Mpx/s ÷ work {work:.2f} = {speed / work:.3g} Mpx/s of the scene in one process, "
-        f"the most by what was measured ({measured} Mpx/s)"
+        f"by what was measured ({measured} Mpx/s)"
     )
 
 
