@@ -2,7 +2,7 @@
 
     ahead  ──depth──▶  abreast  ──width──▶  the loop  ──depth──▶  behind
 
-Whatever fails is raised in the loop; whatever ends the loop ends both. Order is kept.
+Whatever fails is raised in the loop; whatever ends the loop ends them all. Order is kept.
 """
 
 from __future__ import annotations

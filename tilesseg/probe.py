@@ -36,7 +36,7 @@ from tilesseg.models.machine import able
 from tilesseg.models.spec import ModelSpec
 from tilesseg.opened import load_planned
 from tilesseg.plan import Plan, parse_plan
-from tilesseg.segment import peak_mb
+from tilesseg.segment import peak_mb, unused_margin
 from tilesseg.speed import PatchSpeed, fitting
 from tilesseg.tiling import Lattice
 
@@ -269,7 +269,7 @@ def _call(spec: ModelSpec, lattice: Lattice, *, labels: bool) -> Call:
     """A network's ends as a usual scene needs them; its own statistics, where the model wants them, are invented."""
     n = len(spec.bands)
     own = ((0.0,) * n, (1.0,) * n) if spec.normalise.needs_scene else (None, None)
-    return Call(_dtype(spec), spec.normalisation(*own), labels, lattice.discarded - spec.patch.shrink // 2)
+    return Call(_dtype(spec), spec.normalisation(*own), labels, unused_margin(lattice, spec))
 
 
 def _dtype(spec: ModelSpec) -> np.dtype[Any]:

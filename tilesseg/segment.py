@@ -120,8 +120,13 @@ def segment_tile(
 
 def call_of(lattice: Lattice, recipe: Recipe, *, dtype: np.dtype[Any], spec: ModelSpec) -> Call:
     """The ends that a scene's network needs; `dtype` is its source's."""
-    margin = lattice.discarded - spec.patch.shrink // 2
-    return Call(raw_dtype(dtype, spec.fill), recipe.normalisation, gives_labels(lattice, recipe), margin)
+    labels = gives_labels(lattice, recipe)
+    return Call(raw_dtype(dtype, spec.fill), recipe.normalisation, labels, unused_margin(lattice, spec))
+
+
+def unused_margin(lattice: Lattice, spec: ModelSpec) -> int:
+    """Pixels on each side of a prediction that do not count; what the network's shrink leaves out is none of it."""
+    return lattice.discarded - spec.patch.shrink // 2
 
 
 def skip_tile(tile: Tile, cells: Cells, *, grid: Grid, store: Store, scores: int = 0) -> TileDone:

@@ -20,13 +20,13 @@ from tilesseg.normalise import Normalisation
 LARGEST = float(np.finfo(np.float32).max)
 
 
-def with_ends(network: openvino.Model, call: Call, spec: ModelSpec, *, edge: int = 0) -> openvino.Model:
-    """A copy of `network` of one input and one output, with both ends: gives labels or scores, and `finite` of each.
+def with_ends(network: openvino.Model, call: Call, spec: ModelSpec, *, edge: int) -> openvino.Model:
+    """A network of one input and one output, with both ends: gives labels or scores, and `finite` of each.
 
+    It is made of `network`, which is not to be used any more.
     Its input is larger than the network's by `edge` pixels on each side, and takes what `taken` says.
     """
-    model = network.clone()
-    (old,), score = model.get_parameters(), model.outputs[0].get_node().input_value(0)
+    (old,), score = network.get_parameters(), network.outputs[0].get_node().input_value(0)
     n, channels, *sides = old.get_shape()
     raw = ops.parameter([n, channels, *(side + 2 * edge for side in sides)], taken(call.dtype), name="patches")
     normalised = _normalise(ops.convert(raw, "f32"), call.normalisation)

@@ -135,7 +135,16 @@ def open_openvino(
     """
     assert weights is not None  # load_model has seen to it
     graphs = read_graphs(spec, weights)
-    graph, _ = graphs(0)
+    batch = None if spec.engine == "unet" else _batch(graphs(0).model, spec, weights)
+    return OpenVinoEngine(spec, graphs, batch, turns, precision)
+
+
+def _batch(graph: openvino.Model, spec: ModelSpec, weights: Path) -> int | None:
+    """The batch size that a foreign network fixes, or None.
+
+    Raises:
+        ModelError: the network is not what its spec says.
+    """
     if len(graph.inputs) != 1 or len(graph.outputs) != 1:
         raise ModelError(
             f"{weights} has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs; export it with one of each"
@@ -148,5 +157,4 @@ def open_openvino(
     sizes = source.get_partial_shape()
     if sizes.rank.is_dynamic:
         raise ModelError(f"{weights} does not say how many axes its input has; export it with (n, channel, y, x)")
-    batch = compare_input([size.get_length() if size.is_static else None for size in sizes], spec, weights)
-    return OpenVinoEngine(spec, graphs, batch, turns, precision)
+    return compare_input([size.get_length() if size.is_static else None for size in sizes], spec, weights)

@@ -51,22 +51,23 @@ def read_graphs(spec: ModelSpec, weights: Path) -> Graphs:
     if spec.engine == "unet":
         assert spec.unet is not None
         return partial(_unet_without, spec.unet, read_tensors(spec, weights))
-    return partial(_without, _converted(spec.engine, weights, spec.weights.sha256, len(spec.bands)))
-
-
-def _without(model: openvino.Model, margin: int) -> Graph:
-    copy = model.clone()
-    if not margin:
-        return Graph(copy, 0)
-    scores = copy.outputs[0].get_node().input_value(0)
-    return Graph(openvino.Model([cropped(scores, margin).output(0)], copy.get_parameters()), 0)
+    converted = _converted(spec.engine, weights, spec.weights.sha256, len(spec.bands))
+    return lambda margin: Graph(_without(converted.clone(), margin), 0)
 
 
 def _unet_without(shape: UNetShape, tensors: Arrays, margin: int) -> Graph:
     bare = unpadded(shape, margin)
     if bare is None:
-        return _without(unet_graph(shape, tensors), margin)
-    return Graph(_without(unet_graph(bare.shape, tensors), margin - bare.lost).model, bare.edge)
+        return Graph(_without(unet_graph(shape, tensors), margin), 0)
+    return Graph(_without(unet_graph(bare.shape, tensors), margin - bare.lost), bare.edge)
+
+
+def _without(model: openvino.Model, margin: int) -> openvino.Model:
+    """A graph, its scores without a margin; made of the one that is given."""
+    if not margin:
+        return model
+    scores = model.outputs[0].get_node().input_value(0)
+    return openvino.Model([cropped(scores, margin).output(0)], model.get_parameters())
 
 
 @lru_cache(maxsize=2)
