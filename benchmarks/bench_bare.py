@@ -24,9 +24,9 @@ import rasterio
 import tifffile
 from rasterio.windows import Window
 
-from tilesseg.models import load_model
-from tilesseg.models.call import Call, Network
-from tilesseg.recipes import WORKER_ENVIRONMENT
+from tilesseg.cluster.launch_arguments import WORKER_ENVIRONMENT
+from tilesseg.models.load import load_model
+from tilesseg.models.network import Call, Network
 
 ROWS = 512
 

@@ -18,7 +18,7 @@ from bench_scene import CLASSES, tissue
 from numpy.typing import NDArray
 
 from tilesseg.models.spec import ClassSpec, UNetShape
-from tilesseg.train import LabelledScene, Step, Training, train, write_bundle
+from tilesseg.models.training.train_unet import LabelledScene, Step, Training, train, write_bundle
 
 TRAINING = Training(
     name="bench-tissue",

@@ -19,13 +19,13 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 
-from tilesseg.executors import ThreadExecutor
-from tilesseg.finishing import with_levels
-from tilesseg.formats import Mask, MaskClass
-from tilesseg.formats.cog import write_cog
-from tilesseg.grid import Grid
-from tilesseg.store import Store
-from tilesseg.window import Window
+from tilesseg.cluster.executors import ThreadExecutor
+from tilesseg.formats.cog.writer import write_cog
+from tilesseg.formats.writer import Mask, MaskClass
+from tilesseg.raster.grid import Grid
+from tilesseg.raster.window import Window
+from tilesseg.run.product_inputs import with_levels
+from tilesseg.store.scene_store import Store
 
 TRANSFORM = (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_200_000.0)
 BAND, CORE = 512, 4096

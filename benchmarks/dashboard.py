@@ -21,9 +21,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tilesseg.dashboard import open_publisher
+from tilesseg.cluster.executors import DaskExecutor
 from tilesseg.events import RunFinished, RunStarted, ScenePlanned, TileDone
-from tilesseg.executors import DaskExecutor
+from tilesseg.monitoring.dashboard import open_publisher
 
 COLUMNS, CORE = 100, 2048
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from tilesseg.errors import JobError
-from tilesseg.finding import choose_scenes, find_scenes, read_scene_list, write_scene_list
-from tilesseg.formats.stac_json import read_item
+from tilesseg.formats.stac.stac_items import read_item
+from tilesseg.planning.scene_list import choose_scenes, find_scenes, read_scene_list, write_scene_list
 
 FOLDERS = 100
 

@@ -25,10 +25,10 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from tilesseg.formats.image import utm_grid, write_image
+from tilesseg.formats.geotiff.writer import utm_grid, write_image
 from tilesseg.models.spec import ModelSpec
-from tilesseg.synthetic import stripes
-from tilesseg.window import Window
+from tilesseg.models.training.synthetic_landscape import stripes
+from tilesseg.raster.window import Window
 
 HERE = Path(__file__).resolve().parent
 ROWS = 512

@@ -20,16 +20,16 @@ from typing import Any
 import numpy as np
 from cog import BAND, CLASSES, CORE, TRANSFORM, make_store, peak_memory
 
-from tilesseg.executors import ThreadExecutor
-from tilesseg.finishing import with_levels
-from tilesseg.formats import Mask
-from tilesseg.formats.cog import write_cog
-from tilesseg.formats.ome_tiff import write_ome_tiff
+from tilesseg.cluster.executors import ThreadExecutor
+from tilesseg.formats.cog.writer import write_cog
+from tilesseg.formats.ome_tiff.writer import write_ome_tiff
 from tilesseg.formats.ome_zarr.writer import write_ome_zarr
-from tilesseg.grid import Grid
-from tilesseg.store import Store
-from tilesseg.store_band import Band
-from tilesseg.window import Window
+from tilesseg.formats.writer import Mask
+from tilesseg.raster.grid import Grid
+from tilesseg.raster.window import Window
+from tilesseg.run.product_inputs import with_levels
+from tilesseg.store.scene_store import Store
+from tilesseg.store.shard_writer import Band
 
 
 def read_mask(store: Store) -> Mask:

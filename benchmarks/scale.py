@@ -25,10 +25,10 @@ from typing import Any
 import psutil
 from scale_device import Costs, SimulatedWork, cluster, scenes
 
+from tilesseg.cluster.executors import DaskExecutor
 from tilesseg.events import SceneFinished, TileDone
-from tilesseg.executors import DaskExecutor
-from tilesseg.feed import Feed
-from tilesseg.store import RunDirectory
+from tilesseg.run.work_queue import Feed
+from tilesseg.store.run_directory import RunDirectory
 
 MEASURED = Path(__file__).with_name("scale_measured.json")
 MB = 1e6

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tilesseg.events import SceneFinished, ScenePlanned, TileDone, TileFailed
-from tilesseg.finding import Scene
-from tilesseg.items import FinishItem, Item, PlanItem, TileItem
+from tilesseg.planning.scene_list import Scene
+from tilesseg.run.work_queue import FinishItem, Item, PlanItem, TileItem
 
 PARTS = {"read": 0.15, "prepare": 0.05, "predict": 0.70, "blend": 0.05, "write": 0.05}
 """Shares of a tile's time."""

@@ -18,10 +18,9 @@ from typing import Any
 
 from scale_device import SimulatedWork, scenes
 
+from tilesseg.cluster.executors import LATER
 from tilesseg.events import Event, SceneFinished, ScenePlanned, TileDone
-from tilesseg.executors import LATER
-from tilesseg.feed import Feed
-from tilesseg.items import FinishItem, Item, PlanItem, TileItem
+from tilesseg.run.work_queue import Feed, FinishItem, Item, PlanItem, TileItem
 
 
 @dataclass(frozen=True, slots=True)

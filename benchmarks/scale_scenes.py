@@ -14,15 +14,16 @@ import psutil
 from slides import write_model as write_slide_model
 from slides import write_slide
 
-from tilesseg.completion import finished_before
-from tilesseg.executors import SerialExecutor
-from tilesseg.finding import find_scenes
-from tilesseg.job import Job, parse_job
-from tilesseg.plan import Machine, plan_job
-from tilesseg.planning import try_scene
-from tilesseg.preparation import prepare
-from tilesseg.run import job_status, run_job
-from tilesseg.store import RunDirectory
+from tilesseg.cluster.executors import SerialExecutor
+from tilesseg.planning.job import Job, parse_job
+from tilesseg.planning.machine import Machine
+from tilesseg.planning.plan import plan_job
+from tilesseg.planning.plan_scene import try_scene
+from tilesseg.planning.scene_list import find_scenes
+from tilesseg.run.finish_scene import finished_before
+from tilesseg.run.prepare_run import prepare
+from tilesseg.run.run_job import job_status, run_job
+from tilesseg.store.run_directory import RunDirectory
 
 FOLDERS = 100
 SLOTS = 64

@@ -26,7 +26,7 @@ import yaml
 from aperio import TILE, write_pyramid
 from numpy.typing import NDArray
 
-from tilesseg.store import RunDirectory
+from tilesseg.store.run_directory import RunDirectory
 
 GLASS, STAIN = (243, 242, 244), (172, 96, 160)
 

@@ -22,9 +22,9 @@ import numpy as np
 import rasterio
 from rasterio.windows import Window as RasterioWindow
 
-from tilesseg.store import RunDirectory
-from tilesseg.synthetic import stripes
-from tilesseg.window import Window
+from tilesseg.models.training.synthetic_landscape import stripes
+from tilesseg.raster.window import Window
+from tilesseg.store.run_directory import RunDirectory
 
 ROWS = 512
 KINDS: dict[str, dict[str, Any]] = {

@@ -20,10 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from tilesseg.formats import FORMATS, Mask, MaskClass, resolve
+from tilesseg.formats.registry import FORMATS, resolve
 from tilesseg.formats.vector import write_piece
-from tilesseg.grid import Grid
-from tilesseg.window import Window
+from tilesseg.formats.writer import Mask, MaskClass
+from tilesseg.raster.grid import Grid
+from tilesseg.raster.window import Window
 
 CLASSES = tuple(
     MaskClass(name, (40 * k, 200, 90)) for k, name in enumerate(("background", "stroma", "tumour", "nuclei"))

@@ -57,7 +57,7 @@ def _refuse_skip(report: Any) -> Any:
 @pytest.fixture
 def url(tmp_path: Path) -> Iterator[str]:
     """A server of the test's folder that answers ranges; its address."""
-    command = [sys.executable, str(Path(__file__).parent / "range_server.py"), str(tmp_path)]
+    command = [sys.executable, str(Path(__file__).parent / "support" / "range_server.py"), str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         yield f"http://127.0.0.1:{server.stdout.readline().strip()}"

@@ -11,44 +11,44 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from tilesseg.version import __version__ as __version__
 
 _HOMES = {
-    "Grid": "grid",
-    "Job": "job",
-    "Report": "run",
-    "Tiling": "tiling",
+    "Grid": "raster.grid",
+    "Job": "planning.job",
+    "Report": "reporting.results",
+    "Tiling": "raster.tiling",
     "TilessegError": "errors",
-    "Window": "window",
-    "export_run": "export",
-    "job_status": "run",
-    "load_model": "models",
-    "open_source": "formats",
-    "plan_job": "run",
-    "read_job": "job",
-    "run_job": "run",
-    "segment_tile": "segment",
-    "stage_image": "staging",
+    "Window": "raster.window",
+    "export_run": "run.export",
+    "job_status": "run.run_job",
+    "load_model": "models.load",
+    "open_source": "formats.open",
+    "plan_job": "planning.plan",
+    "read_job": "planning.job",
+    "run_job": "run.run_job",
+    "segment_tile": "inference.segment_tile",
+    "stage_image": "run.copy_to_zarr",
 }
 
 __all__ = [*_HOMES]
 
 if TYPE_CHECKING:
     from tilesseg.errors import TilessegError as TilessegError
-    from tilesseg.export import export_run as export_run
-    from tilesseg.formats import open_source as open_source
-    from tilesseg.grid import Grid as Grid
-    from tilesseg.job import Job as Job
-    from tilesseg.job import read_job as read_job
-    from tilesseg.models import load_model as load_model
-    from tilesseg.run import Report as Report
-    from tilesseg.run import job_status as job_status
-    from tilesseg.run import plan_job as plan_job
-    from tilesseg.run import run_job as run_job
-    from tilesseg.segment import segment_tile as segment_tile
-    from tilesseg.staging import stage_image as stage_image
-    from tilesseg.tiling import Tiling as Tiling
-    from tilesseg.window import Window as Window
+    from tilesseg.formats.open import open_source as open_source
+    from tilesseg.inference.segment_tile import segment_tile as segment_tile
+    from tilesseg.models.load import load_model as load_model
+    from tilesseg.planning.job import Job as Job
+    from tilesseg.planning.job import read_job as read_job
+    from tilesseg.planning.plan import plan_job as plan_job
+    from tilesseg.raster.grid import Grid as Grid
+    from tilesseg.raster.tiling import Tiling as Tiling
+    from tilesseg.raster.window import Window as Window
+    from tilesseg.reporting.results import Report as Report
+    from tilesseg.run.copy_to_zarr import stage_image as stage_image
+    from tilesseg.run.export import export_run as export_run
+    from tilesseg.run.run_job import job_status as job_status
+    from tilesseg.run.run_job import run_job as run_job
 
 
 def __getattr__(name: str) -> Any:

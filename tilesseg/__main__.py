@@ -1,6 +1,8 @@
 """`python -m tilesseg`."""
 
-from tilesseg.cli import main
+from __future__ import annotations
+
+from tilesseg.cli.main import main
 
 if __name__ == "__main__":
     main()

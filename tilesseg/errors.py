@@ -1,8 +1,4 @@
-"""Refusals: what a user can cause, said in one line.
-
-Every message names what is wrong, the two values that disagree, and what to do. The command line prints the
-message alone and exits with 1; a traceback is for our own mistakes.
-"""
+"""Errors that a user can cause, and how an exception becomes one line."""
 
 from __future__ import annotations
 
@@ -67,3 +63,15 @@ def _place(location: tuple[str | int, ...]) -> str:
     kinds = ("int", "str", "float", "constrained-int", "SceneEntry")
     named = [str(part) for part in location if part not in kinds and "[" not in str(part)]
     return ".".join(named) or "the whole"
+
+
+def one_line(error: Exception) -> str:
+    """The last line that says something: the frames of the runtime stand above it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:200] if lines else type(error).__name__
+
+
+def reason_of(error: Exception) -> str:
+    """Why something failed, as one line; the kind of error too where it is no refusal of ours."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, TilessegError) else f"{type(error).__name__}: {text}"

@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from tilesseg.errors import TilessegError
-
 TRANSIENT = (ConnectionError, TimeoutError, InterruptedError)
 TRANSIENT_WORDS = ("curl error", "http error code: 5", "timed out", "connection reset", "temporarily unavailable")
 ATTEMPTS, BACK_OFF = 3, 1.0
@@ -34,9 +32,3 @@ def is_transient(error: BaseException | None) -> bool:
             return True
         error = error.__cause__
     return False
-
-
-def reason_of(error: Exception) -> str:
-    """Why something failed, as one line; the kind of error too where it is no refusal of ours."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, TilessegError) else f"{type(error).__name__}: {text}"

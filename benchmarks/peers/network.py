@@ -13,7 +13,7 @@ from torch import Tensor, nn
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from tilesseg.models.spec import UNetShape
-from tilesseg.models.unet import UNet
+from tilesseg.models.unet.architecture import UNet
 
 
 def load(bundle: Path) -> tuple[nn.Module, Tensor, Tensor]:

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from tilesseg.errors import ModelError
-from tilesseg.models.bioimageio import FILES, is_description, read_description
+from tilesseg.models.bioimageio.rdf_description import FILES, is_description, read_description
 from tilesseg.models.download import fetch_bundle
 from tilesseg.models.spec import ModelSpec, Weights, read_spec
 

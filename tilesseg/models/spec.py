@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from tilesseg.errors import ModelError, first_problem
 from tilesseg.models.colours import hexadecimal, red_green_blue
-from tilesseg.normalise import Normalisation
+from tilesseg.models.normalisation import Normalisation
 
 FORMAT: Literal[1] = 1
 

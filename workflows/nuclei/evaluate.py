@@ -18,8 +18,8 @@ import tifffile
 import torch
 from numpy.typing import NDArray
 
-from tilesseg.job import parse_job
-from tilesseg.run import run_job
+from tilesseg.planning.job import parse_job
+from tilesseg.run.run_job import run_job
 
 FLUORESCENCE = (
     "0ea221716cf1", "b61d3fb0d0eb", "dd54adb80393", "d52958107d0b", "bb8ebf465c96", "49edc2f77151", "4d09672bcf5a",

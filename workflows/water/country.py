@@ -1,4 +1,4 @@
-"""Country to learn water from: the made-up landscapes of `tilesseg.synthetic` as a satellite would meet them.
+"""Country to learn water from: the made-up landscapes of `tilesseg.models.training.synthetic_landscape` as a satellite would meet them.
 
 The landscapes know where their water is. What they lack is put on: coarser and finer pixels, mountains that throw
 shadow, snow, clouds and their shadows, haze, a low sun, and sensors that are off by some per cent. Values are
@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tilesseg.synthetic import WATER, landscape
-from tilesseg.train import LabelledScene
-from tilesseg.window import Window
+from tilesseg.models.training.synthetic_landscape import WATER, landscape
+from tilesseg.models.training.train_unet import LabelledScene
+from tilesseg.raster.window import Window
 
 BANDS = ("blue", "green", "red", "nir")
 CLASSES = ("land", "water")

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from real import CLOUD, SHADOW, WATER, archive_of, greenland, ndwi
 
-from tilesseg.models import Model, load_model
-from tilesseg.train import IGNORED
+from tilesseg.models.load import Model, load_model
+from tilesseg.models.training.train_unet import IGNORED
 
 HERE = Path(__file__).resolve().parent
 THRESHOLDS = (0.0, -0.1, 0.2)

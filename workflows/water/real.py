@@ -14,7 +14,7 @@ import rasterio
 from country import BRIGHTEST, HAZE, noise
 from numpy.typing import NDArray
 
-from tilesseg.train import IGNORED, LabelledScene
+from tilesseg.models.training.train_unet import IGNORED, LabelledScene
 
 SHADOW, WATER, CLOUD = 0, 1, 4
 """In the masks of ukis-csmask."""

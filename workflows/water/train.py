@@ -15,7 +15,7 @@ from country import BANDS, BRIGHTEST, CLASSES, country
 from real import greenland, masked, ponds, varied, watered
 
 from tilesseg.models.spec import ClassSpec, ModelSpec, UNetShape
-from tilesseg.train import LabelledScene, Step, Training, train, write_bundle
+from tilesseg.models.training.train_unet import LabelledScene, Step, Training, train, write_bundle
 
 MODEL = Path(__file__).resolve().parent / "model"
 SEEDS = range(2000, 2030)

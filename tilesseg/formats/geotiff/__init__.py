@@ -11,15 +11,15 @@ from pathlib import Path
 
 from tilesseg.errors import SourceError
 from tilesseg.formats.geotiff.band_names import PALETTE, file_names, natural
-from tilesseg.formats.geotiff.landsat import find_landsat
-from tilesseg.formats.geotiff.raster_facts import is_remote, open_raster
+from tilesseg.formats.geotiff.band_stack import stack
+from tilesseg.formats.geotiff.deliveries.delivery_files import SceneFile, SceneFiles, open_scene
+from tilesseg.formats.geotiff.deliveries.landsat import find_landsat
+from tilesseg.formats.geotiff.deliveries.sentinel2 import find_safe
+from tilesseg.formats.geotiff.deliveries.stac_item import find_stac
 from tilesseg.formats.geotiff.raster_file import RasterFile
-from tilesseg.formats.geotiff.raster_stack import stack
-from tilesseg.formats.geotiff.safe import find_safe
-from tilesseg.formats.geotiff.scene_files import SceneFile, SceneFiles, open_scene
+from tilesseg.formats.geotiff.raster_properties import is_remote, open_raster
 from tilesseg.formats.geotiff.source import Band, GeoTiffSource
-from tilesseg.formats.geotiff.stac import find_stac
-from tilesseg.formats.opening import Opening
+from tilesseg.formats.reading.open_options import Opening
 
 __all__ = ["GeoTiffSource", "open_geotiff"]
 

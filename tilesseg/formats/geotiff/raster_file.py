@@ -22,9 +22,9 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from tilesseg.errors import SourceError
-from tilesseg.formats.quiet import QUIET
-from tilesseg.grid import Grid
-from tilesseg.window import Window
+from tilesseg.process import QUIET
+from tilesseg.raster.grid import Grid
+from tilesseg.raster.window import Window
 
 # GDAL's cache defaults to 5 % of the machine's memory in every process, which no plan can count on. GDAL looks
 # at this when it first reads a pixel; whoever runs tilesseg may set another figure.

@@ -12,20 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilesseg.errors import SourceError
-from tilesseg.formats import Pixels, Raw, Source, read_reflected
-from tilesseg.formats.georeference import describe_grid
-from tilesseg.formats.geotiff import raster_sample
-from tilesseg.formats.geotiff.description import describe_file, source_notes
-from tilesseg.formats.geotiff.raster_cell import decoded_cell
-from tilesseg.formats.geotiff.raster_stack import Layer
-from tilesseg.formats.geotiff.strips import find_strip, strip_rows
-from tilesseg.formats.lattice import SIDE, sample_rows, sample_windows, sampled_windows
-from tilesseg.formats.physical import UNSCALED, Scaling, finish, stacked
-from tilesseg.formats.promised import file_state, refuse_outside, selection
-from tilesseg.formats.thumbnail import decimate, thumbnail_shape
-from tilesseg.grid import Grid
-from tilesseg.resample import resample, source_window
-from tilesseg.window import Window
+from tilesseg.formats.geotiff import overviews as raster_sample
+from tilesseg.formats.geotiff.band_stack import Layer
+from tilesseg.formats.geotiff.geotiff_description import describe_file, source_notes
+from tilesseg.formats.geotiff.raster_properties import decoded_cell
+from tilesseg.formats.geotiff.strip_stream import find_strip, strip_rows
+from tilesseg.formats.reading.edge_padding import read_reflected
+from tilesseg.formats.reading.georeference import describe_grid
+from tilesseg.formats.reading.resample import resample, source_window
+from tilesseg.formats.reading.source_checks import file_state, refuse_outside, selection
+from tilesseg.formats.reading.statistics_sample import SIDE, sample_rows, sample_windows, sampled_windows
+from tilesseg.formats.reading.thumbnail import decimate, thumbnail_shape
+from tilesseg.formats.reading.validity import UNSCALED, Scaling, finish, stacked
+from tilesseg.formats.source import Pixels, Raw, Source
+from tilesseg.raster.grid import Grid
+from tilesseg.raster.window import Window
 
 
 @dataclass(frozen=True, slots=True)

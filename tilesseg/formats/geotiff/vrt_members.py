@@ -13,7 +13,7 @@ from xml.etree import ElementTree as ET
 
 from tilesseg.errors import SourceError
 from tilesseg.formats.geotiff.raster_file import one_line_errors, open_dataset
-from tilesseg.window import Window
+from tilesseg.raster.window import Window
 
 Broken = tuple[tuple[Window, str], ...]
 """Windows of the VRT, and why they cannot be read."""

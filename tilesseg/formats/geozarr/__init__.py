@@ -12,15 +12,15 @@ import numpy as np
 
 from tilesseg.errors import SourceError
 from tilesseg.formats.geozarr import conventions
-from tilesseg.formats.geozarr.array import Axes, ZarrArray, metadata_files
-from tilesseg.formats.geozarr.band import ZarrBand
-from tilesseg.formats.geozarr.hierarchy import Hierarchy, Member, coordinates, find_members, open_node, sibling
-from tilesseg.formats.geozarr.source import ZarrLayer, ZarrSource
-from tilesseg.formats.geozarr.staged import open_staged
-from tilesseg.formats.opening import Opening
-from tilesseg.formats.physical import DTYPES
-from tilesseg.grid import IDENTITY, Grid
-from tilesseg.resample import exact_ratio, output_shape
+from tilesseg.formats.geozarr.staged_source import open_staged
+from tilesseg.formats.reading.open_options import Opening
+from tilesseg.formats.reading.resample import exact_ratio, output_shape
+from tilesseg.formats.reading.validity import DTYPES
+from tilesseg.formats.zarr.source import ZarrLayer, ZarrSource
+from tilesseg.formats.zarr.zarr_array import Axes, ZarrArray, metadata_files
+from tilesseg.formats.zarr.zarr_band import ZarrBand
+from tilesseg.formats.zarr.zarr_hierarchy import Hierarchy, Member, coordinates, find_members, open_node, sibling
+from tilesseg.raster.grid import IDENTITY, Grid
 
 __all__ = ["ZarrSource", "open_geozarr"]
 

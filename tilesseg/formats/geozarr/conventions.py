@@ -19,11 +19,10 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from tilesseg.errors import SourceError
-from tilesseg.formats.georeference import crs_name, round_trip, unit_of
-from tilesseg.formats.geozarr.array import Axes
-from tilesseg.grid import IDENTITY, Grid, Transform
-
-Attributes = Mapping[str, Any]
+from tilesseg.formats.reading.georeference import crs_name, round_trip, unit_of
+from tilesseg.formats.zarr.zarr_array import Axes
+from tilesseg.formats.zarr.zarr_hierarchy import Attributes
+from tilesseg.raster.grid import IDENTITY, Grid, Transform
 
 _Y = ("y", "lat", "latitude", "northing", "row", "rows", "projection_y_coordinate")
 _X = ("x", "lon", "longitude", "easting", "col", "cols", "column", "columns", "projection_x_coordinate")

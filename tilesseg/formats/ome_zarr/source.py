@@ -15,17 +15,17 @@ import zarr
 
 from tilesseg.errors import SourceError
 from tilesseg.formats.geozarr import conventions
-from tilesseg.formats.geozarr.array import Axes, ZarrArray, metadata_files
-from tilesseg.formats.geozarr.band import ZarrBand
-from tilesseg.formats.geozarr.hierarchy import open_node
-from tilesseg.formats.geozarr.presence import any_stored
-from tilesseg.formats.geozarr.source import ZarrLayer, ZarrSource
-from tilesseg.formats.ome_zarr.choice import Chosen, choose_image
+from tilesseg.formats.ome_zarr.level_grids import displaced, finest_grid, level_grid, misfit
 from tilesseg.formats.ome_zarr.metadata import Kind, Multiscale, channel_names
-from tilesseg.formats.ome_zarr.place import displaced, finest_grid, level_grid, misfit
-from tilesseg.formats.opening import Opening
-from tilesseg.formats.physical import DTYPES
-from tilesseg.grid import Grid
+from tilesseg.formats.ome_zarr.series import Chosen, choose_image
+from tilesseg.formats.reading.open_options import Opening
+from tilesseg.formats.reading.validity import DTYPES
+from tilesseg.formats.zarr.source import ZarrLayer, ZarrSource
+from tilesseg.formats.zarr.stored_chunks import any_stored
+from tilesseg.formats.zarr.zarr_array import Axes, ZarrArray, metadata_files
+from tilesseg.formats.zarr.zarr_band import ZarrBand
+from tilesseg.formats.zarr.zarr_hierarchy import open_node
+from tilesseg.raster.grid import Grid
 
 
 def open_ome_zarr(paths: Sequence[str], opening: Opening) -> ZarrSource:

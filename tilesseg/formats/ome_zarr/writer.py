@@ -9,16 +9,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tilesseg.formats import Mask, Scores
-from tilesseg.formats.at_image import at_image
-from tilesseg.formats.ome_zarr.arrays import ReadPlane, create_array, fill, make_group, read_from
-from tilesseg.formats.ome_zarr.beside import check_list, find_home, frames_beside, labels_folder, list_label
-from tilesseg.formats.ome_zarr.described import group_attributes, image_label, multiscales, omero
-from tilesseg.formats.ome_zarr.frames import Frames, standing_alone
-from tilesseg.formats.ome_zarr.levels import coarser
-from tilesseg.formats.ome_zarr.target import refuse_foreign, refuse_unwritable, replacing
-from tilesseg.pyramid import HALVES, Halve, halve_mean
-from tilesseg.window import Window
+from tilesseg.formats.ome_zarr.image_labels import check_list, find_home, frames_beside, labels_folder, list_label
+from tilesseg.formats.ome_zarr.level_transforms import Frames, standing_alone
+from tilesseg.formats.ome_zarr.metadata import group_attributes, image_label, multiscales, omero
+from tilesseg.formats.ome_zarr.product_arrays import ReadPlane, create_array, fill, make_group, read_from
+from tilesseg.formats.ome_zarr.product_folder import refuse_foreign, refuse_unwritable, replacing
+from tilesseg.formats.ome_zarr.product_levels import coarser
+from tilesseg.formats.writer import Mask, Scores
+from tilesseg.formats.writing.mask_on_image_grid import at_image
+from tilesseg.raster.pyramid import HALVES, Halve, halve_mean
+from tilesseg.raster.window import Window
 
 Version = Literal["0.4", "0.5"]
 DEFAULT: Version = "0.5"

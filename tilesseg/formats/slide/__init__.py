@@ -10,12 +10,12 @@ import os
 from collections.abc import Sequence
 
 from tilesseg.errors import SourceError
-from tilesseg.formats.opening import Opening
+from tilesseg.formats.reading.open_options import Opening
 from tilesseg.formats.slide.openslide_reader import open_openslide
-from tilesseg.formats.slide.reader import LevelReader
+from tilesseg.formats.slide.slide_reader import LevelReader
 from tilesseg.formats.slide.source import SlideSource
 from tilesseg.formats.slide.tiff_image import open_tiff_slide
-from tilesseg.formats.slide.tiff_kind import read_by_tifffile
+from tilesseg.formats.slide.tiff_open import read_by_tifffile
 
 __all__ = ["SlideSource", "open_ome_tiff", "open_slide"]
 

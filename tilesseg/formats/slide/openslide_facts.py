@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tilesseg.formats.slide.placing import trusted
-from tilesseg.formats.slide.reader import Shape, SlideFacts, SlideLevel
+from tilesseg.formats.slide.slide_reader import Shape, SlideFacts, SlideLevel, trusted
 
 if TYPE_CHECKING:
     import openslide
+
 
 _FOLDERS = {".mrxs": "folder", ".dcm": "siblings", ".vms": "siblings", ".vmu": "siblings"}
 """Formats of many files: where the others lie."""

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from tilesseg.errors import SourceError
 from tilesseg.formats.slide.openslide_facts import openslide_facts
-from tilesseg.formats.slide.reader import LevelReader, Planes, SlideFacts, where
-from tilesseg.window import Window
+from tilesseg.formats.slide.slide_reader import LevelReader, Planes, SlideFacts, where
+from tilesseg.raster.window import Window
 
 if TYPE_CHECKING:
     import openslide
+
 
 CELL = 512
 """Side in pixels of what is read at once of a level whose pixels are not those of the file."""

@@ -10,16 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilesseg.errors import SourceError
-from tilesseg.formats import Pixels, Raw, Source, read_reflected
-from tilesseg.formats.lattice import PIXELS, VALUES, sample_windows, sampled_windows
-from tilesseg.formats.physical import UNSCALED, Scaling, finish, stacked
-from tilesseg.formats.promised import file_state, refuse_outside, selection
-from tilesseg.formats.slide.description import describe_slide
-from tilesseg.formats.slide.placing import level_grid
-from tilesseg.formats.slide.reader import LevelReader
-from tilesseg.formats.thumbnail import decimate, thumbnail_shape
-from tilesseg.grid import Grid
-from tilesseg.window import Window
+from tilesseg.formats.reading.edge_padding import read_reflected
+from tilesseg.formats.reading.source_checks import file_state, refuse_outside, selection
+from tilesseg.formats.reading.statistics_sample import PIXELS, VALUES, sample_windows, sampled_windows
+from tilesseg.formats.reading.thumbnail import decimate, thumbnail_shape
+from tilesseg.formats.reading.validity import UNSCALED, Scaling, finish, stacked
+from tilesseg.formats.slide.slide_description import describe_slide
+from tilesseg.formats.slide.slide_reader import LevelReader, level_grid
+from tilesseg.formats.source import Pixels, Raw, Source
+from tilesseg.raster.grid import Grid
+from tilesseg.raster.window import Window
 
 
 @dataclass(frozen=True, slots=True)

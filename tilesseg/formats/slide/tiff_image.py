@@ -10,16 +10,14 @@ import numpy as np
 import tifffile
 
 from tilesseg.errors import SourceError
-from tilesseg.formats.opening import Opening
-from tilesseg.formats.physical import DTYPES
-from tilesseg.formats.slide.placing import trusted
-from tilesseg.formats.slide.reader import SlideFacts, SlideLevel
-from tilesseg.formats.slide.tiff_axes import choose_pages, refuse_missing
+from tilesseg.formats.reading.open_options import Opening
+from tilesseg.formats.reading.validity import DTYPES
+from tilesseg.formats.slide.slide_reader import SlideFacts, SlideLevel, trusted
 from tilesseg.formats.slide.tiff_level import TiffLevel, read_level
-from tilesseg.formats.slide.tiff_names import TiffTold, band_names, told_by
+from tilesseg.formats.slide.tiff_metadata import TiffTold, band_names, told_by
 from tilesseg.formats.slide.tiff_open import companion_of, missing_files, one_line, open_tiff
+from tilesseg.formats.slide.tiff_pages import choose_pages, choose_series, refuse_missing
 from tilesseg.formats.slide.tiff_reader import TiffChoice, TiffReader
-from tilesseg.formats.slide.tiff_series import choose_series
 
 
 def open_tiff_slide(path: str, opening: Opening) -> TiffReader:

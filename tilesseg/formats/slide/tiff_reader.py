@@ -10,11 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from tilesseg.errors import SourceError
-from tilesseg.formats.slide.byte_files import ByteFiles
-from tilesseg.formats.slide.reader import LevelReader, Planes, SlideFacts, where
-from tilesseg.formats.slide.tiff_level import TiffLevel, read_level
+from tilesseg.formats.slide.slide_reader import LevelReader, Planes, SlideFacts, where
+from tilesseg.formats.slide.tiff_level import ByteFiles, TiffLevel, read_level
 from tilesseg.formats.slide.tiff_open import one_line, open_tiff
-from tilesseg.window import Window
+from tilesseg.raster.window import Window
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tilesseg.formats.outgoing import Mask
-from tilesseg.window import Window
+from tilesseg.formats.writer import Mask
+from tilesseg.raster.window import Window
 
 Canvas = Literal["bounds", "full"]
 
@@ -30,7 +30,7 @@ def write_piece(read: Callable[[Window], NDArray[np.uint8]], core: Window, path:
         core: the tile's own pixels.
         path: the file (`.npz`) to write, which a writer gets as one of `Mask.pieces`.
     """
-    from tilesseg.formats.vector.pieces import write_parts
+    from tilesseg.formats.vector.tile_polygons import write_parts
 
     write_parts(read, core, path)
 
@@ -41,7 +41,7 @@ def check_polygons(content: Mask, path: Path, **options: Any) -> None:
     Raises:
         FormatError: a library is missing, a class unknown, or the format cannot say where the polygons are.
     """
-    from tilesseg.formats.vector.checking import check
+    from tilesseg.formats.vector.vector_checks import check
 
     check(content, path, **options)
 
@@ -140,7 +140,7 @@ def _write_table(
     kind: str, mask: Mask, path: Path, classes: Sequence[str] | None, min_area: float, simplify: float
 ) -> tuple[Path, ...]:
     check_polygons(mask, path, classes=classes)
-    from tilesseg.formats.vector import tables
+    from tilesseg.formats.vector import vector_tables as tables
     from tilesseg.formats.vector.features import Choice
 
     return tables.write(mask, path, Choice.of(mask, classes, min_area, simplify), kind=kind)

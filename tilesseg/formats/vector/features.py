@@ -11,11 +11,11 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from tilesseg.formats.outgoing import Mask
-from tilesseg.formats.vector.joining import joined_polygons
-from tilesseg.formats.vector.pieces import parts_of, write_parts
-from tilesseg.grid import Grid
-from tilesseg.polygons import Polygons, areas
+from tilesseg.formats.vector.merge_polygons import joined_polygons
+from tilesseg.formats.vector.polygon_outlines import Polygons, areas
+from tilesseg.formats.vector.tile_polygons import parts_of, write_parts
+from tilesseg.formats.writer import Mask
+from tilesseg.raster.grid import Grid
 
 Geometries = NDArray[Any]
 """`(polygon,)` of shapely geometries."""

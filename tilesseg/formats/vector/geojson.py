@@ -16,10 +16,10 @@ from typing import Any
 
 import shapely
 
-from tilesseg.formats.outgoing import Mask, MaskClass
+from tilesseg.formats.vector.coordinates import in_lonlat, in_slide
 from tilesseg.formats.vector.features import Choice, Features, area_unit, features
-from tilesseg.formats.vector.placing import in_lonlat, in_slide
-from tilesseg.formats.vector.target import growing
+from tilesseg.formats.vector.growing_file import growing
+from tilesseg.formats.writer import Mask, MaskClass
 
 _IDS = uuid.UUID("5d0c8a76-3f4e-5b0e-9a53-5f3c1f6f7b1e")
 _MEASURED = {"um2": "Mask area µm^2", "px": "Mask area px", "m2": "Mask area m^2"}

@@ -1,0 +1,165 @@
+"""Several batches at a time: the same results, no more of them than lanes, and memory that the plan knows of."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import write_bundle
+from test_planned_model import FAST, label_job, unet_job
+
+from tilesseg.cluster import connect as cluster
+from tilesseg.cluster.executors import DaskExecutor, SerialExecutor, ThreadExecutor
+from tilesseg.models.engines.parallel_batches import LANES, Turns, lanes_for
+from tilesseg.models.load import load_model
+from tilesseg.models.network import Call
+from tilesseg.models.training.synthetic_landscape import landscape
+from tilesseg.planning.cluster_options import Cluster
+from tilesseg.planning.job import Job
+from tilesseg.planning.machine import Machine
+from tilesseg.planning.plan import parse_plan, plan_job
+from tilesseg.raster.window import Window
+from tilesseg.run.prepare_run import choose_machine
+from tilesseg.run.run_job import run_job
+from tilesseg.run.worker_check import prove
+from tilesseg.run.worker_state import Assignment, Opened
+from tilesseg.store.run_directory import RunDirectory
+
+OF_UNET = [name for name in ("torch", "openvino") if importlib.util.find_spec(name)]
+
+
+@pytest.mark.parametrize(
+    ("threads", "tiles", "lanes"), [(1, 2, 1), (2, 1, 1), (2, 2, 2), (4, 2, 2), (8, 8, LANES), (3, 2, 2)]
+)
+def test_lanes_are_no_more_than_threads_tiles_or_two(threads: int, tiles: int, lanes: int) -> None:
+    assert lanes_for(threads, tiles) == lanes
+
+
+@pytest.mark.parametrize(
+    ("threads", "asked", "lanes", "each"), [(4, 2, 2, 2), (3, 2, 2, 1), (1, 2, 1, 1), (2, 1, 1, 2)]
+)
+def test_lanes_share_the_threads(threads: int, asked: int, lanes: int, each: int) -> None:
+    turns = Turns(threads, asked)
+    assert (turns.lanes, turns.threads) == (lanes, each)
+
+
+def test_no_more_compute_than_there_are_lanes_and_one_that_fails_makes_room() -> None:
+    turns, inside, most, lock = Turns(2, 2), 0, 0, threading.Lock()
+    both = threading.Barrier(2, timeout=10)
+
+    def compute(number: int) -> None:
+        nonlocal inside, most
+        with turns:
+            with lock:
+                inside += 1
+                most = max(most, inside)
+            both.wait()  # only ever passed where two are in
+            with lock:
+                inside -= 1
+            if number % 2:
+                raise ValueError
+
+    with ThreadPoolExecutor(6) as pool:
+        failed = [one.exception() is not None for one in [pool.submit(compute, k) for k in range(12)]]
+    assert (most, sum(failed)) == (2, 6)
+
+
+@pytest.mark.parametrize("labels", [True, False])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("engine", OF_UNET)
+def test_batches_at_a_time_give_what_each_gives_alone_to_the_bit(engine: str, precision: str, labels: bool) -> None:
+    bands = landscape((512, 512), 5).bands
+    batches = [bands[None, :, y : y + 160, x : x + 160] for y in (0, 176, 352) for x in (0, 176, 352)]
+    results = []
+    for lanes in (1, 2):
+        model = load_model("landscape", device="cpu", threads=2, engine=engine, precision=precision, lanes=lanes)
+        network = model.network(Call(np.dtype(np.uint16), model.spec.normalisation(), labels=labels))
+        with ThreadPoolExecutor(2 * lanes) as pool:
+            results.append(list(pool.map(network, batches)))
+    for one, other in zip(*results, strict=True):
+        assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("engine", [name for name in ("onnxruntime", "openvino") if importlib.util.find_spec(name)])
+def test_onnx_in_lanes_gives_what_it_gives_alone(engine: str) -> None:
+    results = []
+    for lanes in (1, 2):
+        model = load_model("clouds", device="cpu", threads=2, engine=engine, precision="fp32", lanes=lanes)
+        rng = np.random.default_rng(4)
+        batches = [rng.uniform(0, 1, (1, len(model.spec.bands), 256, 256)).astype(np.float32) for _ in range(6)]
+        with ThreadPoolExecutor(4) as pool:
+            results.append(list(pool.map(model.predict, batches)))
+    for one, other in zip(*results, strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_a_processor_has_a_lane_for_each_tile_and_what_is_not_shared_has_one(tmp_path: Path) -> None:
+    machine = replace(cluster.describe_machine(Cluster(engine_threads=4)), able=FAST)
+    assert machine.lanes == 2
+    job = unet_job(tmp_path)
+    assert plan_job(job, machine).lanes == 2
+    assert plan_job(job.model_copy(update={"compile": True}), machine).lanes == 1
+    assert plan_job(job, Machine("cuda", 4, 2, FAST, lanes=2)).lanes == 1
+    assert cluster.describe_machine(Cluster(kind="serial", engine_threads=4)).lanes == 1
+    assert cluster.describe_machine(Cluster(threads=1, engine_threads=4)).lanes == 1
+    own = tmp_path / "own"
+    own.mkdir()
+    assert plan_job(label_job(own), machine).lanes == 1  # a user's engine computes for one at a time
+
+
+def test_an_executor_that_does_one_tile_at_a_time_has_one_lane() -> None:
+    job = Job.model_construct(cluster=Cluster(engine_threads=4))
+    assert choose_machine(job, None).lanes == choose_machine(job, ThreadExecutor(2)).lanes == 2
+    assert choose_machine(job, SerialExecutor()).lanes == 1
+
+
+@pytest.mark.cluster
+def test_a_worker_elsewhere_says_how_many_tiles_it_does_at_a_time() -> None:
+    for threads in (1, 2):
+        with cluster.connect(Cluster(workers=1, threads=threads), "cpu") as executor:
+            assert isinstance(executor, DaskExecutor)
+            there = Cluster(kind="address", address=executor.client.scheduler.address, engine_threads=4)
+            assert cluster.ask_machine(executor, there).lanes == threads
+
+
+def test_a_run_in_lanes_has_the_mask_of_a_serial_one_and_goes_on_with_its_lanes(tmp_path: Path) -> None:
+    masks = []
+    for kind in ("serial", "threads"):
+        folder = tmp_path / kind
+        folder.mkdir()
+        job = unet_job(folder, cluster={"kind": kind, "engine_threads": 2}, engine="torch", precision="fp32")
+        assert run_job(job, executor=SerialExecutor() if kind == "serial" else ThreadExecutor(2)).exit_code == 0
+        run = RunDirectory(folder / "run")
+        stored = parse_plan(run.read_json("plan.json"), where=run.path)
+        assert stored.lanes == {"serial": 1, "threads": 2}[kind]
+        assert plan_job(job, Machine("cpu", 8, 8, FAST), stored=stored).lanes == stored.lanes
+        masks.append(run.scene("scene").read(Window(0, 0, 128, 128)))
+    assert np.array_equal(*masks)
+
+
+def test_a_proof_computes_in_every_lane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_job(unet_job(tmp_path, engine="torch", precision="fp32"), executor=SerialExecutor())
+    run = RunDirectory(tmp_path / "run")
+    planned = parse_plan(run.read_json("plan.json"), where=run.path)
+    run.write_json("plan.json", replace(planned, lanes=2).to_json())
+    together = threading.Barrier(2, timeout=10)
+
+    def network(patches: Any) -> Any:
+        together.wait()  # only ever passed by two at a time
+        return np.zeros((len(patches), *patches.shape[2:]), np.uint8)
+
+    monkeypatch.setattr(Opened, "network", lambda opened, call: network)
+    for timed in (False, True):
+        proof = prove(Assignment.of(run, first="scene"), timed)
+        assert (proof.problem, proof.seconds_per_batch > 0) == (None, timed)
+
+
+def test_an_own_engine_is_not_told_of_lanes(tmp_path: Path) -> None:
+    model = load_model(write_bundle(tmp_path / "m"), device="cpu", threads=2, lanes=2)
+    assert model.choice.runtime == "own"

@@ -1,0 +1,116 @@
+"""The cloud bundles: the networks that `ukis-csmask` ships, seen through our spec, give what that package gives."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import runpy
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from tilesseg.models.bundle import find_bundle
+from tilesseg.models.crop_safety.receptive_field import receptive_field
+from tilesseg.models.load import load_model
+from tilesseg.planning.job import read_job
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("ukis_csmask") is None, reason="needs extra clouds")
+
+WORKFLOW = Path(__file__).resolve().parents[2] / "workflows" / "clouds"
+BUNDLES = ["clouds", "clouds-l2a", "clouds-4b", "clouds-4b-l2a"]
+SCENES = ["landsat5", "sentinel2"]
+
+
+@pytest.fixture
+def csmask():
+    return pytest.importorskip("ukis_csmask.mask").CSmask
+
+
+def reflectance(shared_data, scene, bands=6):
+    """`(channel, y, x)`, as the scene's file has it."""
+    with np.load(shared_data / "satellite" / "ukis_cloud" / f"{scene}.npz") as data:
+        return np.ascontiguousarray(data["img"].transpose(2, 0, 1)[:bands])
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_the_spec_says_what_the_package_says_beside_its_network(name):
+    bundle = find_bundle(name)
+    said = json.loads(bundle.weights_path.with_suffix(".json").read_text())
+    statistics = said["data"]["dataset_statistics"]
+    assert list(bundle.spec.bands) == statistics["band_names"]
+    assert [list(bundle.spec.normalise.mean), list(bundle.spec.normalise.std)] == statistics["img"]
+    assert [bundle.spec.patch.fixed] * 2 == said["data"]["target_size"]
+    assert len(bundle.spec.classes) == said["data"]["classes"]
+
+
+@pytest.mark.parametrize("scene", SCENES)
+@pytest.mark.parametrize("name", BUNDLES)
+def test_a_patch_scores_as_in_the_session_of_ukis_csmask(shared_data, csmask, name, scene):
+    spec = find_bundle(name).spec
+    pixels = reflectance(shared_data, scene, bands=len(spec.bands))[:, 128:384, 64:320]
+    level = "l2a" if name.endswith("l2a") else "l1c"
+    theirs = csmask(
+        img=pixels.transpose(1, 2, 0).copy(),
+        band_order=list(spec.bands),
+        product_level=level,
+        providers=["CPUExecutionProvider"],
+        intra_op_num_threads=2,
+    )
+    batch = theirs.img.transpose(2, 0, 1)[None]
+    expected = theirs.softmax(theirs.session.run(None, {theirs.input_names: batch})[0])
+    scores = load_model(name, threads=2, engine="onnxruntime").predict(spec.normalisation().apply(pixels)[None])
+    assert scores.shape == (1, 3, 256, 256)
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("scene", SCENES)
+def test_no_other_naming_of_the_classes_agrees_better_with_the_truth(shared_data, scene):
+    """In the reference masks 4 is cloud, 0 is shadow, 1 to 3 are clear."""
+    model = load_model("clouds", threads=2)
+    pixels = model.spec.normalisation().apply(reflectance(shared_data, scene))
+    with np.load(shared_data / "satellite" / "ukis_cloud" / f"{scene}.npz") as data:
+        truth = np.array(["shadow", "clear", "clear", "clear", "cloud"])[data["msk"][..., 0]]
+    cells = [(slice(y, y + 256), slice(x, x + 256)) for y in (0, 256) for x in (0, 256)]
+    labels = model.predict(np.stack([pixels[:, rows, columns] for rows, columns in cells])).argmax(axis=1)
+    truth = np.stack([truth[cell] for cell in cells])
+    namings = permutations(("clear", "cloud", "shadow"))
+    agreement = {names: np.mean(np.array(names)[labels] == truth) for names in namings}
+    best = max(agreement, key=agreement.__getitem__)
+    assert best == tuple(entry.name for entry in model.spec.classes)
+    assert agreement[best] > 0.8  # 0.829 and 0.903 by the package itself, which overlaps its patches
+
+
+def test_the_order_of_the_batch_does_not_matter(shared_data):
+    model = load_model("clouds-4b", threads=2, engine="onnxruntime")
+    pixels = model.spec.normalisation().apply(reflectance(shared_data, "landsat5", bands=4))
+    batch = np.stack([pixels[:, :256, :256], pixels[:, 256:, 256:]])
+    np.testing.assert_allclose(model.predict(batch)[::-1], model.predict(batch[::-1].copy()), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_crop_has_no_margin_for_networks_that_pool_globally(name):
+    bundle = find_bundle(name)
+    field = receptive_field(bundle.spec, bundle.weights_path)
+    assert field.hazards == ("GlobalAveragePool",)
+    assert field.margin is None and bundle.spec.margin is None
+
+
+@pytest.mark.parametrize("scene", SCENES)
+def test_the_workflow_makes_a_scene_with_named_bands_out_of_an_archive(shared_data, tmp_path, scene):
+    make_scene = runpy.run_path(str(WORKFLOW / "make_scene.py"))["make_scene"]
+    path = tmp_path / "scene.tif"
+    make_scene(shared_data / "satellite" / "ukis_cloud" / f"{scene}.npz", path)
+    with rasterio.open(path) as image:
+        assert image.descriptions == find_bundle("clouds").spec.bands
+        assert image.dtypes == ("float32",) * 6 and image.crs.to_epsg() == 32632 and image.res == (30.0, 30.0)
+        assert np.array_equal(image.read(), reflectance(shared_data, scene))
+
+
+def test_the_job_of_the_workflow_names_the_bundle_and_fits_its_patch():
+    job = read_job(WORKFLOW / "job.yaml")
+    spec = find_bundle(job.model).spec
+    assert job.input.bands == spec.bands and spec.patch.legal(job.tiling.patch)
+    assert job.tiling.overlap % spec.patch.stride_multiple == 0

@@ -1,0 +1,150 @@
+"""The documentation names what exists: links, images, commands, options, keys, modules; and leaves out none of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from pydantic import BaseModel
+
+import tilesseg
+from tilesseg.cli.main import app
+from tilesseg.models.colours import NAMED
+from tilesseg.models.spec import ModelSpec
+from tilesseg.planning.job import Job
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+DOCS = CHECKOUT / "docs"
+PAGES = sorted([*CHECKOUT.glob("*.md"), *DOCS.rglob("*.md"), *(CHECKOUT / "workflows").rglob("*.md")])
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+CODE = re.compile(r"^[ ]*```.*?^[ ]*```", re.MULTILINE | re.DOTALL)
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+
+Commands: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+def text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def prose(path: Path) -> str:
+    """The page without its code blocks."""
+    return CODE.sub("", text_of(path))
+
+
+def anchors(path: Path) -> set[str]:
+    """What GitHub makes of the headings."""
+    headings = re.findall(r"^#+ (.+)$", prose(path), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def sections(path: Path) -> dict[str, str]:
+    """The text below each heading of the second level, code blocks included."""
+    parts = re.split(r"^## (.+)$", text_of(path), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True)) | {"": parts[0]}
+
+
+def options_of(command: Any) -> set[str]:
+    return {name for one in command.params for name in one.opts if name.startswith("--")} - {"--help"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
+def test_links_and_images_lead_somewhere(page: Path) -> None:
+    for target in LINK.findall(prose(page)):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        file = page if not name else (page.parent / name).resolve()
+        assert file.exists(), f"{page.name} links to {target}"
+        assert file.is_relative_to(CHECKOUT), f"{page.name} links out of the checkout: {target}"
+        assert not anchor or anchor in anchors(file), f"{page.name} links to {target}; there is {sorted(anchors(file))}"
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    reached, pending = set[Path](), [CHECKOUT / "README.md"]
+    while pending:
+        page = pending.pop()
+        if page in reached or page.suffix != ".md":
+            continue
+        reached.add(page)
+        links = (target.partition("#")[0] for target in LINK.findall(prose(page)) if "://" not in target)
+        pending += [(page.parent / link).resolve() for link in links if link]
+    assert set(DOCS.rglob("*.md")) - reached == set()
+
+
+def test_every_command_has_a_section_and_every_section_is_a_command() -> None:
+    found = set(sections(DOCS / "reference" / "command-line.md")) - {"", "Environment"}
+    assert found == set(Commands)
+
+
+@pytest.mark.parametrize("name", Commands)
+def test_the_section_of_a_command_names_its_options_and_no_others(name: str) -> None:
+    section = sections(DOCS / "reference" / "command-line.md")[name]
+    assert set(OPTION.findall(section)) == options_of(Commands[name])
+
+
+@pytest.mark.parametrize("name", Commands)
+def test_every_command_explains_itself_and_its_options_and_ends_with_an_example(name: str) -> None:
+    command = Commands[name]
+    assert command.help and str(command.epilog).startswith(f"Example: tilesseg {name}")
+    assert [one.name for one in command.params if not getattr(one, "help", None)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
+def test_commands_on_a_page_exist_with_these_options(page: Path) -> None:
+    known = {option for command in Commands.values() for option in options_of(command)} | {"--help", "--version"}
+    for line in re.findall(r"(?:^\$ |`)tilesseg ([^`\n]+)", text_of(page), re.MULTILINE):
+        command = line.split()[0]
+        assert command in {*Commands, "COMMAND", "--help", "--version"}, f"tilesseg {line}"
+        options = options_of(Commands[command]) if command in Commands else known
+        assert set(OPTION.findall(line)) <= options | {"--help"}, f"tilesseg {line}"
+
+
+def keys_of(model: type[BaseModel]) -> Iterator[str]:
+    """Every key that the JSON Schema knows, at any depth."""
+    schema = model.model_json_schema()
+    for part in (schema, *schema.get("$defs", {}).values()):
+        yield from part.get("properties", {})
+
+
+@pytest.mark.parametrize(("model", "page"), [(Job, "job-file.md"), (ModelSpec, "model-yaml.md")])
+def test_every_key_is_documented(model: type[BaseModel], page: str) -> None:
+    text = text_of(DOCS / "reference" / page)
+    assert [key for key in keys_of(model) if not re.search(rf"`[^`\n]*\b{key}\b[^`\n]*`", text)] == []
+
+
+@pytest.mark.parametrize(("model", "page"), [(Job, "job-file.md"), (ModelSpec, "model-yaml.md")])
+def test_every_documented_key_exists(model: type[BaseModel], page: str) -> None:
+    text = text_of(DOCS / "reference" / page)
+    rows = re.findall(r"^\| (`[^|]+) \| (?:[^|]*) \| [^|]+ \|$", text, re.MULTILINE)
+    documented = {key for row in rows for key in re.findall(r"`(\w+)`", row)}
+    assert documented and documented <= set(keys_of(model))
+
+
+def test_every_colour_that_has_a_name_is_listed() -> None:
+    text = sections(DOCS / "reference" / "model-yaml.md")["classes"]
+    assert [name for name in NAMED if name not in text] == []
+
+
+def names_of_modules() -> set[str]:
+    package = CHECKOUT / "tilesseg"
+    files = [path.relative_to(CHECKOUT).with_suffix("") for path in package.rglob("*.py")]
+    return {".".join(path.parts).removesuffix(".__init__") for path in files}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
+def test_modules_and_files_on_a_page_exist(page: Path) -> None:
+    known = names_of_modules()
+    for dotted in re.findall(r"`(tilesseg(?:\.\w+)+)`", text_of(page)):
+        module, _, name = dotted.rpartition(".")
+        assert dotted in known or module in known or hasattr(tilesseg, name), f"{page.name} names {dotted}"
+    for path in re.findall(r"`((?:tilesseg|tests|workflows|docs|benchmarks)/[\w./-]+\.\w+)`", text_of(page)):
+        assert (CHECKOUT / path).exists(), f"{page.name} names {path}"
+
+
+def test_pictures_are_small_enough_for_a_page() -> None:
+    assert [path.name for path in (DOCS / "images").iterdir() if path.stat().st_size > 700_000] == []

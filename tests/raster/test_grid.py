@@ -1,0 +1,144 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyproj import Geod
+
+from tilesseg.raster.grid import IDENTITY, Grid
+from tilesseg.raster.window import Window
+
+WGS84 = Geod(ellps="WGS84")
+WHOLE_EARTH = 510_065_621_724_089.0  # m², area of the WGS 84 ellipsoid
+
+coefficients = st.floats(-100, 100).filter(lambda v: abs(v) > 1e-3)
+transforms = st.tuples(coefficients, coefficients, coefficients, coefficients, coefficients, coefficients)
+grids = st.builds(Grid, st.integers(1, 5000), st.integers(1, 5000), transforms)
+
+
+def geographic(height: int, step: float, north: float) -> Grid:
+    return Grid(height, 10, (step, 0.0, 5.0, 0.0, -step, north), crs="EPSG:4326", unit="degree")
+
+
+def area_by_pyproj(south: float, north: float, width: float) -> float:
+    """Area of a cell between two parallels, which pyproj has to be told point by point: they are no geodesics."""
+    along = np.linspace(0, width, 200)
+    lon = np.concatenate([along, along[::-1]])
+    lat = np.concatenate([np.full(200, south), np.full(200, north)])
+    return abs(WGS84.polygon_area_perimeter(lon, lat)[0])
+
+
+@given(grids, st.integers(1, 64))
+def test_a_coarser_grid_shares_the_top_left_and_ends_within_one_of_its_pixels(grid: Grid, factor: int) -> None:
+    coarse = grid.coarsen(factor)
+    assert coarse.to_world(0, 0) == grid.to_world(0, 0)
+    assert 0 <= coarse.height * factor - grid.height < factor
+    assert 0 <= coarse.width * factor - grid.width < factor
+    assert coarse.resolution == pytest.approx([r * factor for r in grid.resolution])
+
+
+@given(grids, st.integers(0, 5000), st.integers(0, 5000), st.sampled_from([2, 3, 4, 8]))
+def test_a_coarse_pixel_lies_where_its_fine_pixels_lie(grid: Grid, y: int, x: int, factor: int) -> None:
+    assert grid.coarsen(factor).to_world(y, x) == pytest.approx(grid.to_world(y * factor, x * factor), abs=1e-6)
+
+
+@given(grids)
+def test_coarsening_twice_by_two_is_coarsening_by_four(grid: Grid) -> None:
+    twice, once = grid.coarsen(2).coarsen(2), grid.coarsen(4)
+    assert twice.shape == once.shape
+    assert twice.transform == pytest.approx(once.transform)
+
+
+@given(grids)
+def test_coarsening_by_one_changes_nothing(grid: Grid) -> None:
+    assert grid.coarsen(1) == grid
+
+
+def test_rounding_never_adds_a_row_that_lies_outside_the_image() -> None:
+    assert 21 / 0.7 > 30
+    assert Grid(21, 21).coarsen(0.7).shape == (30, 30)
+
+
+@given(grids)
+def test_resolution_is_the_length_of_a_pixels_sides(grid: Grid) -> None:
+    corner, down, right = (np.array(grid.to_world(y, x)) for y, x in [(0, 0), (1, 0), (0, 1)])
+    expected = [np.linalg.norm(down - corner), np.linalg.norm(right - corner)]
+    assert grid.resolution == pytest.approx(expected, rel=1e-6, abs=1e-6)
+
+
+def test_the_window_of_a_grid_holds_all_its_pixels() -> None:
+    grid = Grid(3, 4)
+    assert grid.window == Window(0, 0, 3, 4)
+    assert grid.shape == (3, 4)
+
+
+@pytest.mark.parametrize(("height", "width"), [(0, 1), (1, 0), (-1, 5)])
+def test_a_grid_without_pixels_is_refused(height: int, width: int) -> None:
+    with pytest.raises(ValueError, match="at least one pixel"):
+        Grid(height, width)
+
+
+def test_only_a_crs_or_a_transform_georeferences() -> None:
+    assert not Grid(1, 1).georeferenced
+    assert Grid(1, 1, crs="EPSG:32633").georeferenced
+    assert Grid(1, 1, (2.0, *IDENTITY[1:])).georeferenced
+
+
+@pytest.mark.parametrize(("north", "step"), list(itertools.product([90.0, 60.3, 0.5, -45.1, -89.0], [1.0, 0.01])))
+def test_areas_of_geographic_pixels_agree_with_pyproj(north: float, step: float) -> None:
+    areas = geographic(1, step, north).pixel_areas(0, 1)
+    assert areas is not None
+    assert areas[0] == pytest.approx(area_by_pyproj(north - step, north, step), rel=2e-6)
+
+
+@pytest.mark.parametrize("step", [30.0, 1.0, 0.25])
+def test_geographic_pixels_of_the_whole_earth_add_up_to_it(step: float) -> None:
+    areas = geographic(round(180 / step), step, 90.0).pixel_areas(0, round(180 / step))
+    assert areas is not None
+    assert float(areas.sum()) * 360 / step == pytest.approx(WHOLE_EARTH, rel=1e-12)
+
+
+def test_there_is_no_earth_beyond_the_poles() -> None:
+    areas = geographic(4, 1.0, 92.0).pixel_areas(0, 4)
+    assert areas is not None
+    assert (areas[:2] == 0).all()
+    assert (areas[2:] > 0).all()
+
+
+@given(st.integers(0, 50), st.integers(0, 50))
+def test_areas_of_some_rows_are_those_rows_of_all_areas(y: int, rows: int) -> None:
+    grid = geographic(100, 0.1, 52.0)
+    every, some = grid.pixel_areas(0, 100), grid.pixel_areas(y, y + rows)
+    assert every is not None
+    assert some is not None
+    assert some.tolist() == pytest.approx(every[y : y + rows].tolist(), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("transform", "metres_per_unit", "expected"),
+    [
+        ((10.0, 0.0, 5e5, 0.0, -10.0, 5e6), 1.0, 100.0),
+        ((3.0, -4.0, 0.0, 4.0, 3.0, 0.0), 1.0, 25.0),  # turned: side 5
+        ((10.0, 0.0, 0.0, 0.0, 10.0, 0.0), 0.3048, 100 * 0.3048**2),  # feet, south up
+    ],
+)
+def test_areas_of_projected_pixels_are_those_of_the_plane(
+    transform: tuple[float, float, float, float, float, float], metres_per_unit: float, expected: float
+) -> None:
+    areas = Grid(7, 7, transform, crs="a plane", unit="its own", metres_per_unit=metres_per_unit).pixel_areas(2, 5)
+    assert areas is not None
+    assert areas.tolist() == pytest.approx([expected] * 3)
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [
+        Grid(5, 5),
+        Grid(5, 5, (0.5, 0.0, 0.0, 0.0, 0.5, 0.0), unit="micrometre", metres_per_unit=1e-6),
+        Grid(5, 5, (0.1, 0.05, 0.0, 0.05, -0.1, 50.0), crs="EPSG:4326", unit="degree"),
+        Grid(5, 5, IDENTITY, crs="a plane of unknown unit", unit="furlong"),
+    ],
+)
+def test_pixels_not_of_the_earth_have_no_area(grid: Grid) -> None:
+    assert grid.pixel_areas(0, 5) is None

@@ -1,0 +1,157 @@
+"""`tilesseg segment`: one scene without a job file; what to write follows from the names of the files."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tilesseg.cli.options import Engine, Precision, given, names, or_auto, progress
+from tilesseg.cli.plain_text import summary
+from tilesseg.cli.report_commands import reported
+from tilesseg.errors import JobError
+
+SUFFIXES = {
+    ".ome.tif": "ome-tiff",
+    ".ome.tiff": "ome-tiff",
+    ".tif": "cog",
+    ".tiff": "cog",
+    ".ome.zarr": "ome-zarr",
+    ".zarr": "ome-zarr",
+    ".geojson": "geojson",
+    ".gpkg": "gpkg",
+    ".fgb": "flatgeobuf",
+    ".parquet": "geoparquet",
+}
+"""Formats of `--out` by the end of its name, the first that fits."""
+
+
+def segment(
+    image: Annotated[list[str], typer.Argument(metavar="IMAGE", help="A file, a folder of bands, or several files.")],
+    model: Annotated[
+        str, typer.Option(help="A bundle folder, a weights file, an https URL, or a name: tilesseg models.")
+    ],
+    out: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="What to write: .tif (COG), .ome.tif, .zarr (OME-Zarr), .geojson, .gpkg, .fgb or .parquet; may be "
+            "given again. A .png goes beside the first."
+        ),
+    ] = None,
+    beside: Annotated[
+        str | None, typer.Option(help="Also write into the image's own OME-Zarr, as labels of this name.")
+    ] = None,
+    bands: Annotated[str | None, typer.Option(help="Bands for the model, by number or name: 4,3,2 or red,nir.")] = None,
+    scale: Annotated[float | None, typer.Option(help="Multiply the values by this; else by the file's tag.")] = None,
+    offset: Annotated[float | None, typer.Option(help="Add this after the scale; else the file's tag.")] = None,
+    mpp: Annotated[
+        float | None, typer.Option(help="Micrometres per pixel of the image, where its file says none.")
+    ] = None,
+    resolution: Annotated[
+        float | None, typer.Option(help="Resample to this pixel size: the CRS's unit, or micrometres.")
+    ] = None,
+    level: Annotated[int | None, typer.Option(help="Level of the pyramid to read, from 0, the finest.")] = None,
+    series: Annotated[str | None, typer.Option(help="Of a file of several images: number from 0, or name.")] = None,
+    t: Annotated[int | None, typer.Option("--t", help="Time point, from 0.")] = None,
+    z: Annotated[int | None, typer.Option("--z", help="Plane of a stack, from 0.")] = None,
+    tissue: Annotated[
+        str, typer.Option(help="Where to look: auto, none (everywhere), or a mask image or GeoJSON.")
+    ] = "auto",
+    outside: Annotated[
+        str, typer.Option(help="The mask where nobody looked: nodata, or background (the first class).")
+    ] = "nodata",
+    at: Annotated[str, typer.Option(help="Pixels of the mask: those of the model, or of the image.")] = "model",
+    stage: Annotated[str, typer.Option(help="Copy the image to Zarr first: auto, always or never.")] = "auto",
+    patch: Annotated[int | None, typer.Option(help="Side, in pixels, of the squares that the network sees.")] = None,
+    overlap: Annotated[int | None, typer.Option(help="Pixels that neighbouring patches share; not with crop.")] = None,
+    blend: Annotated[str, typer.Option(help="How patches become one: auto, crop, gaussian, linear or hann.")] = "auto",
+    engine: Engine = "auto",
+    precision: Precision = "auto",
+    workers: Annotated[int | None, typer.Option(help="Worker processes; else one per GPU, or by the cores.")] = None,
+    scores: Annotated[
+        Path | None, typer.Option(help="Also write the scores: .tif, .ome.tif or .zarr, a band per class.")
+    ] = None,
+    score_class: Annotated[
+        list[str] | None, typer.Option(help="Write the scores of this class only; may be given again.")
+    ] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option("--run", help="Folder to keep the run in; else it is removed.")
+    ] = None,
+) -> int:
+    """Segment one scene without a job file, on this machine."""
+    from tilesseg.planning.job import parse_job
+
+    if score_class and scores is None:
+        raise JobError(f"--score-class {score_class[0]} says which scores to write, and no file is given; add --scores")
+    products = [_product(path, at=at) for path in out or ()]
+    products += [{"format": "ome-zarr", "beside": beside, "resolution": at}] if beside else []
+    if not products:
+        raise JobError("nothing to write: 0 files are given; add --out mask.tif, or --beside NAME for an OME-Zarr")
+    if at != "model" and not any("resolution" in product for product in products):
+        raise JobError(f"--at {at} chooses the pixels of a mask, and only polygons are written; leave it out")
+    products += [_product(scores, kind="scores-")] if scores else []
+    target = out[0] if out else scores or Path(f"{beside}-of-{Path(image[0]).name}")
+    read = given(bands=names(bands), scale=scale, offset=offset, mpp=mpp, resolution=resolution, level=level, t=t, z=z)
+    data = {
+        "name": target.stem,
+        "scenes": {"image": image[0] if len(image) == 1 else image, "name": _plain(target)},
+        "model": model,
+        "engine": engine,
+        "precision": precision,
+        "input": {**read, "series": _number(series), "stage": stage, "tissue": tissue, "outside": outside},
+        "tiling": {"patch": or_auto(patch), "overlap": or_auto(overlap), "blend": blend},
+        "output": {
+            "dir": str(run_dir or target.with_name(f".{target.name}.run")),
+            "products": products,
+            "scores": score_class or scores is not None,
+            "preview": bool(out or scores),  # inside an image there is no place for one
+        },
+        "cluster": {"kind": "local", "workers": or_auto(workers)},
+    }
+    return _carry_out(parse_job(data, where="arguments"), keep=run_dir is not None)
+
+
+def _carry_out(job: Any, *, keep: bool) -> int:
+    import shutil
+
+    from tilesseg.cluster.forkserver import warm_up
+
+    warm_up(job.cluster)  # it imports at the same time as the next line
+    from tilesseg.run.run_job import run_job
+
+    with reported(Path(job.output.dir)) if keep else nullcontext(), progress() as listener:
+        report = run_job(job, listeners=[listener])
+    print(summary(report))
+    if not keep and report.exit_code == 0:
+        shutil.rmtree(job.output.dir)
+    elif report.exit_code:
+        print(f"the run is kept in {job.output.dir}; the same command tries its failed tiles again")
+    return report.exit_code
+
+
+def _product(path: Path, *, kind: str = "", at: str = "model") -> dict[str, Any]:
+    """What a file of this name is.
+
+    Raises:
+        JobError: no format has such a name, or it has no pixels of its own to choose.
+    """
+    found = next((name for suffix, name in SUFFIXES.items() if path.name.lower().endswith(suffix)), None)
+    rasters = ("cog", "ome-tiff", "ome-zarr")
+    if found is None or (kind and found not in rasters):
+        what, can = ("scores", "--scores") if kind else ("masks", "--out")
+        usual = ", ".join(suffix for suffix, name in SUFFIXES.items() if not kind or name in rasters)
+        raise JobError(f"{can} {path} has the suffix {path.suffix or 'none'}, and {what} are written as {usual}")
+    own = {} if kind or at == "model" or found not in rasters else {"resolution": at}
+    return {"format": f"{kind}{found}", "path": str(path), **own}
+
+
+def _plain(path: Path) -> str:
+    """A file's name without the suffix that says its format."""
+    suffix = next((one for one in SUFFIXES if path.name.lower().endswith(one)), path.suffix)
+    return path.name[: len(path.name) - len(suffix)] or path.name
+
+
+def _number(series: str | None) -> int | str | None:
+    return int(series) if series and series.isdecimal() else series

@@ -1,0 +1,132 @@
+"""A status for people: a line for the job, a table of its scenes, and what went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tilesseg.cli.plain_text import summary
+from tilesseg.events import account
+from tilesseg.monitoring.humanize import counted, duration
+
+if TYPE_CHECKING:
+    from tilesseg.reporting.status import Progress, SceneProgress, Status
+
+
+ROWS = 40
+REASONS = 12
+"""Failures that are told in full below the table."""
+HEAD = ("scene", "state", "done", "failed", "skipped", "tiles", "Mpx/s", "time left")
+_ORDER = ("unfinished", "failed tiles", "failed products", "refused", "waiting", "complete")
+
+
+def status_text(status: Status) -> str:
+    """All of it as plain lines: for logs, pipes and files."""
+    if len(status.report.scenes) == 1:
+        return "\n".join([summary(status.report), *job_lines(status.progress)])
+    rows, rest = table_rows(status.progress)
+    table = [HEAD, *rows]
+    widths = [max(len(row[column]) for row in table) for column in range(len(HEAD))]
+    lines = [*job_lines(status.progress), ""]
+    lines += ["  ".join(_aligned(row, widths)).rstrip() for row in table]
+    return "\n".join([*lines, *([rest] if rest else []), *reasons(status)])
+
+
+def job_lines(progress: Progress) -> Iterator[str]:
+    """How far the job is, how fast, until when; and where the time went."""
+    states = ", ".join(f"{progress.states[state]} {state}" for state in _ORDER if progress.states.get(state))
+    yield f"{_alive(progress)}; scenes: {states or 'none'}"
+    failed = f", {progress.failed:,} failed" if progress.failed else ""
+    skipped = f", {progress.skipped:,} of them skipped" if progress.skipped else ""
+    about = "about " if progress.about else ""
+    known = "known tiles" if progress.about else "tiles"
+    yield f"{progress.done:,} of {progress.tiles:,} {known} done{skipped}{failed}; " + _pace(progress, about)
+    if progress.reduced:
+        yield f"{counted(progress.reduced, 'tile')} with smaller batches than planned, for want of device memory"
+    own, beside = account(progress.seconds)
+    total = sum(own.values())
+    if total:
+        together, others = (
+            ", ".join(f"{name} {spent / total:.0%}" for name, spent in one.items()) for one in (own, beside)
+        )
+        yield f"where the time went: {together}" + (f"; at the same time: {others}" if others else "")
+
+
+def table_rows(progress: Progress, most: int = ROWS) -> tuple[list[tuple[str, ...]], str | None]:
+    """Rows of the table, those first that one looks for, and what is said of the scenes that have none."""
+    ordered = sorted(progress.scenes, key=lambda scene: _ORDER.index(scene.state))  # stable: in the job's order
+    shown, rest = ordered[:most], ordered[most:]
+    counts = ", ".join(f"{n} {state}" for state in _ORDER if (n := sum(one.state == state for one in rest)))
+    return [_row(scene) for scene in shown], f"and more: {counts}" if rest else None
+
+
+def reasons(status: Status, most: int = REASONS) -> list[str]:
+    """Why scenes were refused, tiles failed, products could not be written."""
+    found = []
+    for scene in status.report.scenes:
+        if scene.refused:
+            found.append(f"{scene.scene}: refused: {scene.refused}")
+        found += [f"{scene.scene} {tile} failed: {why}" for tile, why in scene.failed.items()]
+        if scene.problem:
+            found.append(f"{scene.scene}: {scene.problem}")
+    more = [f"and {len(found) - most:,} more failures; see --json"] if len(found) > most else []
+    return [*([""] if found else []), *found[:most], *more]
+
+
+def drawn(status: Status) -> Any:
+    """For a terminal, to be drawn again and again."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, name in enumerate(HEAD):
+        table.add_column(name, justify="left" if number < 2 else "right", no_wrap=number != 0, overflow="fold")
+    rows, rest = table_rows(status.progress, most=24)
+    for row in rows:
+        table.add_row(*map(Text, row), style=_COLOURS.get(row[1], ""))
+    head = [Text(line) for line in job_lines(status.progress)]
+    return Group(*head, Text(""), table, *map(Text, [*([rest] if rest else []), *reasons(status, most=6)]))
+
+
+_COLOURS = {
+    "complete": "green",
+    "failed tiles": "magenta",
+    "failed products": "magenta",
+    "refused": "red",
+    "waiting": "dim",
+}
+
+
+def _alive(progress: Progress) -> str:
+    if progress.running:
+        return f"running, {counted(progress.workers, 'worker')} of late"
+    return "not running" if progress.age is None else f"not running, last sign {duration(progress.age)} ago"
+
+
+def _pace(progress: Progress, about: str) -> str:
+    if not progress.left and not progress.about:
+        return f"{progress.pixels / 1e6:,.1f} Mpx, nothing left to try"
+    left = f"{about}{progress.left / 1e6:,.1f} Mpx left" if progress.left else "work left of unknown size"
+    if not progress.rate:
+        return f"{left}, no rate yet"
+    return f"{left}, {progress.rate:,.2f} Mpx/s, {about}{duration(progress.eta)} at that rate"
+
+
+def _row(scene: SceneProgress) -> tuple[str, ...]:
+    if scene.pixels is None:
+        return (scene.scene, scene.state, *("–" for _ in HEAD[2:]))
+    numbers = (scene.done, scene.failed, scene.skipped, scene.tiles)
+    busy = scene.state == "unfinished" and scene.rate
+    return (
+        scene.scene,
+        scene.state,
+        *(f"{number:,}" for number in numbers),
+        f"{scene.rate:.2f}" if busy else "",
+        duration(scene.eta) if busy else "",
+    )
+
+
+def _aligned(row: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
+    for column, (cell, width) in enumerate(zip(row, widths, strict=True)):
+        yield cell.ljust(width) if column < 2 else cell.rjust(width)

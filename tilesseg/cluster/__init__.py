@@ -1,0 +1,1 @@
+"""Who works: executors, Dask clusters, queues."""

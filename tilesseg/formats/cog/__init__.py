@@ -1,0 +1,1 @@
+"""Masks and scores as Cloud-Optimised GeoTIFF."""

@@ -1,0 +1,230 @@
+"""Layers of bytes as one Cloud-Optimised GeoTIFF: what the writers of masks and of scores share.
+
+GDAL's COG driver lays the file out; the levels are ours, because GDAL's own mode neither ignores nodata in ties as
+we do nor is as fast. So: a layer is read once, in bands of rows; each pyramid level goes to a temporary TIFF; a
+VRT ties the levels together, with colours, names and georeferencing; the COG driver copies that. Where the levels are
+stored already, it copies a VRT of nothing but nodata, and we fill in the tiles: see `cog_tiles`. Everything
+happens in a hidden folder beside the target, and the finished file is moved out of it as the last step.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from numpy.typing import NDArray
+
+from tilesseg.formats.cog.cog_tiles import empty_levels, fill
+from tilesseg.formats.cog.level_files import Level, bounded_cache, refuse_holes, shapes_of
+from tilesseg.formats.writer import Level as Stored
+from tilesseg.formats.writing.parallel_windows import SIDE, bands, in_order
+from tilesseg.formats.writing.publish import SIDECARS, refusing, scratch
+from tilesseg.formats.writing.xml_text import xml_text
+from tilesseg.raster.grid import IDENTITY, Grid, Placement
+from tilesseg.raster.labels import NODATA
+from tilesseg.raster.pyramid import Halve, cascade
+from tilesseg.raster.window import Window
+
+NAMESPACE = "TILESSEG_"
+EFFORT = 5
+"""Of DEFLATE: on masks it is twice as fast as 6, zlib's own choice, and takes an eighth more room."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One band of the file; 255 is nodata."""
+
+    name: str
+    read: Callable[[Window], NDArray[np.uint8]]
+    """Values `(y, x)` of a window inside the grid; asked for bands of rows, top to bottom."""
+    halve: Halve
+    """How a level follows from the one below."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """Further elements of a VRT's band, such as Scale."""
+    colours: Sequence[tuple[int, int, int, int]] = ()
+    levels: Sequence[Stored] = ()
+    """That are stored already; they are taken where they are as many as a COG has."""
+
+
+def write_layers(
+    path: Path,
+    grid: Grid,
+    layers: Sequence[Layer],
+    *,
+    tags: Mapping[str, str],
+    beside: Mapping[Path, str] | None = None,
+    threads: int = 1,
+) -> tuple[Path, ...]:
+    """Write `path` as a COG with our own pyramid, replacing a file that is there once the new one is complete.
+
+    Memory: 64 MB of GDAL's cache, and of a layer a few bands of 512 rows, or pieces of them where its levels are stored
+    already. Disk: else the temporary levels take about as much as the result. DEFLATE, because every reader knows it.
+
+    Args:
+        path: the target; its folder must exist.
+        grid: where the pixels lie.
+        layers: the bands; each is read once.
+        tags: metadata of the file, without the namespace's prefix.
+        beside: text files that belong to it, in its folder.
+        threads: that read, and of GDAL, for compressing.
+
+    Returns:
+        The COG, what lies beside it, and GDAL's `.aux.xml` where the CRS does not fit into GeoTIFF keys.
+
+    Raises:
+        FormatError: it cannot be written, or what was written has holes; nothing is left behind.
+    """
+    texts = beside or {}
+    if grid.crs is not None:
+        with refusing(path):
+            rasterio.CRS.from_wkt(grid.crs)  # a VRT drops what GDAL cannot parse without a word
+    with scratch(path, *texts) as folder, bounded_cache():
+        shapes, ready = shapes_of(grid.shape), _ready(layers, grid)
+        if ready:
+            with refusing(path):
+                levels = [empty_levels(folder, shapes)]
+        else:
+            stems = [folder / f"layer{number}" for number in range(len(layers))]
+            levels = [_stream(*one, shapes, path, threads) for one in zip(layers, stems, strict=True)]
+        with refusing(path):
+            vrt, result = folder / "levels.vrt", folder / path.name
+            vrt.write_text(_vrt(grid, layers, levels, tags), encoding="utf-8")
+            _copy(vrt, result, overviews=len(shapes) > 1, threads=threads)
+            if ready:
+                with ThreadPoolExecutor(threads, "tilesseg") as pool:
+                    fill(result, levels[0], ready, pool)
+            refuse_holes(result, levels)
+            for file, text in texts.items():
+                (folder / file.name).write_text(text, encoding="utf-8")
+            return _publish(folder, path, tuple(texts))
+
+
+def provenance_tags(provenance: Mapping[str, str]) -> dict[str, str]:
+    """Where a product comes from, as tags."""
+    return {NAMESPACE + re.sub(r"\W+", "_", key).upper(): value for key, value in provenance.items()}
+
+
+def _ready(layers: Sequence[Layer], grid: Grid) -> list[Stored]:
+    """All levels of the only layer, where they are stored already."""
+    count = len(shapes_of(grid.shape))
+    if len(layers) > 1 or len(layers[0].levels) < max(1, count - 1):
+        return []
+    return [Stored(grid.shape, layers[0].read), *layers[0].levels][:count]
+
+
+def _stream(layer: Layer, stem: Path, shapes: Sequence[tuple[int, int]], path: Path, threads: int) -> list[Level]:
+    """Read a layer once, top to bottom, and write all its levels."""
+    levels = [Level(Path(f"{stem}-level{k}.tif"), shape, threads=threads) for k, shape in enumerate(shapes)]
+    with ExitStack() as opened:
+        pool = opened.enter_context(ThreadPoolExecutor(threads, "tilesseg"))
+        for level in levels:
+            with refusing(path):
+                level.open()
+            opened.callback(level.close)
+        rows_read = in_order(pool, layer.read, bands(shapes[0]), ahead=2)
+        for k, _, rows in cascade(rows_read, levels=len(levels), halve=layer.halve):
+            with refusing(path):
+                levels[k].add(rows)
+    return levels
+
+
+def _copy(vrt: Path, result: Path, *, overviews: bool, threads: int) -> None:
+    rasterio.shutil.copy(
+        vrt, result, driver="COG", COMPRESS="DEFLATE", LEVEL=EFFORT, BLOCKSIZE=SIDE, BIGTIFF="IF_SAFER",
+        SPARSE_OK="TRUE", OVERVIEWS="FORCE_USE_EXISTING" if overviews else "NONE", NUM_THREADS=threads,
+    )  # fmt: skip
+
+
+def _vrt(grid: Grid, layers: Sequence[Layer], levels: Sequence[Sequence[Level]], tags: Mapping[str, str]) -> str:
+    """The levels as one virtual dataset: of each layer the finest, with the others as its overviews."""
+    root = ET.Element("VRTDataset", rasterXSize=str(grid.width), rasterYSize=str(grid.height))
+    _place(root, grid)
+    metadata = ET.SubElement(root, "Metadata")
+    for key, value in {"AREA_OR_POINT": "Area", **tags, **_slide_tags(grid)}.items():
+        ET.SubElement(metadata, "MDI", key=key).text = xml_text(value)
+    for number, (layer, own) in enumerate(zip(layers, levels, strict=True), start=1):
+        _band(root, number, layer, own)
+    return ET.tostring(root, encoding="unicode")
+
+
+def _place(root: ET.Element, grid: Grid) -> None:
+    """Where the pixels lie."""
+    if grid.crs is not None:
+        ET.SubElement(root, "SRS").text = grid.crs
+    points = grid.placement is not None and bool(grid.placement.points)
+    on_earth = grid.transform != IDENTITY and not _on_a_slide(grid)
+    if on_earth and not points:  # a GeoTIFF holds one or the other
+        a, b, c, d, e, f = grid.transform
+        ET.SubElement(root, "GeoTransform").text = ", ".join(map(repr, map(float, (c, a, b, f, d, e))))
+    if grid.placement is not None:
+        _carry(root, grid.placement)
+
+
+def _on_a_slide(grid: Grid) -> bool:
+    """Whether the pixels lie on a slide, its size known or not: a transform would be taken for a place on Earth."""
+    a, b, _, d, e, _ = grid.transform
+    shifted = grid.unit == "pixel" and (a, b, d, e) == (1, 0, 0, 1)
+    return grid.crs is None and (grid.unit == "micrometre" or shifted)
+
+
+def _slide_tags(grid: Grid) -> dict[str, str]:
+    """Of a slide, the pixel size as TIFF's resolution in pixels per centimetre, and where its first pixel lies."""
+    if not _on_a_slide(grid) or (grid.unit == "pixel" and grid.transform == IDENTITY):
+        return {}
+    x, y = map(float, (grid.transform[2], grid.transform[5]))
+    tags = {f"{NAMESPACE}CORNER": f"{x!r} {y!r} {grid.unit}"}
+    if grid.unit == "micrometre":
+        for axis, side in zip("YX", grid.resolution, strict=True):
+            tags |= {f"TIFFTAG_{axis}RESOLUTION": repr(1e4 / side), f"{NAMESPACE}MPP_{axis}": repr(side)}
+        tags["TIFFTAG_RESOLUTIONUNIT"] = "3"  # centimetre
+    return tags
+
+
+def _carry(root: ET.Element, placement: Placement) -> None:
+    """Ground control points and RPCs, as the image has them."""
+    if placement.points:
+        listed = ET.SubElement(root, "GCPList", Projection=placement.crs or "")
+        for number, point in enumerate(placement.points, start=1):
+            x, y, z = point.world
+            numbers = {"Pixel": point.x, "Line": point.y, "X": x, "Y": y, "Z": z}
+            attributes = {key: repr(float(value)) for key, value in numbers.items()}
+            ET.SubElement(listed, "GCP", {"Id": xml_text(point.name) or str(number), **attributes})
+    if placement.rpcs:
+        domain = ET.SubElement(root, "Metadata", domain="RPC")
+        for key, value in placement.rpcs.items():
+            ET.SubElement(domain, "MDI", key=key).text = xml_text(value)
+
+
+def _band(root: ET.Element, number: int, layer: Layer, levels: Sequence[Level]) -> None:
+    shape = {"blockXSize": str(SIDE), "blockYSize": str(SIDE)}
+    band = ET.SubElement(root, "VRTRasterBand", {"dataType": "Byte", "band": str(number), **shape})
+    for tag, text in {"Description": layer.name, "NoDataValue": str(NODATA), **layer.facts}.items():
+        ET.SubElement(band, tag).text = xml_text(text)
+    if layer.colours:
+        colours = ET.SubElement(band, "ColorTable")
+        for c1, c2, c3, c4 in layer.colours:
+            ET.SubElement(colours, "Entry", c1=str(c1), c2=str(c2), c3=str(c3), c4=str(c4))
+    for place, level in zip(["SimpleSource"] + ["Overview"] * len(levels), levels, strict=False):
+        source = ET.SubElement(band, place)
+        ET.SubElement(source, "SourceFilename", relativeToVRT="1").text = level.path.name
+        ET.SubElement(source, "SourceBand").text = "1"
+
+
+def _publish(folder: Path, path: Path, beside: Sequence[Path]) -> tuple[Path, ...]:
+    """Move the finished files to where they belong, the COG last, and drop the sidecars of a file they replace."""
+    sidecars = [path.with_name(path.name + suffix) for suffix in SIDECARS]
+    written = [path, *beside, *(file for file in sidecars if (folder / file.name).exists())]
+    for target in reversed(written):
+        os.replace(folder / target.name, target)
+    for stale in set(sidecars) - set(written):
+        stale.unlink(missing_ok=True)
+    return tuple(written)

@@ -1,0 +1,1 @@
+"""Products of several files: Sentinel-2 SAFE, Landsat, STAC items."""

@@ -1,0 +1,126 @@
+"""Landsat products as they are delivered: a folder with `…_MTL.json` or `…_MTL.txt`, Level 1 or 2.
+
+Numbers become reflectance as the metadata says (Landsat 8-9 Data Users Handbook, section 5): `number × mult + add`,
+at Level 1 divided by the sine of the sun's elevation at the scene's centre.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tilesseg.errors import SourceError
+from tilesseg.formats.geotiff.deliveries.delivery_files import SceneFile, SceneFiles, in_order, single
+
+_OLI = {
+    "1": "coastal", "2": "blue", "3": "green", "4": "red", "5": "nir", "6": "swir16", "7": "swir22", "8": "pan",
+    "9": "cirrus",
+}  # fmt: skip
+_TM = {"1": "blue", "2": "green", "3": "red", "4": "nir", "5": "swir16", "7": "swir22", "8": "pan"}
+_BY_SENSOR = ((r"^L[CO]0[89]_", _OLI), (r"^L[ET]0[457]_", _TM))
+_SURFACE, _TOP = "LEVEL2_SURFACE_REFLECTANCE_PARAMETERS", "LEVEL1_RADIOMETRIC_RESCALING"
+
+Groups = Mapping[str, Mapping[str, str]]
+
+
+def find_landsat(path: str) -> SceneFiles | None:
+    """The reflective bands of a Landsat product, or None where the folder is no such product.
+
+    Raises:
+        SourceError: no band, an unknown sensor, or metadata that cannot be read.
+    """
+    found = sorted(Path(path).glob("*_MTL.json")) or sorted(Path(path).glob("*_MTL.txt"))
+    if not found:
+        return None
+    if len(found) > 1:
+        raise SourceError(f"{path}: {len(found)} Landsat products, 1 can be read; give the files of one as a list")
+    metadata = found[0]
+    groups = _groups(metadata)
+    names = _names(metadata)
+    contents = groups.get("PRODUCT_CONTENTS", {})
+    listed = {band: contents.get(f"FILE_NAME_BAND_{band}") for band in names}
+    there = {
+        band: metadata.parent / name for band, name in listed.items() if name and (metadata.parent / name).exists()
+    }
+    if not there:
+        raise SourceError(f"{path}: none of the bands that {metadata.name} lists is there, at least one needed")
+    files = [_file(file, band, names[band], groups, metadata) for band, file in there.items()]
+    return SceneFiles(str(metadata), in_order(files, [*names.values()]), tuple(_notes(metadata, groups, listed, there)))
+
+
+def _notes(metadata: Path, groups: Groups, listed: Mapping[str, str | None], there: Mapping[str, Path]) -> list[str]:
+    level = (
+        "surface reflectance" if _SURFACE in groups else "top-of-atmosphere reflectance, corrected for the sun's height"
+    )
+    notes = [f"values are {level}, by {metadata.name}; thermal bands and quality files are left out"]
+    names = _names(metadata)
+    missing = [names[band] for band, name in listed.items() if name and band not in there]
+    if missing:
+        notes.append(f"{metadata.name} also lists {', '.join(missing)}, not in the folder")
+    return notes
+
+
+def _names(metadata: Path) -> dict[str, str]:
+    for pattern, names in _BY_SENSOR:
+        if re.match(pattern, metadata.name):
+            return names
+    raise SourceError(
+        f"{metadata}: not Landsat 4 to 9 by its name, LC08_… or the like needed; give the files as a list"
+    )
+
+
+def _file(path: Path, band: str, name: str, groups: Groups, metadata: Path) -> SceneFile:
+    surface = _SURFACE in groups
+    factors = groups.get(_SURFACE if surface else _TOP, {})
+    try:
+        scale, offset = (float(factors[f"REFLECTANCE_{what}_BAND_{band}"]) for what in ("MULT", "ADD"))
+        sun = 1.0 if surface else math.sin(math.radians(float(groups["IMAGE_ATTRIBUTES"]["SUN_ELEVATION"])))
+    except (KeyError, ValueError) as error:
+        raise SourceError(f"{metadata}: no reflectance factors for band {band}, {error} needed") from error
+    if sun <= 0:
+        raise SourceError(
+            f"{metadata}: the sun is below the horizon, no reflectance without it; give the files as a list"
+        )
+    return single(str(path), name, scale=scale / sun, offset=offset / sun, nodata=_nodata(groups, band))
+
+
+def _nodata(groups: Groups, band: str) -> float | None:
+    """0 where the metadata says that numbers begin at 1."""
+    found = [
+        group[key]
+        for group in groups.values()
+        for key in (f"QUANTIZE_CAL_MIN_BAND_{band}", f"QUANTIZE_CAL_MINIMUM_BAND_{band}")
+        if key in group
+    ]
+    return 0.0 if found and all(float(least) == 1 for least in found) else None
+
+
+def _groups(metadata: Path) -> Groups:
+    """The metadata's groups by name."""
+    try:
+        text = metadata.read_text(encoding="utf-8")
+        if metadata.suffix == ".json":
+            whole: dict[str, Any] = json.loads(text)["LANDSAT_METADATA_FILE"]
+            return {name: dict(group) for name, group in whole.items() if isinstance(group, dict)}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SourceError(f"{metadata}: cannot be understood: {type(error).__name__} {error}") from error
+    return _parsed(text)
+
+
+def _parsed(text: str) -> dict[str, dict[str, str]]:
+    """`KEY = value` lines by the innermost `GROUP` they stand in."""
+    groups: dict[str, dict[str, str]] = {}
+    inside: list[str] = []
+    for line in text.splitlines():
+        key, _, value = (part.strip() for part in line.partition("="))
+        if key == "GROUP":
+            inside.append(value)
+        elif key == "END_GROUP":
+            del inside[-1:]
+        elif value and inside:
+            groups.setdefault(inside[-1], {})[key] = value.strip('"')
+    return groups

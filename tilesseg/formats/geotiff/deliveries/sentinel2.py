@@ -1,0 +1,115 @@
+"""Sentinel-2 products as they are delivered: a `.SAFE` folder of Level 1C or 2A.
+
+Digital numbers become reflectance as the product's metadata says: `(number + offset) / quantification value`
+(Sentinel-2 Products Specification Document, 14.9 and 15.0: from processing baseline 04.00 with an offset).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+from tilesseg.errors import SourceError
+from tilesseg.formats.geotiff.deliveries.delivery_files import SceneFile, SceneFiles, in_order, single
+
+NAMES = {
+    "B01": "coastal", "B02": "blue", "B03": "green", "B04": "red", "B05": "rededge071", "B06": "rededge075",
+    "B07": "rededge078", "B08": "nir", "B8A": "nir08", "B09": "nir09", "B10": "cirrus", "B11": "swir16",
+    "B12": "swir22",
+}  # fmt: skip
+"""Common names of the bands, in the order in which the metadata counts them."""
+
+_BAND_FILE = re.compile(r"_(B\d\d|B8A)(?:_(\d\d)m)?\.(?:jp2|tiff?)$", re.IGNORECASE)
+_NOTE = (
+    "values are reflectance, by quantification value and offsets of {metadata}; classification, masks, AOT, WVP and "
+    "true colour are left out"
+)
+
+
+def find_safe(path: str) -> SceneFiles | None:
+    """The bands of a Sentinel-2 product, each at its finest, or None where the folder is no such product.
+
+    Raises:
+        SourceError: no band, several tiles, or metadata that cannot be read.
+    """
+    folder = Path(path)
+    metadata = sorted(folder.glob("MTD_MSIL*.xml")) or sorted(folder.glob("S2*_OPER_MTD_SAFL*.xml"))
+    if not metadata:
+        if folder.suffix.lower() == ".safe":
+            raise SourceError(f"{path}: a SAFE folder without MTD_MSIL1C.xml or MTD_MSIL2A.xml, one needed")
+        return None
+    _one_tile(folder)
+    scales = _scales(metadata[0])
+    found = _finest(folder)
+    if not found:
+        raise SourceError(f"{path}: a SAFE folder without a band under GRANULE/*/IMG_DATA, at least one needed")
+    files = [_file(found[band], band, scales) for band in found]
+    return SceneFiles(str(metadata[0]), in_order(files, [*NAMES.values()]), (_NOTE.format(metadata=metadata[0].name),))
+
+
+def _one_tile(folder: Path) -> None:
+    tiles = [tile for tile in (folder / "GRANULE").glob("*") if (tile / "IMG_DATA").is_dir()]
+    if len(tiles) > 1:
+        raise SourceError(f"{folder}: a product of {len(tiles)} tiles, 1 can be read; give the files of one as a list")
+
+
+def _finest(folder: Path) -> dict[str, Path]:
+    """The finest file of each band."""
+    found: dict[str, tuple[int, Path]] = {}
+    for file in sorted((folder / "GRANULE").glob("*/IMG_DATA/**/*")):
+        match = _BAND_FILE.search(file.name)
+        if match and match[1].upper() in NAMES:
+            size = int(match[2] or 0)  # Level 1C has one of each
+            found[match[1].upper()] = min(found.get(match[1].upper(), (size, file)), (size, file))
+    return {band: file for band, (_, file) in found.items()}
+
+
+def _file(path: Path, band: str, scales: tuple[float, dict[str, float], float | None]) -> SceneFile:
+    quantification, offsets, nodata = scales
+    offset = offsets.get(band, 0.0)
+    return single(
+        str(path), NAMES[band], scale=1 / quantification, offset=offset / quantification, nodata=nodata
+    )  # fmt: skip
+
+
+def _scales(metadata: Path) -> tuple[float, dict[str, float], float | None]:
+    """Quantification value, offset by band, and the number that stands for nodata."""
+    try:
+        root = ET.parse(metadata).getroot()
+        values = [_number(root, tag) for tag in ("BOA_QUANTIFICATION_VALUE", "QUANTIFICATION_VALUE")]
+        bands = {
+            int(one.get("bandId", "-1")): _band(one.get("physicalBand", ""))
+            for one in _all(root, "Spectral_Information")
+        }
+        bands = bands or dict(enumerate(NAMES))
+        offsets = {
+            bands[int(one.get("band_id", "-1"))]: float(one.text or "nan")
+            for tag in ("BOA_ADD_OFFSET", "RADIO_ADD_OFFSET")
+            for one in _all(root, tag)
+        }
+        special = {
+            one.findtext("SPECIAL_VALUE_TEXT"): one.findtext("SPECIAL_VALUE_INDEX")
+            for one in _all(root, "Special_Values")
+        }
+        nodata = float(special["NODATA"]) if special.get("NODATA") else None  # type: ignore[arg-type]
+    except (OSError, ET.ParseError, ValueError, KeyError) as error:
+        raise SourceError(f"{metadata}: cannot be understood: {type(error).__name__} {error}") from error
+    quantification = next((value for value in values if value), None)
+    if quantification is None:
+        raise SourceError(f"{metadata}: no quantification value, one needed to make reflectance of the numbers")
+    return quantification, offsets, nodata
+
+
+def _all(root: ET.Element, tag: str) -> list[ET.Element]:
+    return [one for one in root.iter() if one.tag.rpartition("}")[2] == tag]
+
+
+def _number(root: ET.Element, tag: str) -> float | None:
+    found = _all(root, tag)
+    return float(found[0].text or "nan") if found else None
+
+
+def _band(physical: str) -> str:
+    """`B4` as files say it: `B04`."""
+    return re.sub(r"^B(\d)$", r"B0\1", physical.upper())

@@ -1,0 +1,75 @@
+"""Where a raster file lies: its transform, its CRS, and what else places it (ground control points, RPCs)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from rasterio.errors import CRSError
+
+from tilesseg.formats.geotiff.raster_file import settled
+from tilesseg.formats.reading.georeference import round_trip, unit_of
+from tilesseg.raster.grid import IDENTITY, ControlPoint, Grid, Placement, Transform
+
+
+def find_place(dataset: Any) -> tuple[Grid, tuple[str, ...]]:
+    """The grid of an open dataset, and a sentence on everything unusual about it."""
+    transform, transform_note = _transform(dataset)
+    placement = _placement(dataset, transform)
+    grid = Grid(dataset.height, dataset.width, transform, unit="pixel" if transform == IDENTITY else "unknown")
+    grid, crs_note = _with_crs(dataset, replace(grid, placement=placement))
+    return grid, tuple(note for note in (crs_note, transform_note, *_placement_notes(placement)) if note)
+
+
+def _transform(dataset: Any) -> tuple[Transform, str | None]:
+    a, b, c, d, e, f = tuple(dataset.transform)[:6]
+    if a * e - b * d == 0:
+        return IDENTITY, f"its geotransform {(a, b, c, d, e, f)} maps no area: ignored, pixel coordinates are used"
+    transform = (a, b, c, d, e, f)
+    if transform == IDENTITY:
+        return transform, "no geotransform: pixel coordinates are used"
+    if b or d:
+        return transform, "rotated: rows do not run along the axes of the coordinate system; kept as it is"
+    return transform, "south-up: the first row is the southernmost; kept as it is" if e > 0 else None
+
+
+def _with_crs(dataset: Any, grid: Grid) -> tuple[Grid, str | None]:
+    """The grid with its CRS, and what to say where it has none."""
+    try:
+        crs = dataset.crs
+        if crs:
+            unit, metres = unit_of(crs)
+            return replace(grid, crs=round_trip(crs), unit=unit, metres_per_unit=metres), None
+    except CRSError as error:
+        return grid, f"its coordinate reference system cannot be understood: {' '.join(str(error).split())}"
+    if grid.transform != IDENTITY:
+        return grid, "no coordinate reference system, or one that GDAL cannot understand: the transform is kept"
+    if grid.placement is not None:
+        return grid, None
+    return grid, "no coordinate reference system"
+
+
+def _placement(dataset: Any, transform: Transform) -> Placement | None:
+    """Points where nothing else places the image: a GeoTIFF holds a transform or points, not both. RPCs always."""
+    points, crs = settled(lambda: dataset.gcps) if transform == IDENTITY else ([], None)
+    rpcs = settled(lambda: dataset.tags(ns="RPC"))
+    if not points and not rpcs:
+        return None
+    return Placement(
+        points=tuple(ControlPoint(point.row, point.col, _world(point), point.id or "") for point in points),
+        crs=round_trip(crs) if crs else None,
+        rpcs=dict(rpcs),
+    )
+
+
+def _world(point: Any) -> tuple[float, float, float]:
+    return float(point.x), float(point.y), float(point.z or 0)
+
+
+def _placement_notes(placement: Placement | None) -> Iterator[str]:
+    if placement is not None and placement.points:
+        count = len(placement.points)
+        yield f"placed by {count} ground control points only: read in pixel coordinates, the mask carries the points"
+    if placement is not None and placement.rpcs:
+        yield "it has rational polynomial coefficients (RPC): not used, the mask carries them"

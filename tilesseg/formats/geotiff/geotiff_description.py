@@ -1,0 +1,77 @@
+"""What raster files are, as plain JSON data for whoever inspects them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tilesseg.formats.geotiff.band_stack import Layer
+from tilesseg.formats.geotiff.raster_file import RasterFacts
+
+
+def describe_file(layer: Layer) -> dict[str, Any]:
+    """One file of the image: how it is stored, and what says which of its pixels are valid."""
+    facts = layer.file.facts
+    return {
+        "path": layer.file.path,
+        "driver": facts.driver,
+        "height": facts.grid.height,
+        "width": facts.grid.width,
+        "storage": _storage(facts),
+        "compression": facts.compression,
+        "overviews": list(facts.overviews),
+        "mask": _mask(facts),
+        "nodata": [_plain(value) for value in dict.fromkeys(facts.nodata)],
+        "resampled": None if layer.native else {"scale": list(layer.scale), "offset": list(layer.offset)},
+    }
+
+
+def source_notes(layers: Sequence[Layer]) -> list[str]:
+    """Sentences on everything unusual, each said once."""
+    return list(dict.fromkeys(note for layer in layers for note in (*layer.file.facts.notes, *_reading_notes(layer))))
+
+
+def _reading_notes(layer: Layer) -> list[str]:
+    facts = layer.file.facts
+    notes = []
+    if facts.alpha:
+        notes.append("the alpha band says which pixels are valid; it is not one of the image's bands")
+    if facts.mask == "none" and any(np.dtype(dtype).kind == "f" for dtype in facts.dtypes):
+        notes.append("floats without a nodata tag: NaN and infinite pixels are treated as nodata")
+    if facts.one_strip:
+        notes.append("one strip: whatever is read is decoded from the first row on")
+    elif _striped(facts):
+        notes.append(f"stored in strips of full rows, {facts.cell[0]} each: a window decodes its rows from end to end")
+    if not layer.native:
+        y, x = layer.scale
+        notes.append(f"resampled on reading: one pixel of the image is {y:g} × {x:g} pixels of the file")
+    return notes
+
+
+def _striped(facts: RasterFacts) -> bool:
+    return facts.cell[1] >= facts.grid.width and facts.cell[0] < facts.grid.height
+
+
+def _storage(facts: RasterFacts) -> str:
+    height, width = facts.cell
+    if facts.one_strip:
+        return "one strip"
+    if _striped(facts):
+        return f"strips of full rows, {height} each"
+    return f"tiles of {width} × {height}" if width < facts.grid.width else "one piece"
+
+
+def _mask(facts: RasterFacts) -> str:
+    if facts.mask == "nodata":
+        return "nodata value"
+    if facts.mask == "dataset":
+        return "alpha band" if facts.alpha else "mask in the file or beside it"
+    return {"none": "all pixels valid", "bands": "one mask per band, valid where any is"}[facts.mask]
+
+
+def _plain(value: float | None) -> float | str | None:
+    """JSON knows no NaN and no infinity."""
+    return value if value is None or math.isfinite(value) else str(value)

@@ -1,0 +1,152 @@
+"""Opening a raster file and collecting its properties: bands, mask kind, storage, files, notes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import rasterio
+from rasterio.enums import ColorInterp, MaskFlags
+
+from tilesseg.errors import SourceError
+from tilesseg.formats.geotiff.band_names import band_name
+from tilesseg.formats.geotiff.georeferencing import find_place
+from tilesseg.formats.geotiff.raster_file import (
+    MaskKind,
+    RasterFacts,
+    RasterFile,
+    one_line_errors,
+    open_dataset,
+    settled,
+)
+from tilesseg.formats.geotiff.strip_stream import is_one_strip
+from tilesseg.formats.geotiff.vrt_members import broken_members
+from tilesseg.formats.reading.validity import DTYPES
+
+_MEMBERS = 16  # of a VRT that are looked at
+_SIDECARS = (".vrt", ".ovr", ".msk", ".xml")
+
+
+def decoded_cell(file: RasterFile) -> tuple[int, int]:
+    """Height and width in the file's pixels: a tile, a strip, the whole image; of a VRT the largest of its members'."""
+    facts = file.facts
+    shape, cell = facts.grid.shape, facts.cell
+    if facts.one_strip:
+        cell = shape
+    elif facts.driver == "GTiff" and facts.compression is None and cell[1] >= shape[1]:
+        cell = 1, shape[1]  # where nothing is compressed, any row is found by its place
+    cells = [cell, *(_members(file) if facts.driver == "VRT" else [])]
+    heights, widths = zip(*cells, strict=True)
+    return min(shape[0], max(heights)), min(shape[1], max(widths))
+
+
+def _members(file: RasterFile) -> list[tuple[int, int]]:
+    names = [name for name in file.facts.files if name != file.path and not name.lower().endswith(_SIDECARS)]
+    cells = []
+    for name in names[:_MEMBERS]:
+        try:
+            cells.append(decoded_cell(open_raster(name)))
+        except SourceError:  # it is missing, or no image: reading will say so
+            continue
+    return cells
+
+
+_PALETTE_NOTE = "a palette image: its values are indices into a colour table, not brightness; never interpolated"
+_GAPS_NOTE = "a VRT without nodata: where no member lies it is 0 and valid; gdalbuildvrt -addalpha marks such gaps"
+_MOST_BANDS = 10_000  # one patch of more would not fit into memory; damaged headers declare 65535
+
+
+def open_raster(path: str) -> RasterFile:
+    """Open a file with GDAL and gather its facts.
+
+    Raises:
+        SourceError: missing, not an image, or of a data type that cannot be segmented.
+    """
+    if not is_remote(path):
+        if not os.path.exists(path):
+            raise SourceError(f"{path}: no such file")
+        path = os.path.abspath(path)
+    with one_line_errors(f"{path}: not an image that GDAL can open"):
+        dataset = open_dataset(path)
+    with one_line_errors(f"{path}: cannot tell what it is"), rasterio.Env():
+        return RasterFile(path, settled(lambda: _facts(path, dataset)))
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path is GDAL's business alone: a URL, a `/vsi…` path or a `DRIVER:…` name."""
+    return "://" in path or path.startswith("/vsi") or (":" in path and not os.path.exists(path))
+
+
+def _facts(path: str, dataset: Any) -> RasterFacts:
+    if dataset.count > _MOST_BANDS:
+        raise SourceError(f"{path}: {dataset.count} bands, at most {_MOST_BANDS}: its header is probably damaged")
+    colours = dataset.colorinterp
+    bands = tuple(i for i, colour in zip(dataset.indexes, colours, strict=True) if colour != ColorInterp.alpha)
+    if not bands:
+        raise SourceError(f"{path}: no band with data, 1 needed")
+    dtypes = tuple(dataset.dtypes[i - 1] for i in bands)
+    wrong = [dtype for dtype in dtypes if dtype not in DTYPES]
+    if wrong:
+        raise SourceError(f"{path}: data type {wrong[0]}, one of {', '.join(DTYPES)} needed; {_remedy(wrong[0])}")
+    grid, notes = find_place(dataset)
+    compression = dataset.compression
+    broken = broken_members(path, dataset.shape) if dataset.driver == "VRT" and not is_remote(path) else ()
+    return RasterFacts(
+        driver=dataset.driver,
+        grid=grid,
+        bands=bands,
+        names=tuple(band_name(dataset.descriptions[i - 1], colours[i - 1].name) for i in bands),
+        dtypes=dtypes,
+        scales=tuple(float(dataset.scales[i - 1]) for i in bands),
+        offsets=tuple(float(dataset.offsets[i - 1]) for i in bands),
+        nodata=tuple(dataset.nodatavals[i - 1] for i in bands),
+        mask=_mask_kind(dataset),
+        alpha=len(bands) < dataset.count,
+        overviews=() if broken else tuple(dataset.overviews(bands[0])),  # GDAL asks the members for theirs
+        cell=dataset.block_shapes[bands[0] - 1],
+        one_strip=is_one_strip(path, dataset),
+        palette=ColorInterp.palette in colours,
+        compression=compression.value if compression else None,
+        broken=broken,
+        files=_files(path, dataset),
+        notes=(*notes, *_more_notes(dataset, colours)),
+    )
+
+
+def _mask_kind(dataset: Any) -> MaskKind:
+    flags = dataset.mask_flag_enums  # empty lists where GDAL's flags are 0: a mask for each band
+    if MaskFlags.per_dataset in flags[0]:
+        return "dataset"
+    if all(MaskFlags.all_valid in of_band for of_band in flags):
+        return "none"
+    return "nodata" if all(of_band == [MaskFlags.nodata] for of_band in flags) else "bands"
+
+
+def _more_notes(dataset: Any, colours: Any) -> Iterator[str]:
+    if ColorInterp.palette in colours:
+        yield _PALETTE_NOTE
+    if dataset.driver == "VRT" and _mask_kind(dataset) == "none":
+        yield _GAPS_NOTE
+
+
+def _remedy(dtype: str) -> str:
+    """What to do about a data type that cannot be segmented."""
+    if dtype.startswith("complex"):
+        return "make a real image of it first: its amplitude (the VRT pixel function mod), or one of its parts"
+    return "convert it first: gdal_translate -ot Float64 keeps whole numbers up to 2^53, -ot Int32 small ones"
+
+
+def _files(path: str, dataset: Any) -> tuple[str, ...]:
+    """Files of the dataset, those of VRTs within VRTs too."""
+    found = dict.fromkeys([path])
+    pending = list(settled(lambda: dataset.files))
+    while pending:
+        name = pending.pop(0)
+        if name in found:
+            continue
+        found[name] = None
+        if name.lower().endswith(".vrt") and os.path.exists(name):
+            with one_line_errors(f"{path}: cannot open its member {name}"), open_dataset(name) as member:
+                pending += settled(lambda member=member: member.files)  # type: ignore[misc]
+    return tuple(found)

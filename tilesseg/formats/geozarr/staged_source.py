@@ -1,0 +1,235 @@
+"""A staged copy: an image's raw values, its masks and everything a reader is told about it, as sharded Zarr 3.
+
+    image.zarr/  zarr.json        spatial: and proj: for other readers, `tilesseg` for this one
+                 spatial_ref      the same in the words of CF
+                 image/           (channel, y, x), as the files held it: scale and offset are applied on reading
+                 valid/           (mask, y, x) bool; shards in which all is valid are not stored
+
+Reading a copy gives what reading the image gives, byte for byte.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import ZstdCodec
+from zarr.errors import BaseZarrError
+
+from tilesseg.errors import SourceError, StoreError
+from tilesseg.formats.geozarr.conventions import grid_mapping, spatial_attributes
+from tilesseg.formats.reading.validity import UNSCALED
+from tilesseg.formats.source import Raw, Source
+from tilesseg.formats.zarr.source import ZarrLayer, ZarrSource
+from tilesseg.formats.zarr.zarr_array import Axes, ZarrArray, metadata_files
+from tilesseg.formats.zarr.zarr_band import ZarrBand
+from tilesseg.raster.grid import ControlPoint, Grid, Placement
+from tilesseg.raster.window import Window
+
+FORMAT = 1
+_CHANNELS = Axes(y=1, x=2, channel=0)
+
+
+def create_staged(path: Path, *, source: Source, shard: tuple[int, int], chunk: tuple[int, int]) -> None:
+    """Make an empty copy of the selected bands, whole or not at all; one that is there is replaced.
+
+    Args:
+        path: the Zarr to make.
+        source: the image.
+        shard: height and width of what is written at once; whole chunks.
+        chunk: height and width of what is read at once.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    bands, count = _bands(source), len(dict.fromkeys(source.masks))
+    stored = np.result_type(*(band["dtype"] for band in bands))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    attributes = {**spatial_attributes(source.grid), "tilesseg": _told(source, bands)}
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        group = zarr.create_group(str(temporary), attributes=attributes)
+        for name, channels, dtype, fill in (("image", len(bands), stored, 0), ("valid", count, np.dtype(bool), True)):
+            group.create_array(
+                name,
+                shape=(channels, *source.grid.shape),
+                chunks=(1, *chunk),
+                shards=(1, *shard),
+                dtype=dtype,
+                fill_value=fill,
+                compressors=[ZstdCodec(level=1)],
+                dimension_names=("channel" if name == "image" else "mask", "y", "x"),
+            )
+        if source.grid.georeferenced:
+            group["image"].attrs["grid_mapping"] = "spatial_ref"
+            group.create_array("spatial_ref", shape=(), dtype=np.int64, attributes=grid_mapping(source.grid))
+        shutil.rmtree(path, ignore_errors=True)
+        temporary.rename(path)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written ({error.strerror}); choose another place") from None
+
+
+class StagedWriter:
+    """Writes bands of rows of a copy, whole shards one by one. For several processes, each with shards of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[type[StagedWriter], tuple[Path]]:
+        return StagedWriter, (self.path,)
+
+    def write(self, y: int, x: int, raw: Raw) -> None:
+        """Store raw values and masks whose first pixel is the image's `(y, x)`.
+
+        Raises:
+            ValueError: they do not fill whole shards.
+            StoreError: they cannot be written.
+        """
+        place = Window(y, x, *raw.values.shape[1:])
+        self._check(place)
+        try:
+            for index, channel in enumerate(raw.values):
+                self._write(self._image, index, place, channel)
+            for index, mask in enumerate(raw.valid):
+                if not (mask.all() and not any(self._masks.stored(index, place))):
+                    self._write(self._valid, index, place, mask)
+        except OSError as error:
+            raise StoreError(f"{self.path} cannot be written ({error.strerror}); make room and run again") from None
+
+    @cached_property
+    def _image(self) -> zarr.Array[Any]:
+        # with every chunk stored, one that is missing has not been copied
+        return self._open("image", write_empty_chunks=True)
+
+    @cached_property
+    def _valid(self) -> zarr.Array[Any]:
+        return self._open("valid", write_empty_chunks=False)
+
+    @cached_property
+    def _masks(self) -> ZarrArray:
+        return ZarrArray(str(self.path / "valid"), _CHANNELS)
+
+    def _open(self, name: str, **config: bool) -> zarr.Array[Any]:
+        try:
+            found: Any = zarr.open_array(str(self.path / name), mode="r+")
+        except (OSError, BaseZarrError) as error:
+            raise StoreError(f"{self.path} holds no staged copy ({error}); stage the image again") from None
+        array: zarr.Array[Any] = found.with_config(config)
+        return array
+
+    def _check(self, place: Window) -> None:
+        (_, height, width), (_, tall, wide) = self._image.shape, self._shard
+        whole_rows = place.y % tall == 0 and (place.y_stop % tall == 0 or place.y_stop == height)
+        whole_columns = place.x % wide == 0 and (place.x_stop % wide == 0 or place.x_stop == width)
+        if not (whole_rows and whole_columns):
+            raise ValueError(f"{place} is not made of whole shards of {tall} × {wide} of {height} × {width}")
+
+    @property
+    def _shard(self) -> tuple[int, ...]:
+        shards = self._image.shards
+        assert shards is not None
+        return shards
+
+    def _write(self, array: zarr.Array[Any], index: int, place: Window, plane: NDArray[Any]) -> None:
+        """One shard after the other: zarr holds some copies of each that it writes."""
+        _, tall, wide = self._shard
+        for y in range(place.y, place.y_stop, tall):
+            for x in range(place.x, place.x_stop, wide):
+                part = Window(y, x, tall, wide).intersect(place)
+                array[index, *part.slices()] = plane[part.slices(place)]
+
+
+def open_staged(path: Path) -> ZarrSource:
+    """A copy as a source that reads as the image it was made of, as far as it has been copied.
+
+    Raises:
+        SourceError: there is none, or it was made by another version.
+    """
+    try:
+        told: Any = zarr.open_group(str(path), mode="r", use_consolidated=False).attrs.asdict().get("tilesseg")
+    except (OSError, ValueError, BaseZarrError) as error:
+        raise SourceError(f"{path}: no staged image ({' '.join(str(error).split())}); stage it again") from None
+    if not isinstance(told, Mapping) or told.get("format") != FORMAT:
+        found = told.get("format") if isinstance(told, Mapping) else None
+        raise SourceError(f"{path}: staged format {found}, this version reads {FORMAT}; stage the image again")
+    image, valid = (ZarrArray(str(path / name), _CHANNELS) for name in ("image", "valid"))
+    bands = tuple(ZarrBand(layer=0, index=index, **fields) for index, fields in enumerate(told["bands"]))
+    folders = [str(path), image.path, valid.path]
+    return ZarrSource(
+        path=str(path),
+        grid=_grid(told["grid"]),
+        all_bands=bands,
+        selected=tuple(range(len(bands))),
+        layers=(ZarrLayer(image),),
+        files=tuple(file for folder in folders for file in metadata_files(folder)),
+        valid=valid,
+        notes=tuple(f"of the image that was copied: {note}" for note in told["notes"]),
+    )
+
+
+def _bands(source: Source) -> list[dict[str, Any]]:
+    """What a copy says of each selected band."""
+    return [
+        {
+            "name": source.bands[i],
+            "dtype": str(source.raw_dtypes[i]),
+            "scale": source.scaling[i][0],
+            "offset": source.scaling[i][1],
+            "mask": mask,
+            "resampled": _resampled(source, i),
+        }
+        for i, mask in zip(source.selected, source.masks, strict=True)
+    ]
+
+
+def _resampled(source: Source, band: int) -> bool:
+    """Whether a band is float32 because it was resampled: then a band beside it does not make the two float64."""
+    types = source.raw_dtypes
+    plain = [i for i in source.selected if source.scaling[i] == UNSCALED]
+    if band not in plain or types[band] != np.float32:
+        return False
+    return any(source.select([band, i]).dtype != np.result_type(np.float32, types[i]) for i in plain)
+
+
+def _told(source: Source, bands: list[dict[str, Any]]) -> dict[str, Any]:
+    described = source.describe()
+    return {
+        "format": FORMAT,
+        "bands": bands,
+        "grid": _grid_fields(source.grid),
+        "notes": described.get("notes", []),
+        "source": described,
+        "identity": source.identity(),
+    }
+
+
+def _grid_fields(grid: Grid) -> dict[str, Any]:
+    placement = grid.placement
+    return {
+        "height": grid.height,
+        "width": grid.width,
+        "transform": list(grid.transform),
+        "crs": grid.crs,
+        "unit": grid.unit,
+        "metres_per_unit": grid.metres_per_unit,
+        "placement": placement
+        and {
+            "crs": placement.crs,
+            "points": [[point.y, point.x, list(point.world), point.name] for point in placement.points],
+            "rpcs": dict(placement.rpcs),
+        },
+    }
+
+
+def _grid(fields: Mapping[str, Any]) -> Grid:
+    placed = fields["placement"]
+    points = [ControlPoint(y, x, tuple(world), name) for y, x, world, name in placed["points"]] if placed else []
+    placement = Placement(tuple(points), placed["crs"], dict(placed["rpcs"])) if placed else None
+    return Grid(**{**fields, "transform": tuple(fields["transform"]), "placement": placement})

@@ -1,0 +1,120 @@
+"""The OME-XML of a written OME-TIFF: size, place, channels, and what the labels mean.
+
+Schema 2016-06. Text is ASCII with character references, because that is what a TIFF's ImageDescription holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+from xml.etree import ElementTree as ET
+
+from tilesseg.formats.writing.xml_text import xml_text
+from tilesseg.raster.grid import Grid
+
+SCHEMA = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+MICROMETRE = "µm"
+
+
+class Note(NamedTuple):
+    """One annotation."""
+
+    namespace: str
+    pairs: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Physical:
+    """Where pixels lie on the slide, in words of OME: by their centres."""
+
+    size: tuple[float, float] | None
+    """Sides of a pixel `(y, x)` in micrometres; None where nobody knows."""
+    position: tuple[float, float] | None
+    """Of the first pixel's centre `(y, x)`, counted from the centre of the slide's own first pixel."""
+    unit: str = MICROMETRE
+    """Of the position: micrometres, or pixels where their size is not known."""
+
+
+def physical(grid: Grid, image: Grid | None) -> Physical:
+    """Size and place of the pixels.
+
+    A length on Earth is given in micrometres, too: many readers overlook the unit, and that is the one they think of.
+    Its place on Earth OME cannot say, so there is no position.
+
+    Args:
+        grid: of the mask.
+        image: of the image's own finest pixels, where they are others.
+    """
+    scale = grid.metres_per_unit
+    size = None
+    if grid.unit == "micrometre" or scale is not None:
+        factor = 1.0 if scale is None or grid.unit == "micrometre" else scale * 1e6
+        y, x = grid.resolution
+        size = (y * factor, x * factor)
+    if grid.crs is not None or grid.unit not in ("micrometre", "pixel"):
+        return Physical(size, None)
+    corner = (grid.transform[5], grid.transform[2])
+    native = grid.resolution if image is None else image.resolution
+    y, x = (at + (own - whole) / 2 for at, own, whole in zip(corner, grid.resolution, native, strict=True))
+    if grid.unit == "pixel":
+        return Physical(size, (y, x) if (y, x) != (0, 0) else None, "pixel")
+    return Physical(size, (y, x))
+
+
+def ome_xml(name: str, shape: tuple[int, int], channels: Sequence[str], where: Physical, notes: Sequence[Note]) -> str:
+    """The XML of one image of bytes.
+
+    Args:
+        name: of the image.
+        shape: `(y, x)` in pixels.
+        channels: their names; each is a plane of its own, in this order.
+        where: see `physical`.
+        notes: what else there is to say.
+    """
+    root = ET.Element("OME", xmlns=SCHEMA, Creator="tilesseg")
+    image = _add(root, "Image", ID="Image:0", Name=name)
+    pixels = _pixels(image, shape, len(channels), where)
+    for number, channel in enumerate(channels):
+        _add(pixels, "Channel", ID=f"Channel:0:{number}", Name=channel, SamplesPerPixel="1")
+    for number in range(len(channels)):
+        _add(pixels, "TiffData", FirstC=str(number), FirstT="0", FirstZ="0", IFD=str(number), PlaneCount="1")
+    if where.position is not None:
+        for number in range(len(channels)):
+            _plane(pixels, number, where)
+    annotations = _add(root, "StructuredAnnotations")
+    for number, note in enumerate(notes):
+        _add(image, "AnnotationRef", ID=f"Annotation:{number}")
+        _annotate(annotations, number, note)
+    text: bytes = ET.tostring(root, encoding="us-ascii", xml_declaration=False)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + text.decode("ascii")
+
+
+def _pixels(image: ET.Element, shape: tuple[int, int], channels: int, where: Physical) -> ET.Element:
+    sizes = {"SizeX": shape[1], "SizeY": shape[0], "SizeC": channels, "SizeZ": 1, "SizeT": 1}
+    physical: dict[str, str] = {}
+    if where.size is not None:
+        for axis, side in zip("YX", where.size, strict=True):
+            physical |= {f"PhysicalSize{axis}": repr(side), f"PhysicalSize{axis}Unit": MICROMETRE}
+    facts = {"DimensionOrder": "XYCZT", "Type": "uint8", "SignificantBits": "8", "Interleaved": "false"}
+    return _add(image, "Pixels", ID="Pixels:0", **facts, **{key: str(size) for key, size in sizes.items()}, **physical)
+
+
+def _plane(pixels: ET.Element, channel: int, where: Physical) -> None:
+    assert where.position is not None
+    place: dict[str, str] = {}
+    for axis, at in zip("YX", where.position, strict=True):
+        place |= {f"Position{axis}": repr(at), f"Position{axis}Unit": where.unit}
+    _add(pixels, "Plane", TheC=str(channel), TheT="0", TheZ="0", **place)
+
+
+def _annotate(annotations: ET.Element, number: int, note: Note) -> None:
+    annotation = _add(annotations, "MapAnnotation", ID=f"Annotation:{number}", Namespace=note.namespace)
+    value = _add(annotation, "Value")
+    for key, text in note.pairs.items():
+        _add(value, "M", K=key).text = xml_text(text)
+
+
+def _add(parent: ET.Element, tag: str, **attributes: str) -> ET.Element:
+    texts = {key: xml_text(text) for key, text in attributes.items()}
+    return ET.SubElement(parent, tag, texts)

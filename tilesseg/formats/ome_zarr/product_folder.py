@@ -1,0 +1,102 @@
+"""Where a product goes: complete or not at all, over one of ours, and over nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tilesseg.errors import FormatError
+from tilesseg.formats.ome_zarr.metadata import PROVENANCE
+
+
+def refuse_foreign(path: Path) -> None:
+    """Refuse a path at which there is something that tilesseg did not write.
+
+    Raises:
+        FormatError: there is.
+    """
+    if os.path.lexists(path) and not (path.is_dir() and PROVENANCE in _attributes(path)):
+        raise FormatError(f"{path} is there and tilesseg did not write it: it is not replaced; choose another path")
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Refuse a path whose folder cannot be written.
+
+    Raises:
+        FormatError: it cannot.
+    """
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise FormatError(f"{path} cannot be written: {folder} is read-only; choose another path")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A folder to write, beside the path under a hidden name, that takes its place when all went well.
+
+    Raises:
+        FormatError: it cannot be written; or something that tilesseg did not write is there.
+    """
+    refuse_foreign(path)
+    temporary, old = (path.with_name(f".{path.name}.{what}") for what in ("partial", "old"))
+    try:
+        _remove(temporary, old)  # of a run that was killed
+        yield temporary
+        if path.exists():
+            path.rename(old)
+        try:
+            temporary.rename(path)
+        except OSError:
+            if old.exists():
+                old.rename(path)
+            raise
+    except OSError as error:
+        why = error.strerror or " ".join(str(error).split())
+        raise FormatError(f"{path} cannot be written: {why}; make room or choose another path") from error
+    finally:
+        _remove(temporary, old)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a file of JSON, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        temporary.write_text(json.dumps(content, indent=4, ensure_ascii=False), encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object, empty where there is no file.
+
+    Raises:
+        FormatError: the file holds something else.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise FormatError(f"{path} cannot be read: {' '.join(str(error).split())}; correct it first") from None
+    if not isinstance(found, dict):
+        raise FormatError(f"{path} holds a {type(found).__name__}, an object needed; correct it first")
+    return found
+
+
+def _attributes(group: Path) -> dict[str, Any]:
+    try:
+        attributes = read_json(group / "zarr.json").get("attributes") or read_json(group / ".zattrs")
+    except FormatError:
+        return {}
+    return attributes if isinstance(attributes, dict) else {}
+
+
+def _remove(*folders: Path) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""What every reader shares: options, reflection, resampling, sampling, thumbnails."""

@@ -1,0 +1,149 @@
+"""Which items a STAC collection, catalog or item collection names: their paths and names. Their files are not opened.
+
+Links are followed from one JSON to the next; each is read once, so that links in a circle end. What is wrong with the
+collection itself is refused here; what is wrong with one of its items, when that item is opened.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urljoin, urlsplit
+
+from tilesseg.errors import SourceError
+from tilesseg.formats.stac.scene_name import scene_name
+from tilesseg.formats.stac.stac_items import Member, is_address, outline, read_bytes, split_member
+
+_SUFFIXES = (".json", ".geojson")
+_LISTS = re.compile(r"/(items|search|collections/[^/.]+)/?$")
+"""Addresses of an API that answer with many items."""
+_FOLLOWED = {"item": ("item",), "Catalog": ("child",), "Collection": ("child",), "FeatureCollection": ("next",)}
+
+
+class Item(NamedTuple):
+    """An item by its name as a scene and the path that opens it."""
+
+    name: str
+    path: str
+
+
+def find_items(path: str) -> list[Item] | None:
+    """The items that a JSON file or address lists, or None where it does not list any: one item, or no STAC at all.
+
+    Raises:
+        SourceError: it, or a catalog or page that it leads to, cannot be read, or there are no items.
+    """
+    if split_member(path)[1] or not _may_list(path):
+        return None
+    try:
+        values, members = outline(read_bytes(path))
+    except (OSError, ValueError) as error:
+        if _is_api(path):
+            raise SourceError(f"{path}: cannot be read as STAC: {_line(error)}") from error
+        return None  # whatever opens it says what is wrong with it
+    if values.get("type") not in ("Catalog", "Collection", "FeatureCollection"):
+        return None
+    items = list(_walk(path if is_address(path) else os.path.abspath(path), values, members))
+    if not items:
+        raise SourceError(f"{path}: a STAC {values['type']} without items, at least one needed")
+    return items
+
+
+def _may_list(path: str) -> bool:
+    if is_address(path):
+        return urlsplit(path).path.lower().endswith(_SUFFIXES) or _is_api(path)
+    return path.lower().endswith(_SUFFIXES) and Path(path).is_file()
+
+
+def _is_api(path: str) -> bool:
+    return is_address(path) and _LISTS.search(urlsplit(path).path) is not None
+
+
+def _walk(place: str, values: Mapping[str, Any], members: list[Member]) -> Iterator[Item]:
+    """Depth first, in the order of the links: a catalog's own items before those of its children."""
+    seen = {_known_as(place)}
+    yield from _own_items(place, values, members, seen)
+    pending = list(_further(place, values))[::-1]
+    while pending:
+        place, parent = pending.pop()
+        if _known_as(place) in seen:
+            continue
+        seen.add(_known_as(place))
+        values, members = _read(place, parent)
+        if values.get("type") == "Feature":  # an item linked as if it were a catalog
+            yield Item(scene_name(place), place)
+            continue
+        yield from _own_items(place, values, members, seen)
+        pending += list(_further(place, values))[::-1]
+
+
+def _read(place: str, parent: str) -> tuple[dict[str, Any], list[Member]]:
+    try:
+        return outline(read_bytes(place))
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{parent} links to {place}, which cannot be read as STAC: {_line(error)}") from error
+
+
+def _own_items(place: str, values: Mapping[str, Any], members: list[Member], seen: set[str]) -> Iterator[Item]:
+    """The items that a JSON holds, and those that it links to."""
+    if members and not any(member.assets for member in members):
+        raise SourceError(f"{place}: not an image and not a STAC item: FeatureCollection, a Feature with assets needed")
+    known: set[str] = set()
+    for member in members:
+        if member.identity in known:
+            raise SourceError(f"{place}: two items with the id {member.identity}, each needs its own")
+        known.add(member.identity)
+        itself = is_address(place) and is_address(member.itself)  # asked for alone rather than with all the others
+        path = member.itself if itself else f"{place}#{member.identity}"
+        yield Item(scene_name(f"{place}#{member.identity}"), path)
+    for href in _links(values, ("item",)):
+        path = _joined(place, href)
+        if _known_as(path) not in seen:
+            seen.add(_known_as(path))
+            yield Item(scene_name(path), path)
+
+
+def _further(place: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Catalogs below this one or pages after it, and who leads there."""
+    kind = str(values.get("type"))
+    if kind == "FeatureCollection":
+        by_post = any(link.get("rel") == "next" and link.get("method", "GET") != "GET" for link in _all_links(values))
+        if by_post:
+            raise SourceError(f"{place}: its next page has to be asked for by POST; save all items as one file instead")
+    found = list(_links(values, _FOLLOWED.get(kind, ())))
+    if kind == "Collection" and not found and not any(_links(values, ("item",))):
+        found = list(_links(values, ("items",)))  # as an API says it
+    yield from ((_joined(place, href), place) for href in found)
+
+
+def _links(values: Mapping[str, Any], relations: Sequence[str]) -> Iterator[str]:
+    return (str(link["href"]) for link in _all_links(values) if str(link.get("rel")) in relations and link.get("href"))
+
+
+def _all_links(values: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    links = values.get("links")
+    return (link for link in links if isinstance(link, dict)) if isinstance(links, list) else iter(())
+
+
+def _joined(place: str, href: str) -> str:
+    """Where a link leads. What another machine says never leads to a file of this one."""
+    if is_address(place):
+        found = urljoin(place, href)
+        if not is_address(found):
+            raise SourceError(f"{place} links to {href}, an address beginning with http needed")
+        return found
+    if is_address(href):
+        return href
+    href = href.removeprefix("file://")
+    return os.path.normpath(os.path.join(os.path.dirname(place), href))
+
+
+def _known_as(place: str) -> str:
+    return place if is_address(place) else os.path.realpath(place)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,127 @@
+"""Polygons of tiles as polygons of the mask: what crosses a seam is joined, all else streams through."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilesseg.formats.vector.polygon_outlines import (
+    Polygons,
+    Ring,
+    Runs,
+    dissolved,
+    gathered,
+    joined,
+    neighbours,
+    offsets,
+)
+from tilesseg.formats.vector.tile_polygons import Part, read_parts, read_runs
+from tilesseg.raster.window import Window
+
+BATCH = 4096
+"""Polygons given at a time, about."""
+POINTS = 500_000
+"""And their points."""
+
+
+@dataclass(slots=True)
+class _Component:
+    """What has been met of a component that lies in several parts."""
+
+    shells: list[Ring] = field(default_factory=list)
+    windows: list[Window] = field(default_factory=list)
+    holes: list[Ring] = field(default_factory=list)
+
+    def rings(self) -> list[Ring]:
+        """A hole is strictly inside its part, so joining leaves it as it is."""
+        return [*dissolved(self.shells, self.windows), *self.holes]
+
+
+def joined_polygons(pieces: Sequence[Path], labels: frozenset[int]) -> Iterator[Polygons]:
+    """All polygons of some labels, as tracing the whole mask at once would give them.
+
+    In batches of `BATCH` polygons or a little more, fewer where they have very many points.
+
+    Memory: the edges of polygons on the borders of all parts, one part, and the components that are not complete.
+
+    Args:
+        pieces: files of `write_parts`, whose cores partition the mask.
+        labels: those wanted.
+    """
+    held: list[Polygons] = []
+    for some in _stream(pieces, labels):
+        held.append(some)
+        if sum(map(len, held)) >= BATCH or sum(len(one.points) for one in held) >= POINTS:
+            yield _concatenated(held)
+            held = []
+    if held:
+        yield _concatenated(held)
+
+
+def _stream(pieces: Sequence[Path], labels: frozenset[int]) -> Iterator[Polygons]:
+    roots, numbers = _components(pieces, labels)
+    missing = Counter(roots.values())
+    waiting: dict[int, _Component] = {}
+    place = 0
+    for part in (part for piece in pieces for part in read_parts(piece)):
+        wanted = np.isin(part.polygons.labels, list(labels))
+        in_several = numbers[np.searchsorted(numbers, place) : np.searchsorted(numbers, place + len(wanted))] - place
+        wanted[in_several] = False
+        yield from _batches(part.polygons, np.flatnonzero(wanted))
+        done = []
+        for polygon in in_several.tolist():
+            root = roots[place + polygon]
+            _add(waiting.setdefault(root, _Component()), part, polygon)
+            missing[root] -= 1
+            if not missing[root]:
+                done.append((int(part.polygons.labels[polygon]), waiting.pop(root).rings()))
+        if done:
+            yield from _batches(gathered([label for label, _ in done], [rings for _, rings in done]))
+        place += len(wanted)
+
+
+def _components(pieces: Sequence[Path], labels: frozenset[int]) -> tuple[dict[int, int], NDArray[np.int64]]:
+    """Of each polygon that continues in another part, its component; and these polygons in order.
+
+    Polygons are numbered through all parts.
+    """
+    found, of_runs, place = [], [], 0
+    for piece in pieces:
+        for _, own, runs in read_runs(piece):
+            on = np.isin(own[runs.polygon], list(labels))
+            of_runs.append(own[runs.polygon[on]])
+            found.append(np.stack(runs._replace(polygon=runs.polygon + place))[:, on])
+            place += len(own)
+    if not found:
+        return {}, np.empty(0, np.int64)
+    pairs = neighbours(Runs(*np.concatenate(found, axis=1)), np.concatenate(of_runs))
+    numbers, ends = np.unique(pairs, return_inverse=True)
+    roots = joined(ends.reshape(-1, 2), len(numbers))
+    return dict(zip(numbers.tolist(), roots.tolist(), strict=True)), numbers
+
+
+def _add(component: _Component, part: Part, polygon: int) -> None:
+    shell, *holes = (ring.copy() for ring in part.polygons.rings_of(polygon))  # not a view of the whole part
+    component.shells.append(shell)
+    component.windows.append(part.window)
+    component.holes.extend(holes)
+
+
+def _batches(polygons: Polygons, chosen: NDArray[np.intp] | None = None) -> Iterator[Polygons]:
+    chosen = np.arange(len(polygons)) if chosen is None else chosen
+    for first in range(0, len(chosen), BATCH):
+        yield polygons.take(chosen[first : first + BATCH])
+
+
+def _concatenated(some: Sequence[Polygons]) -> Polygons:
+    return Polygons(
+        np.concatenate([one.labels for one in some]),
+        offsets(np.concatenate([np.diff(one.polygons) for one in some])),
+        offsets(np.concatenate([np.diff(one.rings) for one in some])),
+        np.concatenate([one.points for one in some]),
+    )

@@ -1,0 +1,1 @@
+"""Zarr arrays: reading them by window, their hierarchy, and writing whole shards."""

@@ -1,0 +1,163 @@
+"""One Zarr array: its pixels by window, from any thread and process. Hides how zarr is asked and how it fails."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from tilesseg.errors import SourceError
+from tilesseg.formats.zarr.blosc_check import by_blosc, refuse_shortened
+from tilesseg.formats.zarr.stored_chunks import stored_chunks
+from tilesseg.raster.window import Window
+
+# As in the store: total threads are tiles in flight × this.
+zarr.config.set({"async.concurrency": 4, "threading.max_workers": 4})
+
+
+class Axes(NamedTuple):
+    """Which axis is what; any other axis has a length of 1, or its place is fixed."""
+
+    y: int
+    x: int
+    channel: int | None = None
+    fixed: tuple[tuple[int, int], ...] = ()
+    """Axes of which one place is read, a time or a plane, and which."""
+
+
+class ZarrArray:
+    """An array in the local file system, opened when it is first asked. Picklable, safe for several threads."""
+
+    def __init__(self, path: str, axes: Axes) -> None:
+        self.path = path
+        self.axes = axes
+
+    def __reduce__(self) -> tuple[type[ZarrArray], tuple[str, Axes]]:
+        return ZarrArray, (self.path, self.axes)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ZarrArray) and (self.path, self.axes) == (other.path, other.axes)
+
+    def __hash__(self) -> int:
+        return hash((self.path, self.axes))
+
+    @cached_property
+    def array(self) -> zarr.Array[Any]:
+        return zarr.open_array(self.path, mode="r")
+
+    @cached_property
+    def _by_blosc(self) -> bool:
+        return by_blosc(self.array)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(self.array.dtype).newbyteorder("=")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width."""
+        return self._plane(self.array.shape)
+
+    @property
+    def channels(self) -> int:
+        return 1 if self.axes.channel is None else int(self.array.shape[self.axes.channel])
+
+    @property
+    def chunk(self) -> tuple[int, int]:
+        """Height and width of what is decoded together."""
+        return self._plane(self.array.chunks)
+
+    def read(self, channels: Sequence[int], window: Window) -> NDArray[Any]:
+        """Values `(channel, y, x)` of a window inside the array, in native byte order.
+
+        Raises:
+            SourceError: a chunk cannot be read or undone; names array and window.
+        """
+        try:
+            if self._by_blosc:
+                refuse_shortened({file for channel in channels for file in self._files(channel, window)})
+            values = self._read(channels, window)
+        except Exception as error:  # every codec has exceptions of its own
+            why = " ".join(str(error).split()) or type(error).__name__
+            raise SourceError(f"{self.where(window)}: {why}") from error
+        return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+    def where(self, window: Window) -> str:
+        """How a message about a window begins."""
+        rows, columns = f"{window.y}–{window.y_stop - 1}", f"{window.x}–{window.x_stop - 1}"
+        return f"{self.path}: cannot read rows {rows}, columns {columns}"
+
+    def stored(self, channel: int, window: Window) -> Iterable[bool]:
+        """For each of the stored cells, shards or chunks, that a window touches: whether there is a file."""
+        return (os.path.exists(file) for file in self._files(channel, window))
+
+    def present(self, channel: int, window: Window) -> NDArray[np.bool_]:
+        """Which pixels `(y, x)` of a window lie in chunks that are stored; one value seen everywhere where all do."""
+        chunks, axes = self.array.chunks, self.axes
+        places = [0] * len(chunks)
+        for axis, at in (*axes.fixed, *(() if axes.channel is None else ((axes.channel, channel),))):
+            places[axis] = at // chunks[axis]
+        rows = range(window.y // chunks[axes.y], -(-window.y_stop // chunks[axes.y]))
+        columns = range(window.x // chunks[axes.x], -(-window.x_stop // chunks[axes.x]))
+        found = stored_chunks(self.path, self.array, places, y=(axes.y, rows), x=(axes.x, columns))
+        if found.all():
+            return np.broadcast_to(np.True_, window.shape)
+        y = np.arange(window.y, window.y_stop) // chunks[axes.y] - rows.start
+        x = np.arange(window.x, window.x_stop) // chunks[axes.x] - columns.start
+        return np.asarray(found[y[:, None], x])
+
+    def _files(self, channel: int, window: Window) -> Iterable[str]:
+        cell = self.array.shards or self.array.chunks
+        spans = [range(1)] * len(cell)
+        for axis, start, stop in ((self.axes.y, window.y, window.y_stop), (self.axes.x, window.x, window.x_stop)):
+            spans[axis] = range(start // cell[axis], -(-stop // cell[axis]))
+        if self.axes.channel is not None:
+            at = channel // cell[self.axes.channel]
+            spans[self.axes.channel] = range(at, at + 1)
+        for axis, place in self.axes.fixed:
+            spans[axis] = range(place // cell[axis], place // cell[axis] + 1)
+        for cell_place in itertools.product(*spans):
+            yield os.path.join(self.path, self.array.metadata.encode_chunk_key(cell_place))
+
+    def _read(self, channels: Sequence[int], window: Window) -> NDArray[Any]:
+        if self.axes.channel is None:
+            plane = self._cut(slice(None), window)[None]
+            return plane if len(channels) == 1 else np.repeat(plane, len(channels), axis=0)
+        first, last = min(channels), max(channels)
+        if list(channels) == list(range(first, last + 1)):
+            return self._cut(slice(first, last + 1), window)
+        if self.array.chunks[self.axes.channel] == 1:
+            out = np.empty((len(channels), *window.shape), self.array.dtype)
+            for plane, channel in zip(out, channels, strict=True):
+                plane[:] = self._cut(slice(channel, channel + 1), window)[0]
+            return out
+        return self._cut(slice(first, last + 1), window)[[channel - first for channel in channels]]
+
+    def _cut(self, channels: slice, window: Window) -> NDArray[Any]:
+        """`(channel, y, x)`, or `(y, x)` of an array without channels."""
+        index: list[slice | int] = [0] * self.array.ndim
+        for axis, place in self.axes.fixed:
+            index[axis] = place
+        index[self.axes.y], index[self.axes.x] = window.slices()
+        kept = [self.axes.y, self.axes.x]
+        if self.axes.channel is not None:
+            index[self.axes.channel] = channels
+            kept.insert(0, self.axes.channel)
+        found = np.asarray(self.array[tuple(index)])
+        left = sorted(kept)
+        return np.ascontiguousarray(found.transpose([left.index(axis) for axis in kept]))
+
+    def _plane(self, sizes: Sequence[int]) -> tuple[int, int]:
+        return int(sizes[self.axes.y]), int(sizes[self.axes.x])
+
+
+def metadata_files(folder: str) -> list[str]:
+    """The files that say what an array or a group is."""
+    names = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
+    return [path for name in names if os.path.exists(path := os.path.join(folder, name))]

@@ -1,0 +1,153 @@
+"""The rows of an image on their way through a tile: each pixel is decoded once, and kept as long as patches see it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilesseg.formats.reading.edge_padding import read_reflected, reflect
+from tilesseg.formats.source import Pixels
+from tilesseg.raster.window import Window
+
+if TYPE_CHECKING:
+    from tilesseg.formats.source import Source
+
+
+@dataclass(frozen=True, slots=True)
+class _Strip:
+    """Some rows as they were read."""
+
+    window: Window
+    values: NDArray[Any]
+    """`(channel, y, x)`."""
+    valid: NDArray[np.bool_] | None
+    """`(y, x)`; None where all is valid."""
+
+    def below(self, y: int) -> _Strip:
+        """What of it lies in the rows from `y` on: a copy, so that the rest can be let go."""
+        skip = y - self.window.y
+        window = Window.from_bounds(y, self.window.x, self.window.y_stop, self.window.x_stop)
+        valid = None if self.valid is None else self.valid[skip:].copy()
+        return _Strip(window, self.values[:, skip:].copy(), valid)
+
+
+class RowCache:
+    """Reads the rows that windows need, in the order of the windows, none twice.
+
+    Reflection at the image's border is arithmetic on the rows that are kept: nothing outside the image is read.
+    """
+
+    def __init__(self, source: Source, windows: Sequence[Window], *, surplus: int) -> None:
+        """Read nothing yet.
+
+        Args:
+            source: the image.
+            windows: what will be asked for, from top to bottom; they may leave the image, empty ones need nothing.
+            surplus: rows that may be read earlier than needed, so that whole blocks of the image are read.
+        """
+        self._source, self._inside, self._dtype = source, source.grid.window, source.dtype
+        self._needs = [seen(window, self._inside) for window in windows]
+        block = source.cell[0]
+        self._block = block if block <= surplus else 1
+        self._strips: list[_Strip] = []
+        self._read = 0
+        """Rows above are read, or nobody needs them."""
+        self.pixels = 0
+        """How many were read."""
+
+    def advance(self, number: int) -> None:
+        """Make ready what window `number` needs, and forget what neither it nor a later one does.
+
+        Raises:
+            SourceError: the pixels cannot be read.
+        """
+        need = self._needs[number]
+        if need.empty:
+            return
+        left = [one for one in self._needs[number:] if not one.empty]
+        top = min(one.y for one in left)
+        kept = (strip for strip in self._strips if strip.window.y_stop > top)
+        self._strips = [strip.below(top) if strip.window.y < top else strip for strip in kept]
+        if need.y_stop <= self._read:
+            return
+        start, whole = max(self._read, top), -(-need.y_stop // self._block) * self._block
+        stop = min(whole, max(one.y_stop for one in left))
+        near = [one for one in left if one.y < stop and one.y_stop > start]
+        self._add(Window.from_bounds(start, min(one.x for one in near), stop, max(one.x_stop for one in near)))
+
+    def _add(self, window: Window) -> None:
+        values, valid = self._source.read(window)
+        self._strips.append(_Strip(window, values, None if _all(valid) else valid))
+        self._read, self.pixels = window.y_stop, self.pixels + window.area
+
+    def any_valid(self, window: Window) -> bool:
+        """Whether any pixel of a window in the image is valid."""
+        parts = ((strip, strip.window.intersect(window)) for strip in self._strips)
+        return any(
+            strip.valid is None or bool(strip.valid[part.slices(strip.window)].any())
+            for strip, part in parts
+            if not part.empty
+        )
+
+    def invalid(self, window: Window) -> NDArray[np.bool_] | None:
+        """What is not valid of a window in the image `(y, x)`; None where all is."""
+        if all(strip.valid is None for strip in self._strips if strip.window.touches(window)):
+            return None
+        valid = np.ones(window.shape, np.bool_)
+        self._copy_valid(window, valid)
+        return np.logical_not(valid, out=valid)
+
+    def cut(self, window: Window, out: NDArray[Any], *, fill: float) -> None:
+        """Put a window into `out (channel, y, x)`, reflected where it leaves the image, with `fill` where invalid.
+
+        Args:
+            window: the pixels; all of them were made ready.
+            out: of a type that holds the image's values and `fill`.
+            fill: what the network sees where nothing is valid.
+        """
+        if self._inside.contains(window):
+            invalid = self.invalid(window)
+            self._copy_values(window, out)
+        else:
+            values, valid = read_reflected(window, self._inside, self._block_of)
+            out[:] = values
+            invalid = None if _all(valid) else ~valid
+        if invalid is not None:
+            np.copyto(out, np.asarray(fill, out.dtype), where=invalid)
+
+    def _block_of(self, window: Window) -> Pixels:
+        """A window in the image."""
+        values = np.empty((len(self._source.selected), *window.shape), self._dtype)
+        self._copy_values(window, values)
+        invalid = self.invalid(window)
+        return Pixels(values, np.broadcast_to(np.True_, window.shape) if invalid is None else ~invalid)
+
+    def _copy_values(self, window: Window, out: NDArray[Any]) -> None:
+        for strip in self._strips:
+            part = strip.window.intersect(window)
+            if not part.empty:
+                out[:, *part.slices(window)] = strip.values[:, *part.slices(strip.window)]
+
+    def _copy_valid(self, window: Window, out: NDArray[np.bool_]) -> None:
+        for strip in self._strips:
+            part = strip.window.intersect(window)
+            if strip.valid is not None and not part.empty:
+                out[part.slices(window)] = strip.valid[part.slices(strip.window)]
+
+
+def seen(window: Window, inside: Window) -> Window:
+    """The pixels of an image that a window shows, reflected ones among them."""
+    if window.empty or inside.contains(window):
+        return window
+    rows = reflect(window.y, window.y_stop, inside.height)
+    columns = reflect(window.x, window.x_stop, inside.width)
+    return Window.from_bounds(int(rows.min()), int(columns.min()), int(rows.max()) + 1, int(columns.max()) + 1)
+
+
+def _all(valid: NDArray[np.bool_]) -> bool:
+    """Whether all is valid; one value seen everywhere is looked at once."""
+    return bool(valid.all() if any(valid.strides) else valid[:1, :1].all())

@@ -1,0 +1,165 @@
+"""From a tile's rows of patches to batches for the network: read, looked at, cut, filled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilesseg.inference.decoded_rows import RowCache
+from tilesseg.planning.memory import batches_ahead
+from tilesseg.planning.recipe import Recipe, raw_dtype
+from tilesseg.raster.window import Window
+
+if TYPE_CHECKING:
+    from tilesseg.formats.source import Source
+    from tilesseg.inference.worker_phases import Stopwatch
+    from tilesseg.models.spec import ModelSpec
+    from tilesseg.raster.region_of_interest import Cells
+    from tilesseg.raster.tiling import Patch, PatchRow, Tile
+
+
+class Invalid(NamedTuple):
+    """What is not valid of a window."""
+
+    window: Window
+    bits: NDArray[np.uint8]
+    """Packed, row by row."""
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """`(y, x)`."""
+        flags = np.unpackbits(self.bits, count=self.window.area).view(np.bool_)
+        return flags.reshape(self.window.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of patches begins; those of it that are predicted follow."""
+
+    first: Window
+    """Support of its first patch, predicted or not."""
+    final: Window
+    """Pixels of the core that it completes."""
+    patches: int
+    """How many follow."""
+    invalid: Invalid | None
+    """Of `final`; None where all is valid that was looked at."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """Patches for one call of the network; they may come from several rows of patches."""
+
+    values: NDArray[Any] | None
+    """`(batch_size, channel, P, P)`, behind the last patch 0; None where there is no patch."""
+    steps: list[Row | Patch] = field(default_factory=list)
+    """What is to be done with the predictions, in lattice order."""
+
+
+@dataclass(slots=True)
+class Reader:
+    """Reads one tile. Its figures are complete once its batches are."""
+
+    tile: Tile
+    source: Source
+    spec: ModelSpec
+    recipe: Recipe
+    clock: Stopwatch
+    predicted: int = 0
+    skipped: int = 0
+    pixels: int = 0
+    """Of the image that were read."""
+    _spare: SimpleQueue[NDArray[Any]] = field(default_factory=SimpleQueue)
+
+    @property
+    def depth(self) -> int:
+        """How many batches to have ready before the network asks for them."""
+        size, lattice = self.recipe.batch_size, self.tile.lattice
+        patch = lattice.patch**2 * len(self.spec.bands) * self._dtype.itemsize
+        return batches_ahead(size, patch_bytes=patch, row=-(-self.tile.core.width // lattice.stride))
+
+    def batches(self) -> Iterator[Batch]:
+        """All batches of the tile; none but the last has room left.
+
+        Raises:
+            SourceError: the tile's pixels cannot be read.
+        """
+        core, cells = self.tile.core, self.recipe.cells
+        windows = [_hull(_looked_at(row, core, cells), row) for row in self.tile.patch_rows]
+        cache = RowCache(self.source, windows, surplus=self.tile.lattice.patch)
+        batch, filled, top = Batch(None), 0, core.y
+        for number, row in enumerate(self.tile.patch_rows):
+            with self.clock("read"):
+                cache.advance(number)
+                wanted = [patch for patch in _looked_at(row, core, cells) if self._any_valid(patch, cache)]
+                final = Window.from_bounds(top, core.x, row.until, core.x_stop)
+                invalid = _invalid(cache, final.intersect(windows[number]))
+            batch.steps.append(Row(row.patches[0].support, final, len(wanted), invalid))
+            self.predicted, self.skipped = self.predicted + len(wanted), self.skipped + len(row.patches) - len(wanted)
+            self.pixels, top = cache.pixels, row.until
+            for patch in wanted:
+                with self.clock("read"):
+                    if batch.values is None:
+                        batch.values = self._buffer()
+                    cache.cut(patch.window, batch.values[filled], fill=self.spec.fill)
+                batch.steps.append(patch)
+                filled += 1
+                if filled == self.recipe.batch_size:
+                    yield batch
+                    batch, filled = Batch(None), 0
+            if not filled and batch.steps:  # nothing is pending that would be worth waiting for more
+                yield batch
+                batch = Batch(None)
+        if batch.values is not None:
+            batch.values[filled:] = 0
+            yield batch
+
+    @property
+    def _dtype(self) -> np.dtype[Any]:
+        """Of raw patches."""
+        return raw_dtype(self.source.dtype, self.spec.fill)
+
+    def give_back(self, batch: Batch) -> None:
+        """The network has seen a batch: its memory serves another one."""
+        if batch.values is not None:
+            self._spare.put(batch.values)
+            batch.values = None
+
+    def _buffer(self) -> NDArray[Any]:
+        try:
+            return self._spare.get_nowait()
+        except Empty:
+            side = self.tile.lattice.patch
+            shape = (self.recipe.batch_size, len(self.spec.bands), side, side)
+            return np.empty(shape, self._dtype)
+
+    def _any_valid(self, patch: Patch, cache: RowCache) -> bool:
+        """Whether the patch has a say in any valid pixel that is looked at; elsewhere the mask is what it is anyway."""
+        support = patch.support.intersect(self.tile.core)
+        parts = [support] if self.recipe.cells is None else self.recipe.cells.inside(support)
+        return any(cache.any_valid(part) for part in parts)
+
+
+def _looked_at(row: PatchRow, core: Window, cells: Cells | None) -> Sequence[Patch]:
+    """The patches of a row that have a say in any pixel that is looked at."""
+    if cells is None:
+        return row.patches
+    return [patch for patch in row.patches if cells.touches(patch.support.intersect(core))]
+
+
+def _hull(patches: Sequence[Patch], row: PatchRow) -> Window:
+    """What patches of a row see; empty without any."""
+    if not patches:
+        return Window(row.window.y, row.window.x, 0, 0)
+    first, last = patches[0].window, patches[-1].window
+    return Window.from_bounds(first.y, first.x, last.y_stop, last.x_stop)
+
+
+def _invalid(cache: RowCache, window: Window) -> Invalid | None:
+    mask = None if window.empty else cache.invalid(window)
+    return None if mask is None or not mask.any() else Invalid(window, np.packbits(mask))

@@ -1,0 +1,117 @@
+"""From predictions to a stored core: blended or laid side by side, decided, marked, counted, written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilesseg.inference.blending import Blender, Mosaic, Shares, profile
+from tilesseg.inference.class_counts import Census
+from tilesseg.inference.patch_reader import Invalid, Row
+from tilesseg.planning.recipe import Recipe, gives_labels
+from tilesseg.raster.labels import NODATA, decide, decide_and_keep
+from tilesseg.raster.window import Window
+
+if TYPE_CHECKING:
+    from tilesseg.inference.worker_phases import Stopwatch
+    from tilesseg.models.spec import ModelSpec
+    from tilesseg.raster.grid import Grid
+    from tilesseg.raster.region_of_interest import Cells
+    from tilesseg.raster.tiling import Patch, Tile
+    from tilesseg.store.scene_store import Store
+
+
+class Predicted(NamedTuple):
+    """A batch that the network has seen."""
+
+    steps: Sequence[Row | Patch]
+    outputs: NDArray[Any] | None
+    """Labels `(n, y, x)` or scores `(n, score, y, x)`, one for each patch among the steps and maybe more; of each patch
+    without what its lattice discards."""
+
+
+class Joiner:
+    """Takes a tile's predictions in lattice order, and stores its core row by row."""
+
+    def __init__(
+        self, tile: Tile, *, spec: ModelSpec, recipe: Recipe, grid: Grid, store: Store, clock: Stopwatch
+    ) -> None:
+        self.census, self.outside = Census(grid.pixel_areas), 0
+        """`outside` are the pixels that were not looked at."""
+        self._blender, self._discarded = _blender(tile, spec, recipe), tile.lattice.discarded
+        self._bands = store.bands(tile.core, scores=len(recipe.scores))
+        self._cells, self._clock = recipe.cells, clock
+        self._row: Row | None = None
+        self._left = 0
+        """Patches of the row that are still to come."""
+
+    def take(self, predicted: Predicted) -> None:
+        """Go on with a batch.
+
+        Raises:
+            ModelError: scores are to be stored and are not between 0 and 1.
+        """
+        outputs = iter(() if predicted.outputs is None else predicted.outputs)
+        for step in predicted.steps:
+            if isinstance(step, Row):
+                self._row, self._left = step, step.patches
+                self._blender.start(step.first, step.final.y_stop)
+            else:
+                self._left -= 1
+                with self._clock("blend"):
+                    output = step.window.inset(self._discarded, self._discarded)
+                    self._blender.add(step.support, next(outputs)[..., *step.support.slices(output)])
+            if self._row is not None and not self._left:
+                self._finish(self._row)
+
+    def _finish(self, row: Row) -> None:
+        with self._clock("blend"):
+            decided = self._blender.finish()
+            planes = decided if decided.ndim == 3 else decided[None]
+            _mark_nodata(planes, row.final, row.invalid)
+            self.outside += mark_outside(planes, row.final, self._cells)
+            self.census.add(planes[0], row.final.y)
+        with self._clock("write"):
+            for band, plane in zip(self._bands, planes, strict=True):
+                band.write(plane)
+
+
+def _blender(tile: Tile, spec: ModelSpec, recipe: Recipe) -> Blender | Mosaic:
+    """What joins a tile's predictions to labels and, below them, stored scores."""
+    lattice, decided = tile.lattice, partial(decide, threshold=spec.decision.threshold)
+    if gives_labels(lattice, recipe):
+        return Mosaic(tile.core)
+    if recipe.scores:
+        decided = partial(decide_and_keep, threshold=spec.decision.threshold, kept=recipe.scores)
+    if lattice.exclusive:
+        return Mosaic(tile.core, decided, channels=spec.score_channels)
+    weights, first = profile(recipe.blend, lattice.support), lattice.before - lattice.lead
+    y, x = (Shares(weights, stride=lattice.stride, first=first, count=lattice.cells(size)) for size in tile.shape)
+    return Blender(tile.core, (y, x), spec.score_channels, decided)
+
+
+def _mark_nodata(planes: NDArray[np.uint8], final: Window, invalid: Invalid | None) -> None:
+    """Mark what is invalid of the rows `final`."""
+    if invalid is None:
+        return
+    rows, columns = invalid.window.slices(final)
+    mask = invalid.mask
+    for plane in planes:
+        np.copyto(plane[rows, columns], NODATA, where=mask)
+
+
+def mark_outside(planes: NDArray[np.uint8], final: Window, cells: Cells | None) -> int:
+    """Mark what is not looked at of the rows `final`, which has no scores; how many pixels that is."""
+    if cells is None:
+        return 0
+    pixels = 0
+    for part in cells.inside(final, looked_at=False):
+        place = part.slices(final)
+        planes[0][place] = cells.label
+        planes[1:, *place] = NODATA
+        pixels += part.area
+    return pixels

@@ -1,0 +1,194 @@
+"""Models of bioimage.io as they are published: `rdf.yaml` or `bioimageio.yaml`, formats 0.4 and 0.5, as a `ModelSpec`.
+
+What a description says is taken at its word: sizes, halo, pre- and postprocessing, pixel size. What it says and a spec
+cannot say is refused in one line. Nothing is downloaded: the folder holds the files. Source: the documentation of
+bioimageio.spec.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import yaml
+
+from tilesseg.errors import ModelError
+from tilesseg.models.bioimageio.input_output_tensors import Side, Tensor, tensors
+from tilesseg.models.bioimageio.processing_steps import decision_of, normalise_of
+from tilesseg.models.spec import ModelSpec, parse_spec
+
+FILES = ("bioimageio.yaml", "rdf.yaml")
+FORMATS = ("0.4", "0.5")
+ENGINES = ("torchscript", "onnx")
+"""Kinds of weights that are also our engines, the preferred one first: torch is always installed."""
+WHOLE = 32
+"""Patches begin at multiples of at most this: what networks halve five times."""
+NAMELESS = re.compile(r"background|prediction|probabilit(y|ies)|scores?|masks?|output\d*|(channel|c)[ _]?\d*")
+"""Names of an output that say nothing of what is found."""
+COLOURS = ("lime", "red", "blue", "yellow", "cyan", "orange", "purple", "teal", "pink", "brown", "olive", "navy")
+
+
+def is_description(path: Path) -> bool:
+    """Whether a file is a bioimage.io description, by its name."""
+    return path.name.lower().endswith(FILES)
+
+
+def read_description(path: Path, *, weights: Path | None = None) -> tuple[ModelSpec, Path]:
+    """Read a description; the spec, and the weights file that it names.
+
+    Args:
+        path: `rdf.yaml` or `bioimageio.yaml`, in the folder that holds the files it names.
+        weights: of several weights files, the one wanted; default: TorchScript, else ONNX.
+
+    Raises:
+        ModelError: it is no description of a model, or of one that tilesseg cannot represent.
+    """
+    data, where = _load(path), str(path)
+    try:
+        kind, entry, file = _weights(data.get("weights") or {}, path.parent, wanted=weights, where=where)
+        source, target = tensors(data, where=where)
+        spec = _spec(data, source, target, where=where, folder=path.parent)
+        held = {"file": file.name, "sha256": _sha256(entry, file)}
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        raise ModelError(
+            f"{where} does not follow its format {data['format_version']} ({type(error).__name__}: {error}); check it "
+            "with bioimageio.spec"
+        ) from None
+    return parse_spec({**spec, "engine": kind, "weights": held}, where=where), file
+
+
+def _load(path: Path) -> Mapping[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"no description at {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    version = str(data.get("format_version")) if isinstance(data, dict) else "none"
+    if not version.startswith(tuple(f"{known}." for known in FORMATS)):
+        raise ModelError(f"{path} has format_version {version}, tilesseg reads {' and '.join(FORMATS)}; convert it")
+    if data.get("type", "model") != "model":
+        raise ModelError(f"{path} describes a {data['type']}, not a model")
+    return dict(data)
+
+
+def _weights(
+    entries: Mapping[str, Any], folder: Path, *, wanted: Path | None, where: str
+) -> tuple[str, Mapping[str, Any], Path]:
+    """Kind, entry and file of the weights to load."""
+    missing = []
+    for kind in ENGINES:
+        if kind in entries:
+            file = _local(str(entries[kind].get("source")), folder)
+            if not file.is_file():
+                missing.append(f"{kind} ({file.name}, which is not in the folder)")
+            elif wanted is None or wanted.resolve() == file.resolve():
+                if entries[kind].get("external_data"):
+                    raise ModelError(
+                        f"{where}: the {kind} weights keep data in a second file, whose hash nobody checks"
+                    )
+                return kind, entries[kind], file
+    if wanted is not None:
+        raise ModelError(f"{wanted} is none of the weights in {where}: {', '.join(entries) or 'none'}")
+    there = missing or list(entries) or ["none"]
+    raise ModelError(f"{where} has weights as {', '.join(there)}, tilesseg loads {' and '.join(ENGINES)} files")
+
+
+def _local(source: str, folder: Path) -> Path:
+    """Where a file lies that is named by a path or by an address."""
+    return folder / (Path(urlsplit(source).path).name if "://" in source else source)
+
+
+def _sha256(entry: Mapping[str, Any], file: Path) -> str:
+    """The published hash; where there is none, that of the file as it is now."""
+    if entry.get("sha256"):
+        return str(entry["sha256"]).lower()
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _spec(data: Mapping[str, Any], source: Tensor, target: Tensor, *, where: str, folder: Path) -> dict[str, Any]:
+    """The spec as plain data, without engine and weights."""
+    normalise, scaling = normalise_of(source.steps, bands=len(source.channels), dtype=source.dtype, where=where)
+    out = target.range or _example_range(target, folder)
+    probability = out is not None and out[0] >= 0 and out[1] <= 1
+    activation, decision = decision_of(target.steps, scores=len(target.channels), probability=probability, where=where)
+    return {
+        "name": str(data["name"]),
+        "description": str(data.get("description") or ""),
+        "licence": str(data.get("license") or "not stated"),
+        "bands": source.channels,
+        "dtype": source.dtype,
+        "input_range": _input_range(source, folder, where=where, matters=not normalise.needs_scene),
+        "scaling": scaling,
+        "normalise": normalise.model_dump(exclude_defaults=True),
+        "mpp": source.mpp,
+        "patch": _patch(source, target, where=where),
+        "activation": activation,
+        "decision": decision.model_dump(),
+        "classes": [{"name": name, "colour": colour} for name, colour in _classes(target)],
+    }
+
+
+def _patch(source: Tensor, target: Tensor, *, where: str) -> dict[str, Any]:
+    """The sides of a square patch that both axes allow."""
+    assert source.sides is not None  # of an input
+    y, x = source.sides
+    least = max(y.smallest, x.smallest)
+    if not (_allows(y, least) and _allows(x, least)) or (y.step and x.step and y.step != x.step):
+        raise ModelError(f"{where} takes no square patch: y is {_said(y)} and x is {_said(x)}")
+    rest = {"shrink": target.cut, "halo": target.halo}
+    if not (y.step and x.step):
+        return {"fixed": least, "stride_multiple": math.gcd(least, WHOLE), **rest}
+    multiple = math.gcd(y.step, WHOLE)
+    return {"offset": least, "multiple": y.step, "stride_multiple": multiple, **rest}
+
+
+def _allows(side: Side, size: int) -> bool:
+    return size == side.smallest or (side.step > 0 and (size - side.smallest) % side.step == 0)
+
+
+def _said(side: Side) -> str:
+    return f"{side.smallest} + k·{side.step}" if side.step else str(side.smallest)
+
+
+def _classes(target: Tensor) -> list[tuple[str, str]]:
+    """Names and colours. One score is that of a foreground, whose background has no name of its own."""
+    names = target.channels
+    if len(names) == 1:
+        found = "foreground" if NAMELESS.fullmatch(names[0].lower()) else names[0]
+        return [("background", "black"), (found, COLOURS[0])]
+    colours = itertools.cycle(COLOURS)
+    return [(name, "black" if name.lower() == "background" else next(colours)) for name in names]
+
+
+def _input_range(source: Tensor, folder: Path, *, where: str, matters: bool) -> tuple[float, float]:
+    """What the imagery spans: as it is said, else that of 8 bit, else that of the example."""
+    if source.range is not None:
+        return source.range
+    if source.dtype == "uint8":
+        return 0.0, 255.0
+    found = _example_range(source, folder)
+    if found is None and matters:
+        raise ModelError(f"{where} says no range of its input, and its example {source.test} is not here; put it there")
+    return found or (0.0, 1.0)  # any unit will do for a network that is given the scene's own statistics
+
+
+def _example_range(tensor: Tensor, folder: Path) -> tuple[float, float] | None:
+    """From the lowest to the highest value of the test tensor, where it is there."""
+    file = _local(tensor.test, folder) if tensor.test else None
+    if file is None or file.suffix != ".npy" or not file.is_file():
+        return None
+    try:
+        values = np.load(file, mmap_mode="r", allow_pickle=False)
+        low, high = float(values.min()), float(values.max())
+    except (OSError, ValueError, EOFError) as error:
+        raise ModelError(f"{file} is no array of NumPy ({error}); get it again") from None
+    return (low, high) if math.isfinite(low) and math.isfinite(high) and low < high else None

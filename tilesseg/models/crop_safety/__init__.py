@@ -1,0 +1,1 @@
+"""Whether and with which margin `crop` is exact for a network."""

@@ -1,0 +1,1 @@
+"""The runtimes that compute a network: PyTorch, OpenVINO, ONNX Runtime."""

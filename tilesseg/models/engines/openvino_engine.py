@@ -1,0 +1,160 @@
+"""Networks computed by OpenVINO on the CPU: our U-Net, TorchScript and ONNX, compiled for each shape of a batch."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+
+from tilesseg.errors import ModelError
+from tilesseg.models.engines.file_batch_size import compare_input, parts
+from tilesseg.models.engines.openvino_graphs import Graphs, read_graphs
+from tilesseg.models.engines.openvino_io import taken, with_ends
+from tilesseg.models.engines.parallel_batches import Turns
+from tilesseg.models.engines.runtime_errors import refusal
+from tilesseg.models.network import Call, Network, refuse_other_shape
+from tilesseg.models.normalisation import Normalisation
+from tilesseg.models.spec import ModelSpec
+
+HINTS = {"fp32": "f32", "bf16": "bf16"}
+COMPILED = 4
+"""Shapes and calls that an engine keeps compiled; a scene has one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    """A graph compiled for a call and a shape of patches."""
+
+    network: openvino.CompiledModel
+    shape: tuple[int, ...]
+    """That it gives."""
+    idle: list[openvino.InferRequest] = field(default_factory=list)
+    """Requests that nobody computes with; each has memory of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenVinoEngine:
+    """A network as graphs of OpenVINO, and what has been compiled of them."""
+
+    spec: ModelSpec
+    graphs: Graphs
+    batch: int | None
+    """The batch size that the file fixes, or None."""
+    turns: Turns
+    precision: str
+    device: str = "cpu"
+    kept: OrderedDict[tuple[Call, tuple[int, ...]], _Compiled] = field(default_factory=OrderedDict)
+    """The last used ones."""
+    compiling: Lock = field(default_factory=Lock)
+
+    def predict(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores `(n, score, y, x)` of `patches (n, channel, y, x)`, activated, float32.
+
+        Raises:
+            OutOfDeviceMemory: there is no memory for such a batch.
+            ModelError: the network refuses this shape.
+        """
+        bands = len(self.spec.bands)
+        call = Call(np.dtype(np.float32), Normalisation((0.0,) * bands, (1.0,) * bands), labels=False)
+        scores, _ = self._run(call, patches)
+        return scores
+
+    def network(self, call: Call) -> Network:
+        """As `Model.network`; normalisation, activation and decision are computed by OpenVINO, too."""
+
+        def network(patches: NDArray[Any]) -> NDArray[Any]:
+            found, finite = self._run(call, patches)
+            if not finite:
+                raise ValueError("the model gave scores that are not finite")
+            return found
+
+        return network
+
+    def _run(self, call: Call, patches: NDArray[Any]) -> tuple[NDArray[Any], bool]:
+        """Labels or scores, in memory of their own, and whether all scores are finite."""
+        patches = np.ascontiguousarray(patches, taken(call.dtype))
+        with self.turns:
+            try:
+                answers = [self._infer(call, part) for part in parts(patches, self.batch)]
+            except (RuntimeError, MemoryError) as error:
+                raise refusal(error, name=self.spec.name, device=self.device, shape=patches.shape) from error
+        found = answers[0][0] if len(answers) == 1 else np.concatenate([one for one, _ in answers])
+        return found[: len(patches)], all(finite for _, finite in answers)
+
+    def _infer(self, call: Call, patches: NDArray[Any]) -> tuple[NDArray[Any], bool]:
+        compiled, request = self._request(call, patches.shape)
+        found = np.empty(compiled.shape, np.uint8 if call.labels else np.float32)
+        request.set_input_tensor(openvino.Tensor(patches, shared_memory=True))
+        request.set_output_tensor(0, openvino.Tensor(found, shared_memory=True))
+        request.infer()
+        finite = bool(request.get_output_tensor(1).data.all())
+        compiled.idle.append(request)  # one that has failed is let go, and its memory with it
+        return found, finite
+
+    def _request(self, call: Call, shape: tuple[int, ...]) -> tuple[_Compiled, openvino.InferRequest]:
+        """A request for a call and a shape of patches, for the caller alone until it gives it back."""
+        key = call, shape
+        with self.compiling:
+            if key not in self.kept:
+                self.kept[key] = self._compile(call, shape)
+                while len(self.kept) > COMPILED:
+                    self.kept.popitem(last=False)
+            self.kept.move_to_end(key)
+            found = self.kept[key]
+            return found, found.idle.pop() if found.idle else found.network.create_infer_request()
+
+    def _compile(self, call: Call, shape: tuple[int, ...]) -> _Compiled:
+        graph, edge = self.graphs(call.margin)
+        n, channels, height, width = shape
+        graph.reshape([n, channels, height - 2 * edge, width - 2 * edge])
+        refuse_other_shape(self.spec, shape, tuple(graph.output(0).shape), margin=call.margin)
+        options = {
+            "INFERENCE_PRECISION_HINT": HINTS[self.precision],
+            "INFERENCE_NUM_THREADS": self.turns.lanes * self.turns.threads,
+            "NUM_STREAMS": self.turns.lanes,
+            "PERFORMANCE_HINT": "LATENCY",
+            "ENABLE_CPU_PINNING": False,  # several workers would pin themselves to the same cores
+        }
+        compiled = openvino.Core().compile_model(with_ends(graph, call, self.spec, edge=edge), "CPU", options)
+        return _Compiled(compiled, tuple(compiled.output(0).shape))
+
+
+def open_openvino(
+    spec: ModelSpec, weights: Path | None, *, device: str, turns: Turns, precision: str
+) -> OpenVinoEngine:
+    """Open a safetensors, TorchScript or ONNX file, and compare the shapes that it fixes with its spec.
+
+    Raises:
+        ModelError: the file is not what its spec says, or OpenVINO cannot convert it.
+    """
+    assert weights is not None  # load_model has seen to it
+    graphs = read_graphs(spec, weights)
+    batch = None if spec.engine == "unet" else _batch(graphs(0).model, spec, weights)
+    return OpenVinoEngine(spec, graphs, batch, turns, precision)
+
+
+def _batch(graph: openvino.Model, spec: ModelSpec, weights: Path) -> int | None:
+    """The batch size that a foreign network fixes, or None.
+
+    Raises:
+        ModelError: the network is not what its spec says.
+    """
+    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
+        raise ModelError(
+            f"{weights} has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs; export it with one of each"
+        )
+    source = graph.input(0)
+    if source.get_element_type() != openvino.Type.f32:
+        raise ModelError(
+            f"{weights} takes {source.get_element_type().get_type_name()}, tilesseg gives f32; export it so"
+        )
+    sizes = source.get_partial_shape()
+    if sizes.rank.is_dynamic:
+        raise ModelError(f"{weights} does not say how many axes its input has; export it with (n, channel, y, x)")
+    return compare_input([size.get_length() if size.is_static else None for size in sizes], spec, weights)

@@ -1,0 +1,221 @@
+"""Networks run by PyTorch: our U-Net from safetensors, and TorchScript files.
+
+`fp32` is float32 on the CPU as on the GPU (TF32 is off), by deterministic kernels, so that a tile computed twice is the
+same. In bf16 and fp16 the U-Net's parameters have that type, except its last convolution, which is float32; foreign
+networks are computed under autocast. The CUDA branches have not been run on a GPU.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from tilesseg.errors import ModelError, OutOfDeviceMemory
+from tilesseg.models.engines.parallel_batches import Turns
+from tilesseg.models.engines.runtime_errors import refusal
+from tilesseg.models.engines.torch_io import as_tensor, decide, normalise, refuse_infinite
+from tilesseg.models.engines.torch_streams import Lanes
+from tilesseg.models.engines.torch_weights import load_script, read_unet, without_padding
+from tilesseg.models.network import Call, Network, activate, centre, plain, refuse_other_shape
+from tilesseg.models.spec import ModelSpec
+from tilesseg.models.unet.architecture import UNet
+from tilesseg.models.unet.unet_shapes import unpadded
+
+# The kernel hands out a network's large arrays anew for every batch, and page by page that takes as long as computing.
+# PyTorch asks for huge pages where this says so, looks at it when it first allocates, and takes no more memory for it.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+_ON_GPU = Turns(1)
+# ^ one round the device, whichever model
+
+
+@dataclass(frozen=True, slots=True)
+class TorchEngine:
+    """A torch module in evaluation mode on its device."""
+
+    spec: ModelSpec
+    module: nn.Module
+    place: torch.device
+    turns: Turns
+    layout: torch.memory_format = torch.channels_last
+    """How patches lie in memory."""
+    takes: torch.dtype = torch.float32
+    """Data type of the module's input."""
+    autocast: torch.dtype | None = None
+    """Data type that a foreign module is computed in where it can be."""
+    bare: nn.Module | None = None
+    """Our U-Net without padding, which computes less where a margin is wide enough."""
+
+    @property
+    def device(self) -> str:
+        return str(self.place)
+
+    def predict(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores `(n, score, y, x)` of `patches (n, channel, y, x)`, activated, float32.
+
+        Raises:
+            OutOfDeviceMemory: the device has no memory for such a batch.
+            DeviceLost: this process cannot use the device any more.
+            ModelError: the module gives no single tensor, or refuses this shape.
+        """
+        with self._refusing(patches.shape), self._computing():
+            scores = self._forward(self.module, as_tensor(patches).to(self.place, memory_format=self.layout))
+            return self._activated(scores).cpu().numpy()
+
+    def network(self, call: Call) -> Network:
+        """As `Model.network`; normalisation and decision are computed by PyTorch, on the device."""
+        if self.place.type == "cpu" and call.normalisation.sigmoid:  # as in `activation`: NumPy's has no place
+            return plain(self.predict, call, self.spec)
+        lanes = Lanes(self.place) if self.place.type == "cuda" else None
+
+        def network(patches: NDArray[Any]) -> NDArray[Any]:
+            with self._refusing(patches.shape), torch.inference_mode():
+                if lanes is not None:
+                    return lanes.run(as_tensor(patches), lambda given: self._between(given, call))
+                return self._between(as_tensor(patches), call).numpy()
+
+        return network
+
+    def _between(self, raw: torch.Tensor, call: Call) -> torch.Tensor:
+        """From raw patches to labels or activated scores, all on the device."""
+        with self._computing():
+            scores = self._scores(raw, call)
+            refuse_other_shape(self.spec, tuple(raw.shape), tuple(scores.shape), margin=call.margin)
+            if not (call.labels and self.spec.activation == "softmax"):  # which keeps the order of scores
+                scores = self._activated(scores)
+            refuse_infinite(scores)
+            return decide(scores, self.spec.decision.threshold) if call.labels else scores
+
+    def _scores(self, raw: torch.Tensor, call: Call) -> torch.Tensor:
+        """Raw scores without the call's margin."""
+        module, edge, lost = self.module, 0, 0
+        if self.bare is not None and self.spec.unet and (less := unpadded(self.spec.unet, call.margin)):
+            module, edge, lost = self.bare, less.edge, less.lost
+        given = normalise(centre(raw, edge), call.normalisation, self.layout)
+        return centre(self._forward(module, given), call.margin - lost)
+
+    def _forward(self, module: nn.Module, patches: torch.Tensor) -> torch.Tensor:
+        """Raw scores, float32."""
+        half = self.autocast
+        with torch.autocast(self.place.type, half or torch.bfloat16, enabled=half is not None):
+            scores = module(patches.to(self.takes))
+        if not isinstance(scores, torch.Tensor) or scores.ndim != 4:
+            found = f"a tensor {tuple(scores.shape)}" if isinstance(scores, torch.Tensor) else type(scores).__name__
+            raise ModelError(f"model {self.spec.name} gives {found}, not one tensor (n, class, y, x); export it so")
+        return scores.float()
+
+    def _activated(self, scores: torch.Tensor) -> torch.Tensor:
+        if self.place.type == "cpu":
+            return torch.from_numpy(activate(scores.numpy(), self.spec.activation))
+        if self.spec.activation == "none":
+            return scores.contiguous()
+        on_device = torch.softmax(scores, dim=1) if self.spec.activation == "softmax" else torch.sigmoid(scores)
+        return on_device.contiguous()
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """In turn, exact and without gradients."""
+        on_gpu = self.place.type == "cuda"
+        # The flags are the process's: two threads would undo each other's, and a processor does not look at them.
+        flags = torch.backends.cudnn.flags(deterministic=True, allow_tf32=False) if on_gpu else nullcontext()
+        with _ON_GPU if on_gpu else self.turns, torch.inference_mode(), flags:
+            torch.set_num_threads(self.turns.threads)  # here, because OpenMP keeps the number per calling thread
+            yield
+
+    @contextmanager
+    def _refusing(self, shape: tuple[int, ...]) -> Iterator[None]:
+        """Say in one line what torch raises."""
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            told = refusal(error, name=self.spec.name, device=self.device, shape=shape)
+            if self.place.type == "cuda" and isinstance(told, OutOfDeviceMemory):  # a lost device fails at this, too
+                torch.cuda.empty_cache()
+            raise told from error
+
+
+def open_unet(
+    spec: ModelSpec, weights: Path | None, *, device: str, turns: Turns, precision: str, compiled: bool
+) -> TorchEngine:
+    """Our U-Net of the shape `spec.unet`, its parameters from a safetensors file.
+
+    Raises:
+        ModelError: the file is not safetensors, or its tensors do not fit the shape.
+    """
+    assert weights is not None  # load_model has seen to it
+    assert spec.unet is not None  # the spec has seen to it
+    place, network = pick_device(device), read_unet(spec, weights)
+    _narrow(network, DTYPES[precision])
+    module = network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]  # 3 to 5 times as fast
+    bare = compile_module(without_padding(module, spec.unet), compiled)
+    return TorchEngine(spec, compile_module(module, compiled), place, turns, takes=DTYPES[precision], bare=bare)
+
+
+def open_torchscript(
+    spec: ModelSpec, weights: Path | None, *, device: str, turns: Turns, precision: str, compiled: bool
+) -> TorchEngine:
+    """A module saved with `torch.jit.save`.
+
+    Raises:
+        ModelError: the file is no TorchScript archive; a pickled checkpoint is never opened.
+    """
+    assert weights is not None  # load_model has seen to it
+    if compiled:
+        raise ModelError(f"model {spec.name} is TorchScript, which torch.compile leaves as it is; write compile: false")
+    place, module = pick_device(device), load_script(weights).eval()
+    module = module.to(place).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return TorchEngine(spec, module, place, turns, autocast=half_of(precision))
+
+
+def half_of(precision: str) -> torch.dtype | None:
+    """The data type to cast to; None for fp32."""
+    return None if precision == "fp32" else DTYPES[precision]
+
+
+def compile_module(module: nn.Module, compiled: bool) -> nn.Module:
+    """The module, compiled anew at the first batch of each shape if `compiled`; that takes minutes."""
+    return torch.compile(module, dynamic=False) if compiled else module  # type: ignore[return-value]
+
+
+def pick_device(wanted: str) -> torch.device:
+    """`auto` becomes cuda where there is one, else cpu; anything else must exist.
+
+    Raises:
+        ModelError: no such device here.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted == "auto":
+        return torch.device("cuda:0" if count else "cpu")
+    try:
+        place = torch.device(wanted)
+    except RuntimeError:
+        raise ModelError(f"device {wanted!r} is unknown; write auto, cpu, cuda or cuda:1") from None
+    if place.type not in ("cpu", "cuda") or (place.type == "cuda" and (place.index or 0) >= count):
+        raise ModelError(f"device {wanted} is not here, this machine has cpu and {count} cuda; write auto or cpu")
+    return place
+
+
+def _narrow(network: UNet, dtype: torch.dtype) -> None:
+    """Parameters of another type, except those of the last convolution: its scores decide, and 8 bits make ties."""
+    if dtype == torch.float32:
+        return
+    network.to(dtype)
+    network.head = nn.Sequential(_Wide(), network.head.float())  # type: ignore[assignment]
+
+
+class _Wide(nn.Module):
+    """To float32."""
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return values.float()

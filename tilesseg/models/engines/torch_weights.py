@@ -1,0 +1,80 @@
+"""Networks of PyTorch from their files: our U-Net from safetensors, and TorchScript. Nothing here unpickles."""
+
+from __future__ import annotations
+
+import warnings
+import zipfile
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from tilesseg.errors import ModelError, one_line
+from tilesseg.models.spec import ModelSpec, UNetShape
+from tilesseg.models.unet.architecture import UNet
+from tilesseg.models.unet.unet_shapes import crop_of
+from tilesseg.models.unet.unet_weights import read_tensors
+
+
+def read_unet(spec: ModelSpec, weights: Path) -> UNet:
+    """Our U-Net of the shape `spec.unet` in evaluation mode, batch normalisation folded into its convolutions.
+
+    Raises:
+        ModelError: the file is not safetensors, or its tensors do not fit the shape.
+    """
+    assert spec.unet is not None  # the spec has seen to it
+    network = UNet(len(spec.bands), spec.score_channels, spec.unet)
+    network.load_state_dict({name: torch.from_numpy(one) for name, one in read_tensors(spec, weights).items()})
+    return folded(network.eval())
+
+
+def folded(network: UNet) -> UNet:
+    """Fold each batch normalisation into the convolution before it: the same function, up to rounding."""
+    for level in (*network.down, *network.up):
+        assert isinstance(level, nn.Sequential)
+        for place in reversed(range(len(level))):
+            layer, before = level[place], level[place - 1]
+            if isinstance(layer, nn.BatchNorm2d):
+                assert isinstance(before, nn.Conv2d)
+                level[place - 1] = fuse_conv_bn_eval(before, layer)
+                del level[place]
+    return network.requires_grad_(False)
+
+
+def without_padding(network: UNet, shape: UNetShape) -> UNet:
+    """The network of this shape with unpadded convolutions; shares its parameters."""
+    shape = shape.model_copy(update={"convolutions": "valid"})
+    bare = deepcopy(network, {id(one): one for one in network.parameters()})
+    bare.crops = tuple(crop_of(shape, level) for level in range(shape.depth))
+    for layer in bare.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.padding = (0, 0)
+    return bare
+
+
+def load_script(path: Path) -> torch.jit.ScriptModule:
+    """Load a TorchScript archive to the CPU. Its own reader builds tensors and code of torch, never Python objects.
+
+    Raises:
+        ModelError: it is something else.
+    """
+    if not _is_script(path):
+        raise ModelError(
+            f"{path} is not TorchScript but a pickled checkpoint or another file, and tilesseg never unpickles; "
+            "save it with torch.jit.save, or its state_dict with safetensors"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit.load is deprecated and still works
+            return torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call,no-any-return]
+    except RuntimeError as error:
+        raise ModelError(f"{path} is damaged TorchScript: {one_line(error)}; save it again") from None
+
+
+def _is_script(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.count("/") == 1 and name.endswith("/constants.pkl") for name in archive.namelist())

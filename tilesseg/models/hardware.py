@@ -1,0 +1,75 @@
+"""What this machine can do: runtimes installed, precisions that its device accelerates, the name of its processor."""
+
+from __future__ import annotations
+
+import platform
+from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+from tilesseg.models.runtime_choice import Able
+
+RUNTIMES = ("torch", "openvino", "onnxruntime")
+CPU_FLAGS = ("amx_bf16", "avx512_bf16", "bf16")
+"""Words of `/proc/cpuinfo` that mean bf16 in hardware: Intel's and AMD's, and the one of ARM."""
+
+
+def kind_of(device: str) -> str:
+    """`cpu` or `cuda`: what `auto` is here, and of what kind a device is that is named.
+
+    PyTorch takes a second and more to import, and is asked only where it may have been built for GPUs.
+
+    Raises:
+        ModelError: no such device here.
+    """
+    if device == "cpu" or (device == "auto" and version("torch").endswith("+cpu")):
+        return "cpu"
+    from tilesseg.models.engines.torch_engine import pick_device
+
+    return pick_device(device).type
+
+
+def able(device: str = "auto") -> Able:
+    """Ask this machine. PyTorch is imported only to find a GPU, so not for `cpu`.
+
+    Args:
+        device: `auto` (cuda where there is one, else cpu), `cpu`, `cuda`, `cuda:1` …
+
+    Raises:
+        ModelError: no such device here.
+    """
+    runtimes = tuple(name for name in RUNTIMES if find_spec(name) is not None)
+    if device != "cpu":
+        from tilesseg.models.engines.torch_engine import pick_device
+
+        place = pick_device(device)
+        if place.type == "cuda":
+            return _cuda(runtimes, str(place))
+    flags, name = cpu_of(_cpuinfo())
+    return Able(runtimes, ("bf16", "fp32") if flags & {*CPU_FLAGS} else ("fp32",), "cpu", name)
+
+
+def cpu_of(cpuinfo: str) -> tuple[frozenset[str], str]:
+    """Flags and name of the first processor in the text of `/proc/cpuinfo`; none, where the system has no such file."""
+    lines = [line.partition(":") for line in cpuinfo.splitlines()]
+    found = {key.strip().lower(): value.strip() for key, _, value in reversed(lines)}
+    flags = found.get("flags") or found.get("features") or ""
+    return frozenset(flags.split()), found.get("model name") or platform.processor() or platform.machine()
+
+
+@cache
+def _cpuinfo() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _cuda(runtimes: tuple[str, ...], device: str) -> Able:
+    """Tensor cores: bf16 from capability 8, fp16 from 7. Has not been run on a GPU."""
+    import torch
+
+    major, _ = torch.cuda.get_device_capability(device)
+    fast = ("bf16", "fp16", "fp32") if major >= 8 else ("fp16", "fp32") if major >= 7 else ("fp32",)
+    return Able(runtimes, fast, device, torch.cuda.get_device_name(device))

@@ -1,0 +1,1 @@
+"""Training a U-Net, and an invented landscape to train it on."""

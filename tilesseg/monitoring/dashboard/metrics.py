@@ -1,0 +1,127 @@
+"""The figures of all runs of a scheduler as Prometheus metrics, on its own `/metrics`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import REGISTRY, Collector
+
+from tilesseg.monitoring.live.run_board import Board
+
+if TYPE_CHECKING:
+    from tilesseg.monitoring.dashboard.plugin import Dashboard
+
+
+Sample = tuple[tuple[str, ...], float]
+Samples = Callable[[Board], Iterable[Sample]]
+
+_registered: list[Any] = []
+_lock = threading.Lock()
+
+
+class Boards(Collector):
+    """Reads the boards whenever Prometheus asks. The label `scene` stands for scenes that run or ended lately."""
+
+    def __init__(self, plugin: Dashboard) -> None:
+        self._plugin = plugin
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing beforehand: the registry need not ask what the names are."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics of all boards; of two runs with one job's name, those of the later."""
+        self._plugin.ticked()
+        boards = {board.job: board for board in self._plugin.boards.values() if board.began}
+        for name, words, labels, samples in GAUGES:
+            yield _filled(GaugeMetricFamily(name, words, labels=["job", *labels]), boards, samples)
+        for name, words, labels, samples in COUNTERS:
+            yield _filled(CounterMetricFamily(name, words, labels=["job", *labels]), boards, samples)
+
+
+def add(plugin: Dashboard) -> Boards:
+    """Put a plugin's boards into the registry of this process, in place of an earlier scheduler's."""
+    collector = Boards(plugin)
+    with _lock:
+        while _registered:
+            REGISTRY.unregister(_registered.pop())
+        REGISTRY.register(collector)
+        _registered.append(collector)
+    return collector
+
+
+def remove(collector: Boards | None) -> None:
+    """Take it out again, if it is still there."""
+    with _lock:
+        if collector is not None and collector in _registered:
+            _registered.remove(collector)
+            REGISTRY.unregister(collector)
+
+
+def _filled(family: Any, boards: dict[str, Board], samples: Samples) -> Metric:
+    for job, board in boards.items():
+        for labels, value in samples(board):
+            family.add_metric([job, *labels], value)
+    metric: Metric = family
+    return metric
+
+
+def _tiles(board: Board) -> Iterator[Sample]:
+    for name, scene in board.scenes.items():
+        yield (name, "waiting"), max(0, scene.tiles - scene.done - scene.failed)
+        yield (name, "done"), scene.done - scene.skipped - scene.retried
+        yield (name, "skipped"), scene.skipped
+        yield (name, "retried"), scene.retried
+        yield (name, "failed"), scene.failed
+
+
+def _scenes(board: Board) -> Iterator[Sample]:
+    return (((state,), count) for state, count in board.scene_counts().items())
+
+
+def _all_pixels(board: Board) -> Iterator[Sample]:
+    yield (), board.done_pixels
+
+
+def _pixels(board: Board) -> Iterator[Sample]:
+    return (((name,), scene.done_pixels) for name, scene in board.scenes.items())
+
+
+def _seconds(board: Board) -> Iterator[Sample]:
+    return (((name, part), spent) for name, scene in board.scenes.items() for part, spent in scene.seconds.items())
+
+
+def _work(board: Board) -> Iterator[Sample]:
+    return (((name,), scene.work_factor) for name, scene in board.scenes.items())
+
+
+def _rate(board: Board) -> Iterator[Sample]:
+    yield (), 0.0 if board.ended is not None else board.rate
+
+
+def _eta(board: Board) -> Iterator[Sample]:
+    if board.eta is not None:
+        yield (), board.eta
+
+
+def _peaks(board: Board) -> Iterator[Sample]:
+    return (((name,), worker.peak_mb * 1e6) for name, worker in board.workers.items())
+
+
+GAUGES: tuple[tuple[str, str, list[str], Samples], ...] = (
+    ("tilesseg_tiles", "Tiles by what became of them", ["scene", "state"], _tiles),
+    ("tilesseg_scenes", "Scenes by what became of them", ["state"], _scenes),
+    ("tilesseg_rate_mpx_per_second", "Mpx/s of finished tiles, of late", [], _rate),
+    ("tilesseg_eta_seconds", "Seconds left at the rate of late", [], _eta),
+    ("tilesseg_work_factor", "Predicted pixels / scene pixels", ["scene"], _work),
+    ("tilesseg_worker_peak_bytes", "Largest resident memory of a worker so far", ["worker"], _peaks),
+)
+COUNTERS: tuple[tuple[str, str, list[str], Samples], ...] = (
+    ("tilesseg_job_pixels", "Pixels of finished tiles, of all scenes", [], _all_pixels),
+    ("tilesseg_pixels", "Pixels of finished tiles", ["scene"], _pixels),
+    ("tilesseg_seconds", "Seconds of tiles by part of the work", ["scene", "part"], _seconds),
+)

@@ -1,0 +1,34 @@
+"""A small picture of a scene for the page: drawn in the driver, because the scheduler may not see the files."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+SIZE, LARGEST = 640, 200_000
+"""Long side in pixels to begin with, and bytes at most."""
+
+
+def picture_of(folder: Path) -> str | None:
+    """The image of a planned scene as a data URL of at most some 200 kB, or None where there is none to be had.
+
+    Args:
+        folder: the scene's, in the run directory.
+    """
+    from tilesseg.formats.writing.preview import SLOW, small_picture
+    from tilesseg.planning.plan import PLAN_FILE, parse_scene_plan
+
+    try:
+        stored = json.loads((folder / PLAN_FILE).read_text(encoding="utf-8"))
+        source, size = parse_scene_plan(stored["scene"], where=folder).open(), SIZE
+        if source.grid.window.area > SLOW and not source.levels:
+            return None  # all of it would be read
+        data = small_picture(source, size)
+        while len(data) > LARGEST:
+            size = size * 3 // 4
+            data = small_picture(source, size)
+    except Exception:
+        # ^ of any kind: then there is no picture; the tiles will tell what is wrong with the image
+        return None
+    return "data:image/jpeg;base64," + base64.b64encode(data).decode("ascii")

@@ -1,0 +1,158 @@
+"""The chosen scene: its picture, and a cell over it for each tile, coloured by what the tile's state is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from bokeh.models import ColumnDataSource, DataRange1d, HoverTool
+from bokeh.plotting import figure
+from numpy.typing import NDArray
+
+from tilesseg.monitoring.dashboard.palette import STATE_COLOURS, STATE_OPACITY
+from tilesseg.monitoring.live.scene_board import STATES, Facts, SceneBoard, coarsened
+
+CELLS = 5000
+"""Drawn at most; more tiles share cells."""
+COLUMNS = (
+    "left",
+    "right",
+    "top",
+    "bottom",
+    "colour",
+    "opacity",
+    "tile",
+    "state",
+    "worker",
+    "seconds",
+    "patches",
+    "error",
+)
+TOOLTIP = """
+<div style="max-width: 320px">
+<div><b>@tile</b> · @state</div>
+<div style="color: #667">@worker @seconds @patches</div>
+<div style="color: #b0106a; white-space: normal">@error</div>
+</div>"""
+
+
+class TileMap:
+    """A figure that is told the whole scene once, and after that only the cells that changed."""
+
+    def __init__(self) -> None:
+        self._cells = ColumnDataSource({column: [] for column in COLUMNS})
+        self._picture = ColumnDataSource({"url": [], "w": [], "h": []})
+        self._drawn: SceneBoard | None = None
+        self._states: NDArray[np.uint8] = np.zeros((0, 0), np.uint8)
+        self.factor = 1
+        """How many tiles a cell is high and wide."""
+        self.root = self._figure()
+
+    def update(self, scene: SceneBoard | None, busy: Mapping[str, str], workers: list[str]) -> None:
+        """Draw what is new.
+
+        Args:
+            scene: the chosen one.
+            busy: its tiles that are worked on, and what is done with each.
+            workers: names by number.
+        """
+        if scene is None:
+            if self._drawn is not None:
+                self._cells.data, self._drawn = {column: [] for column in COLUMNS}, None
+            return
+        states, self.factor = coarsened(scene.states_with(dict(busy)), CELLS)
+        self._show_picture(scene)
+        if scene is not self._drawn:
+            self._drawn, self._states = scene, states.copy()
+            self._cells.data = self._all(scene, states, workers)
+            return
+        changed = np.flatnonzero(states.ravel() != self._states.ravel())
+        if changed.size:
+            self._states = states.copy()
+            self._cells.patch(self._some(scene, states, changed, workers))
+
+    def _figure(self) -> Any:
+        plot: Any = figure(
+            name="tile_map",
+            x_range=DataRange1d(range_padding=0.01, only_visible=False),
+            y_range=DataRange1d(range_padding=0.01, flipped=True),
+            match_aspect=True,
+            sizing_mode="stretch_both",
+            tools="pan,wheel_zoom,box_zoom,reset",
+            toolbar_location="above",
+            output_backend="canvas",
+        )
+        plot.image_url(url="url", x=0, y=0, w="w", h="h", anchor="top_left", source=self._picture)
+        cells = plot.quad(
+            left="left",
+            right="right",
+            top="top",
+            bottom="bottom",
+            fill_color="colour",
+            fill_alpha="opacity",
+            line_color="white",
+            line_alpha=0.55,
+            line_width=0.7,
+            hover_line_color="black",
+            hover_line_alpha=1.0,
+            hover_fill_color="colour",
+            hover_fill_alpha="opacity",
+            source=self._cells,
+        )
+        # The picture must not have a say: its height counts upwards where the axis goes down.
+        plot.x_range.renderers = plot.y_range.renderers = [cells]
+        plot.add_tools(HoverTool(renderers=[cells], tooltips=TOOLTIP, point_policy="follow_mouse"))
+        plot.axis.visible = False
+        plot.grid.visible = False
+        plot.outline_line_color = None
+        plot.toolbar.logo = None
+        return plot
+
+    def _show_picture(self, scene: SceneBoard) -> None:
+        wanted = [scene.picture] if scene.picture else []
+        if list(self._picture.data["url"]) != wanted or (wanted and self._drawn is not scene):
+            height, width = scene.shape
+            self._picture.data = {"url": wanted, "w": [width] * len(wanted), "h": [height] * len(wanted)}
+
+    def _all(self, scene: SceneBoard, states: NDArray[np.uint8], workers: list[str]) -> dict[str, Any]:
+        """All columns of all cells."""
+        rows, columns = states.shape
+        high, wide = (side * self.factor for side in scene.core)
+        row, column = np.divmod(np.arange(rows * columns), columns)
+        said = [self._said(scene, states, place, workers) for place in range(rows * columns)]
+        return {
+            "left": column * wide,
+            "right": np.minimum((column + 1) * wide, scene.shape[1]),
+            "top": row * high,
+            "bottom": np.minimum((row + 1) * high, scene.shape[0]),
+            **{key: [each[key] for each in said] for key in COLUMNS[4:]},
+        }
+
+    def _some(
+        self, scene: SceneBoard, states: NDArray[np.uint8], places: NDArray[np.intp], workers: list[str]
+    ) -> dict[str, list[tuple[int, Any]]]:
+        """What changes of some cells."""
+        said = {int(place): self._said(scene, states, int(place), workers) for place in places}
+        return {key: [(place, each[key]) for place, each in said.items()] for key in COLUMNS[4:]}
+
+    def _said(self, scene: SceneBoard, states: NDArray[np.uint8], place: int, workers: list[str]) -> dict[str, Any]:
+        state = STATES[states.flat[place]]
+        row, column = divmod(place, states.shape[1])
+        facts, name = Facts(), scene.tile_at(place)
+        if self.factor == 1:
+            facts = scene.facts(place, workers)
+        else:
+            part = scene.states[row * self.factor :, column * self.factor :][: self.factor, : self.factor]
+            first = f"r{row * self.factor:03d}-c{column * self.factor:03d}"
+            name = f"{int((part >= STATES.index('done')).sum())} of {part.size} tiles from {first}"
+        return {
+            "colour": STATE_COLOURS[state],
+            "opacity": STATE_OPACITY[state],
+            "tile": name,
+            "state": state + (f" ({facts.attempts} attempts)" if facts.attempts > 1 else ""),
+            "worker": facts.worker,
+            "seconds": f"· {facts.seconds:.1f} s" if facts.seconds else "",
+            "patches": f"· {facts.patches:,} patches" if facts.seconds else "",
+            "error": facts.error,
+        }

@@ -1,0 +1,91 @@
+"""A CSV of scenes: a row for each, and what is different for it."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from tilesseg.errors import JobError, first_problem
+from tilesseg.planning.job import Input, SceneEntry
+
+_OWN = ("image", "name", "mpp", "priority")
+_READ = tuple(key for key in Input.model_fields if key not in _OWN)
+COLUMNS = (*_OWN, *_READ)
+"""What a column may be called."""
+
+
+def read_scene_table(path: Path) -> tuple[SceneEntry, ...]:
+    """The rows of a CSV with the column `image` and, where wanted, others of `COLUMNS`, in its order.
+
+    An empty field is as if it were not there. Several files that make one image, and several bands, are separated by
+    `;`, bands also by spaces. Relative paths are meant from the folder of the table.
+
+    Raises:
+        JobError: there is no such file, a column is unknown, or a row says something impossible.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = csv.reader(file)
+            columns = [name.strip() for name in next(lines, [])]
+            _check_columns(path, columns)
+            entries = [_entry(path, lines.line_num, columns, line) for line in lines if any(line)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise JobError(f"{path} cannot be read as a table of scenes: {error}") from None
+    if not entries:
+        raise JobError(f"{path} has no scenes: it needs a line of column names with image, and a line for each scene")
+    return tuple(entries)
+
+
+def _check_columns(path: Path, columns: list[str]) -> None:
+    unknown = [name for name in columns if name not in COLUMNS]
+    if unknown:
+        raise JobError(f"{path}, line 1: unknown column {unknown[0]!r}; columns are {', '.join(COLUMNS)}")
+    double = [name for name in columns if columns.count(name) > 1]
+    if double:
+        raise JobError(f"{path}, line 1: two columns are called {double[0]}; leave one out")
+
+
+def _entry(path: Path, number: int, columns: list[str], line: list[str]) -> SceneEntry:
+    if len(line) > len(columns):
+        raise JobError(
+            f"{path}, line {number}: {len(line)} fields and {len(columns)} columns; quote a field with commas"
+        )
+    fields = {key: value.strip() for key, value in zip(columns, line, strict=False) if value.strip()}
+    folder = str(path.parent)
+    own: dict[str, Any] = {key: value for key, value in fields.items() if key in _OWN}
+    if "image" in own:
+        files = [_placed(folder, file.strip()) for file in own["image"].split(";") if file.strip()]
+        own["image"] = files[0] if len(files) == 1 else tuple(files)
+    try:
+        if len(own) < len(fields):
+            read = Input.model_validate(_read_keys(fields, folder))  # by itself, so that the refusal names the key
+            own["input"] = read.model_dump(mode="json", exclude_unset=True)
+        return SceneEntry.model_validate(own)
+    except ValidationError as error:
+        raise JobError(f"{path}, line {number}: {first_problem(error)}") from None
+
+
+def _read_keys(fields: Mapping[str, str], folder: str) -> dict[str, Any]:
+    """Keys of the section `input`, each as YAML would have it."""
+    keys: dict[str, Any] = {key: value for key, value in fields.items() if key not in _OWN}
+    if "bands" in keys:
+        named = keys["bands"].split(";" if ";" in keys["bands"] else None)
+        keys["bands"] = [_number_or_name(band.strip()) for band in named if band.strip()]
+    if "series" in keys:
+        keys["series"] = _number_or_name(keys["series"])
+    if keys.get("tissue", "auto") not in ("auto", "none"):
+        keys["tissue"] = _placed(folder, keys["tissue"])
+    return keys
+
+
+def _number_or_name(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
+
+
+def _placed(folder: str, path: str) -> str:
+    return path if "://" in path or path.startswith("/vsi") else os.path.join(folder, path)

@@ -1,0 +1,54 @@
+"""Whether an image is read as it is stored or copied to Zarr first, and how the copy is laid out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tilesseg.planning.decode_factor import decode_factor
+from tilesseg.store.staged_copy import CHUNK, REGION_BYTES, SHARD, StageLayout
+
+if TYPE_CHECKING:
+    from tilesseg.formats.source import Source
+    from tilesseg.raster.tiling import Tiling
+
+
+FACTOR = 2.0
+"""`stage: auto` copies an image of which more than this many pixels would be decoded for each one that is needed."""
+
+
+def choose_stage(source: Source, tiling: Tiling, asked: str) -> tuple[StageLayout | None, float]:
+    """Whether an image is copied first, and how; and the decoded ÷ needed pixels that say so.
+
+    Needed are the pixels that would be decoded if the image were stored in chunks, as its copy is.
+
+    Args:
+        source: the image, reading the bands that the model takes.
+        tiling: how it will be read.
+        asked: `auto`, `always` or `never`.
+    """
+    pixel_bytes = _pixel_bytes(source)
+    needed = decode_factor(tiling, (CHUNK, CHUNK), pixel_bytes=pixel_bytes)
+    factor = decode_factor(tiling, source.cell, pixel_bytes=pixel_bytes) / needed
+    if asked == "never" or (asked == "auto" and factor <= FACTOR):
+        return None, factor
+    return stage_layout(source, factor=factor), factor
+
+
+def stage_layout(source: Source, *, factor: float = 1.0) -> StageLayout:
+    """How an image is copied: regions follow its storage cells, so that nothing is decoded twice if memory allows."""
+    (height, width), (cell_height, cell_width) = source.grid.shape, source.cell
+    pixels = max(1, REGION_BYTES // _pixel_bytes(source))
+    if cell_width < width:
+        side = CHUNK * max(1, min(SHARD, int(pixels**0.5)) // CHUNK)
+        return StageLayout(factor, (side, side), (side, side), (CHUNK, CHUNK))
+    rows = max(64, pixels // width)  # of the full width
+    chunk = min(CHUNK, 1 << (rows.bit_length() - 1))
+    tall = chunk * max(1, min(rows, SHARD) // chunk)
+    shard = tall, CHUNK * max(1, min(SHARD, width) // CHUNK)
+    streamed = cell_height > rows  # by one task, or each would decode what lies above it
+    return StageLayout(factor, (height, width) if streamed else (tall, width), shard, (chunk, CHUNK))
+
+
+def _pixel_bytes(source: Source) -> int:
+    """Bytes of one raw pixel, all bands of the image together: they are usually stored, and decoded, together."""
+    return sum(dtype.itemsize for dtype in source.raw_dtypes)

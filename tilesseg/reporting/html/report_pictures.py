@@ -1,0 +1,130 @@
+"""Small pictures of a scene and of its mask, as data URIs. Whatever cannot be drawn is said instead.
+
+Where the run has written a quick look, that is shown, only smaller: neither image nor mask are read again.
+"""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilesseg.errors import SourceError, TilessegError
+from tilesseg.formats.open import open_source
+from tilesseg.formats.reading.resample import centres
+from tilesseg.formats.writer import Mask
+from tilesseg.formats.writing.preview import GAP, SLOW, display_bands, encode, overlay, stretch, thin
+from tilesseg.planning.product_checks import mask_of
+from tilesseg.raster.window import Window
+
+if TYPE_CHECKING:
+    from tilesseg.planning.plan import Plan
+    from tilesseg.planning.scene_plan import ScenePlan
+    from tilesseg.reporting.results import SceneReport
+    from tilesseg.store.scene_store import Store
+
+
+Picture = NDArray[np.uint8]
+LARGE = 100_000_000
+"""Pixels from which a mask is thinned to its nearest pixels, not to its most frequent ones."""
+_BAND, _STRIPE = 512, 4096
+
+
+class Pictures(NamedTuple):
+    """Two pictures of one shape, as data URIs, or why there are none."""
+
+    image: str | None
+    mask: str | None
+    problem: str = ""
+    wide: bool = False
+    """Much wider than high: stands better above the other than beside it."""
+
+
+def pictures_of(store: Store, plan: Plan, scene: ScenePlan, report: SceneReport, *, size: int) -> Pictures:
+    """Draw image and mask, long sides at most about `size` pixels. Never fails."""
+    wide = scene.grid.width > 1.5 * scene.grid.height
+    try:
+        look = _quick_look(report)
+        image, mask, problem = _panels(look, size, wide) if look else _drawn(store, plan, scene, size)
+    except (TilessegError, OSError, ValueError, MemoryError) as error:
+        return Pictures(None, None, f"no picture: {' '.join(str(error).split())}", wide)
+    return Pictures(image, mask, problem, wide)
+
+
+def _quick_look(report: SceneReport) -> Path | None:
+    """The quick look of a scene of which nothing is left to do."""
+    if report.state not in ("complete", "failed tiles"):
+        return None
+    paths = (Path(path) for path in report.products if path.endswith(".png"))
+    return next((path for path in paths if path.exists()), None)
+
+
+def _panels(path: Path, size: int, wide: bool) -> tuple[str, str, str]:
+    """The two panels of a quick look, smaller."""
+    look = open_source(str(path))
+    values, valid = look.read(look.grid.window)
+    whole = np.concatenate([values, np.where(valid, 255, 0).astype(np.uint8)[None]])
+    axis = 1 if wide else 2
+    side = (whole.shape[axis] - GAP) // 2
+    if side < 1:
+        raise SourceError(f"{path} is no quick look: it is {whole.shape[axis]} px long")
+    first, second = np.take(whole, range(side), axis), np.take(whole, range(side + GAP, 2 * side + GAP), axis)
+    return _uri(_smaller(first, size)), _uri(_smaller(second, size)), ""
+
+
+def _drawn(store: Store, plan: Plan, scene: ScenePlan, size: int) -> tuple[str | None, str, str]:
+    """From image and mask themselves; where the image cannot be read, the mask alone."""
+    mask = mask_of(store, plan, scene)
+    long = max(mask.grid.shape)
+    small = tuple(max(1, round(side * min(1.0, size / long))) for side in mask.grid.shape)
+    problem, image = "", None
+    picture, valid = np.full((3, *small), 225, np.uint8), None
+    try:
+        source = scene.open_for_tiles(store.folder)
+        if mask.grid.window.area > SLOW and not source.levels:
+            raise SourceError("the image has no overviews and is too large to be read for a picture")
+        pixels = source.select(display_bands(source)).thumbnail(size)
+        small, valid = pixels.valid.shape, pixels.valid
+        picture = np.array(np.broadcast_to(stretch(pixels.values, valid), (3, *small)))
+        image = _uri(np.concatenate([picture, np.where(valid, 255, 0).astype(np.uint8)[None]]))
+    except (TilessegError, OSError, ValueError) as error:
+        problem = f"no picture of the image: {' '.join(str(error).split())}"
+    shape = (int(small[0]), int(small[1]))
+    labels = thin(mask, shape) if mask.grid.window.area <= LARGE else _nearest(mask, shape)
+    return image, _uri(overlay(picture, labels, mask.classes)), problem
+
+
+def _nearest(mask: Mask, shape: tuple[int, int]) -> Picture:
+    """The mask's nearest pixels at a smaller shape, read in pieces."""
+    rows, columns = (centres(full, small) for full, small in zip(mask.grid.shape, shape, strict=True))
+    result = np.empty(shape, np.uint8)
+    for y in range(0, mask.grid.height, _BAND):
+        chosen = np.flatnonzero(rows // _BAND == y // _BAND)
+        for x in range(0, mask.grid.width if len(chosen) else 0, _STRIPE):
+            places = np.flatnonzero(columns // _STRIPE == x // _STRIPE)
+            labels = mask.read(Window(y, x, _BAND, _STRIPE).intersect(mask.grid.window))
+            result[np.ix_(chosen, places)] = labels[np.ix_(rows[chosen] - y, columns[places] - x)]
+    return result
+
+
+def _smaller(picture: Picture, size: int) -> Picture:
+    """Means of squares, weighted by how opaque their pixels are."""
+    step = -(-max(picture.shape[1:]) // size)
+    if step < 2:
+        return picture
+    height, width = (max(1, side // step) for side in picture.shape[1:])
+    tall, broad = min(step, picture.shape[1]), min(step, picture.shape[2])
+    cut = picture[:, : height * tall, : width * broad].astype(np.float32)
+    cells = cut.reshape(4, height, tall, width, broad)
+    opaque = cells[3] / 255
+    total = opaque.sum(axis=(1, 3))
+    colours = (cells[:3] * opaque).sum(axis=(2, 4)) / np.maximum(total, 1e-6)
+    smaller = np.concatenate([colours, total[None] / (tall * broad) * 255])
+    return np.asarray(np.rint(smaller), np.uint8)
+
+
+def _uri(picture: Picture) -> str:
+    return "data:image/png;base64," + base64.b64encode(encode(picture, "PNG")).decode("ascii")

@@ -1,0 +1,200 @@
+"""What a run came to, read from its directory alone: from any machine, after a crash, without a port."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from tilesseg.errors import StoreError
+from tilesseg.planning.plan_scene import stored_plan
+from tilesseg.raster.labels import FAILED, NODATA
+from tilesseg.store.scene_store import FINISHED_FILE, REFUSED_FILE
+
+if TYPE_CHECKING:
+    from tilesseg.models.spec import ModelSpec
+    from tilesseg.planning.plan import Plan
+    from tilesseg.planning.scene_plan import ScenePlan
+    from tilesseg.store.run_directory import RunDirectory
+    from tilesseg.store.scene_store import Store
+
+
+HECTARE = 10_000.0
+
+
+@dataclass(frozen=True, slots=True)
+class SceneReport:
+    """One scene of a run."""
+
+    scene: str
+    tiles: int
+    done: int
+    failed: Mapping[str, str]
+    """Reason by tile name."""
+    pixels: Mapping[str, int]
+    """Pixels by class name, with `failed` and `nodata`."""
+    hectares: Mapping[str, float]
+    """Area by class name; empty where the grid is not of the Earth."""
+    seconds: Mapping[str, float]
+    """Seconds of all tiles by part, see `events.PARTS`."""
+    refused: str | None = None
+    outside: int = 0
+    """Pixels that were not looked at; among `pixels` they are nodata or the first class."""
+    read: int = 0
+    """Pixels of the image that were read, those counted more than once that several tiles see."""
+    skipped: int = 0
+    """Tiles done that predicted nothing: nothing in them is valid and looked at."""
+    patches: int = 0
+    """Patches predicted."""
+    reduced: int = 0
+    """Tiles with smaller batches than planned, for want of device memory."""
+    products: tuple[str, ...] = ()
+    """Paths that were written."""
+    problem: str | None = None
+    """Why a product could not be written."""
+    planned: bool = True
+    """Whether its turn has come."""
+    ended: bool = True
+    """Whether its products have been seen to, after its last tile."""
+
+    @property
+    def missing(self) -> int:
+        """Tiles that no run has tried yet."""
+        return self.tiles - self.done - len(self.failed)
+
+    @property
+    def state(self) -> str:
+        """`refused`, `waiting`, `unfinished`, `failed tiles`, `failed products` or `complete`."""
+        if self.refused:
+            return "refused"
+        if not self.planned:
+            return "waiting"
+        if self.missing:
+            return "unfinished"
+        if self.failed:
+            return "failed tiles"
+        if not self.ended:
+            return "unfinished"
+        return "failed products" if self.problem else "complete"
+
+    @property
+    def empty(self) -> bool:
+        """Whether everything done is nodata."""
+        seen = any(n for name, n in self.pixels.items() if name != "nodata")
+        return self.state in ("complete", "failed products") and not seen
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A whole run."""
+
+    directory: str
+    scenes: tuple[SceneReport, ...]
+    products: tuple[str, ...] = ()
+    seconds: float | None = None
+    name: str = ""
+    """Of the job."""
+    shard: str | None = None
+    """Of the tiles, those that were to be done: what is unfinished then is the affair of others."""
+
+    @property
+    def exit_code(self) -> int:
+        """0 complete, 1 nothing was possible, 3 finished with failed tiles, failed products or refused scenes."""
+        if all(scene.refused for scene in self.scenes):
+            return 1
+        fine = ("complete", "unfinished", "waiting") if self.shard else ("complete",)
+        return 0 if all(scene.state in fine for scene in self.scenes) else 3
+
+    def to_json(self) -> dict[str, Any]:
+        data = asdict(self)
+        for scene, fields in zip(self.scenes, data["scenes"], strict=True):
+            fields["state"] = scene.state
+        return data
+
+
+def report_of(run: RunDirectory, plan: Plan, *, names: Sequence[str], **extra: Any) -> Report:
+    """Read what there is of every scene: one small file of a finished one, the ledger of any other.
+
+    Raises:
+        StoreError: a file of the run is damaged.
+    """
+    alone = len(names) == 1
+    return Report(str(run.path), tuple(_one(run.scene(name), plan, alone=alone) for name in names), **extra)
+
+
+def _one(store: Store, plan: Plan, *, alone: bool) -> SceneReport:
+    """A scene of many whose files are damaged is reported as refused, for that reason."""
+    try:
+        return _found(store, plan)
+    except StoreError as error:
+        if alone:
+            raise
+        return SceneReport(store.scene, 0, 0, {}, {}, {}, {}, refused=str(error))
+
+
+def _found(store: Store, plan: Plan) -> SceneReport:
+    refused = store.read_json(REFUSED_FILE)
+    if refused is not None:
+        return SceneReport(store.scene, 0, 0, {}, {}, {}, {}, refused=refused["reason"])
+    record = store.read_json(FINISHED_FILE)
+    if record is not None and record["report"]["state"] == "complete":
+        report = _stored(record["report"])
+        if len(store.done_names()) == report.tiles:
+            return report
+    planned = stored_plan(store)
+    if planned is None:
+        return SceneReport(store.scene, 0, 0, {}, {}, {}, {}, planned=False)
+    before = record["report"] if record else {}
+    products, problem = tuple(before.get("products", ())), before.get("problem")
+    return replace(scene_report(store, plan, planned, products=products, problem=problem), ended=record is not None)
+
+
+def _stored(fields: dict[str, Any]) -> SceneReport:
+    known = {key: value for key, value in fields.items() if key != "state"}
+    return SceneReport(**{**known, "products": tuple(known["products"])})
+
+
+def scene_report(
+    store: Store, plan: Plan, scene: ScenePlan, *, products: tuple[str, ...] = (), problem: str | None = None
+) -> SceneReport:
+    """Read the ledger of a planned scene."""
+    done, failed = store.done(), store.failed()
+    pixels = _by_class(_sum(record.counts for record in done.values()), plan.spec)
+    if failed:
+        pixels["failed"] = sum(record.pixels for record in failed.values())
+    areas = _by_class(_sum(record.areas for record in done.values()), plan.spec)
+    return SceneReport(
+        scene=scene.name,
+        tiles=len(scene.tiling),
+        done=len(done),
+        failed={name: record.reason for name, record in failed.items()},
+        pixels=pixels,
+        hectares={name: round(area / HECTARE, 4) for name, area in areas.items() if name != "nodata"},
+        seconds={part: round(value, 3) for part, value in sorted(_sum(r.seconds for r in done.values()).items())},
+        outside=sum(record.outside for record in done.values()),
+        read=sum(record.read for record in done.values()),
+        skipped=sum(not record.patches for record in done.values()),
+        patches=sum(record.patches for record in done.values()),
+        reduced=sum(record.batch > 0 for record in done.values()),
+        products=products,
+        problem=problem,
+    )
+
+
+def _sum(records: Iterable[Mapping[str, Any]]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for record in records:
+        total.update(record)
+    return total
+
+
+def _by_class(by_label: Mapping[str, Any], spec: ModelSpec) -> dict[str, Any]:
+    """From labels as text to class names, in class order; classes that do not occur are 0."""
+    if not by_label:
+        return {}
+    named = {one.name: by_label.get(str(label), 0) for label, one in enumerate(spec.classes)}
+    for label, name in ((FAILED, "failed"), (NODATA, "nodata")):
+        if by_label.get(str(label)):
+            named[name] = by_label[str(label)]
+    return named

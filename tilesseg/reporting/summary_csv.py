@@ -1,0 +1,65 @@
+"""summary.csv: a line for each scene of a run, for spreadsheets and scripts."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tilesseg.reporting.results import Report, SceneReport
+    from tilesseg.store.run_directory import RunDirectory
+
+
+SUMMARY_FILE = "summary.csv"
+_FIRST = ("scene", "state", "tiles", "done", "failed", "skipped", "patches")
+_LAST = ("not_looked_at_px", "seconds", "products", "reason")
+
+
+def write_summary(run: RunDirectory, report: Report) -> Path:
+    """Write `summary.csv` of a run whole: a line for each scene, in the job's order.
+
+    Columns: `scene`, `state`, numbers of tiles and patches; pixels by class (`water_px`), with `failed_px` and
+    `nodata_px`; hectares by class (`water_ha`) where any scene has them; `not_looked_at_px`; `seconds` of all its
+    tiles together; `products`, parted by semicolons; `reason` of what was refused or failed.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    classes = _names(scene.pixels for scene in report.scenes)
+    areas = _names(scene.hectares for scene in report.scenes)
+    columns = [*_FIRST, *(f"{name}_px" for name in classes), *(f"{name}_ha" for name in areas), *_LAST]
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    table.writeheader()
+    table.writerows(map(_row, report.scenes))
+    run.write_text(SUMMARY_FILE, text.getvalue())
+    return run.path / SUMMARY_FILE
+
+
+def _names(of_scenes: Iterable[Any]) -> list[str]:
+    """What any scene has, in the order of the classes, `failed` and `nodata` last."""
+    names = dict.fromkeys(name for one in of_scenes for name in one)
+    return sorted(names, key=lambda name: ("failed", "nodata").index(name) if name in ("failed", "nodata") else -1)
+
+
+def _row(scene: SceneReport) -> dict[str, Any]:
+    failures = (f"{tile}: {why}" for tile, why in scene.failed.items())
+    reasons = [one for one in (scene.refused, scene.problem, *failures) if one]
+    return {
+        "scene": scene.scene,
+        "state": scene.state,
+        "tiles": scene.tiles,
+        "done": scene.done,
+        "failed": len(scene.failed),
+        "skipped": scene.skipped,
+        "patches": scene.patches,
+        **{f"{name}_px": count for name, count in scene.pixels.items()},
+        **{f"{name}_ha": area for name, area in scene.hectares.items()},
+        "not_looked_at_px": scene.outside,
+        "seconds": round(sum(scene.seconds.values()), 3),
+        "products": ";".join(scene.products),
+        "reason": " | ".join(reasons[:3]) + (f" | and {len(reasons) - 3} more" if len(reasons) > 3 else ""),
+    }

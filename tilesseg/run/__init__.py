@@ -1,0 +1,1 @@
+"""Carrying a job out: the driver, its workers, the products."""

@@ -1,0 +1,182 @@
+"""`tilesseg stage`: copy an image to Zarr by itself, for images that are read more than once.
+
+What is copied lies in a hidden folder beside the target until it is complete; run again, it goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tilesseg.cluster import connect as cluster
+from tilesseg.errors import FormatError, StoreError, reason_of
+from tilesseg.events import Listener, RegionFailed, RegionStaged, RunStarted, ScenePlanned, tell
+from tilesseg.formats.open import open_source
+from tilesseg.planning.band_match import choose_bands
+from tilesseg.planning.cluster_options import Cluster
+from tilesseg.planning.staging import stage_layout
+from tilesseg.process import available_cores, this_process
+from tilesseg.store.staged_copy import Region, Stage, StageLayout, stage_region
+
+if TYPE_CHECKING:
+    from tilesseg.cluster.executors import Executor
+    from tilesseg.formats.source import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """What copying came to."""
+
+    path: Path
+    pixels: int
+    regions: int
+    seconds: float
+    failed: dict[str, str]
+    """Regions that could not be copied, and why. With any of them there is no `path` yet."""
+
+    @property
+    def exit_code(self) -> int:
+        return 3 if self.failed else 0
+
+    @property
+    def text(self) -> str:
+        """What it came to, for people."""
+        if self.failed:
+            missing = f"{len(self.failed)} of {self.regions} regions could not be copied"
+            return f"{missing}, so {self.path} is not made yet; the same command tries them again"
+        return f"wrote {self.path}: {self.pixels / 1e6:.1f} Mpx in {self.seconds:.1f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class CopyRegion:
+    """The function that executors map over names of regions."""
+
+    paths: tuple[str, ...]
+    bands: tuple[int, ...]
+    folder: str
+    layout: StageLayout
+
+    def __call__(self, name: str) -> RegionStaged | RegionFailed:
+        """Copy one region; what goes wrong costs this region alone."""
+        try:
+            source, stage = _open(self.paths, self.bands), Stage(Path(self.folder))
+            region = self.layout.named(source.grid.shape, name)
+            return stage_region(region, source=source, stage=stage, layout=self.layout, scene=self.paths[0])
+        except Exception as error:
+            # ^ of any kind: the reason is in its record, and the other regions go on
+            return self.lost(name, reason_of(error))
+
+    def lost(self, name: str, reason: str) -> RegionFailed:
+        """The record of a region that could not be copied, or whose worker process died."""
+        record = RegionFailed(self.paths[0], name, 0, reason, this_process())
+        Stage(Path(self.folder)).ledger.mark_failed(name, record)
+        return record
+
+
+def stage_image(
+    image: str | Sequence[str],
+    out: Path,
+    *,
+    bands: Sequence[str | int] | None = None,
+    workers: Cluster | None = None,
+    executor: Executor | None = None,
+    listeners: Sequence[Listener] = (),
+) -> Staged:
+    """Copy an image to a sharded Zarr with its grid, band names, scales, masks and placement, or go on with it.
+
+    The copy is a source of its own: `open_source(out)` gives what `open_source(image)` gives, and it follows the
+    GeoZarr conventions `spatial:` and `proj:`, so that other software knows where it lies.
+
+    Args:
+        image: as for `open_source`.
+        out: the Zarr to make; must end with `.zarr` and must not exist.
+        bands: names, or numbers from 1; None copies all.
+        workers: who works; None means worker processes on this machine.
+        executor: who works, in place of `workers`.
+        listeners: called with every event, in this thread.
+
+    Raises:
+        SourceError: the image cannot be opened, or has no such band.
+        FormatError: `out` cannot be written.
+    """
+    begun = time.monotonic()
+    _check(out)
+    paths = tuple(
+        os.path.abspath(p) if os.path.exists(p) else p for p in ([image] if isinstance(image, str) else image)
+    )
+    source = open_source(paths)
+    if bands is not None:
+        chosen, _ = choose_bands(source, [str(band) for band in bands], bands, image=paths[0])
+        source = source.select(chosen)
+    layout, stage = stage_layout(source), Stage(out.with_name(f".{out.name}.stage"))
+    stage.create(source=source, layout=layout)
+    missing = stage.missing(layout, source.grid.shape)
+    failed = _copy(
+        CopyRegion(paths, source.selected, str(stage.folder.absolute()), layout), missing, workers, executor, listeners
+    )
+    if not failed:
+        _publish(stage, out)
+    return Staged(out, source.grid.window.area, len(missing), round(time.monotonic() - begun, 3), failed)
+
+
+def _copy(
+    copy: CopyRegion,
+    regions: Sequence[Region],
+    asked: Cluster | None,
+    executor: Executor | None,
+    listeners: Sequence[Listener],
+) -> dict[str, str]:
+    """Copy the regions; names and reasons of those that could not be."""
+    failed = {}
+    with ExitStack() as stack:
+        executor = executor or stack.enter_context(cluster.connect(_copiers(asked or Cluster()), "cpu"))
+        tell(listeners, RunStarted(scenes=1, slots=executor.slots))
+        tell(listeners, ScenePlanned(copy.paths[0], tiles=0, done=0, pixels=0, regions=len(regions)))
+        for event in executor.map(copy, [region.name for region in regions], lost=copy.lost):
+            tell(listeners, event)
+            if isinstance(event, RegionFailed):
+                failed[event.region] = event.reason
+    return failed
+
+
+def _copiers(asked: Cluster) -> Cluster:
+    """Who copies: where nobody says how many processes here, one for each core, four at most."""
+    if asked.kind != "local" or asked.workers != "auto" or asked.adaptive:
+        return asked
+    return asked.model_copy(update={"workers": min(4, available_cores())})
+
+
+def _check(out: Path) -> None:
+    """Refuse a target that would not do, before anything is read.
+
+    Raises:
+        FormatError: it has another suffix, exists, or its folder is not there or cannot be written.
+    """
+    if out.suffix != ".zarr":
+        raise FormatError(f"{out} has the suffix {out.suffix or 'none'}, and a copy is a .zarr; give it that")
+    if out.exists():
+        raise FormatError(f"{out} exists; remove it, or choose another name")
+    folder = out.absolute().parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise FormatError(f"{out} cannot be written ({folder} is no folder, or not yours); choose another path")
+
+
+def _publish(stage: Stage, out: Path) -> None:
+    """Give the complete copy its name."""
+    try:
+        stage.image.rename(out)
+    except OSError as error:
+        raise StoreError(f"{out} cannot be made ({error.strerror}); the copy is complete in {stage.image}") from None
+    stage.remove()
+
+
+@lru_cache(maxsize=4)
+def _open(paths: tuple[str, ...], bands: tuple[int, ...]) -> Source:
+    """The image, opened once per process."""
+    return open_source(paths).select(bands)

@@ -1,0 +1,47 @@
+"""Further products of a run that is done, without its images being segmented again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tilesseg.cluster.executors import ThreadExecutor
+from tilesseg.errors import StoreError
+from tilesseg.events import Listener, Note, tell
+from tilesseg.planning.job import Output, Product
+from tilesseg.planning.plan_scene import stored_plan
+from tilesseg.planning.product_checks import check_job, check_products
+from tilesseg.planning.scene_list import SCENE_LIST, read_scene_list
+from tilesseg.planning.stored_plan import open_run_directory
+from tilesseg.process import available_cores
+from tilesseg.reporting.results import report_of
+from tilesseg.run.write_products import write_products
+
+
+def export_run(directory: Path, product: Product, *, listeners: Sequence[Listener] = ()) -> None:
+    """Write a further product of every scene of a run.
+
+    Raises:
+        StoreError: this is no run directory, or tiles are still missing.
+        FormatError: the product cannot be written.
+    """
+    run, plan = open_run_directory(directory)
+    output = Output(dir=str(directory), products=(product,), preview=False)
+    named = read_scene_list(run.path / SCENE_LIST)
+    check_job(plan, named, output)
+    report = report_of(run, plan, names=[scene.name for scene in named])
+    for scene in report.scenes:
+        if scene.missing or not scene.planned:
+            how_many = f"{scene.missing} of {scene.tiles}" if scene.planned else "all its"
+            raise StoreError(f"scene {scene.scene} has {how_many} tiles still to do; finish it with tilesseg run")
+        if scene.refused:
+            tell(listeners, Note(f"{scene.scene}: no product is written, it was refused: {scene.refused}"))
+    wanted = [(run.scene(scene.scene), stored_plan(run.scene(scene.scene))) for scene in report.scenes if scene.done]
+    scenes = [(store, planned) for store, planned in wanted if planned is not None]
+    for store, planned in scenes:
+        check_products(store, plan, planned, output)
+    threads = available_cores()
+    for store, planned in scenes:
+        executor = ThreadExecutor(threads)
+        for written in write_products(store, plan, planned, output, executor=executor, threads=threads):
+            tell(listeners, written)

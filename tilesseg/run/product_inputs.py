@@ -1,0 +1,147 @@
+"""What products need that is best made by all workers: a mask's coarsest levels, and the polygons of each tile.
+
+Both lie in the scene's folder while its products are written, and are removed afterwards; the finer levels are there
+already, made by the tiles. Items go out as names and windows; a worker reads the stored mask and writes a whole shard,
+or a file under its final name.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilesseg.errors import FormatError
+from tilesseg.formats.registry import resolve
+from tilesseg.formats.writer import Level, Mask
+from tilesseg.formats.zarr.sharded_array import Sharded
+from tilesseg.raster.pyramid import halve_mode, level_shapes
+from tilesseg.raster.window import Window
+from tilesseg.store.mask_levels import StoredLevels
+from tilesseg.store.scene_store import Store
+
+if TYPE_CHECKING:
+    from tilesseg.cluster.executors import Executor
+    from tilesseg.raster.tiling import Tiling
+
+
+REGION = 2048
+"""Side, in pixels, of what a worker halves at a time, about."""
+
+
+class Part(NamedTuple):
+    """A piece of work: a region of a level, or the polygons of a core."""
+
+    name: str
+    window: Window
+    """In the level's own pixels; of a core, in the mask's."""
+    level: int = 0
+    """0 for polygons."""
+
+
+@dataclass(frozen=True, slots=True)
+class FinishWork:
+    """The function that executors map over parts; it answers with None, or why it failed."""
+
+    folder: str
+    """The scene's folder."""
+
+    def __call__(self, part: Part) -> str | None:
+        """Make one part. Safe to do twice."""
+        store = Store(Path(self.folder))
+        try:
+            if part.level:
+                _planes(store)[part.level].write(part.window, _halved(store, part))
+            else:
+                write_piece = resolve("tilesseg.formats.vector:write_piece")
+                write_piece(store.read, part.window, pieces_folder(store) / f"{part.name}.npz")
+        except Exception as error:
+            # ^ of any kind: the product cannot be written, and this is why
+            return f"{part.name}: {type(error).__name__}: {' '.join(str(error).split())}"
+        return None
+
+    def lost(self, part: Part, reason: str) -> str:
+        """What stands for a part whose worker died."""
+        return f"{part.name}: {reason}"
+
+
+@contextmanager
+def with_levels(mask: Mask, store: Store, executor: Executor) -> Iterator[Mask]:
+    """The mask with coarser levels by mode: those of the tiles, and further ones that workers make from those below.
+
+    Raises:
+        FormatError: a part of a level could not be made.
+    """
+    first, further = 1 + len(store.levels), further_levels(store)
+    shapes = level_shapes(mask.grid.shape)[first:]
+    further.create(shapes, [store.shard] * len(shapes), chunk=store.chunk)
+    try:
+        for number, shape in enumerate(shapes, start=first):
+            parts = [Part(f"level {number}, {window}", window, number) for window in _regions(shape, store.shard)]
+            _carry_out(store, parts, executor)
+        yield replace(mask, levels=tuple(Level(array.shape, array.read) for array in _planes(store)[1:]))
+    finally:
+        further.remove()
+
+
+@contextmanager
+def with_pieces(mask: Mask, store: Store, tiling: Tiling, executor: Executor) -> Iterator[Mask]:
+    """The mask with the polygons of each tile, made by the workers.
+
+    Raises:
+        FormatError: those of a tile could not be made.
+    """
+    folder = pieces_folder(store)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        parts = [Part(tile.name, tile.core) for tile in tiling]
+        _carry_out(store, parts, executor)
+        yield replace(mask, pieces=tuple(folder / f"{part.name}.npz" for part in parts))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def pieces_folder(store: Store) -> Path:
+    """Where the polygons of a scene's tiles lie."""
+    return store.folder / "pieces"
+
+
+def further_levels(store: Store) -> StoredLevels:
+    """Where the levels of a scene's mask lie that are coarser than those of its tiles."""
+    return StoredLevels(store.folder / "further-levels")
+
+
+def _carry_out(store: Store, parts: list[Part], executor: Executor) -> None:
+    """Have all parts made; also after one has failed, so that nothing is written any more when this returns."""
+    work = FinishWork(os.path.abspath(store.folder))
+    problems = [problem for problem in executor.map(work, parts, lost=work.lost) if problem]
+    if problems:
+        how_many = f"{len(problems)} of {len(parts)} parts of a product cannot be made"
+        raise FormatError(f"{store.scene}: {how_many}, the first: {problems[0]}; run the job again")
+
+
+def _halved(store: Store, part: Part) -> NDArray[np.uint8]:
+    below, wanted = _planes(store)[part.level - 1], part.window
+    window = Window(2 * wanted.y, 2 * wanted.x, 2 * wanted.height, 2 * wanted.width)
+    return halve_mode(below.read(window.intersect(Window(0, 0, *below.shape))))
+
+
+def _planes(store: Store) -> tuple[Sharded, ...]:
+    """The mask and all its levels."""
+    return (store.mask, *store.levels, *further_levels(store).arrays())
+
+
+def _regions(shape: tuple[int, int], shard: int) -> Iterator[Window]:
+    """Windows of whole shards that partition a level."""
+    whole, side = Window(0, 0, *shape), max(1, REGION // shard) * shard
+    for y in range(0, shape[0], side):
+        for x in range(0, shape[1], side):
+            yield Window(y, x, side, side).intersect(whole)

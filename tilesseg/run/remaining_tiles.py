@@ -1,0 +1,47 @@
+"""What is left to do of a planned scene, read from its folder: the truth of a run that goes on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tilesseg.planning.plan_scene import stored_plan
+
+if TYPE_CHECKING:
+    from tilesseg.run.job_array_part import Shard
+    from tilesseg.store.run_directory import RunDirectory
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """The tiles and regions that this process has to see to."""
+
+    run: RunDirectory
+    shard: Shard | None = None
+
+    def tiles(self, scene: str) -> list[str]:
+        """Names of the tiles that are not done, and this process's affair."""
+        store = self.run.scene(scene)
+        planned, done = stored_plan(store), set(store.done_names())
+        if planned is None:
+            return []
+        left = [(number, tile.name) for number, tile in enumerate(planned.tiling) if tile.name not in done]
+        return [name for number, name in left if self.shard is None or self.shard.has(scene, number)]
+
+    def regions(self, scene: str) -> list[str]:
+        """Names of the regions of the image that are to be copied first."""
+        store = self.run.scene(scene)
+        planned = stored_plan(store)
+        if planned is None or planned.stage is None:
+            return []
+        missing = planned.copy_in(store.folder).missing(planned.stage, planned.grid.shape)
+        return [region.name for region in missing]
+
+    def all_tried(self, scene: str) -> bool:
+        """Whether every tile has been tried, by this process or by those that share the run."""
+        if self.shard is None:
+            return True
+        store = self.run.scene(scene)
+        planned = stored_plan(store)
+        tried = {*store.done_names(), *store.failed()}
+        return planned is not None and len(tried) == len(planned.tiling)

@@ -1,0 +1,303 @@
+"""The run: a job carried out. Plan, prove, segment, write; then say what happened.
+
+The run directory is the truth, and to resume is to run again: what is left is the tiling without `done/`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tilesseg.cluster import connect as cluster
+from tilesseg.cluster.executors import DaskExecutor, Executor, SerialExecutor
+from tilesseg.cluster.forkserver import cool_down, warm_up
+from tilesseg.cluster.queue.submit import known
+from tilesseg.cluster.queue.submitted_jobs import LOGS
+from tilesseg.cluster.script_guard import refuse_unguarded_script
+from tilesseg.errors import JobError
+from tilesseg.events import (
+    Event,
+    Listener,
+    Note,
+    ProductWritten,
+    RunFinished,
+    RunStarted,
+    SceneFinished,
+    SceneRefused,
+    tell,
+)
+from tilesseg.monitoring.dashboard import open_publisher
+from tilesseg.planning.memory import estimate
+from tilesseg.planning.patch_speed import speed_at
+from tilesseg.planning.plan import Plan, plan_job
+from tilesseg.planning.plan_scene import planned_event
+from tilesseg.planning.product_checks import check
+from tilesseg.planning.scene_plan import ScenePlan
+from tilesseg.planning.stored_plan import open_run_directory, scene_names
+from tilesseg.process import available_cores
+from tilesseg.reporting.results import Report, report_of
+from tilesseg.reporting.summary_csv import write_summary
+from tilesseg.run.finish_scene import finish_scene
+from tilesseg.run.job_array_part import Shard
+from tilesseg.run.prepare_run import Prepared, choose_machine, measure_for, prepare
+from tilesseg.run.remaining_tiles import Left
+from tilesseg.run.work_queue import Feed
+from tilesseg.run.worker import TileWork
+from tilesseg.run.worker_check import Proof, problem_of, prove
+from tilesseg.run.worker_state import Assignment
+from tilesseg.store.driver_record import driver_record
+from tilesseg.store.locks import alone
+
+if TYPE_CHECKING:
+    from tilesseg.planning.job import Job
+
+
+__all__ = ["Report", "job_status", "plan_job", "run_job"]
+
+
+def run_job(
+    job: Job,
+    *,
+    executor: Executor | None = None,
+    listeners: Sequence[Listener] = (),
+    only: Sequence[str] = (),
+    limit: int | None = None,
+    shard: Shard | None = None,
+) -> Report:
+    """Carry a job out, or go on with it.
+
+    Every refusal of the job comes before its first tile, every refusal of a scene before that scene's first tile.
+
+    Args:
+        job: what is asked.
+        executor: who works; None starts or reaches what `job.cluster` says.
+        listeners: called with every event, in this thread.
+        only: names or patterns of the scenes to do; none means all.
+        limit: do so many scenes at most, the most important first.
+        shard: do a share of the tiles only; other processes do the others, in the same directory.
+
+    Returns:
+        What the run came to; `exit_code` sums it up.
+
+    Raises:
+        TilessegError: the job cannot work. Nothing but the run directory has been made then.
+    """
+    begun, say = time.monotonic(), lambda text: tell(listeners, Note(text))
+    with ExitStack() as stack:
+        if executor is None and job.cluster.kind == "local":
+            refuse_unguarded_script()
+            warm_up(job.cluster)
+            stack.callback(cool_down)
+        if executor is None and not cluster.is_here(job.cluster):
+            executor = stack.enter_context(_elsewhere(job, say))
+        machine, measure = choose_machine(job, executor), measure_for(job, executor, say=say)
+        ready = stack.enter_context(prepare(job, machine, measure=measure, only=only, limit=limit, shard=shard))
+        stack.enter_context(driver_record(ready.run.path, str(shard) if shard else None))
+        if ready.first is None:
+            executor = executor or SerialExecutor()  # there is nothing to do, and nobody is started for it
+        executor = executor or stack.enter_context(cluster.connect(job.cluster, ready.plan.device))
+        return _Run(ready, job, executor, [*listeners], stack, begun, shard).carry_out()
+
+
+def _elsewhere(job: Job, say: Callable[[str], None]) -> AbstractContextManager[Executor]:
+    """Workers of a cluster; nothing is asked of it for a job that cannot work."""
+    check(job)
+    run = Path(job.output.dir).absolute()
+    return cluster.connect(known(job.cluster, run), "cpu", logs=run / LOGS, say=say)
+
+
+def job_status(directory: Path) -> Report:
+    """How far a run is, from its directory alone.
+
+    Raises:
+        StoreError: this is no run directory.
+    """
+    run, plan = open_run_directory(directory)
+    return report_of(run, plan, names=scene_names(run))
+
+
+@dataclass
+class _Run:
+    """One carrying-out, from the first proof to the last product."""
+
+    ready: Prepared
+    job: Job
+    executor: Executor
+    listeners: list[Listener]
+    until_the_end: ExitStack
+    begun: float
+    shard: Shard | None = None
+    written: list[str] = field(default_factory=list)
+
+    @property
+    def plan(self) -> Plan:
+        return self.ready.plan
+
+    def carry_out(self) -> Report:
+        first, link = self.ready.first, self._open_page()
+        self._announce(link)
+        if first is not None:
+            work = TileWork(Assignment.of(self.ready.run, first=first.name, shared=self.shard is not None))
+            self._prove(work, first)
+            self._work(work, first)
+        return self._conclude()
+
+    def _open_page(self) -> str | None:
+        """Show the run in Dask's dashboard; its address, or None without one."""
+        if not isinstance(self.executor, DaskExecutor):
+            return None
+        found = open_publisher(self.executor.client, run=self.ready.run.path)
+        if isinstance(found, str):
+            self._tell(Note(found))
+            link: str | None = self.executor.client.dashboard_link
+            return link
+        self.until_the_end.callback(found.close)
+        self.listeners.append(found)
+        if found.note:
+            self._tell(Note(found.note))
+        return found.link
+
+    def _announce(self, link: str | None) -> None:
+        names = tuple(one.name for one in self.plan.spec.classes)
+        self._tell(
+            RunStarted(
+                scenes=len(self.ready.scenes),
+                finished=self.ready.finished,
+                slots=self.executor.slots,
+                dashboard=link,
+                job=self.job.name,
+                directory=str(self.ready.run.path),
+                classes=names,
+            )
+        )
+        threads = f"engine threads: {self.plan.engine_threads}"
+        self._tell(Note(f"{self.plan.spec.name} computes on {self.plan.device}, {threads}"))
+        self._tell(Note(f"engine {self.plan.engine}"))
+        for name, why in self.ready.refused.items():
+            self._tell(SceneRefused(name, why))
+
+    def _prove(self, work: TileWork, first: ScenePlan) -> None:
+        """Let every worker show that it can do a tile; exclude those that cannot.
+
+        Raises:
+            JobError: none can.
+        """
+        answers = cluster.ask_workers(self.executor, prove, work.work)
+        failing = {address: problem for address, answer in answers.items() if (problem := problem_of(answer))}
+        if failing and len(failing) == len(answers):
+            raise JobError(next(iter(failing.values())))
+        if isinstance(self.executor, DaskExecutor):
+            self.executor.left_out = self._left_out
+            for address, problem in failing.items():
+                self.executor.leave_out(address, problem)
+                self._left_out(address, problem)
+        if answers:  # else all workers have just left, and those that come prove themselves
+            self._check_memory(first, [answer for answer in answers.values() if not problem_of(answer)])
+
+    def _check_memory(self, first: ScenePlan, able: Sequence[Proof]) -> None:
+        """Refuse what does not fit into a worker, by what the workers have measured and the first scene takes.
+
+        Raises:
+            JobError: with both figures.
+        """
+        proof, threads = max(able, key=lambda one: one.peak_mb), cluster.threads_per_worker(self.job.cluster)
+        known = speed_at(first.layout.lattice.patch, self.plan.speeds)
+        cost = estimate(
+            first,
+            self.plan,
+            loaded_mb=max(proof.peak_mb, known.memory_mb if known else 0.0),
+            seconds_per_batch=proof.seconds_per_batch,
+            workers=1,
+            threads=threads,
+        )
+        cluster.check_memory(self.job.cluster, needed_mb=cost.memory_mb, device=self.plan.device)
+
+    def _left_out(self, worker: str, problem: str) -> None:
+        self._tell(Note(f"worker {worker} is left out: {problem}"))
+
+    def _work(self, work: TileWork, first: ScenePlan) -> None:
+        """Do what there is to do, over all scenes; the products of one scene alone are made by all workers."""
+        here = isinstance(self.executor, DaskExecutor) and not self.ready.to_do and self.shard is None
+        left = Left(self.ready.run, self.shard)
+        feed = Feed(
+            iter(self.ready.to_do),
+            left.tiles,
+            left.regions,
+            left.all_tried,
+            lookahead=lambda: 2 * self.executor.slots,
+            finish=not here,
+        )
+        with self._alone(first.name, "plan"):
+            begin = planned_event(first, store=self.ready.run.scene(first.name))
+        self._tell(begin)
+        feed.begin(first.name, copied=begin.regions > 0)
+        for event in self.executor.map(work, feed, lost=work.lost):  # type: ignore[arg-type] # joins the kinds of items
+            self._take(event, feed)
+        if here:
+            self._finish_here(first)
+
+    def _take(self, event: Event, feed: Feed) -> None:
+        if isinstance(event, SceneFinished):
+            for path, seconds in event.products.items():
+                self._tell(ProductWritten(event.scene, path, seconds))
+            self._ended(event)
+        self._tell(event)
+        feed.take(event)
+
+    def _ended(self, event: SceneFinished) -> None:
+        """A scene is at its end: its products are known, and a copy of its image has served."""
+        self.written += event.products
+        if event.problem:
+            self._tell(Note(f"{event.scene}: {event.problem}"))
+        store = self.ready.run.scene(event.scene)
+        with self._alone(event.scene, "products"):
+            copy = ScenePlan.copy_in(store.folder)
+            if copy.folder.exists() and not store.failed():
+                copy.remove()
+
+    def _alone(self, *part: str) -> AbstractContextManager[object]:
+        return alone(self.ready.run.path, *part, shared=self.shard is not None)
+
+    def _finish_here(self, scene: ScenePlan) -> None:
+        """Write the products of the only scene with the help of all workers."""
+        store = self.ready.run.scene(scene.name)
+        threads = available_cores()
+        ended = finish_scene(
+            store,
+            self.plan,
+            scene,
+            self.job.output,
+            executor=self.executor,
+            threads=threads,
+            written=self._tell,
+        )
+        self._ended(ended)
+        self._tell(ended)
+
+    def _conclude(self) -> Report:
+        report = report_of(
+            self.ready.run,
+            self.plan,
+            names=[scene.name for scene in self.ready.scenes],
+            products=tuple(self.written),
+            seconds=round(time.monotonic() - self.begun, 3),
+            name=self.job.name,
+            shard=str(self.shard) if self.shard else None,
+        )
+        for scene in report.scenes:
+            if scene.empty:
+                self._tell(Note(f"{scene.scene}: warning: every pixel is nodata, so the mask is empty"))
+        self.ready.run.write_json("summary.json", report.to_json())
+        write_summary(self.ready.run, report)
+        done, failed = (sum(n) for n in zip(*((one.done, len(one.failed)) for one in report.scenes), strict=True))
+        refused = sum(one.refused is not None for one in report.scenes)
+        self._tell(RunFinished(done, failed, refused, report.seconds or 0.0))
+        return report
+
+    def _tell(self, event: Event) -> None:
+        self.ready.run.log(event, time.time())
+        tell(self.listeners, event)

@@ -1,0 +1,178 @@
+"""The work queue: which item goes out next, over all scenes. Items are names and coordinates, never pixels."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from tilesseg.cluster.executors import LATER, Later
+from tilesseg.events import (
+    Event,
+    RegionFailed,
+    RegionStaged,
+    SceneFinished,
+    ScenePlanned,
+    SceneRefused,
+    TileDone,
+    TileFailed,
+)
+from tilesseg.planning.scene_list import Scene
+
+
+class TileItem(NamedTuple):
+    """A tile to segment."""
+
+    scene: str
+    tile: str
+
+
+class StageItem(NamedTuple):
+    """A region of a scene's image that is to be copied."""
+
+    scene: str
+    region: str
+
+
+class PlanItem(NamedTuple):
+    """A scene about which everything is to be decided."""
+
+    scene: Scene
+
+
+class FinishItem(NamedTuple):
+    """A scene whose products are to be written: all its tiles have been tried."""
+
+    scene: str
+
+
+Item = TileItem | StageItem | PlanItem | FinishItem
+
+IN_HAND = 2
+"""Scenes that are planned at least, while there are any."""
+COPIES = 2
+"""Copies of images on the disk at the same time."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """A scene under way."""
+
+    tiles: list[str]
+    """That still go out."""
+    regions: int = 0
+    """Of the image, still to be copied."""
+    left: int = 0
+    """Tiles without an answer."""
+
+
+@dataclass
+class Feed(Iterator[Item | Later]):
+    """An iterator of items that is told every event, and gives `LATER` where it must wait for one."""
+
+    scenes: Iterator[Scene]
+    tiles_of: Callable[[str], list[str]]
+    """Names of the tiles of a planned scene that are to be done."""
+    regions_of: Callable[[str], list[str]]
+    """Names of the regions of its image that are to be copied first."""
+    complete: Callable[[str], bool]
+    """Whether all tiles of a scene have been tried, by whomever."""
+    lookahead: Callable[[], int]
+    """Tiles that should be ready to go out: about as many as are under way."""
+    finish: bool = True
+    """Whether products are items."""
+
+    _ready: deque[TileItem] = field(default_factory=deque)
+    _urgent: deque[Item] = field(default_factory=deque)
+    _copying: deque[str] = field(default_factory=deque)
+    """Scenes that wait for room on the disk."""
+    _copies: set[str] = field(default_factory=set)
+    _open: dict[str, _Open] = field(default_factory=dict)
+    _planning: int = 0
+
+    def __iter__(self) -> Feed:
+        return self
+
+    def __next__(self) -> Item | Later:
+        if self._urgent:
+            return self._urgent.popleft()
+        if self._wants_scene():
+            scene = next(self.scenes, None)
+            if scene is not None:
+                self._planning += 1
+                return PlanItem(scene)
+        if self._ready:
+            return self._ready.popleft()
+        if self._planning or self._open:
+            return LATER
+        raise StopIteration
+
+    def _wants_scene(self) -> bool:
+        """Whether another scene is to be planned: there is always one in hand, so that its image can be copied."""
+        if self._planning + len(self._open) < IN_HAND:
+            return True
+        if len(self._copying) >= COPIES:  # what is planned now would only wait with them
+            return False
+        return len(self._ready) < self.lookahead() and self._planning < max(1, self.lookahead() // 2)
+
+    def take(self, event: Event) -> None:
+        """Learn what has happened."""
+        match event:
+            case ScenePlanned():
+                self._planning -= 1
+                self.begin(event.scene, copied=event.regions > 0)
+            case SceneRefused():
+                self._planning -= 1
+            case RegionStaged() | RegionFailed():
+                self._region(event.scene)
+            case TileDone() | TileFailed():
+                self._open[event.scene].left -= 1
+                self._end(event.scene)
+            case SceneFinished():
+                self._close(event.scene)
+
+    def begin(self, scene: str, *, copied: bool) -> None:
+        """Send out the tiles of a planned scene, and before them the regions of its image."""
+        tiles = self.tiles_of(scene)
+        self._open[scene] = _Open(tiles, left=len(tiles))
+        if not tiles:
+            self._end(scene)
+        elif copied:
+            self._copying.append(scene)
+            self._copy()
+        else:
+            self._release(scene)
+
+    def _copy(self) -> None:
+        """Begin the copies for which there is room."""
+        while self._copying and len(self._copies) < COPIES:
+            scene = self._copying.popleft()
+            regions = self.regions_of(scene)
+            self._copies.add(scene)
+            self._open[scene].regions = len(regions)
+            self._urgent.extend(StageItem(scene, region) for region in regions)
+            if not regions:
+                self._release(scene)
+
+    def _region(self, scene: str) -> None:
+        self._open[scene].regions -= 1
+        if not self._open[scene].regions:
+            self._release(scene)
+
+    def _release(self, scene: str) -> None:
+        self._ready.extend(TileItem(scene, tile) for tile in self._open[scene].tiles)
+        self._open[scene].tiles.clear()
+
+    def _end(self, scene: str) -> None:
+        if self._open[scene].left:
+            return
+        if self.finish and self.complete(scene):
+            self._urgent.append(FinishItem(scene))
+        else:
+            self._close(scene)
+
+    def _close(self, scene: str) -> None:
+        self._open.pop(scene, None)
+        self._copies.discard(scene)
+        self._copy()

@@ -1,0 +1,166 @@
+"""What a worker does: one item at a time, and a failure is an answer."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from tilesseg.cluster.executors import ThreadExecutor, worker_address
+from tilesseg.errors import DeviceLost, StoreError, reason_of
+from tilesseg.events import RegionFailed, RegionStaged, SceneFinished, ScenePlanned, SceneRefused, TileDone, TileFailed
+from tilesseg.inference.segment_tile import segment_tile, skip_tile
+from tilesseg.inference.worker_phases import working
+from tilesseg.planning.plan_scene import refuse, try_scene
+from tilesseg.process import available_cores, this_process
+from tilesseg.retry import retried
+from tilesseg.run.finish_scene import finish_scene, still_finished, without_products
+from tilesseg.run.work_queue import FinishItem, Item, PlanItem, StageItem, TileItem
+from tilesseg.run.worker_check import refuse_if_unfit
+from tilesseg.run.worker_state import Assignment, Opened, open_run
+from tilesseg.store.staged_copy import stage_region
+
+Answer = TileDone | TileFailed | RegionStaged | RegionFailed | ScenePlanned | SceneRefused | SceneFinished
+
+
+@dataclass(frozen=True, slots=True)
+class TileWork:
+    """The function that executors map over items; it travels as a few names."""
+
+    work: Assignment
+
+    def key(self, item: Item) -> tuple[str, ...]:
+        """The name of an item's task, as the dashboard shows it."""
+        match item:
+            case TileItem():
+                return (f"segment-{self.work.token}", item.scene, item.tile)
+            case StageItem():
+                return (f"copy-{self.work.token}", item.scene, item.region)
+            case PlanItem():
+                return (f"plan-{self.work.token}", item.scene.name)
+            case FinishItem():
+                return (f"products-{self.work.token}", item.scene)
+
+    def __call__(self, item: Item) -> Answer:
+        """Do one item. What goes wrong costs this item alone, unless the run directory cannot be written.
+
+        A worker process of a cluster whose device is lost ends: its nanny starts another one, and there the item is
+        done.
+
+        Raises:
+            UnfitWorker: this process joined late and cannot work at all.
+            StoreError: the run directory cannot be written.
+            DeviceLost: this process computes alone, and cannot any more.
+        """
+        refuse_if_unfit(self.work)
+        try:
+            return _do(open_run(self.work), item)
+        except DeviceLost as error:
+            if worker_address():
+                _end_process(item, error)
+            raise
+        except Exception as error:
+            # ^ of any kind: one bad tile costs one tile, and the reason is in its record
+            return self._failed(item, reason_of(error), worker=this_process())
+
+    def lost(self, item: Item, reason: str) -> Answer:
+        """The record of an item whose worker process died."""
+        return self._failed(item, reason)
+
+    def _failed(self, item: Item, reason: str, *, worker: str = "") -> Answer:
+        """Put a tile back to 254 and list it; or list the region, or refuse the scene.
+
+        Raises:
+            StoreError: not even that can be written.
+        """
+        opened = open_run(self.work)
+        try:
+            match item:
+                case PlanItem():
+                    return refuse(item.scene.name, reason, run=opened.run)
+                case FinishItem():
+                    store, scene = opened.store(item.scene), opened.scene(item.scene)
+                    return without_products(store, opened.plan, scene, opened.job.output, problem=reason)
+                case StageItem():
+                    return _list_region(opened, item, reason, worker)
+                case TileItem():
+                    core, store = opened.scene(item.scene).tiling.named(item.tile).core, opened.store(item.scene)
+                    store.clear(core)
+                    return store.mark_failed(TileFailed(item.scene, item.tile, core.area, reason, worker))
+        except OSError as error:
+            raise StoreError(
+                f"{self.work.run} cannot be written ({error.strerror}), after {item[-1]} failed ({reason}); "
+                "what is done is kept: make room and run again"
+            ) from error
+
+
+def _end_process(item: Item, error: DeviceLost) -> NoReturn:
+    """End at once: an orderly exit would wait for threads that wait for the device."""
+    logging.getLogger(__name__).critical("%s: %s; this worker process ends", item[-1], error)
+    os._exit(1)
+
+
+def _do(opened: Opened, item: Item) -> Answer:
+    match item:
+        case TileItem():
+            with working(item.scene, item.tile):
+                return _segment(opened, item.scene, item.tile)
+        case StageItem():
+            return _stage(opened, item)
+        case PlanItem():
+            with opened.alone(item.scene.name, "plan"):
+                answer = try_scene(item.scene, run=opened.run, plan=opened.plan, job=opened.job)
+            opened.forget(item.scene.name)
+            return answer
+        case FinishItem():
+            return _finish(opened, item.scene)
+
+
+def _finish(opened: Opened, scene: str) -> SceneFinished:
+    """Write a scene's products, unless a process that shares the run has."""
+    threads = opened.plan.engine_threads if worker_address() else available_cores()
+    store, planned, output = opened.store(scene), opened.scene(scene), opened.job.output
+    with opened.alone(scene, "products"):
+        before = still_finished(store, opened.plan, planned, output) if opened.shared else None
+        if before:
+            return before
+        executor = ThreadExecutor(threads)
+        return finish_scene(store, opened.plan, planned, output, executor=executor, threads=threads)
+
+
+def _segment(opened: Opened, scene: str, name: str) -> TileDone:
+    plan = opened.scene(scene)
+    tile, cells = plan.tiling.named(name), plan.cells
+    if cells is not None and not cells.touches(tile.core):
+        return skip_tile(tile, cells, grid=plan.grid, store=opened.store(scene), scores=len(opened.plan.scores))
+    source = opened.source(scene)
+    parts: dict[str, Any] = {
+        "source": source,
+        "network": opened.network(opened.call(scene, source)),
+        "spec": opened.plan.spec,
+        "store": opened.store(scene),
+        "recipe": plan.recipe(opened.plan.spec, scores=opened.plan.scores),
+        "lanes": opened.plan.lanes,
+    }
+    return retried(lambda attempt: segment_tile(tile, attempt=attempt, **parts))
+
+
+def _stage(opened: Opened, item: StageItem) -> RegionStaged:
+    """Copy a region, or find that another process has: shards need the same copy."""
+    plan, source = opened.scene(item.scene), opened.source(item.scene, copied=False)
+    assert plan.stage is not None  # else nobody asks
+    region, copy = plan.stage.named(plan.grid.shape, item.region), plan.copy_in(opened.store(item.scene).folder)
+    parts: dict[str, Any] = {"source": source, "stage": copy, "layout": plan.stage, "scene": item.scene}
+    with opened.alone(item.scene, item.region):
+        done = copy.ledger.record(item.region)
+        return RegionStaged(**done) if done else retried(lambda attempt: stage_region(region, **parts))
+
+
+def _list_region(opened: Opened, item: StageItem, reason: str, worker: str) -> RegionFailed:
+    plan = opened.scene(item.scene)
+    assert plan.stage is not None
+    pixels = plan.stage.named(plan.grid.shape, item.region).window.area
+    record = RegionFailed(item.scene, item.region, pixels, reason, worker)
+    plan.copy_in(opened.store(item.scene).folder).ledger.mark_failed(item.region, record)
+    return record

@@ -1,0 +1,178 @@
+"""A run as a worker process holds it, opened once for all its threads and all items of one carrying-out."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections import OrderedDict
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, TypeVar
+
+from tilesseg.errors import StoreError
+from tilesseg.inference.worker_phases import announce
+from tilesseg.models.network import Call
+from tilesseg.planning.job import read_job
+from tilesseg.planning.plan import PLAN_FILE, parse_plan
+from tilesseg.planning.plan_scene import stored_plan
+from tilesseg.planning.planned_model import load_planned
+from tilesseg.planning.recipe import call_of
+from tilesseg.process import keep_freed_memory
+from tilesseg.store.locks import alone
+from tilesseg.store.run_directory import RunDirectory
+from tilesseg.store.scene_store import Store
+from tilesseg.version import __version__
+
+if TYPE_CHECKING:
+    from tilesseg.formats.source import Source
+    from tilesseg.models.load import Model
+    from tilesseg.models.network import Network
+    from tilesseg.planning.job import Job
+    from tilesseg.planning.scene_plan import ScenePlan
+
+
+SOURCES_KEPT, PLANS_KEPT, NETWORKS_KEPT = 4, 64, 4
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Which run a process works on: all that a worker is told beside its items."""
+
+    run: str
+    """The run directory."""
+    token: str
+    """Names this carrying-out of the plan: a process that served an earlier one opens everything anew."""
+    first: str
+    """A scene that is planned: with it a worker shows that it can work."""
+    shared: bool = False
+    """Whether other processes work on the run without a scheduler between them."""
+    version: str = __version__
+
+    @classmethod
+    def of(cls, run: RunDirectory, *, first: str, shared: bool = False) -> Assignment:
+        return cls(os.path.abspath(run.path), uuid.uuid4().hex[:12], first, shared)
+
+
+class Opened:
+    """A run as a worker process holds it: plan, model and the latest sources, each opened once for all threads."""
+
+    def __init__(self, work: Assignment) -> None:
+        self.run = RunDirectory(Path(work.run))
+        self.plan = parse_plan(self.run.read_json(PLAN_FILE), where=self.run.path)
+        self.shared = work.shared
+        self.proven = False
+        self._lock, self._compiling = Lock(), Lock()
+        self._model: Model | None = None
+        self._job: Job | None = None
+        self._scenes: OrderedDict[str, ScenePlan] = OrderedDict()
+        self._sources: OrderedDict[tuple[str, bool], Source] = OrderedDict()
+        self._networks: OrderedDict[Call, Network] = OrderedDict()
+
+    @property
+    def model(self) -> Model:
+        """The network, checked against the plan.
+
+        Raises:
+            ModelError: it is not the one that the plan was made with, or cannot be loaded.
+        """
+        with self._lock:
+            if self._model is None:
+                self._model = load_planned(self.plan)
+            return self._model
+
+    @property
+    def job(self) -> Job:
+        """What is asked, for what is still to be decided."""
+        with self._lock:
+            if self._job is None:
+                self._job = read_job(self.run.path / "job.yaml")
+            return self._job
+
+    def scene(self, name: str) -> ScenePlan:
+        """The plan of a scene, one of the latest few.
+
+        Raises:
+            StoreError: it is gone.
+        """
+        with self._lock:
+            if name not in self._scenes:
+                planned = stored_plan(self.store(name))
+                if planned is None:
+                    raise StoreError(f"{self.store(name).folder} has lost its {PLAN_FILE}; run again")
+                _keep(self._scenes, name, planned, PLANS_KEPT)
+            return self._scenes[name]
+
+    def forget(self, name: str) -> None:
+        """A scene has been planned anew."""
+        with self._lock:
+            self._scenes.pop(name, None)
+
+    def source(self, scene: str, *, copied: bool = True) -> Source:
+        """The image of a scene; the least recently opened one of more than a few is let go.
+
+        Args:
+            scene: its name.
+            copied: the copy in the run directory, where there is one; else the image itself.
+        """
+        plan, key = self.scene(scene), (scene, copied)
+        with self._lock:
+            if key not in self._sources:
+                source = plan.open_for_tiles(self.store(scene).folder) if copied else plan.open()
+                _keep(self._sources, key, source, SOURCES_KEPT)
+            return self._sources[key]
+
+    def network(self, call: Call) -> Network:
+        """The network with these ends, one of the latest few: scenes that are alike share one.
+
+        Raises:
+            ModelError: it cannot be loaded, or does not run as it is planned.
+        """
+        model = self.model
+        with self._compiling:  # a lock of its own: it may take seconds, and other threads read and write meanwhile
+            network = self._networks.pop(call, None) or model.network(call)
+            _keep(self._networks, call, network, NETWORKS_KEPT)
+            return network
+
+    def call(self, scene: str, source: Source) -> Call:
+        """The ends that a scene's network needs; `source` is the image or its copy."""
+        planned, spec = self.scene(scene), self.plan.spec
+        recipe = planned.recipe(spec, scores=self.plan.scores)
+        return call_of(planned.layout.lattice, recipe, dtype=source.dtype, spec=spec)
+
+    def store(self, scene: str) -> Store:
+        return self.run.scene(scene)
+
+    def alone(self, *part: str) -> AbstractContextManager[object]:
+        """Hold a part of the run where several processes without a scheduler work on it; others wait."""
+        return alone(self.run.path, *part, shared=self.shared)
+
+
+def _keep(kept: OrderedDict[K, V], key: K, value: V, most: int) -> None:
+    kept[key] = value
+    while len(kept) > most:
+        kept.popitem(last=False)
+
+
+_OPENING = Lock()
+_opened: tuple[Assignment, Opened] | None = None
+
+
+def open_run(work: Assignment) -> Opened:
+    """The run directory, opened once per process and carrying-out; an earlier one is let go."""
+    global _opened
+    with _OPENING:
+        if _opened is None or _opened[0] != work:
+            keep_freed_memory()
+            _opened = work, Opened(work)
+            announce()
+        return _opened[1]
+
+
+def is_proven(work: Assignment) -> bool:
+    """Whether this process has shown that it can work on the run."""
+    return _opened is not None and _opened[0] == work and _opened[1].proven

@@ -1,0 +1,146 @@
+"""The ledger: what is done in a folder and what failed, as one small file each, written whole.
+
+"Done" is a record written after the last shard, never the presence of chunks: a missing chunk, an empty chunk and a
+failed read look the same to a reader of Zarr.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tilesseg.errors import StoreError
+from tilesseg.events import Event
+
+RECORDS = "[!.]*.json"
+
+
+class Ledger:
+    """What is done in a folder and what failed: `done/<name>.json` and `failed/<name>.json`, written whole."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def mark_done(self, name: str, record: Event) -> None:
+        """Note that a part is complete; call it after its last shard."""
+        write_json(self._done / f"{name}.json", record.to_json())
+        (self._failed / f"{name}.json").unlink(missing_ok=True)
+
+    def mark_failed(self, name: str, record: Event) -> None:
+        """List a part as failed; the next run tries it again."""
+        write_json(self._failed / f"{name}.json", record.to_json())
+
+    def done_names(self) -> list[str]:
+        """Names of the parts that are stored."""
+        return [path.stem for path in self._done.glob(RECORDS)]
+
+    def record(self, name: str) -> dict[str, Any] | None:
+        """Fields of the record of a part that is stored, or None."""
+        path = self._done / f"{name}.json"
+        return dict(_read_records([path]))[name] if path.exists() else None
+
+    def any_done(self) -> bool:
+        """Whether anything is stored."""
+        return next(self._done.glob(RECORDS), None) is not None
+
+    def done(self) -> dict[str, dict[str, Any]]:
+        """Fields of the records of what is stored, by name."""
+        return dict(_read_records(sorted(self._done.glob(RECORDS))))
+
+    def failed(self) -> dict[str, dict[str, Any]]:
+        """Fields of the records of what could not be made, by name."""
+        return dict(_read_records(sorted(self._failed.glob(RECORDS))))
+
+    def claim(self, fingerprint: str) -> None:
+        """Make the folder for what `fingerprint` names; one of another fingerprint is emptied if nothing is done.
+
+        Raises:
+            StoreError: parts of something else are done there.
+        """
+        found = self.fingerprint
+        if found not in (None, fingerprint):
+            if self.done_names():
+                raise StoreError(
+                    f"{self.folder} has {len(self.done_names())} tiles of fingerprint {str(found)[:12]}…, and "
+                    f"this plan has {fingerprint[:12]}…: another image or plan; give another run directory"
+                )
+            self._empty()
+        for part in (self._done, self._failed):
+            part.mkdir(parents=True, exist_ok=True)
+        write_text(self._fingerprint, fingerprint)
+
+    def _empty(self) -> None:
+        """Remove what is in the folder but its fingerprint, so that one that is half emptied is emptied again."""
+        for path in [path for path in self.folder.iterdir() if path != self._fingerprint]:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    @property
+    def fingerprint(self) -> str | None:
+        """What the folder was claimed for, or None."""
+        return self._fingerprint.read_text(encoding="utf-8") if self._fingerprint.exists() else None
+
+    @property
+    def _fingerprint(self) -> Path:
+        return self.folder / "fingerprint"
+
+    @property
+    def _done(self) -> Path:
+        return self.folder / "done"
+
+    @property
+    def _failed(self) -> Path:
+        return self.folder / "failed"
+
+
+def _read_records(paths: Iterable[Path]) -> Iterable[tuple[str, dict[str, Any]]]:
+    for path in paths:
+        try:
+            fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            fields.pop("event")
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise StoreError(f"{path} is damaged ({error}); delete it, and the next run does its tile again") from None
+        yield path.stem, fields
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file, or None where there is none.
+
+    Raises:
+        StoreError: it is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} cannot be read ({error}); delete it, or take a new run directory") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """What cannot be written while the context lasts is a refusal."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be written ({error.strerror}); choose another run directory") from None

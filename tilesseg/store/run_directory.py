@@ -1,0 +1,70 @@
+"""The run directory: job, plan, list of scenes, events, and one folder for each scene."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from tilesseg.events import Event
+from tilesseg.store.ledger import _writing, read_json, write_json, write_text
+from tilesseg.store.scene_store import Store
+
+
+class RunDirectory:
+    """The folder of a run: everything that resume, status and export need."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path) -> RunDirectory:
+        """Make the folder, or find it.
+
+        Raises:
+            StoreError: it cannot be made or written.
+        """
+        with _writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+            probe = path / f".writable.{os.getpid()}"
+            probe.touch()
+            probe.unlink(missing_ok=True)  # a process of the same number on another machine was faster
+        return cls(path)
+
+    def scene(self, name: str) -> Store:
+        return Store(self.path / "scenes" / name)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file of the run whole or not at all.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        with _writing(self.path):
+            write_text(self.path / name, text)
+
+    def write_json(self, name: str, data: Any) -> None:
+        """Write a JSON file of the run whole or not at all; raises as `write_text`."""
+        with _writing(self.path):
+            write_json(self.path / name, data)
+
+    def read_json(self, name: str) -> Any:
+        """A JSON file of the run, or None where there is none yet.
+
+        Raises:
+            StoreError: the file is damaged.
+        """
+        return read_json(self.path / name)
+
+    def any_done(self) -> bool:
+        """Whether a tile of any scene is done."""
+        folder = self.path / "scenes"
+        names = sorted(os.listdir(folder)) if folder.exists() else []
+        return any(Store(folder / name).ledger.any_done() for name in names)
+
+    def log(self, event: Event, when: float) -> None:
+        """Append an event to `events.jsonl`; `when` in seconds since 1970."""
+        line = json.dumps({"time": round(when, 3), **event.to_json()}, separators=(",", ":"))
+        with _writing(self.path), (self.path / "events.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")

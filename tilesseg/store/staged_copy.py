@@ -1,0 +1,154 @@
+"""Staging: an image that cannot be read well by window is copied to Zarr once, in parallel, and read from there.
+
+The copy is cut into *regions*, each a whole number of shards that one task alone writes, and it has a ledger of its
+own: what a killed run has copied is not copied again. Overlapping tiles are windows on the copy; overlap is never
+stored twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tilesseg.events import RegionStaged
+from tilesseg.formats.geozarr.staged_source import StagedWriter, create_staged, open_staged
+from tilesseg.formats.source import Raw
+from tilesseg.process import peak_mb, this_process
+from tilesseg.raster.window import Window
+from tilesseg.store.ledger import Ledger
+
+if TYPE_CHECKING:
+    from tilesseg.formats.source import Source
+
+REGION_BYTES = 64 << 20
+"""Of raw values that a task holds; zarr's copies of one shard come on top."""
+SHARD_COPIES = 4
+"""How often zarr has a shard in memory while it encodes and writes it; for estimates."""
+CHUNK, SHARD = 512, 2048
+IMAGE = "image.zarr"
+
+
+@dataclass(frozen=True, slots=True)
+class StageLayout:
+    """How a copy is stored, and what one task copies."""
+
+    factor: float
+    """Decoded ÷ needed pixels, were the image read as it is."""
+    region: tuple[int, int]
+    """Height and width of what one task copies; the whole image where it is streamed from its beginning."""
+    shard: tuple[int, int]
+    chunk: tuple[int, int]
+
+    def regions(self, shape: tuple[int, int]) -> list[Region]:
+        """All regions of an image, row by row."""
+        rows, columns = ceil(shape[0] / self.region[0]), ceil(shape[1] / self.region[1])
+        return [self.at(shape, row, column) for row in range(rows) for column in range(columns)]
+
+    def named(self, shape: tuple[int, int], name: str) -> Region:
+        """The region called `r000-c001`."""
+        row, column = name[1:].split("-c")
+        return self.at(shape, int(row), int(column))
+
+    def at(self, shape: tuple[int, int], row: int, column: int) -> Region:
+        height, width = self.region
+        window = Window(row * height, column * width, height, width).intersect(Window(0, 0, *shape))
+        return Region(f"r{row:03d}-c{column:03d}", window)
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """The pixels that one staging task copies."""
+
+    name: str
+    window: Window
+
+
+class Stage:
+    """The folder of one copy: the Zarr and its ledger. Picklable; regions may be written from several processes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ledger = Ledger(folder)
+
+    @property
+    def image(self) -> Path:
+        return self.folder / IMAGE
+
+    def create(self, *, source: Source, layout: StageLayout) -> None:
+        """Make the folder with an empty copy; one that was begun from the same image is kept, any other replaced.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        fingerprint = _fingerprint(source, layout)
+        if self.ledger.fingerprint != fingerprint or not self.image.exists():
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.ledger.claim(fingerprint)
+            create_staged(self.image, source=source, shard=layout.shard, chunk=layout.chunk)
+
+    def missing(self, layout: StageLayout, shape: tuple[int, int]) -> list[Region]:
+        """Regions that are still to be copied, those that failed before too."""
+        done = set(self.ledger.done_names())
+        return [region for region in layout.regions(shape) if region.name not in done]
+
+    def open(self, layout: StageLayout) -> Source:
+        """The copy as a source. What could not be copied cannot be read from it either, for the same reason."""
+        source = open_staged(self.image)
+        failed = self.ledger.failed()
+        holes = tuple(
+            (layout.named(source.grid.shape, name).window, str(fields["reason"])) for name, fields in failed.items()
+        )
+        return source.with_holes(holes) if holes else source
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder)
+
+
+def stage_region(region: Region, *, source: Source, stage: Stage, layout: StageLayout, scene: str) -> RegionStaged:
+    """Copy one region. Safe to do twice.
+
+    Raises:
+        SourceError: its pixels cannot be read.
+    """
+    begun, writer = time.perf_counter(), StagedWriter(stage.image)
+    for y, raw in _bands(region, source, layout):
+        writer.write(y, region.window.x, raw)
+    record = RegionStaged(
+        scene=scene,
+        region=region.name,
+        pixels=region.window.area,
+        seconds=round(time.perf_counter() - begun, 3),
+        peak_mb=peak_mb(),
+        worker=this_process(),
+    )
+    stage.ledger.mark_done(region.name, record)
+    return record
+
+
+def _bands(region: Region, source: Source, layout: StageLayout) -> Iterator[tuple[int, Raw]]:
+    """What a region holds, in rows of shards from top to bottom."""
+    height = layout.shard[0]
+    if layout.region[0] == height:
+        yield region.window.y, source.read_raw(region.window)
+        return
+    for number, raw in enumerate(source.rows(height)):
+        yield number * height, raw
+
+
+def _fingerprint(source: Source, layout: StageLayout) -> str:
+    """Names exactly what a copy is made of."""
+    made_from: dict[str, Any] = {
+        "identity": source.identity(),
+        "describe": source.describe(),
+        "selected": list(source.selected),
+        "shape": source.grid.shape,
+        "layout": [layout.region, layout.shard, layout.chunk],
+    }
+    return hashlib.sha256(json.dumps(made_from, sort_keys=True, default=str).encode()).hexdigest()
