@@ -21,7 +21,7 @@ demo: .venv/.core  ## make a landscape, segment it, write the mask, print how go
 test: .venv/.dev  ## run the tests; PYTEST_ARGS='-m ""' runs the slow ones too
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-lint: .venv/.dev  ## ruff, mypy --strict, and the floors of the house
+lint: .venv/.dev  ## ruff, mypy --strict, and the rooms of the house
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

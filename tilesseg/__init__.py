@@ -4,7 +4,8 @@ An image opens as a `Source` on a `Grid`. A `Tiling` cuts it into tiles: cores t
 overlapping patches. For each tile, on whichever worker, `segment_tile` reads core and halo, predicts the patches,
 blends their scores and stores the core. When every tile is in the ledger, the mask becomes a COG.
 
-Read the modules in this order: window, grid, tiling, blend, segment, plan, run.
+Read in this order: raster.window, raster.grid, raster.tiling, inference.blending, inference.segment_tile,
+planning.plan, run.run_job.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What happens in a run, as values: written to `events.jsonl`, drawn by progress listeners, kept in the ledger.
+"""Events of a run, as values: written to `events.jsonl`, drawn by progress listeners, kept in the ledger.
 
 Progress is events, not log lines. A worker measures itself and sends the figures back with its result.
 """

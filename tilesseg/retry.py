@@ -1,4 +1,4 @@
-"""What is tried again: troubles that pass by themselves, a few times. Everything else is said at once."""
+"""Retrying: troubles that pass by themselves are tried again a few times; everything else is reported at once."""
 
 from __future__ import annotations
 

@@ -22,7 +22,10 @@ def test_a_seed_gives_the_same_scene_again() -> None:
 
 
 def test_a_seed_gives_the_same_scene_in_another_process() -> None:
-    code = "import zlib; from tilesseg.models.training.synthetic_landscape import landscape as l; print(zlib.crc32(l((90, 70), 3).bands.tobytes()))"
+    code = (
+        "import zlib; from tilesseg.models.training.synthetic_landscape import landscape as l; "
+        "print(zlib.crc32(l((90, 70), 3).bands.tobytes()))"
+    )
     seen = {
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         for _ in range(2)

@@ -22,7 +22,8 @@ from small_runs import SmallRun
 from tilesseg.events import RunStarted, SceneFinished
 from tilesseg.monitoring.dashboard import open_publisher, page, plugin
 from tilesseg.monitoring.dashboard import scene_picture as picture
-from tilesseg.monitoring.dashboard.plugin import BOARDS, Dashboard, answer
+from tilesseg.monitoring.dashboard.boards import KEPT_RUNS, Boards
+from tilesseg.monitoring.dashboard.plugin import Dashboard, answer
 from tilesseg.monitoring.dashboard.publisher import BATCH, LARGEST, Publisher
 
 pytestmark = pytest.mark.cluster
@@ -100,18 +101,18 @@ def test_runs_one_after_the_other_and_at_the_same_time_have_boards_of_their_own(
     tell(again, job="first")
     assert (status(again)["job"], status(again)["tiles"]["done"]) == ("first", 24)
 
-    for number in range(plugin.BOARDS):
+    for number in range(KEPT_RUNS):
         last = opened(client, tmp_path / str(number))
         tell(last)
-    assert len(status(last)["runs"]) == plugin.BOARDS
+    assert len(status(last)["runs"]) == KEPT_RUNS
 
 
 def test_a_run_that_goes_on_is_not_forgotten_for_those_that_ended() -> None:
-    plugin = Dashboard()
-    plugin.take("long", [("event", 1.0, RunStarted(1))])
-    for number in range(BOARDS + 2):
-        plugin.take(f"short{number}", [("event", 2.0, RunStarted(1)), ("left", 3.0, None)])
-    assert "long" in plugin.boards and len(plugin.boards) == BOARDS
+    boards = Boards()
+    boards.take("long", [("event", 1.0, RunStarted(1))])
+    for number in range(KEPT_RUNS + 2):
+        boards.take(f"short{number}", [("event", 2.0, RunStarted(1)), ("left", 3.0, None)])
+    assert "long" in boards.by_run and len(boards.by_run) == KEPT_RUNS
 
 
 def test_what_workers_do_right_now_comes_with_their_heartbeats(client: Client, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from slurm_server import Slurm, missing, slurm_server, wait
 from tilesseg.cli.main import app
 from tilesseg.formats.geotiff.writer import utm_grid, write_image
 from tilesseg.models.training.synthetic_landscape import BANDS, NODATA, landscape
-from tilesseg.monitoring.dashboard.metrics import COUNTERS, GAUGES
+from tilesseg.monitoring.dashboard.prometheus_metrics import COUNTERS, GAUGES
 from tilesseg.monitoring.live.scene_board import STATES
 from tilesseg.planning.cluster_options import Cluster, read_cluster
 from tilesseg.planning.job import parse_job, read_job

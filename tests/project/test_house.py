@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ import tilesseg
 CHECKOUT = Path(__file__).resolve().parents[2]
 MODULES = sorted((CHECKOUT / "tilesseg").rglob("*.py"))
 HEAVY = {"torch", "dask", "distributed", "bokeh", "rasterio", "zarr", "tifffile", "onnxruntime", "scipy"}
-LONGEST = 300
+LONGEST = 400
+ALIKE = {"__init__.py", "source.py", "writer.py"}
 
 # Written in two parts, or this file would be the one that breaks its rule.
 FORBIDDEN = {
@@ -79,14 +81,46 @@ def test_no_module_is_longer_than_one_sitting(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST
 
 
+def test_base_names_are_unique() -> None:
+    names = Counter(path.name for path in MODULES)
+    assert [name for name, count in names.items() if count > 1 and name not in ALIKE] == []
+
+
+def test_few_modules_stand_beside_the_rooms() -> None:
+    beside = {path.stem for path in (CHECKOUT / "tilesseg").glob("*.py")}
+    assert beside == {"__init__", "__main__", "errors", "events", "process", "retry", "version"}
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(CHECKOUT)))
-def test_only_the_hands_print(path: Path) -> None:
+def test_only_the_command_line_prints(path: Path) -> None:
     """A progress listener may, to the stream it was given."""
     calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
     prints = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
     lines = [call.lineno for call in prints if not any(word.arg == "file" for word in call.keywords)]
-    hand = path.name == "cli.py" or path.stem.endswith(("_command", "_commands"))
-    assert not lines or hand, f"{path.name} prints on lines {lines}"
+    assert not lines or path.parent.name == "cli", f"{path.name} prints on lines {lines}"
+
+
+def layers() -> list[str]:
+    """The floors of the contract, top to bottom: `cluster | inference`."""
+    contracts = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    return next(one["layers"] for one in contracts["contracts"] if one["name"].startswith("rooms"))
+
+
+def answer_of(name: str) -> str:
+    """First paragraph of the docstring of a room or a file of words, on one line."""
+    home = CHECKOUT / "tilesseg" / name
+    path = home / "__init__.py" if home.is_dir() else home.with_suffix(".py")
+    said = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return " ".join(said.partition("\n\n")[0].split())
+
+
+def test_the_map_of_the_rooms_is_that_of_the_contract() -> None:
+    rows = [(floor, name) for floor in layers() for name in floor.split(" | ")]
+    table = ["| room | what is asked there |", "| --- | --- |"]
+    table += [f"| `{name}`{' ∥' if '|' in floor else ''} | {answer_of(name)} |" for floor, name in rows]
+    page = (CHECKOUT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    found = page.partition("test_house.py -->\n")[2].partition("\n<!-- end of rooms")[0]
+    assert found.strip() == "\n".join(table), "write this map:\n" + "\n".join(table)
 
 
 def heavy_modules_after(code: str) -> set[str]:

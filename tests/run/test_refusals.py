@@ -458,7 +458,8 @@ def test_a_script_without_a_guard_is_refused_in_one_line(tmp_path: Path, scene: 
     job = write_job(tmp_path, str(scene), bundle, tmp_path / "run", cluster={"kind": "local", "workers": 1})
     script = tmp_path / "script.py"
     script.write_text(
-        "from pathlib import Path\nfrom tilesseg.planning.job import read_job\nfrom tilesseg.run.run_job import run_job\n"
+        "from pathlib import Path\nfrom tilesseg.planning.job import read_job\n"
+        "from tilesseg.run.run_job import run_job\n"
         f"run_job(read_job(Path({str(job)!r})))\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(CHECKOUT), str(CHECKOUT / "tests")])}

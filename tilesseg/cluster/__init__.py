@@ -1,1 +1,1 @@
-"""Who works: executors, Dask clusters, queues."""
+"""Workers: executors, Dask clusters here and elsewhere, and the queues of batch systems."""

@@ -1,4 +1,4 @@
-"""Reading images and writing masks: one sub-package for each family of files."""
+"""Images read and masks written, a folder for each family of files; `reading` and `writing` are shared."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""One tile on a worker: read, predict, blend, decide, store."""
+"""One tile on a worker: read, predict, blend, decide, write."""

@@ -1,4 +1,8 @@
-"""What each thread of this process does right now, and the seconds of each phase; sent with the heartbeats of a Dask worker."""
+"""What each thread of this process does right now, and the seconds of each phase.
+
+A small table that a Dask worker sends with its heartbeats. Nothing is sent per tile and nothing waits: a thread writes
+one entry, and whoever wants to know reads it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models: networks with a contract (`spec.ModelSpec`), whatever runs them."""
+"""Networks: their contract, their bundle, the runtimes that compute them, our U-Net and its training."""
 
 from __future__ import annotations
 

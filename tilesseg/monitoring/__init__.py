@@ -1,1 +1,1 @@
-"""What people see of a run while it lasts: the bar in the terminal, the dashboard, the metrics."""
+"""A run while it lasts, drawn from its events: the bar in the terminal, the dashboard, the metrics."""

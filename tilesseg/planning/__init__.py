@@ -1,1 +1,1 @@
-"""From a job file to stored plans: every decision and every refusal comes before the first tile."""
+"""Decisions: from a job file to stored plans, every choice and every refusal before the first tile."""

@@ -1,1 +1,1 @@
-"""What pixels are and where they lie: windows, grids, tiles, regions of interest, labels and their pyramid. NumPy only."""
+"""Pixels and where they lie: windows, grids, tiles, regions of interest, labels and their pyramid. NumPy alone."""

@@ -1,1 +1,1 @@
-"""What a run has come to, read from its directory alone: status, results, summary, report."""
+"""Results of a run, read from its directory alone: status, summary, `report.html`."""

@@ -1,1 +1,1 @@
-"""Carrying a job out: the driver, its workers, the products."""
+"""A job carried out: prepared, handed to workers tile by tile, finished with its products."""

@@ -1,1 +1,1 @@
-"""The run directory: what is planned, stored, done. The truth of a run."""
+"""The run directory on disk, the truth of a run: its mask, ledger and locks."""

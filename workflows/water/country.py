@@ -1,4 +1,4 @@
-"""Country to learn water from: the made-up landscapes of `tilesseg.models.training.synthetic_landscape` as a satellite would meet them.
+"""Country to learn water from: the package's made-up landscapes as a satellite would meet them.
 
 The landscapes know where their water is. What they lack is put on: coarser and finer pixels, mountains that throw
 shadow, snow, clouds and their shadows, haze, a low sun, and sensors that are off by some per cent. Values are

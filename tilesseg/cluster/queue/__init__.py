@@ -1,1 +1,1 @@
-"""Batch jobs: submit, cancel, logs."""
+"""Batch jobs of SLURM, PBS and Kubernetes: their scripts, submitting, cancelling, logs."""

@@ -1,1 +1,1 @@
-"""Masks and scores as OME-TIFF."""
+"""OME-TIFF: masks and scores are written here, OME-XML is read here; the pixels are read in `slide`."""

@@ -53,6 +53,7 @@ def multiscales(name: str, frames: Frames, version: str, method: str) -> list[Pl
             ],
             **({"coordinateTransformations": frames.shared} if frames.shared else {}),
             "type": method,
+            # A name in files, not of a module: it stays as it is wherever the code moves.
             "metadata": {"method": f"tilesseg.pyramid.halve_{method}"},
         }
     ]

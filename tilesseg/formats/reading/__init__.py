@@ -1,1 +1,1 @@
-"""What every reader shares: options, reflection, resampling, sampling, thumbnails."""
+"""What all readers share: options, validity, resampling, edge padding, thumbnails."""

@@ -1,1 +1,1 @@
-"""STAC items and catalogs."""
+"""STAC items and collections: which scenes they name."""

@@ -1,1 +1,1 @@
-"""What every writer shares: the content it is given, windows, compressed tiles, the preview."""
+"""What all writers share: windows in parallel, compressed tiles, the preview, publishing whole files."""

@@ -1,1 +1,1 @@
-"""Zarr arrays: reading them by window, their hierarchy, and writing whole shards."""
+"""Zarr arrays, whatever their convention: read by window, written in whole shards."""

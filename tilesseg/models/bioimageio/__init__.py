@@ -1,1 +1,1 @@
-"""Models of bioimage.io."""
+"""Models described by bioimage.io: their rdf.yaml becomes a `ModelSpec`."""

@@ -1,1 +1,1 @@
-"""Programs of torch.export, read without unpickling."""
+"""Programs of torch.export (.pt2), read without unpickling. Tied to its schema 8."""

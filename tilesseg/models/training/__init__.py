@@ -1,1 +1,1 @@
-"""Training a U-Net, and an invented landscape to train it on."""
+"""Training a U-Net, and a made-up landscape to train it on."""

@@ -1,1 +1,1 @@
-"""Our U-Net."""
+"""Our U-Net: its arithmetic, its PyTorch module, its weights file."""

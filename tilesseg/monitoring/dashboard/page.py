@@ -9,6 +9,7 @@ from bokeh.models import InlineStyleSheet
 from bokeh.models.widgets import Div, Select
 
 from tilesseg.monitoring.dashboard import page_text as words
+from tilesseg.monitoring.dashboard.boards import Boards
 from tilesseg.monitoring.dashboard.scene_table import SceneList
 from tilesseg.monitoring.dashboard.tile_map import TileMap
 from tilesseg.monitoring.dashboard.timeline_charts import Lanes, RateChart
@@ -18,15 +19,13 @@ from tilesseg.monitoring.live.scene_board import SceneBoard
 if TYPE_CHECKING:
     from distributed import Scheduler
 
-    from tilesseg.monitoring.dashboard.plugin import Dashboard
-
 
 EVERY = 1000
 """Milliseconds between two looks at the board."""
 TEXTS = ("header", "legend", "split", "workers", "failures")
 
 
-def add(scheduler: Scheduler, plugin: Dashboard) -> None:
+def add(scheduler: Scheduler, boards: Boards) -> None:
     """Add the page and its tab; these are names of distributed that may change.
 
     Raises:
@@ -42,7 +41,7 @@ def add(scheduler: Scheduler, plugin: Dashboard) -> None:
     shared = template_variables(scheduler)
 
     def serve(server: Scheduler, extra: dict[str, Any], doc: Any) -> None:
-        show(plugin, extra, doc)
+        show(boards, extra, doc)
 
     application = BokehApplication({"/tilesseg": serve}, scheduler, prefix=prefix, template_variables=shared)
     scheduler.http_application.add_application(application)
@@ -52,11 +51,11 @@ def add(scheduler: Scheduler, plugin: Dashboard) -> None:
         shared["pages"].insert(1, "tilesseg")
 
 
-def show(plugin: Dashboard, extra: dict[str, Any], doc: Any) -> None:
+def show(boards: Boards, extra: dict[str, Any], doc: Any) -> None:
     """Fill a document for one browser."""
     from distributed.dashboard.components.scheduler import BOKEH_THEME, env
 
-    view = View(plugin, scene=_argument(doc, "scene"), run=_argument(doc, "run"))
+    view = View(boards, scene=_argument(doc, "scene"), run=_argument(doc, "run"))
     view.update()
     for root in view.roots:
         doc.add_root(root)
@@ -72,8 +71,8 @@ def show(plugin: Dashboard, extra: dict[str, Any], doc: Any) -> None:
 class View:
     """What one browser looks at."""
 
-    def __init__(self, plugin: Dashboard, *, scene: str | None = None, run: str | None = None) -> None:
-        self._plugin, self._scene, self._run = plugin, scene, run
+    def __init__(self, boards: Boards, *, scene: str | None = None, run: str | None = None) -> None:
+        self._boards, self._scene, self._run = boards, scene, run
         self._followed: str | None = None
         self._shown = ""
         self.scenes, self.tile_map, self.rate, self.lanes = SceneList(self.choose), TileMap(), RateChart(), Lanes()
@@ -98,16 +97,16 @@ class View:
 
     def update(self) -> None:
         """Send what is new."""
-        self._plugin.ticked()
-        board = self._plugin.boards.get(self._run or "") or self._plugin.latest
+        self._boards.tick()
+        board = self._boards.by_run.get(self._run or "") or self._boards.latest
         self._say("header", words.header(board))
         if board is None:
             return
         self._offer_runs(board)
-        said = self._plugin.said()
+        said = self._boards.tables()
         scene = self._scene_of(board)
         name = scene.name if scene else None
-        busy = {tile: phase for (owner, tile), phase in self._plugin.busy().items() if owner == name}
+        busy = {tile: phase for (owner, tile), phase in self._boards.busy().items() if owner == name}
         self.scenes.update(board, name)
         self.tile_map.update(scene, busy, board.names)
         self.rate.update(board)
@@ -135,7 +134,7 @@ class View:
 
     def _offer_runs(self, board: Board) -> None:
         """A choice of runs, where the scheduler has had more than one."""
-        runs = [(run, f"{each.job or 'job'} – {run}") for run, each in reversed(self._plugin.boards.items())]
+        runs = [(run, f"{each.job or 'job'} – {run}") for run, each in reversed(self._boards.by_run.items())]
         if self.chooser.options != runs:
             self.chooser.update(options=runs, visible=len(runs) > 1)
         self._shown = board.run
@@ -145,7 +144,7 @@ class View:
     def _choose_run(self, attribute: str, old: str, new: str) -> None:
         if new == self._shown:  # it is the page itself that says so
             return
-        latest = self._plugin.latest
+        latest = self._boards.latest
         self._run = None if latest is not None and new == latest.run else new
         self._scene = self._followed = None
 

@@ -1,16 +1,15 @@
-"""What the scheduler holds: the boards of its latest runs, and what shows them."""
+"""The plugin of the scheduler: it receives what drivers report, and adds page, JSON and metrics."""
 
 from __future__ import annotations
 
 import pickle
-import time
 from typing import TYPE_CHECKING, Any
 
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 from tilesseg.inference.worker_phases import METRIC
-from tilesseg.monitoring.dashboard import metrics, routes
-from tilesseg.monitoring.live.run_board import Board, Busy
+from tilesseg.monitoring.dashboard import prometheus_metrics, routes
+from tilesseg.monitoring.dashboard.boards import Boards, Message, Tables
 from tilesseg.version import __version__
 
 if TYPE_CHECKING:
@@ -18,21 +17,16 @@ if TYPE_CHECKING:
 
 
 NAME = "tilesseg"
-BOARDS = 5
-"""Runs that are kept, the latest ones."""
-
-Message = tuple[str, float, Any]
-"""A kind, when, and what: `event`, `picture` (scene, URL), `found` (scene, tiles), `here`, `left`."""
 
 
 class Dashboard(SchedulerPlugin):
-    """Boards by run directory. There is no hook on tasks: the scheduler does nothing per task."""
+    """Holds the boards, and shows them. There is no hook on tasks: the scheduler does nothing per task."""
 
     idempotent = True
     name = NAME
 
     def __init__(self) -> None:
-        self.boards: dict[str, Board] = {}
+        self.boards = Boards(self._tables)
         self.problems: dict[str, str] = {}
         """What could not be added, `page`, `json` or `metrics`, and why."""
         self.scheduler: Scheduler | None = None
@@ -51,54 +45,13 @@ class Dashboard(SchedulerPlugin):
 
     async def close(self) -> None:
         """The scheduler ends: the registry of Prometheus belongs to the whole process."""
-        metrics.remove(self._collector)
-
-    def take(self, run: str, batch: list[Message]) -> None:
-        """Take what the driver tells of a run."""
-        board = self.board_of(run)
-        for kind, when, what in batch:
-            board.heard = time.time()
-            match kind:
-                case "event":
-                    if what.kind == "run_started" and board.began:
-                        board = self._renew(run)
-                    board.take(what, when)
-                case "picture":
-                    board.show(*what)
-                case "found":
-                    board.find_done(*what)
-                case "left":
-                    board.leave(when)
+        prometheus_metrics.remove(self._collector)
 
     async def _receive(self, run: str, batch: bytes) -> None:
         """The handler of what `deliver` sends."""
-        self.take(run, pickle.loads(batch))
+        self.boards.take(run, pickle.loads(batch))
 
-    def board_of(self, run: str) -> Board:
-        """The board of a run; the oldest of more than a few goes, of those that ended if there are any."""
-        if run not in self.boards:
-            while len(self.boards) >= BOARDS:
-                ended = (one for one, board in self.boards.items() if board.ended is not None)
-                del self.boards[next(ended, next(iter(self.boards)))]
-            self.boards[run] = Board(run)
-        return self.boards[run]
-
-    @property
-    def latest(self) -> Board | None:
-        """The board of the run that began last."""
-        return next(reversed(self.boards.values()), None)
-
-    def ticked(self) -> None:
-        """Let every board know what time it is."""
-        for board in self.boards.values():
-            board.tick(time.time())
-
-    def busy(self) -> Busy:
-        """What all workers say they do now."""
-        return {(str(t[0]), str(t[1])): str(t[2]) for found in self.said().values() for t in found.get("tiles", ())}
-
-    def said(self) -> dict[str, dict[str, Any]]:
-        """The tables of all workers that have said anything, by address, with their memory."""
+    def _tables(self) -> Tables:
         workers = self.scheduler.workers if self.scheduler else {}
         return {
             address: {**table, "memory": state.metrics.get("memory", 0), "limit": state.memory_limit or 0}
@@ -106,20 +59,16 @@ class Dashboard(SchedulerPlugin):
             if isinstance(table := state.metrics.get(METRIC), dict)
         }
 
-    def _renew(self, run: str) -> Board:
-        del self.boards[run]
-        return self.board_of(run)
-
     def _add_json(self, scheduler: Scheduler) -> None:
-        routes.add(scheduler, self)
+        routes.add(scheduler, self.boards)
 
     def _add_page(self, scheduler: Scheduler) -> None:
         from tilesseg.monitoring.dashboard import page
 
-        page.add(scheduler, self)
+        page.add(scheduler, self.boards)
 
     def _add_metrics(self, scheduler: Scheduler) -> None:
-        self._collector = metrics.add(self)
+        self._collector = prometheus_metrics.add(self.boards)
 
 
 def deliver(client: Client, run: str, batch: list[Message]) -> None:
@@ -135,6 +84,3 @@ def answer(dask_scheduler: Any = None) -> dict[str, Any]:
     """Runs in the scheduler: which version is there, and what could not be added."""
     found = dask_scheduler.plugins.get(NAME)
     return {"version": __version__, "problems": dict(found.problems) if found else None}
-
-
-__all__ = ["NAME", "Dashboard", "Message", "answer", "deliver"]

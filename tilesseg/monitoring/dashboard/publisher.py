@@ -15,7 +15,7 @@ from tilesseg.version import __version__
 if TYPE_CHECKING:
     from distributed import Client
 
-    from tilesseg.monitoring.dashboard.plugin import Message
+    from tilesseg.monitoring.dashboard.boards import Message
 
 
 INTERVAL, BATCH, HERE = 0.5, 500, 5.0

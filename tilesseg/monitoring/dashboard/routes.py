@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from distributed.http.utils import RequestHandler
 
+from tilesseg.monitoring.dashboard.boards import Boards
+
 if TYPE_CHECKING:
     from distributed import Scheduler
-
-    from tilesseg.monitoring.dashboard.plugin import Dashboard
-
 
 ROUTE = r"/(?:.*/)?tilesseg/status\.json"
 """Also under the prefix that a scheduler may be given."""
@@ -20,20 +19,20 @@ ROUTE = r"/(?:.*/)?tilesseg/status\.json"
 class Status(RequestHandler):
     """`?run=` chooses a run by its directory, the latest else; `?scene=` adds the map of a scene's tiles."""
 
-    def initialize(self, dask_server: Any = None, extra: Any = None, board: Any = None) -> None:
+    def initialize(self, dask_server: Any = None, extra: Any = None, boards: Any = None) -> None:
         self.server, self.extra = dask_server, extra or {}
-        self.plugin: Dashboard = board
+        self.boards: Boards = boards
 
     def get(self) -> None:
-        self.plugin.ticked()
+        self.boards.tick()
         run, scene = self.get_query_argument("run", None), self.get_query_argument("scene", None)
-        chosen = self.plugin.boards.get(run) if run else self.plugin.latest
-        data = chosen.to_json(scene, busy=self.plugin.busy()) if chosen else {"state": "no run"}
+        chosen = self.boards.by_run.get(run) if run else self.boards.latest
+        data = chosen.to_json(scene, busy=self.boards.busy()) if chosen else {"state": "no run"}
         self.set_header("Content-Type", "application/json; charset=utf-8")
         self.set_header("Cache-Control", "no-store")
-        self.write(json.dumps({**data, "runs": list(self.plugin.boards)}))
+        self.write(json.dumps({**data, "runs": list(self.boards.by_run)}))
 
 
-def add(scheduler: Scheduler, plugin: Dashboard) -> None:
+def add(scheduler: Scheduler, boards: Boards) -> None:
     """Add the route to a running scheduler."""
-    scheduler.http_application.add_handlers(".*", [(ROUTE, Status, {"dask_server": scheduler, "board": plugin})])
+    scheduler.http_application.add_handlers(".*", [(ROUTE, Status, {"dask_server": scheduler, "boards": boards})])

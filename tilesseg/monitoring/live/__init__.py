@@ -1,1 +1,1 @@
-"""The live state of a running job, made of its events: what bar, page and metrics draw."""
+"""The live state of a run, made of its events: scenes, tiles, workers, rates."""

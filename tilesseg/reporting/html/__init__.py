@@ -1,1 +1,1 @@
-"""`report.html`: one file that opens anywhere."""
+"""`report.html`: one file without scripts that opens anywhere."""

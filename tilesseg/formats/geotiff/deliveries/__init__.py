@@ -1,1 +1,1 @@
-"""Products of several files: Sentinel-2 SAFE, Landsat, STAC items."""
+"""Satellite scenes delivered as several files: Sentinel-2 SAFE, Landsat, assets of STAC items."""

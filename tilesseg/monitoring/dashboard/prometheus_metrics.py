@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import REGISTRY, Collector
 
+from tilesseg.monitoring.dashboard.boards import Boards
 from tilesseg.monitoring.live.run_board import Board
-
-if TYPE_CHECKING:
-    from tilesseg.monitoring.dashboard.plugin import Dashboard
-
 
 Sample = tuple[tuple[str, ...], float]
 Samples = Callable[[Board], Iterable[Sample]]
@@ -23,11 +20,11 @@ _registered: list[Any] = []
 _lock = threading.Lock()
 
 
-class Boards(Collector):
+class BoardCollector(Collector):
     """Reads the boards whenever Prometheus asks. The label `scene` stands for scenes that run or ended lately."""
 
-    def __init__(self, plugin: Dashboard) -> None:
-        self._plugin = plugin
+    def __init__(self, boards: Boards) -> None:
+        self._boards = boards
 
     def describe(self) -> Iterable[Metric]:
         """Nothing beforehand: the registry need not ask what the names are."""
@@ -35,17 +32,17 @@ class Boards(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All metrics of all boards; of two runs with one job's name, those of the later."""
-        self._plugin.ticked()
-        boards = {board.job: board for board in self._plugin.boards.values() if board.began}
+        self._boards.tick()
+        boards = {board.job: board for board in self._boards.by_run.values() if board.began}
         for name, words, labels, samples in GAUGES:
             yield _filled(GaugeMetricFamily(name, words, labels=["job", *labels]), boards, samples)
         for name, words, labels, samples in COUNTERS:
             yield _filled(CounterMetricFamily(name, words, labels=["job", *labels]), boards, samples)
 
 
-def add(plugin: Dashboard) -> Boards:
-    """Put a plugin's boards into the registry of this process, in place of an earlier scheduler's."""
-    collector = Boards(plugin)
+def add(boards: Boards) -> BoardCollector:
+    """Put a scheduler's boards into the registry of this process, in place of an earlier one's."""
+    collector = BoardCollector(boards)
     with _lock:
         while _registered:
             REGISTRY.unregister(_registered.pop())
@@ -54,8 +51,8 @@ def add(plugin: Dashboard) -> Boards:
     return collector
 
 
-def remove(collector: Boards | None) -> None:
-    """Take it out again, if it is still there."""
+def remove(collector: BoardCollector | None) -> None:
+    """Take a collector out again, if it is still there."""
     with _lock:
         if collector is not None and collector in _registered:
             _registered.remove(collector)
