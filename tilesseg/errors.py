@@ -59,19 +59,35 @@ def first_problem(error: ValidationError) -> str:
 
 
 def _place(location: tuple[str | int, ...]) -> str:
-    """Where in the file, without pydantic's own names for the kinds of a union."""
+    """Place in the file, without pydantic's own names for the kinds of a union."""
     kinds = ("int", "str", "float", "constrained-int", "SceneEntry")
     named = [str(part) for part in location if part not in kinds and "[" not in str(part)]
     return ".".join(named) or "the whole"
 
 
+def cannot(what: str, because: str | Exception, do: str) -> str:
+    """Message of a refusal, as one line: `cannot write m.tif: no write permission in masks; choose another path`.
+
+    Args:
+        what: the action that failed, and its object.
+        because: its cause; of an exception all lines, joined.
+        do: remedy, in the imperative.
+    """
+    return f"cannot {what}: {joined_lines(because) if isinstance(because, Exception) else because}; {do}"
+
+
+def joined_lines(error: Exception) -> str:
+    """All lines of an exception's text, as one line; the name of its kind where it has no text."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def one_line(error: Exception) -> str:
-    """The last line that says something: the frames of the runtime stand above it."""
+    """Last line of an exception's text, at most 200 letters: a runtime prints its frames above it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:200] if lines else type(error).__name__
 
 
 def reason_of(error: Exception) -> str:
-    """Why something failed, as one line; the kind of error too where it is no refusal of ours."""
-    text = " ".join(str(error).split())
+    """Why something failed, as one line; with the kind of error where it is no refusal of ours."""
+    text = joined_lines(error)
     return text if isinstance(error, TilessegError) else f"{type(error).__name__}: {text}"

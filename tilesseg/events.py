@@ -10,15 +10,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 PARTS = ("predict", "wait", "read", "blend", "write")
-"""Of the work on a tile, whose seconds are told apart. `predict` and `wait`, in which the network had nothing to do,
-make the tile's wall time; the others are done at the same time, by threads of their own."""
+"""Parts of the work on a tile, each with seconds of its own. `predict` and `wait` (the network had nothing to do) make
+the tile's wall time; the other parts run at the same time, in threads of their own."""
 BESIDE = PARTS[2:]
 
 
 def account(seconds: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
-    """Where time went: the parts that make the tiles' wall time, and those at the same time.
+    """Seconds by part, in two groups: parts that make the tiles' wall time, and parts that ran at the same time.
 
-    Where there are none of the first, the others alone.
+    Without any of the first group, the second alone.
     """
     beside = {part: seconds[part] for part in BESIDE if part in seconds}
     own = {part: seconds[part] for part in (*PARTS, *seconds) if part in seconds and part not in beside}
@@ -43,14 +43,14 @@ class RunStarted(Event):
     scenes: int
     """Scenes that the job names, as far as they were chosen."""
     finished: int = 0
-    """Of these, scenes found complete from an earlier run: nothing is done for them."""
+    """Number of these scenes that an earlier run completed: nothing is done for them."""
     slots: int = 1
     """Tiles at the same time."""
     dashboard: str | None = None
     job: str = ""
     """Its name."""
     directory: str = ""
-    """Of the run."""
+    """Path of the run directory."""
     classes: tuple[str, ...] = ()
 
 
@@ -69,9 +69,9 @@ class ScenePlanned(Event):
     regions: int = 0
     """Regions of the image that are copied to Zarr before."""
     shape: tuple[int, int] = (0, 0)
-    """Of the scene, in pixels."""
+    """Height and width of the scene, in pixels."""
     core: tuple[int, int] = (0, 0)
-    """Of a tile: the scene's tiles are `ceil(shape ÷ core)` rows and columns, named `r012-c034`."""
+    """Height and width of a tile's core: the scene's tiles are `ceil(shape ÷ core)` rows and columns, named `r012-c034`."""
     work_factor: float = 0.0
     """Predicted pixels ÷ scene pixels."""
     notes: tuple[str, ...] = ()
@@ -138,7 +138,7 @@ class TileDone(Event):
     wall: float = 0.0
     """Seconds from then to its end."""
     attempts: int = 1
-    """How often it was tried in this process, passing troubles counted."""
+    """Number of attempts in this process, those that a passing trouble stopped included."""
 
 
 @dataclass(frozen=True, slots=True)

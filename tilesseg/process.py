@@ -14,7 +14,7 @@ QUIET = threading.RLock()
 HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 """In the environment of a process: arrays are in huge pages (glibc 2.35 and later; elsewhere it does nothing)."""
 DASKS = "65536"
-"""What Dask's nannies set `MALLOC_TRIM_THRESHOLD_` to in the environment of their workers."""
+"""Value of `MALLOC_TRIM_THRESHOLD_` that Dask's nannies set in the environment of their workers."""
 _TRIM, _MMAP = -1, -3
 """M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's malloc.h."""
 KEPT, LARGEST = 64 * 2**20, 4 * 2**20

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def retried(attempt: Callable[[int], T]) -> T:
-    """What an attempt, given its number, comes to; made again where a passing trouble stopped it."""
+    """Result of an attempt, which gets its number; repeated where a passing trouble stopped it."""
     for number in range(1, ATTEMPTS):
         try:
             return attempt(number)
