@@ -71,7 +71,7 @@ class ScenePlanned(Event):
     shape: tuple[int, int] = (0, 0)
     """Height and width of the scene, in pixels."""
     core: tuple[int, int] = (0, 0)
-    """Height and width of a tile's core: the scene's tiles are `ceil(shape ÷ core)` rows and columns, named `r012-c034`."""
+    """Height and width of a core: a scene has `ceil(shape ÷ core)` rows and columns of tiles, named `r012-c034`."""
     work_factor: float = 0.0
     """Predicted pixels ÷ scene pixels."""
     notes: tuple[str, ...] = ()
