@@ -28,7 +28,7 @@ from tilesseg.formats.geotiff.band_names import band_name, file_names, natural
 from tilesseg.formats.geotiff.source import GeoTiffSource
 from tilesseg.formats.open import open_source
 from tilesseg.formats.reading.open_options import Opening
-from tilesseg.formats.reading.statistics_sample import lattice
+from tilesseg.formats.reading.statistics_sample import sample_grid
 from tilesseg.raster.window import Window
 
 RNG = np.random.default_rng(5)
@@ -615,7 +615,7 @@ def test_an_overview_serves_statistics_and_the_sample_is_spread_over_the_image(t
 def test_sampled_windows_lie_in_the_image_apart_and_cover_it_where_it_is_small(
     height: int, width: int, count: int
 ) -> None:
-    windows = lattice((height, width), count)
+    windows = sample_grid((height, width), count)
     assert 1 <= len(windows) <= count
     assert all(Window(0, 0, height, width).contains(window) and not window.empty for window in windows)
     assert not any(one.touches(two) for one, two in itertools.combinations(windows, 2))

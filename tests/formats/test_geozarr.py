@@ -72,7 +72,7 @@ def test_an_array_reads_as_zarr_reads_it_in_every_window(tmp_path: Path, version
     data = noise(3, *SHAPE, dtype=dtype)
     source = opened(array(tmp_path / "a.zarr", data, version=version))
     assert source.grid.shape == SHAPE
-    assert source.cell == (32, 32)
+    assert source.storage_block == (32, 32)
     assert source.dtype == np.dtype(dtype).newbyteorder("=")
     padded = np.pad(data, ((0, 0), (20, 20), (20, 20)), mode="reflect")
     for y, x, height, width in ((0, 0, 70, 90), (-20, -20, 110, 130), (31, 40, 5, 50), (60, 80, 20, 20)):
@@ -252,7 +252,7 @@ def test_a_resolution_resamples_a_zarr_as_it_resamples_a_tiff(tmp_path: Path) ->
     write_tiff(tiff, data)
     one = open_source(str(tiff), Opening(resolution=25))
     two = opened(array(tmp_path / "a.zarr", data, **place), resolution=25)
-    assert (one.grid, one.cell[1], one.dtype) == (two.grid, one.cell[1], two.dtype)
+    assert (one.grid, one.storage_block[1], one.dtype) == (two.grid, one.storage_block[1], two.dtype)
     for window in (one.grid.window, Window(3, 4, 9, 8)):
         assert one.read(window).values.tobytes() == two.read(window).values.tobytes()
 

@@ -167,7 +167,7 @@ def test_strips_are_read_and_say_so(tmp_path: Path) -> None:
     path = tmp_path / "strips.ome.tif"
     tifffile.imwrite(path, values, ome=True, rowsperstrip=16, compression="deflate", photometric="minisblack")
     source = open_source(str(path))
-    assert source.cell == (16, 70)
+    assert source.storage_block == (16, 70)
     assert "strips of full rows" in " ".join(source.describe()["notes"])
     np.testing.assert_array_equal(source.read(Window(10, 5, 50, 40)).values, values[:, 10:60, 5:45])
 
@@ -178,7 +178,7 @@ def test_uncompressed_rows_are_read_without_their_neighbours(tmp_path: Path, byt
     path = tmp_path / "raw.ome.tif"
     tifffile.imwrite(path, values, ome=True, byteorder=byteorder, photometric="minisblack")
     source = open_source(str(path))
-    assert source.cell == (1, 70)
+    assert source.storage_block == (1, 70)
     assert source.dtype == np.float32
     np.testing.assert_array_equal(source.read(Window(10, 5, 50, 40)).values, values[:, 10:60, 5:45])
 

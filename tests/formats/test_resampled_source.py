@@ -164,8 +164,8 @@ def test_micrometres_are_not_wanted_of_pixels_whose_size_nobody_states(tmp_path:
 class Counted:
     """A source that remembers the largest window that was read of it."""
 
-    def __init__(self, base: Source, cell: tuple[int, int]) -> None:
-        self.base, self.cell, self.largest = base, cell, 0
+    def __init__(self, base: Source, storage_block: tuple[int, int]) -> None:
+        self.base, self.storage_block, self.largest = base, storage_block, 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.base, name)

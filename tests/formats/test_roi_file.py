@@ -16,7 +16,7 @@ from tilesseg.formats.geotiff.writer import utm_grid
 from tilesseg.formats.reading import roi_file as region
 from tilesseg.formats.reading.roi_file import read_region
 from tilesseg.raster.grid import Grid
-from tilesseg.raster.region_of_interest import cells_of
+from tilesseg.raster.region_of_interest import roi_cells
 
 SLIDE = Grid(400, 600, transform=(0.5, 0, 0, 0, 0.5, 0), unit="micrometre", metres_per_unit=1e-6)
 EARTH = utm_grid((400, 600), resolution=10.0)
@@ -26,7 +26,7 @@ STRIDE = 50
 
 def looked_at(path: Path, *, grid: Grid = SLIDE, native: Grid | None = None, stride: int = STRIDE) -> NDArray[np.bool_]:
     found = read_region(str(path), grid=grid, native=native or grid, stride=stride, image="slide.svs")
-    return cells_of(found, shape=grid.shape, stride=stride)
+    return roi_cells(found, shape=grid.shape, stride=stride)
 
 
 def drawn(folder: Path, data: Any) -> Path:

@@ -68,7 +68,7 @@ def test_a_strip_that_gdal_wrote_streams_as_gdal_reads_it(
         predictor = 1
     options = {"predictor": predictor, "interleave": interleave, "endianness": endian}
     source = by_gdal(tmp_path / "a.tif", noise(dtype), **options)
-    assert source.cell == SHAPE
+    assert source.storage_block == SHAPE
     assert_streams_as_read(source)
 
 
@@ -108,7 +108,7 @@ def test_floats_near_nodata_are_left_to_gdal_to_tell(tmp_path: Path) -> None:
 @pytest.mark.parametrize("options", [{"compress": "lzw"}, {"compress": "zstd"}])
 def test_what_cannot_be_streamed_is_read_by_gdal(tmp_path: Path, options: dict[str, Any]) -> None:
     source = by_gdal(tmp_path / "a.tif", noise("uint16"), **options)
-    assert source.cell == SHAPE
+    assert source.storage_block == SHAPE
     assert_streams_as_read(source, streamed=False)
 
 
@@ -125,10 +125,10 @@ def test_a_mask_in_the_file_is_read_by_gdal(tmp_path: Path) -> None:
 
 
 def test_an_image_of_many_strips_or_tiles_has_their_cell(tmp_path: Path) -> None:
-    assert by_gdal(tmp_path / "a.tif", noise("uint8"), blockysize=16).cell == (16, SHAPE[1])
-    assert by_gdal(tmp_path / "b.tif", np.zeros((3, 400, 300), np.uint8), compress=None).cell == (1, 300)
+    assert by_gdal(tmp_path / "a.tif", noise("uint8"), blockysize=16).storage_block == (16, SHAPE[1])
+    assert by_gdal(tmp_path / "b.tif", np.zeros((3, 400, 300), np.uint8), compress=None).storage_block == (1, 300)
     tiled = by_gdal(tmp_path / "c.tif", noise("uint8"), tiled=True, blockxsize=16, blockysize=16)
-    assert tiled.cell == (16, 16)
+    assert tiled.storage_block == (16, 16)
     assert_streams_as_read(tiled, streamed=False)
 
 
@@ -153,7 +153,7 @@ def test_a_vrt_has_the_largest_cell_of_its_members_and_ignores_those_that_are_go
         f'<VRTDataset rasterXSize="{SHAPE[1]}" rasterYSize="{SHAPE[0]}">'
         f'<VRTRasterBand dataType="UInt16" band="1">{sources}</VRTRasterBand></VRTDataset>'
     )
-    assert opened(tmp_path / "m.vrt").cell == SHAPE
+    assert opened(tmp_path / "m.vrt").storage_block == SHAPE
 
 
 def test_rows_of_several_files_are_joined(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_rows_of_several_files_are_joined(tmp_path: Path) -> None:
     by_gdal(tmp_path / "B2.tif", coarse, **place)
     source = open_source([str(one), str(tmp_path / "B2.tif")])
     assert source.masks == (0, 1)
-    assert source.cell == SHAPE
+    assert source.storage_block == SHAPE
     whole = source.read_raw(source.grid.window)
     assert whole.valid.shape == (2, *SHAPE)
     rows = list(source.rows(10))

@@ -26,7 +26,7 @@ from tilesseg.inference.segment_tile import segment_tile
 from tilesseg.inference.worker_phases import Stopwatch
 from tilesseg.planning.memory import batches_ahead
 from tilesseg.planning.recipe import Blend, Recipe, call_of, raw_dtype
-from tilesseg.raster.region_of_interest import Cells
+from tilesseg.raster.region_of_interest import RoiCells
 from tilesseg.raster.tiling import Tile, Tiling
 from tilesseg.raster.window import Window
 from tilesseg.store.scene_store import Store
@@ -160,7 +160,7 @@ class Counting(ArraySource):
     reads: list[Window] = field(default_factory=list)
     block: int = 1
 
-    cell = property(lambda self: (self.block, self.values.shape[2]))  # type: ignore[assignment]
+    storage_block = property(lambda self: (self.block, self.values.shape[2]))  # type: ignore[assignment]
 
     def read(self, window: Window) -> Pixels:
         assert self.grid.window.contains(window)
@@ -186,7 +186,7 @@ def test_each_pixel_is_read_once_and_cut_as_a_read_of_the_patch_would_give_it(da
     plain = picture(shape, seed=draw(st.integers(0, 99)), holes=draw(st.booleans()))
     source = Counting(plain.values, plain.valid, block=draw(st.sampled_from([1, 4, 7, 16, 60])))
     flags = np.random.default_rng(draw(st.integers(0, 99))).random([-(-side // lattice.stride) for side in shape]) < 0.3
-    cells = draw(st.sampled_from([None, Cells.of(flags, stride=lattice.stride, label=255)]))
+    cells = draw(st.sampled_from([None, RoiCells.of(flags, stride=lattice.stride, label=255)]))
     shard = draw(st.integers(5, 20))
     tiles = list(Tiling(shape, lattice, (shard * draw(st.integers(1, 5)), shard * draw(st.integers(1, 5))), shard))
     tile = draw(st.sampled_from(tiles))
@@ -202,7 +202,7 @@ def test_each_pixel_is_read_once_and_cut_as_a_read_of_the_patch_would_give_it(da
     assert reader.pixels == times.sum()
 
 
-def read_all(source: Counting, tile: Tile, cells: Cells | None) -> Reader:
+def read_all(source: Counting, tile: Tile, cells: RoiCells | None) -> Reader:
     """A tile's batches, each patch compared with what a read of its own gives."""
     spec = fake_model(fill=7.0).spec
     recipe = Recipe("gaussian", spec.normalisation(), 3, cells=cells)

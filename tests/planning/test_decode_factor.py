@@ -12,33 +12,33 @@ from tilesseg.raster.tiling import Tiling, blend_lattice, crop_lattice
 from tilesseg.raster.window import Window
 
 
-def counted(tiling: Tiling, cell: tuple[int, int]) -> float:
-    """Decode every cell of every read, one by one, without a cache."""
+def counted(tiling: Tiling, block: tuple[int, int]) -> float:
+    """Decode every block of every read, one by one, without a cache."""
     height, width = tiling.shape
-    cells = [
-        Window(y, x, cell[0], cell[1]).intersect(Window(0, 0, height, width))
-        for y in range(0, height, cell[0])
-        for x in range(0, width, cell[1])
+    blocks = [
+        Window(y, x, block[0], block[1]).intersect(Window(0, 0, height, width))
+        for y in range(0, height, block[0])
+        for x in range(0, width, block[1])
     ]
     reads = [row.window.intersect(Window(0, 0, height, width)) for tile in tiling for row in tile.patch_rows]
-    return sum(one.area for read in reads for one in cells if not one.intersect(read).empty) / (height * width)
+    return sum(one.area for read in reads for one in blocks if not one.intersect(read).empty) / (height * width)
 
 
 @given(
     shape=st.tuples(st.integers(1, 120), st.integers(1, 120)),
-    cell=st.tuples(st.integers(1, 130), st.integers(1, 130)),
+    block=st.tuples(st.integers(1, 130), st.integers(1, 130)),
     core=st.integers(1, 4),
     crop=st.booleans(),
 )
 def test_without_a_cache_it_is_every_cell_of_every_read(
-    shape: tuple[int, int], cell: tuple[int, int], core: int, crop: bool
+    shape: tuple[int, int], block: tuple[int, int], core: int, crop: bool
 ) -> None:
     lattice = crop_lattice(32, margin=4, multiple=4) if crop else blend_lattice(32, overlap=8, margin=0, multiple=8)
     tiling = Tiling(shape, lattice, (core * 24, core * 24), 24)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decoding, "CACHE", 0)
-        factor = decode_factor(tiling, cell, pixel_bytes=1)
-    assert factor == pytest.approx(counted(tiling, (min(cell[0], shape[0]), min(cell[1], shape[1]))))
+        factor = decode_factor(tiling, block, pixel_bytes=1)
+    assert factor == pytest.approx(counted(tiling, (min(block[0], shape[0]), min(block[1], shape[1]))))
 
 
 def test_a_tiled_image_is_read_as_it_is_and_strips_under_many_columns_are_not() -> None:

@@ -20,7 +20,7 @@ from tilesseg.events import TileDone
 from tilesseg.formats.source import Pixels
 from tilesseg.inference.segment_tile import skip_tile
 from tilesseg.planning.recipe import Blend, Recipe
-from tilesseg.raster.region_of_interest import Cells, Region, cells_of, work_of
+from tilesseg.raster.region_of_interest import Region, RoiCells, roi_cells, roi_work
 from tilesseg.raster.tiling import Lattice, Tiling
 from tilesseg.raster.window import Window
 from tilesseg.store.scene_store import Store
@@ -54,7 +54,7 @@ def run(
     lattice: Lattice,
     *,
     blend: Blend,
-    cells: Cells | None,
+    cells: RoiCells | None,
     core: tuple[int, int] | None = None,
     shard: int = 8,
     batch: int = 1,
@@ -77,12 +77,12 @@ def run(
     return store, records
 
 
-def some(shape: tuple[int, int], stride: int, *, seed: int = 0, share: float = 0.4, label: int = 255) -> Cells:
+def some(shape: tuple[int, int], stride: int, *, seed: int = 0, share: float = 0.4, label: int = 255) -> RoiCells:
     rows, columns = (-(-side // stride) for side in shape)
-    return Cells.of(np.random.default_rng(seed).random((rows, columns)) < share, stride=stride, label=label)
+    return RoiCells.of(np.random.default_rng(seed).random((rows, columns)) < share, stride=stride, label=label)
 
 
-def pixels_of(cells: Cells, shape: tuple[int, int]) -> NDArray[np.bool_]:
+def pixels_of(cells: RoiCells, shape: tuple[int, int]) -> NDArray[np.bool_]:
     """The oracle: every cell painted pixel by pixel."""
     whole = cells.looked_at.repeat(cells.stride, axis=0).repeat(cells.stride, axis=1)
     return whole[: shape[0], : shape[1]]
@@ -116,7 +116,7 @@ def test_with_cells_tiling_never_changes_the_result_and_what_is_seen_is_the_mask
     assert (mask[seen] == full.read(source.grid.window)[seen]).all()
     assert (mask[~seen] == label).all()
     assert sum(record.outside for record in records) == np.count_nonzero(~seen)
-    work = work_of(cells, Tiling(shape, lattice, core, shard))
+    work = roi_work(cells, Tiling(shape, lattice, core, shard))
     predicted = sum(record.patches for record in records)
     assert predicted == work.patches if source.valid.all() else predicted <= work.patches
     assert sum(cells.touches(tile.core) for tile in Tiling(shape, lattice, core, shard)) == work.tiles
@@ -130,7 +130,7 @@ def test_a_row_of_patches_that_is_not_looked_at_is_not_read_and_of_others_only_t
     stride = lattice.stride
     flags = np.zeros([-(-200 // stride)] * 2, bool)
     flags[3, 4] = True
-    cells = Cells.of(flags, stride=stride, label=255)
+    cells = RoiCells.of(flags, stride=stride, label=255)
     _, records = run(tmp_path, source, fake_model("Constant"), lattice, blend=blend, cells=cells)
     rows, columns = np.nonzero(source.seen())
     near = lattice.patch  # a patch that touches the cell begins and ends less than this away from it
@@ -146,7 +146,7 @@ def test_a_tile_of_which_nothing_is_looked_at_is_neither_read_nor_predicted(tmp_
     lattice = lattice_of(blend)
     flags = np.zeros([-(-96 // lattice.stride)] * 2, bool)
     flags[0, 0] = True
-    cells = Cells.of(flags, stride=lattice.stride, label=255)
+    cells = RoiCells.of(flags, stride=lattice.stride, label=255)
     store, records = run(tmp_path, source, fake_model("Constant"), lattice, blend=blend, cells=cells, core=(32, 32))
     skipped = [record for record in records if record.outside == record.pixels]
     assert len(skipped) == 8 and all(record.read == record.patches == 0 < record.skipped for record in skipped)
@@ -189,8 +189,8 @@ def test_the_patches_seen_by_a_batch_do_not_change_what_is_not_seen(tmp_path: Pa
 def test_cells_are_plain_data_and_come_back(data: st.DataObject) -> None:
     shape = data.draw(st.tuples(st.integers(1, 40), st.integers(1, 40)))
     flags = np.random.default_rng(data.draw(st.integers(0, 9))).random(shape) < 0.5
-    cells = Cells.of(flags, stride=8, label=255)
-    adapter = TypeAdapter(Cells)
+    cells = RoiCells.of(flags, stride=8, label=255)
+    adapter = TypeAdapter(RoiCells)
     back = adapter.validate_python(json.loads(json.dumps(adapter.dump_python(cells, mode="json"))))
     assert back == cells and (back.looked_at == flags).all()
 
@@ -199,7 +199,7 @@ def test_a_large_slides_cells_take_little_room_in_the_plan() -> None:
     flags = np.zeros((400, 600), bool)
     y, x = np.mgrid[:400, :600]
     flags[(y - 200) ** 2 + (x - 300) ** 2 < 150**2] = True
-    assert len(Cells.of(flags, stride=256, label=255).bits) < 4000
+    assert len(RoiCells.of(flags, stride=256, label=255).bits) < 4000
 
 
 @given(data=st.data())
@@ -227,7 +227,7 @@ def test_a_cell_is_looked_at_iff_a_pixel_of_the_region_or_a_neighbour_overlaps_i
     mask = np.random.default_rng(data.draw(st.integers(0, 99))).random(small) < data.draw(st.sampled_from([0.02, 0.3]))
     stride = data.draw(st.integers(1, 30))
     step = (shape[0] / small[0], shape[1] / small[1])
-    found = cells_of(Region(mask, step), shape=shape, stride=stride)
+    found = roi_cells(Region(mask, step), shape=shape, stride=stride)
     grown = np.zeros((small[0] + 2, small[1] + 2), bool)
     for dy in range(3):
         for dx in range(3):
@@ -259,7 +259,7 @@ def test_the_record_of_a_tile_that_is_not_looked_at_counts_as_that_of_any_other(
         grid = property(lambda self: utm_grid(self.values.shape[1:], resolution=10))  # type: ignore[assignment]
 
     source, lattice, model = Placed.of(picture((40, 40)).values), lattice_of("crop"), fake_model("Constant")
-    cells = Cells.of(np.zeros([-(-40 // lattice.stride)] * 2, bool), stride=lattice.stride, label=label)
+    cells = RoiCells.of(np.zeros([-(-40 // lattice.stride)] * 2, bool), stride=lattice.stride, label=label)
     tile = next(iter(Tiling((40, 40), lattice, (24, 24), 8)))
     store = Store(tmp_path)
     store.create(shape=(40, 40), shard=8, chunk=8, fingerprint="a")

@@ -55,7 +55,7 @@ class ArraySource:
     raw_dtypes = property(lambda self: (self.values.dtype,) * len(self.values))
     scaling = property(lambda self: ((1.0, 0.0),) * len(self.values))
     masks = property(lambda self: (0,) * len(self.values))
-    cell = property(lambda self: (1, self.values.shape[2]))
+    storage_block = property(lambda self: (1, self.values.shape[2]))
 
     def select(self, indices: Sequence[int]) -> ArraySource:
         return replace(self, values=self.values[list(indices)])

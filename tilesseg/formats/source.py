@@ -73,7 +73,7 @@ class Source(Protocol):
         """For each of the selected bands, which plane of `Raw.valid` says where it is valid."""
 
     @property
-    def cell(self) -> tuple[int, int]:
+    def storage_block(self) -> tuple[int, int]:
         """Height and width in pixels of what is decoded when one pixel is read: a tile, a strip, the whole image."""
 
     def select(self, indices: Sequence[int]) -> Source:
@@ -96,8 +96,8 @@ class Source(Protocol):
     def rows(self, height: int) -> Iterator[Raw]:
         """The whole image once, from top to bottom, in bands of `height` rows, the last one shorter.
 
-        For images that are decoded from their beginning whatever is read (`cell` is the whole image): memory is
-        bounded by some bands where the compression can be undone piece by piece.
+        For images that are decoded from their beginning whatever is read (`storage_block` is the whole image): memory
+        is bounded by some bands where the compression can be undone piece by piece.
 
         Raises:
             SourceError: as `read`.
@@ -107,7 +107,7 @@ class Source(Protocol):
         """Valid values `(channel, n)` of the selected bands, spread over the whole image, for statistics.
 
         At most about a million per band; from an overview where there is one, else from windows on a regular
-        lattice. Windows that cannot be read are left out. Empty `(channel, 0)` when nothing sampled is valid.
+        grid. Windows that cannot be read are left out. Empty `(channel, 0)` when nothing sampled is valid.
 
         Raises:
             SourceError: nothing at all could be read.

@@ -51,7 +51,7 @@ class RowCache:
         """
         self._source, self._inside, self._dtype = source, source.grid.window, source.dtype
         self._needs = [seen(window, self._inside) for window in windows]
-        block = source.cell[0]
+        block = source.storage_block[0]
         self._block = block if block <= surplus else 1
         self._strips: list[_Strip] = []
         self._read = 0

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tilesseg.formats.source import Source
     from tilesseg.inference.worker_phases import Stopwatch
     from tilesseg.models.spec import ModelSpec
-    from tilesseg.raster.region_of_interest import Cells
+    from tilesseg.raster.region_of_interest import RoiCells
     from tilesseg.raster.tiling import Patch, PatchRow, Tile
 
 
@@ -145,7 +145,7 @@ class Reader:
         return any(cache.any_valid(part) for part in parts)
 
 
-def _looked_at(row: PatchRow, core: Window, cells: Cells | None) -> Sequence[Patch]:
+def _looked_at(row: PatchRow, core: Window, cells: RoiCells | None) -> Sequence[Patch]:
     """The patches of a row that have a say in any pixel that is looked at."""
     if cells is None:
         return row.patches

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tilesseg.models.network import Network
     from tilesseg.models.spec import ModelSpec
     from tilesseg.raster.grid import Grid
-    from tilesseg.raster.region_of_interest import Cells
+    from tilesseg.raster.region_of_interest import RoiCells
     from tilesseg.raster.tiling import Tile
     from tilesseg.store.scene_store import Store
 
@@ -114,7 +114,7 @@ def segment_tile(
     )
 
 
-def skip_tile(tile: Tile, cells: Cells, *, grid: Grid, store: Store, scores: int = 0) -> TileDone:
+def skip_tile(tile: Tile, cells: RoiCells, *, grid: Grid, store: Store, scores: int = 0) -> TileDone:
     """Store the core of a tile of which no cell is looked at, without its source and without a model.
 
     Args:

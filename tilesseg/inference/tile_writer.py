@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tilesseg.inference.worker_phases import Stopwatch
     from tilesseg.models.spec import ModelSpec
     from tilesseg.raster.grid import Grid
-    from tilesseg.raster.region_of_interest import Cells
+    from tilesseg.raster.region_of_interest import RoiCells
     from tilesseg.raster.tiling import Patch, Tile
     from tilesseg.store.scene_store import Store
 
@@ -104,7 +104,7 @@ def _mark_nodata(planes: NDArray[np.uint8], final: Window, invalid: Invalid | No
         np.copyto(plane[rows, columns], NODATA, where=mask)
 
 
-def mark_outside(planes: NDArray[np.uint8], final: Window, cells: Cells | None) -> int:
+def mark_outside(planes: NDArray[np.uint8], final: Window, cells: RoiCells | None) -> int:
     """Mark what is not looked at of the rows `final`, which has no scores; how many pixels that is."""
     if cells is None:
         return 0

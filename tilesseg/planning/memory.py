@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tilesseg.process import KEPT
-from tilesseg.raster.region_of_interest import Work, work_of
+from tilesseg.raster.region_of_interest import RoiWork, roi_work
 from tilesseg.store.staged_copy import REGION_BYTES, SHARD_COPIES
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def estimate(
     of_tiles = min(threads, len(tiling)) * tile_bytes(scene, plan.spec, planes=planes, lanes=plan.lanes)
     in_flight = max(of_tiles, threads * region_bytes(scene))
     copied = 0 if scene.stage is None else height * width * len(scene.bands) * scene.itemsize
-    work = work_of(scene.cells, tiling) if scene.cells else _all_of(tiling)
+    work = roi_work(scene.cells, tiling) if scene.cells else _all_of(tiling)
     batches = -(-work.patches // scene.layout.batch)
     return Estimate(
         tiles=len(tiling),
@@ -81,9 +81,9 @@ def estimate(
     )
 
 
-def _all_of(tiling: Tiling) -> Work:
+def _all_of(tiling: Tiling) -> RoiWork:
     height, width = (tiling.lattice.cells(size) for size in tiling.shape)
-    return Work(len(tiling), tiling.patches, height * width)
+    return RoiWork(len(tiling), tiling.patches, height * width)
 
 
 def region_bytes(scene: ScenePlan) -> int:

@@ -12,7 +12,7 @@ from tilesseg.models.network import Call
 if TYPE_CHECKING:
     from tilesseg.models.normalisation import Normalisation
     from tilesseg.models.spec import ModelSpec
-    from tilesseg.raster.region_of_interest import Cells
+    from tilesseg.raster.region_of_interest import RoiCells
     from tilesseg.raster.tiling import Lattice
 
 
@@ -26,7 +26,7 @@ class Recipe:
     """Patches a call of the network gets; a tile's last batch is padded, so its shape never changes."""
     scores: tuple[int, ...] = ()
     """Channels whose blended scores are stored beside the labels."""
-    cells: Cells | None = None
+    cells: RoiCells | None = None
     """Where to look; None looks everywhere."""
 
 

@@ -14,7 +14,7 @@ from tilesseg.errors import SourceError
 from tilesseg.formats.detect import format_of
 from tilesseg.formats.reading.source_checks import file_state
 from tilesseg.raster.labels import NODATA
-from tilesseg.raster.region_of_interest import Cells, Region, cells_of
+from tilesseg.raster.region_of_interest import Region, RoiCells, roi_cells
 from tilesseg.raster.window import Window
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _COLOURS = (("red", "green", "blue"), ("r", "g", "b"))
 class Looked(NamedTuple):
     """Where to look, and what should be said of it."""
 
-    cells: Cells | None
+    cells: RoiCells | None
     notes: tuple[str, ...] = ()
 
 
@@ -53,10 +53,10 @@ def choose_cells(source: Source, how: Input, *, stride: int, paths: Sequence[str
     region, what = _region(source, how, stride=stride, paths=paths, name=name)
     if region is None:
         return Looked(None)
-    looked_at = cells_of(region, shape=source.grid.shape, stride=stride)
+    looked_at = roi_cells(region, shape=source.grid.shape, stride=stride)
     if looked_at.all():
         return Looked(None, (f"all of it is looked at: {what} is in every cell of {stride} px",))
-    cells = Cells.of(looked_at, stride=stride, label=NODATA if how.outside == "nodata" else 0)
+    cells = RoiCells.of(looked_at, stride=stride, label=NODATA if how.outside == "nodata" else 0)
     if not looked_at.any():
         return Looked(cells, (f"warning: no tissue was found, so the mask is all {cells.label}; {_ANYWAY}",))
     share = cells.pixels(source.grid.shape) / source.grid.window.area

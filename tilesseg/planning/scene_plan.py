@@ -28,7 +28,7 @@ from tilesseg.planning.scene_list import Scene
 from tilesseg.planning.staging import choose_stage
 from tilesseg.planning.tile_layout import Layout, choose_layout, why_patch
 from tilesseg.raster.grid import Grid
-from tilesseg.raster.region_of_interest import Cells
+from tilesseg.raster.region_of_interest import RoiCells
 from tilesseg.store.staged_copy import Stage, StageLayout
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class ScenePlan:
     """Decoded ÷ needed pixels, were the image read as it is."""
     stage: StageLayout | None = None
     """How the image is copied to Zarr first, or None where it is read as it is."""
-    cells: Cells | None = None
+    cells: RoiCells | None = None
     """Where to look, or None where all of it is looked at."""
 
     @property

@@ -28,24 +28,24 @@ def choose_stage(source: Source, tiling: Tiling, asked: str) -> tuple[StageLayou
     """
     pixel_bytes = _pixel_bytes(source)
     needed = decode_factor(tiling, (CHUNK, CHUNK), pixel_bytes=pixel_bytes)
-    factor = decode_factor(tiling, source.cell, pixel_bytes=pixel_bytes) / needed
+    factor = decode_factor(tiling, source.storage_block, pixel_bytes=pixel_bytes) / needed
     if asked == "never" or (asked == "auto" and factor <= FACTOR):
         return None, factor
     return stage_layout(source, factor=factor), factor
 
 
 def stage_layout(source: Source, *, factor: float = 1.0) -> StageLayout:
-    """How an image is copied: regions follow its storage cells, so that nothing is decoded twice if memory allows."""
-    (height, width), (cell_height, cell_width) = source.grid.shape, source.cell
+    """How an image is copied: regions follow its storage blocks, so that nothing is decoded twice if memory allows."""
+    (height, width), (block_height, block_width) = source.grid.shape, source.storage_block
     pixels = max(1, REGION_BYTES // _pixel_bytes(source))
-    if cell_width < width:
+    if block_width < width:
         side = CHUNK * max(1, min(SHARD, int(pixels**0.5)) // CHUNK)
         return StageLayout(factor, (side, side), (side, side), (CHUNK, CHUNK))
     rows = max(64, pixels // width)  # of the full width
     chunk = min(CHUNK, 1 << (rows.bit_length() - 1))
     tall = chunk * max(1, min(rows, SHARD) // chunk)
     shard = tall, CHUNK * max(1, min(SHARD, width) // CHUNK)
-    streamed = cell_height > rows  # by one task, or each would decode what lies above it
+    streamed = block_height > rows  # by one task, or each would decode what lies above it
     return StageLayout(factor, (height, width) if streamed else (tall, width), shard, (chunk, CHUNK))
 
 

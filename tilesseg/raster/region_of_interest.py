@@ -1,4 +1,4 @@
-"""Cells: which parts of a scene are looked at, decided once, so that the rest is neither read nor predicted.
+"""Region of interest: the cells of a scene that are segmented. The rest is neither read nor predicted.
 
 Cell `(i, j)` of the lattice holds the pixels `i·S … (i + 1)·S − 1` by `j·S … (j + 1)·S − 1`, S being the stride. A
 pixel's value depends on its cell and on the lattice alone: never on tiles, workers or order.
@@ -47,7 +47,7 @@ class Region(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Cells:
+class RoiCells:
     """Which cells of a scene's lattice are looked at. Plain data, stored in `plan.json`."""
 
     stride: int
@@ -59,7 +59,7 @@ class Cells:
     """Which are looked at, row by row: packed, compressed by zlib, as base64."""
 
     @classmethod
-    def of(cls, looked_at: NDArray[np.bool_], *, stride: int, label: int) -> Cells:
+    def of(cls, looked_at: NDArray[np.bool_], *, stride: int, label: int) -> RoiCells:
         """From one boolean for each cell `(row, column)`."""
         packed = zlib.compress(np.packbits(looked_at).tobytes(), 9)
         height, width = looked_at.shape
@@ -100,7 +100,7 @@ class Cells:
         return slice(y, max(y, ceil(window.y_stop / side))), slice(x, max(x, ceil(window.x_stop / side)))
 
 
-def cells_of(region: Region, *, shape: tuple[int, int], stride: int) -> NDArray[np.bool_]:
+def roi_cells(region: Region, *, shape: tuple[int, int], stride: int) -> NDArray[np.bool_]:
     """Which cells a region looks at: those that its pixels overlap, with a margin of one of its pixels.
 
     Args:
@@ -118,7 +118,7 @@ def cells_of(region: Region, *, shape: tuple[int, int], stride: int) -> NDArray[
     return _any_inside(region.mask, rows, columns)
 
 
-class Work(NamedTuple):
+class RoiWork(NamedTuple):
     """What is left of a tiling where only some cells are looked at."""
 
     tiles: int
@@ -129,13 +129,13 @@ class Work(NamedTuple):
     """The same, each counted once."""
 
 
-def work_of(cells: Cells, tiling: Tiling) -> Work:
+def roi_work(cells: RoiCells, tiling: Tiling) -> RoiWork:
     """Count what is left to do; the patches under which nothing is valid are not known yet."""
     axes = list(zip(tiling.shape, tiling.core, strict=True))
     cores = [[(y, min(y + core, size)) for y in range(0, size, core)] for size, core in axes]
     wholes = [[(0, size)] for size in tiling.shape]
     looked_at, side = cells.looked_at, cells.stride
-    return Work(
+    return RoiWork(
         int(_any_inside(looked_at, *(_cells(spans, side) for spans in cores)).sum()),
         int(_any_inside(looked_at, *(_cells(_supports(tiling.lattice, spans), side) for spans in cores)).sum()),
         int(_any_inside(looked_at, *(_cells(_supports(tiling.lattice, spans), side) for spans in wholes)).sum()),

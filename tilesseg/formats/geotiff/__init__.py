@@ -18,7 +18,7 @@ from tilesseg.formats.geotiff.deliveries.sentinel2 import find_safe
 from tilesseg.formats.geotiff.deliveries.stac_item import find_stac
 from tilesseg.formats.geotiff.raster_file import RasterFile
 from tilesseg.formats.geotiff.raster_properties import is_remote, open_raster
-from tilesseg.formats.geotiff.source import Band, GeoTiffSource
+from tilesseg.formats.geotiff.source import GeoTiffSource, RasterBand
 from tilesseg.formats.reading.open_options import Opening
 
 __all__ = ["GeoTiffSource", "open_geotiff"]
@@ -43,7 +43,7 @@ def open_geotiff(paths: Sequence[str], opening: Opening) -> GeoTiffSource:
         told = [_own(file, names) for file, names in zip(files, _names(files), strict=True)]
         grid, layers = stack(files, opening.resolution)
     bands = tuple(
-        Band(
+        RasterBand(
             name=name,
             layer=number,
             index=index,

@@ -20,7 +20,7 @@ _SAME = 0.02  # of a pixel: files of equal pixel size that differ by more do not
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class RasterLayer:
     """A file and where the image's grid lies on it."""
 
     file: RasterFile
@@ -56,7 +56,7 @@ def misfit(file: RasterFile, finest: RasterFile) -> str | None:
 
 def stack(
     files: Sequence[RasterFile], resolution: float | None, *, finest: RasterFile | None = None
-) -> tuple[Grid, tuple[Layer, ...]]:
+) -> tuple[Grid, tuple[RasterLayer, ...]]:
     """The grid of the finest file, or of pixels of size `resolution` from its corner, and every file on it.
 
     Args:
@@ -89,7 +89,7 @@ def _resized(finest: RasterFile, resolution: float | None) -> tuple[Grid, Pair]:
     return replace(grid, height=height, width=width, transform=transform, placement=placement), (y, x)
 
 
-def _align(file: RasterFile, finest: RasterFile) -> Layer:
+def _align(file: RasterFile, finest: RasterFile) -> RasterLayer:
     one, two = finest.facts.grid, file.facts.grid
     if one.crs != two.crs and not (one.crs and two.crs and CRS.from_wkt(one.crs) == CRS.from_wkt(two.crs)):
         raise _mismatch(finest, file, "coordinate reference systems", crs_name(one.crs), crs_name(two.crs))
@@ -105,7 +105,7 @@ def _align(file: RasterFile, finest: RasterFile) -> Layer:
     allowed = _SAME if scale == (1.0, 1.0) else 1.0  # a coarser grid rarely divides the finer one's extent
     if max(np.abs(offset).max(), np.abs(ends).max()) > allowed:
         raise _mismatch(finest, file, "extents", _extent(one), _extent(two))
-    return Layer(file, scale, offset)
+    return RasterLayer(file, scale, offset)
 
 
 def _mismatch(one: RasterFile, two: RasterFile, what: str, first: str, second: str) -> SourceError:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from tilesseg.formats.geotiff.band_stack import Layer
+from tilesseg.formats.geotiff.band_stack import RasterLayer
 from tilesseg.formats.geotiff.raster_file import RasterFacts
 
 
-def describe_file(layer: Layer) -> dict[str, Any]:
+def describe_file(layer: RasterLayer) -> dict[str, Any]:
     """One file of the image: how it is stored, and what says which of its pixels are valid."""
     facts = layer.file.facts
     return {
@@ -29,12 +29,12 @@ def describe_file(layer: Layer) -> dict[str, Any]:
     }
 
 
-def source_notes(layers: Sequence[Layer]) -> list[str]:
+def source_notes(layers: Sequence[RasterLayer]) -> list[str]:
     """Sentences on everything unusual, each said once."""
     return list(dict.fromkeys(note for layer in layers for note in (*layer.file.facts.notes, *_reading_notes(layer))))
 
 
-def _reading_notes(layer: Layer) -> list[str]:
+def _reading_notes(layer: RasterLayer) -> list[str]:
     facts = layer.file.facts
     notes = []
     if facts.alpha:
@@ -44,7 +44,9 @@ def _reading_notes(layer: Layer) -> list[str]:
     if facts.one_strip:
         notes.append("one strip: whatever is read is decoded from the first row on")
     elif _striped(facts):
-        notes.append(f"stored in strips of full rows, {facts.cell[0]} each: a window decodes its rows from end to end")
+        notes.append(
+            f"stored in strips of full rows, {facts.storage_block[0]} each: a window decodes its rows from end to end"
+        )
     if not layer.native:
         y, x = layer.scale
         notes.append(f"resampled on reading: one pixel of the image is {y:g} × {x:g} pixels of the file")
@@ -52,11 +54,12 @@ def _reading_notes(layer: Layer) -> list[str]:
 
 
 def _striped(facts: RasterFacts) -> bool:
-    return facts.cell[1] >= facts.grid.width and facts.cell[0] < facts.grid.height
+    height, width = facts.storage_block
+    return width >= facts.grid.width and height < facts.grid.height
 
 
 def _storage(facts: RasterFacts) -> str:
-    height, width = facts.cell
+    height, width = facts.storage_block
     if facts.one_strip:
         return "one strip"
     if _striped(facts):

@@ -52,10 +52,10 @@ class RasterFacts:
     alpha: bool
     overviews: tuple[int, ...]
     """Decimation of each overview level."""
-    cell: tuple[int, int]
-    """Storage cell `(height, width)` as GDAL tells it: a tile or a strip."""
+    storage_block: tuple[int, int]
+    """Storage block `(height, width)` as GDAL tells it: a tile or a strip."""
     one_strip: bool
-    """A TIFF of one strip: whatever is read is decoded from the first row on, whatever `cell` says."""
+    """A TIFF of one strip: whatever is read is decoded from the first row on, whatever `storage_block` says."""
     palette: bool
     """The values are indices into a colour table: between two of them there is nothing."""
     compression: str | None

@@ -28,28 +28,28 @@ _MEMBERS = 16  # of a VRT that are looked at
 _SIDECARS = (".vrt", ".ovr", ".msk", ".xml")
 
 
-def decoded_cell(file: RasterFile) -> tuple[int, int]:
+def decoded_block(file: RasterFile) -> tuple[int, int]:
     """Height and width in the file's pixels: a tile, a strip, the whole image; of a VRT the largest of its members'."""
     facts = file.facts
-    shape, cell = facts.grid.shape, facts.cell
+    shape, block = facts.grid.shape, facts.storage_block
     if facts.one_strip:
-        cell = shape
-    elif facts.driver == "GTiff" and facts.compression is None and cell[1] >= shape[1]:
-        cell = 1, shape[1]  # where nothing is compressed, any row is found by its place
-    cells = [cell, *(_members(file) if facts.driver == "VRT" else [])]
-    heights, widths = zip(*cells, strict=True)
+        block = shape
+    elif facts.driver == "GTiff" and facts.compression is None and block[1] >= shape[1]:
+        block = 1, shape[1]  # where nothing is compressed, any row is found by its place
+    blocks = [block, *(_members(file) if facts.driver == "VRT" else [])]
+    heights, widths = zip(*blocks, strict=True)
     return min(shape[0], max(heights)), min(shape[1], max(widths))
 
 
 def _members(file: RasterFile) -> list[tuple[int, int]]:
     names = [name for name in file.facts.files if name != file.path and not name.lower().endswith(_SIDECARS)]
-    cells = []
+    blocks = []
     for name in names[:_MEMBERS]:
         try:
-            cells.append(decoded_cell(open_raster(name)))
+            blocks.append(decoded_block(open_raster(name)))
         except SourceError:  # it is missing, or no image: reading will say so
             continue
-    return cells
+    return blocks
 
 
 _PALETTE_NOTE = "a palette image: its values are indices into a colour table, not brightness; never interpolated"
@@ -104,7 +104,7 @@ def _facts(path: str, dataset: Any) -> RasterFacts:
         mask=_mask_kind(dataset),
         alpha=len(bands) < dataset.count,
         overviews=() if broken else tuple(dataset.overviews(bands[0])),  # GDAL asks the members for theirs
-        cell=dataset.block_shapes[bands[0] - 1],
+        storage_block=dataset.block_shapes[bands[0] - 1],
         one_strip=is_one_strip(path, dataset),
         palette=ColorInterp.palette in colours,
         compression=compression.value if compression else None,

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilesseg.errors import SourceError
-from tilesseg.formats.geotiff import overviews as raster_sample
-from tilesseg.formats.geotiff.band_stack import Layer
+from tilesseg.formats.geotiff import overviews
+from tilesseg.formats.geotiff.band_stack import RasterLayer
 from tilesseg.formats.geotiff.geotiff_description import describe_file, source_notes
-from tilesseg.formats.geotiff.raster_properties import decoded_cell
+from tilesseg.formats.geotiff.raster_properties import decoded_block
 from tilesseg.formats.geotiff.strip_stream import find_strip, strip_rows
 from tilesseg.formats.reading.edge_padding import read_reflected
 from tilesseg.formats.reading.georeference import describe_grid
@@ -30,7 +30,7 @@ from tilesseg.raster.window import Window
 
 
 @dataclass(frozen=True, slots=True)
-class Band:
+class RasterBand:
     """One band of the image: where it lies and what makes its values physical."""
 
     name: str | None
@@ -54,9 +54,9 @@ class GeoTiffSource:
     band has it.
     """
 
-    layers: tuple[Layer, ...]
+    layers: tuple[RasterLayer, ...]
     grid: Grid
-    all_bands: tuple[Band, ...]
+    all_bands: tuple[RasterBand, ...]
     selected: tuple[int, ...]
     levels: tuple[Source, ...] = ()  # overviews may be anything, nearest pixels too
 
@@ -90,13 +90,13 @@ class GeoTiffSource:
         return tuple(in_use.index(self.all_bands[i].layer) for i in self.selected)
 
     @property
-    def cell(self) -> tuple[int, int]:
+    def storage_block(self) -> tuple[int, int]:
         """Of all files in use the largest; a coarser file's in the image's pixels."""
-        cells = []
+        blocks = []
         for layer in (self.layers[number] for number in self._in_use):
-            (height, width), (y, x) = decoded_cell(layer.file), layer.scale
-            cells.append((min(self.grid.height, ceil(height / y)), min(self.grid.width, ceil(width / x))))
-        heights, widths = zip(*cells, strict=True)
+            (height, width), (y, x) = decoded_block(layer.file), layer.scale
+            blocks.append((min(self.grid.height, ceil(height / y)), min(self.grid.width, ceil(width / x))))
+        heights, widths = zip(*blocks, strict=True)
         return max(heights), max(widths)
 
     def select(self, indices: Sequence[int]) -> GeoTiffSource:
@@ -134,12 +134,12 @@ class GeoTiffSource:
         """A decimated view for people to look at; see `formats.Source.thumbnail`."""
         shape = thumbnail_shape(self.grid.shape, size)
         level = self._overview_above(shape)
-        heights, widths = zip(*(layer.file.facts.cell for layer in self.layers), strict=True)
-        cell = max(heights), max(widths)
+        heights, widths = zip(*(layer.file.facts.storage_block for layer in self.layers), strict=True)
+        block = max(heights), max(widths)
         if level is None:
-            return decimate(self._read_inside, self.grid.shape, shape, cell=cell, empty=self._empty(shape))
+            return decimate(self._read_inside, self.grid.shape, shape, block=block, empty=self._empty(shape))
         read = partial(self._on_file()._read_inside, level=level.number)
-        return decimate(read, level.shape, shape, cell=cell, empty=self._empty(shape))
+        return decimate(read, level.shape, shape, block=block, empty=self._empty(shape))
 
     def identity(self) -> dict[str, Any]:
         """`[size, mtime in ns]` of every file, None where it cannot be had (missing, or remote)."""
@@ -169,11 +169,11 @@ class GeoTiffSource:
     def _path(self) -> str:
         return self.layers[0].file.path
 
-    def _overview_above(self, shape: tuple[int, int]) -> raster_sample.Level | None:
+    def _overview_above(self, shape: tuple[int, int]) -> overviews.OverviewLevel | None:
         if len(self.layers) > 1:
             return None
         try:
-            return raster_sample.overview_above(self.layers[0].file, shape)
+            return overviews.overview_above(self.layers[0].file, shape)
         except SourceError:  # a damaged overview costs nothing: full resolution is there
             return None
 
@@ -189,7 +189,7 @@ class GeoTiffSource:
         """Numbers of the layers that the selected bands come from."""
         return sorted({self.all_bands[i].layer for i in self.selected})
 
-    def _of_layer(self, number: int) -> list[Band]:
+    def _of_layer(self, number: int) -> list[RasterBand]:
         """Its selected bands."""
         return [self.all_bands[i] for i in self.selected if self.all_bands[i].layer == number]
 
@@ -229,7 +229,7 @@ class GeoTiffSource:
     def _sample_overview(self) -> NDArray[np.float64] | None:
         if len(self.layers) > 1:
             return None
-        level = raster_sample.overview_within(self.layers[0].file, len(self.selected))
+        level = overviews.overview_within(self.layers[0].file, len(self.selected))
         if level is None:
             return None
         values, valid = self._on_file()._read_inside(Window(0, 0, *level.shape), level.number)
@@ -237,28 +237,28 @@ class GeoTiffSource:
 
     def _sample_windows(self) -> NDArray[np.float64]:
         if _streams(self.layers):
-            windows = sampled_windows(self.grid.shape, len(self.selected), cell_bytes=1)
+            windows = sampled_windows(self.grid.shape, len(self.selected), block_bytes=1)
             return sample_rows(windows, (self._finished(*part) for part in self._row_planes(SIDE)))
         files = [layer.file for layer in self.layers]
-        return sample_windows(raster_sample.windows(files, self.grid.shape, len(self.selected)), self._read_inside)
+        return sample_windows(overviews.windows(files, self.grid.shape, len(self.selected)), self._read_inside)
 
 
 _: type[Source] = GeoTiffSource
 
 
-def _streams(layers: Sequence[Layer]) -> bool:
+def _streams(layers: Sequence[RasterLayer]) -> bool:
     """Whether the image is one compressed strip that can be undone piece by piece."""
     if len(layers) > 1 or not layers[0].native or not layers[0].file.facts.one_strip:
         return False
     return find_strip(layers[0].file) is not None
 
 
-def _raw_type(layer: Layer, band: Band) -> np.dtype[Any]:
+def _raw_type(layer: RasterLayer, band: RasterBand) -> np.dtype[Any]:
     return np.dtype(layer.file.facts.dtypes[band.index] if layer.native else np.float32)
 
 
 def _read_layer(
-    layer: Layer, bands: Sequence[Band], window: Window, level: int | None = None
+    layer: RasterLayer, bands: Sequence[RasterBand], window: Window, level: int | None = None
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     file, indices = layer.file, [band.index for band in bands]
     dtype = np.result_type(*(file.facts.dtypes[index] for index in indices))
@@ -276,7 +276,7 @@ def _read_layer(
 
 
 def _layer_rows(
-    layer: Layer, bands: Sequence[Band], grid: Grid, height: int
+    layer: RasterLayer, bands: Sequence[RasterBand], grid: Grid, height: int
 ) -> Iterator[tuple[NDArray[Any], NDArray[np.bool_]]]:
     strip = find_strip(layer.file) if layer.native and layer.file.facts.one_strip else None
     if strip is not None:

@@ -148,7 +148,7 @@ class _Stream:
 def is_one_strip(path: str, dataset: Any) -> bool:
     """Whether an open dataset is a TIFF of one strip that GDAL can only decode from its beginning.
 
-    GDAL calls each row a cell where it undoes such a strip row by row. An uncompressed strip is one only where GDAL
+    GDAL calls each row a block where it undoes such a strip row by row. An uncompressed strip is one only where GDAL
     takes it as a whole, too.
     """
     height, width = dataset.block_shapes[0]

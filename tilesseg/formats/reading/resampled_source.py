@@ -68,9 +68,11 @@ class Rescaled:
         return self.base.masks
 
     @property
-    def cell(self) -> tuple[int, int]:
+    def storage_block(self) -> tuple[int, int]:
         """The level's, in this grid's pixels."""
-        height, width = (int(np.ceil(side / step)) for side, step in zip(self.base.cell, self.step, strict=True))
+        height, width = (
+            int(np.ceil(side / step)) for side, step in zip(self.base.storage_block, self.step, strict=True)
+        )
         return min(self.grid.height, height), min(self.grid.width, width)
 
     def select(self, indices: Sequence[int]) -> Rescaled:
@@ -97,7 +99,7 @@ class Rescaled:
 
         Full rows where the level is decoded by rows, so that none is decoded once for each part.
         """
-        by_rows = self.base.cell[1] >= self.base.grid.width
+        by_rows = self.base.storage_block[1] >= self.base.grid.width
         most = min(window.width, max(1, int(_SIDE / self.step[1])))
         width = window.width if by_rows else most
         height = max(1, int(_SIDE**2 / (width * self.step[1] * self.step[0])))

@@ -1,4 +1,4 @@
-"""Where to look for an image's statistics without reading all of it: windows on a regular lattice."""
+"""Where to look for an image's statistics without reading all of it: windows on a regular grid."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ SIDE = 128
 _DECODED = 2 << 30  # bytes that may be decoded in all: files exist whose single strip is a gigabyte
 
 
-def lattice(shape: tuple[int, int], count: int = PIXELS // SIDE**2) -> list[Window]:
+def sample_grid(shape: tuple[int, int], count: int = PIXELS // SIDE**2) -> list[Window]:
     """At most `count` windows of at most 128², evenly spread; they cover an image that is small enough."""
     height, width = shape
-    rows = min(_cells(height), max(1, round(count**0.5)))
-    columns = min(_cells(width), max(1, count // rows))
-    rows = min(_cells(height), max(1, count // columns))
+    rows = min(_sample_count(height), max(1, round(count**0.5)))
+    columns = min(_sample_count(width), max(1, count // rows))
+    rows = min(_sample_count(height), max(1, count // columns))
     spans = itertools.product(_spans(height, rows), _spans(width, columns))
     return [Window.from_bounds(y, x, y_stop, x_stop) for (y, y_stop), (x, x_stop) in spans]
 
 
-def sampled_windows(shape: tuple[int, int], channels: int, *, cell_bytes: int) -> list[Window]:
-    """The windows to sample: fewer where there are very many channels, or where storage cells are huge.
+def sampled_windows(shape: tuple[int, int], channels: int, *, block_bytes: int) -> list[Window]:
+    """The windows to sample: fewer where there are very many channels, or where storage blocks are huge.
 
     Args:
         shape: of the image.
         channels: how many are read.
-        cell_bytes: what is decoded of one channel when one pixel is read.
+        block_bytes: what is decoded of one channel when one pixel is read.
     """
-    count = min(PIXELS // SIDE**2, max(1, VALUES // (channels * SIDE**2)), max(1, _DECODED // (cell_bytes * channels)))
-    return lattice(shape, int(count))
+    count = min(PIXELS // SIDE**2, max(1, VALUES // (channels * SIDE**2)), max(1, _DECODED // (block_bytes * channels)))
+    return sample_grid(shape, int(count))
 
 
 def sample_windows(windows: Sequence[Window], read: Callable[[Window], Pixels]) -> NDArray[np.float64]:
@@ -80,7 +80,7 @@ def _gathered(parts: list[NDArray[np.float64]], failure: SourceError | None) -> 
     return np.concatenate(parts, axis=1)
 
 
-def _cells(length: int) -> int:
+def _sample_count(length: int) -> int:
     return max(1, -(-length // SIDE))
 
 

@@ -28,7 +28,7 @@ def decimate(
     shape: tuple[int, int],
     wanted: tuple[int, int],
     *,
-    cell: tuple[int, int],
+    block: tuple[int, int],
     empty: Pixels,
 ) -> Pixels:
     """Pick the pixels under the centres of a coarser grid.
@@ -37,12 +37,12 @@ def decimate(
         read: reads a window of an image of `shape`.
         shape: the image to pick from.
         wanted: shape of the view.
-        cell: height and width of what is decoded together.
+        block: height and width of what is decoded together.
         empty: what to fill, all invalid; pieces that cannot be read stay so.
     """
     values = max(1, _VALUES // len(empty.values))
-    height = max(1, min(cell[0], values // min(cell[1], shape[1])))
-    width = max(1, values // height // cell[1]) * cell[1]
+    height = max(1, min(block[0], values // min(block[1], shape[1])))
+    width = max(1, values // height // block[1]) * block[1]
     for rows in _pieces(shape[0], wanted[0], height):
         for columns in _pieces(shape[1], wanted[1], width):
             try:

@@ -26,9 +26,9 @@ def openslide_facts(slide: openslide.OpenSlide, path: str) -> tuple[SlideFacts, 
     levels = [
         SlideLevel(
             shape=_cropped(size, step, (y, x), shapes[number]),
-            cell=_cell(told, number),
+            storage_block=_storage_block(told, number),
             downsample=step,
-            storage="tiles of {1} × {0}".format(*_cell(told, number)),
+            storage="tiles of {1} × {0}".format(*_storage_block(told, number)),
         )
         for number, step in steps
     ]
@@ -70,7 +70,7 @@ def _cropped(size: Shape, step: tuple[float, float], corner: tuple[int, int], wh
     return height, width
 
 
-def _cell(told: Mapping[str, str], number: int) -> Shape:
+def _storage_block(told: Mapping[str, str], number: int) -> Shape:
     try:
         height, width = (int(told[f"openslide.level[{number}].tile-{key}"]) for key in ("height", "width"))
     except (KeyError, ValueError):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import openslide
 
 
-CELL = 512
+SQUARE = 512
 """Side in pixels of what is read at once of a level whose pixels are not those of the file."""
 _ROWS = 512
 
@@ -28,7 +28,7 @@ class OpenSlideReader:
     """Reads regions; each process opens the slide anew, for all its threads. See `LevelReader`.
 
     A pixel of a level with a whole-number downsample that lies on the level's own pixels is the file's. Others
-    OpenSlide interpolates by where a region begins: there only whole cells of a fixed lattice are read, so that a
+    OpenSlide interpolates by where a region begins: there only whole squares of a fixed raster are read, so that a
     pixel does not depend on which window asks for it.
     """
 
@@ -69,9 +69,9 @@ class OpenSlideReader:
             for y in range(window.y - window.y % _ROWS, window.y_stop, _ROWS):
                 yield Window(y, window.x, _ROWS, window.width).intersect(window)
             return
-        for y in range(window.y - window.y % CELL, window.y_stop, CELL):
-            for x in range(window.x - window.x % CELL, window.x_stop, CELL):
-                yield Window(y, x, CELL, CELL)
+        for y in range(window.y - window.y % SQUARE, window.y_stop, SQUARE):
+            for x in range(window.x - window.x % SQUARE, window.x_stop, SQUARE):
+                yield Window(y, x, SQUARE, SQUARE)
 
     def _exact(self, level: int) -> bool:
         step = self.steps[level]

@@ -78,7 +78,7 @@ class SlideLevel:
 
     shape: Shape
     """Of the part that is read: without what lies outside the scanned region."""
-    cell: Shape
+    storage_block: Shape
     """What is decoded when one pixel is read: a tile, a strip, a row."""
     downsample: tuple[float, float]
     """Side of a pixel in pixels of the finest level, `(y, x)`."""

@@ -71,8 +71,8 @@ class SlideSource:
         return tuple(in_use.index(told[i]) for i in self.selected)
 
     @property
-    def cell(self) -> tuple[int, int]:
-        (height, width), (most_y, most_x) = self._level.cell, self._level.shape
+    def storage_block(self) -> tuple[int, int]:
+        (height, width), (most_y, most_x) = self._level.storage_block, self._level.shape
         return min(height, most_y), min(width, most_x)
 
     def select(self, indices: Sequence[int]) -> SlideSource:
@@ -107,8 +107,8 @@ class SlideSource:
                     return sample_windows([level._inside], level._read_inside)
                 except SourceError:  # a damaged level costs nothing: full resolution is there
                     break
-        cell_bytes = self.cell[0] * self.cell[1] * self.dtype.itemsize
-        windows = sampled_windows(self._inside.shape, len(self.selected), cell_bytes=cell_bytes)
+        block_bytes = self.storage_block[0] * self.storage_block[1] * self.dtype.itemsize
+        windows = sampled_windows(self._inside.shape, len(self.selected), block_bytes=block_bytes)
         return sample_windows(windows, self._read_inside)
 
     def thumbnail(self, size: int) -> Pixels:
@@ -117,7 +117,7 @@ class SlideSource:
         enough = [one for one in self.levels if one._inside.height >= shape[0] and one._inside.width >= shape[1]]
         seen = enough[-1] if enough else self
         empty = Pixels(np.zeros((len(self.selected), *shape), self.dtype), np.zeros(shape, np.bool_))
-        return decimate(seen._read_inside, seen._inside.shape, shape, cell=seen.cell, empty=empty)
+        return decimate(seen._read_inside, seen._inside.shape, shape, block=seen.storage_block, empty=empty)
 
     def identity(self) -> dict[str, Any]:
         """`[size, mtime in ns]` of every file, None where it is missing."""

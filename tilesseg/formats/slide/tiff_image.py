@@ -48,7 +48,9 @@ def _reader(file: tifffile.TiffFile, number: int, notes: tuple[str, ...], openin
         path=path,
         reader="tifffile",
         files=_files(file, path, first),
-        levels=tuple(SlideLevel(one.tiff.shape, _cell(one.tiff), one.step, _storage(one.tiff)) for one in found),
+        levels=tuple(
+            SlideLevel(one.tiff.shape, _storage_block(one.tiff), one.step, _storage(one.tiff)) for one in found
+        ),
         names=tuple(names),
         dtype=str(np.dtype(series.dtype).newbyteorder("=")),
         masks=tuple(k // together for k in range(len(names))),
@@ -103,7 +105,7 @@ def _refuse_missing_files(
         raise SourceError(f"{path}: {missing[0]} of its set is not there, and holds planes that are to be read")
 
 
-def _cell(level: TiffLevel) -> tuple[int, int]:
+def _storage_block(level: TiffLevel) -> tuple[int, int]:
     raw = level.planes[0].rows_at is not None
     height, width = (1, level.shape[1]) if raw else level.tile
     return min(height, level.shape[0]), min(width, level.shape[1])

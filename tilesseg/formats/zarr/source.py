@@ -92,7 +92,7 @@ class ZarrSource:
         return tuple(in_use.index(band.mask) for band in self._chosen)
 
     @property
-    def cell(self) -> tuple[int, int]:
+    def storage_block(self) -> tuple[int, int]:
         """The chunk, of several arrays the largest; in the image's pixels."""
         heights, widths = zip(*(self.layers[number].array.chunk for number in self._layers_in_use), strict=True)
         height, width = np.ceil(np.array([max(heights), max(widths)]) / self.step).astype(int)
@@ -133,8 +133,8 @@ class ZarrSource:
             if most // 64 <= level.grid.window.area <= most:
                 return sample_windows([level.grid.window], level._read_inside)
         itemsize = max(np.dtype(band.dtype).itemsize for band in self._chosen)
-        cell_bytes = self.cell[0] * self.cell[1] * itemsize
-        windows = sampled_windows(self.grid.shape, len(self.selected), cell_bytes=cell_bytes)
+        block_bytes = self.storage_block[0] * self.storage_block[1] * itemsize
+        windows = sampled_windows(self.grid.shape, len(self.selected), block_bytes=block_bytes)
         return sample_windows(windows, self._read_inside)
 
     def thumbnail(self, size: int) -> Pixels:
@@ -143,7 +143,7 @@ class ZarrSource:
         enough = [level for level in self._coarser() if np.all(np.array(level.grid.shape) >= shape)]
         seen = enough[-1] if enough else self
         empty = Pixels(np.zeros((len(self.selected), *shape), seen.dtype), np.zeros(shape, np.bool_))
-        return decimate(seen._read_inside, seen.grid.shape, shape, cell=seen.cell, empty=empty)
+        return decimate(seen._read_inside, seen.grid.shape, shape, block=seen.storage_block, empty=empty)
 
     def identity(self) -> dict[str, Any]:
         """`[size, mtime in ns]` of the metadata of every array and group in use."""

@@ -43,27 +43,27 @@ def stored_chunks(
         y: the axis, and the numbers along it.
         x: likewise.
     """
-    cells = array.shards or array.chunks
-    per_cell = [cell // chunk for cell, chunk in zip(cells, array.chunks, strict=True)]
-    cell_of = lru_cache(maxsize=64)(partial(_inside, array, per_cell))  # a shard's index is read once
+    file_shape = array.shards or array.chunks
+    per_file = [length // chunk for length, chunk in zip(file_shape, array.chunks, strict=True)]
+    chunks_in = lru_cache(maxsize=64)(partial(_inside, array, per_file))  # a shard's index is read once
     found = np.empty((len(y[1]), len(x[1])), np.bool_)
     at = list(places)
     for (row, at_y), (column, at_x) in product(enumerate(y[1]), enumerate(x[1])):
         at[y[0]], at[x[0]] = at_y, at_x
-        cell = tuple(place // count for place, count in zip(at, per_cell, strict=True))
-        stored = cell_of(os.path.join(path, array.metadata.encode_chunk_key(cell)))
-        found[row, column] = stored[tuple(place % count for place, count in zip(at, per_cell, strict=True))]
+        number = tuple(place // count for place, count in zip(at, per_file, strict=True))
+        stored = chunks_in(os.path.join(path, array.metadata.encode_chunk_key(number)))
+        found[row, column] = stored[tuple(place % count for place, count in zip(at, per_file, strict=True))]
     return found
 
 
-def _inside(array: zarr.Array[Any], per_cell: Sequence[int], file: str) -> NDArray[np.bool_]:
+def _inside(array: zarr.Array[Any], per_file: Sequence[int], file: str) -> NDArray[np.bool_]:
     """Which chunks a file holds, along every axis: one chunk, or those of a shard."""
     if not os.path.exists(file):
-        return np.broadcast_to(np.False_, per_cell)
-    index = None if array.shards is None else _shard_index(Path(file), array, int(np.prod(per_cell)))
+        return np.broadcast_to(np.False_, per_file)
+    index = None if array.shards is None else _shard_index(Path(file), array, int(np.prod(per_file)))
     if index is None:
-        return np.broadcast_to(np.True_, per_cell)
-    return np.asarray((index != _ABSENT).reshape(*per_cell, 2)[..., 0])
+        return np.broadcast_to(np.True_, per_file)
+    return np.asarray((index != _ABSENT).reshape(*per_file, 2)[..., 0])
 
 
 def _shard_index(file: Path, array: zarr.Array[Any], count: int) -> NDArray[np.uint64] | None:

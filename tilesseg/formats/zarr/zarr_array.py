@@ -94,7 +94,7 @@ class ZarrArray:
         return f"{self.path}: cannot read rows {rows}, columns {columns}"
 
     def stored(self, channel: int, window: Window) -> Iterable[bool]:
-        """For each of the stored cells, shards or chunks, that a window touches: whether there is a file."""
+        """For each of the stored shards or chunks that a window touches: whether there is a file."""
         return (os.path.exists(file) for file in self._files(channel, window))
 
     def present(self, channel: int, window: Window) -> NDArray[np.bool_]:
@@ -113,17 +113,17 @@ class ZarrArray:
         return np.asarray(found[y[:, None], x])
 
     def _files(self, channel: int, window: Window) -> Iterable[str]:
-        cell = self.array.shards or self.array.chunks
-        spans = [range(1)] * len(cell)
+        stored = self.array.shards or self.array.chunks
+        spans = [range(1)] * len(stored)
         for axis, start, stop in ((self.axes.y, window.y, window.y_stop), (self.axes.x, window.x, window.x_stop)):
-            spans[axis] = range(start // cell[axis], -(-stop // cell[axis]))
+            spans[axis] = range(start // stored[axis], -(-stop // stored[axis]))
         if self.axes.channel is not None:
-            at = channel // cell[self.axes.channel]
+            at = channel // stored[self.axes.channel]
             spans[self.axes.channel] = range(at, at + 1)
         for axis, place in self.axes.fixed:
-            spans[axis] = range(place // cell[axis], place // cell[axis] + 1)
-        for cell_place in itertools.product(*spans):
-            yield os.path.join(self.path, self.array.metadata.encode_chunk_key(cell_place))
+            spans[axis] = range(place // stored[axis], place // stored[axis] + 1)
+        for number in itertools.product(*spans):
+            yield os.path.join(self.path, self.array.metadata.encode_chunk_key(number))
 
     def _read(self, channels: Sequence[int], window: Window) -> NDArray[Any]:
         if self.axes.channel is None:
