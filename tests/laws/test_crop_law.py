@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tilesseg.cluster.executors import Executor, SerialExecutor, ThreadExecutor
 from tilesseg.formats.source import Source
 from tilesseg.models.load import Model, load_model
-from tilesseg.planning import tile_layout as layout
+from tilesseg.planning import tiling_options
 from tilesseg.planning.job import parse_job
 from tilesseg.planning.plan_scene import stored_plan
 from tilesseg.planning.scene_plan import ScenePlan
@@ -120,7 +120,9 @@ def test_a_lattice_shifted_off_the_stride_multiple_does_not(
 ) -> None:
     """The margins stay as wide as they must be: the phase of pooling alone makes the difference."""
     lead = MARGIN + shift
-    monkeypatch.setattr(layout, "crop_lattice", lambda *_, **__: Lattice(320, 112, lead, before=lead, after=208 - lead))
+    monkeypatch.setattr(
+        tiling_options, "crop_lattice", lambda *_, **__: Lattice(320, 112, lead, before=lead, after=208 - lead)
+    )
     image = picture((331, 257))
     expected = whole(image, model)
     mask, scene = run(tmp_path, image, bundle, SerialExecutor(), patch=320, core=224)

@@ -27,7 +27,7 @@ from tilesseg.models import hardware as machine
 from tilesseg.models import runtime_choice as choice
 from tilesseg.models.engines import torch_engine
 from tilesseg.models.network import Call, Network
-from tilesseg.planning import plan
+from tilesseg.planning import plan, planned_model
 from tilesseg.planning.cluster_options import Cluster
 from tilesseg.planning.job import Job, parse_job
 from tilesseg.planning.machine import Machine
@@ -215,7 +215,7 @@ def test_proof_and_tiles_of_all_scenes_that_are_alike_call_one_network_with_one_
     """It is compiled once, before the first tile."""
     made: list[Call] = []
     given: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(opened, "load_model", lambda *a, **k: Counted(made, given))
+    monkeypatch.setattr(planned_model, "load_model", lambda *a, **k: Counted(made, given))
     report = run_job(label_job(tmp_path, scenes=3), executor=workers)
     assert report.exit_code == 0 and [scene.done for scene in report.scenes] == [4, 4, 4]
     assert len(made) == 1 and set(given) == {(made[0], np.dtype("uint8"), (2, 1, 64, 64))}
@@ -224,7 +224,7 @@ def test_proof_and_tiles_of_all_scenes_that_are_alike_call_one_network_with_one_
 def test_few_networks_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Call] = []
     run_job(label_job(tmp_path), executor=SerialExecutor())
-    monkeypatch.setattr(opened, "load_model", lambda *a, **k: Counted(made, []))
+    monkeypatch.setattr(planned_model, "load_model", lambda *a, **k: Counted(made, []))
     run_of = opened.Opened(Assignment.of(RunDirectory(tmp_path / "run"), first="s0"))
     first = run_of.call("s0", run_of.source("s0"))
     calls = [replace(first, dtype=np.dtype(code)) for code in "BHIfd"]

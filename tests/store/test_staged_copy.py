@@ -17,13 +17,14 @@ from tilesseg.cli.main import run
 from tilesseg.cluster.executors import SerialExecutor
 from tilesseg.events import Event, ProductWritten, RegionFailed, RegionStaged, ScenePlanned, TileDone, TileFailed
 from tilesseg.formats.open import open_source
+from tilesseg.planning import staging
 from tilesseg.planning.cluster_options import Cluster
 from tilesseg.planning.job import parse_job
 from tilesseg.raster.window import Window
 from tilesseg.reporting.results import Report
 from tilesseg.run.copy_to_zarr import _copiers, stage_image
 from tilesseg.run.run_job import run_job
-from tilesseg.store import staged_copy as staging
+from tilesseg.store import staged_copy
 from tilesseg.store.run_directory import RunDirectory
 
 SHAPE = (700, 900)
@@ -74,8 +75,10 @@ IMAGES = [striped, one_strip, jpeg_2000, masked]
 @pytest.fixture(autouse=True)
 def small_regions(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the images were large: several regions, and no image that fits into the cache."""
-    monkeypatch.setattr(staging, "REGION_BYTES", 256 * 256)
-    monkeypatch.setattr(staging, "CHUNK", 64)
+    for module in (staging, staged_copy):
+        for name, value in (("REGION_BYTES", 256 * 256), ("CHUNK", 64)):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, value)
     monkeypatch.setattr("tilesseg.planning.decode_factor.CACHE", 8192)
 
 
