@@ -165,7 +165,7 @@ def test_a_run_in_the_queue_is_refused_until_it_has_left_or_the_new_job_comes_af
 
 def test_an_array_shares_the_tiles_and_a_last_job_waits_for_it(tmp_path: Path, queue: FakeQueue) -> None:
     job = write_job(tmp_path, {**SLURM, "gpus": 1, "threads": 3, "device": "cpu", "environment": {"A": "b c"}})
-    done = submit(job, shards=5, after="9")
+    done = submit(job, array=5, after="9")
     array, finish = done.scripts
     assert {
         "--array=1-5",
@@ -175,8 +175,8 @@ def test_an_array_shares_the_tiles_and_a_last_job_waits_for_it(tmp_path: Path, q
         "--gres=gpu:1",
     } <= directives(array)
     assert array.splitlines()[-2] == "export A='b c'"
-    assert array.endswith(f'run {done.run}/submit/1/job.yaml --shard "$SLURM_ARRAY_TASK_ID/5"\n')
-    assert "--dependency=afterany:17" in directives(finish) and "--array" not in finish and "--shard" not in finish
+    assert array.endswith(f'run {done.run}/submit/1/job.yaml --part "$SLURM_ARRAY_TASK_ID/5"\n')
+    assert "--dependency=afterany:17" in directives(finish) and "--array" not in finish and "--part" not in finish
     assert [(one.id, one.array) for one in submitted_jobs(done.run)] == [("17", 5), ("18", None)]
     assert read_job(done.run / "submit" / "1" / "job.yaml").cluster.model_dump(exclude_defaults=True) == {
         "kind": "threads",
@@ -189,7 +189,7 @@ def test_of_an_array_whose_last_job_is_refused_nothing_stays_in_the_queue(tmp_pa
     program = queue.folder / "sbatch"
     program.write_text(program.read_text().replace("number=", "[[ $* = *finish* ]] && exit 1; number="))
     with pytest.raises(JobError, match="ended with code 1"):
-        submit(write_job(tmp_path, SLURM), shards=2)
+        submit(write_job(tmp_path, SLURM), array=2)
     assert queue.said("scancel") == ["--quiet 17"]
 
 
@@ -240,7 +240,7 @@ def test_what_the_queue_says_when_it_refuses_reaches_the_user_in_one_line(tmp_pa
 
 
 def test_cancel_ends_jobs_last_first_then_the_workers_that_bear_the_runs_name(tmp_path: Path, queue: FakeQueue) -> None:
-    run = submit(write_job(tmp_path, SLURM), shards=2).run
+    run = submit(write_job(tmp_path, SLURM), array=2).run
     (queue.folder / "workers").write_text("30\n31\n")
     assert list(cancel(run)) == [f"ended job {job} of the queue slurm" for job in (18, 17, 30, 31)]
     assert queue.said("scancel") == ["--quiet 18 17", "--quiet 30 31"]
@@ -487,8 +487,8 @@ def test_pbs_gets_a_driver_in_its_own_words(tmp_path: Path, queue: FakeQueue) ->
     assert f'exec >>{done.run}/logs/driver-"$PBS_JOBID".log 2>&1' in script
     assert list(cancel(done.run)) == ["ended job 17.head of the queue pbs"]
     assert queue.said("qdel") == ["17.head"]
-    array, _ = submit(job, shards=3, dry_run=True).scripts
-    assert "-J 1-3" in directives(array, "#PBS ") and '--shard "$PBS_ARRAY_INDEX/3"' in array
+    array, _ = submit(job, array=3, dry_run=True).scripts
+    assert "-J 1-3" in directives(array, "#PBS ") and '--part "$PBS_ARRAY_INDEX/3"' in array
 
 
 def test_a_percent_sign_of_a_folder_is_no_pattern_of_slurm(tmp_path: Path) -> None:
@@ -501,7 +501,7 @@ def test_a_percent_sign_of_a_folder_is_no_pattern_of_slurm(tmp_path: Path) -> No
 def test_scripts_are_bash(tmp_path: Path) -> None:
     for kind in ("slurm", "pbs"):
         job = write_job(tmp_path, {**SLURM, "kind": kind, "setup": ["module load cuda"]})
-        for script in submit(job, shards=2, dry_run=True).scripts:
+        for script in submit(job, array=2, dry_run=True).scripts:
             subprocess.run(["bash", "-n"], input=script, text=True, check=True)
 
 
@@ -521,7 +521,7 @@ def test_kubernetes_gets_the_users_own_job_with_name_image_command_and_amounts(
     assert made["spec"]["template"]["spec"]["volumes"] == own["volumes"]
     assert list(cancel(done.run)) == [f"ended job {done.run}/submit/1/driver.yaml of the queue kubernetes"]
     with pytest.raises(JobError, match="--array 2 is for slurm and pbs"):
-        submit(job, shards=2)
+        submit(job, array=2)
 
 
 def test_a_manifest_that_is_no_job_is_refused(tmp_path: Path, queue: FakeQueue) -> None:

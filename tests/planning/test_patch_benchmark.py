@@ -25,7 +25,7 @@ from tilesseg.planning.machine import Machine
 from tilesseg.planning.patch_speed import PatchSpeed, speed_at
 from tilesseg.planning.plan import Plan, plan_job
 from tilesseg.run import run_job as run
-from tilesseg.run.job_array_part import Shard
+from tilesseg.run.job_array_share import ArrayShare
 from tilesseg.run.prepare_run import measure_for, prepare
 from tilesseg.run.run_job import run_job
 from tilesseg.run.worker_check import prove
@@ -239,8 +239,8 @@ def test_without_a_measurement_patches_are_as_usual(bundle: Path, tmp_path: Path
 def test_a_share_of_a_run_goes_by_what_the_first_one_measured(bundle: Path, tmp_path: Path) -> None:
     job, measured = ask(bundle, tmp_path, shape=LARGE, scenes=2), Measured()
     with (
-        prepare(job, MACHINE, measure=measured, shard=Shard(1, 2)) as one,
-        prepare(job, MACHINE, measure=measured, shard=Shard(2, 2)) as two,
+        prepare(job, MACHINE, measure=measured, share=ArrayShare(1, 2)) as one,
+        prepare(job, MACHINE, measure=measured, share=ArrayShare(2, 2)) as two,
     ):
         assert len(measured.plans) == 1
         assert one.plan.speeds == two.plan.speeds == SPEEDS

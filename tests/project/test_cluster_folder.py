@@ -135,7 +135,7 @@ def assert_known(line: str) -> None:
     ("script", "variables"),
     [
         ("slurm/job-array.sbatch", {"SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_TASK_COUNT": "3"}),
-        ("pbs/job-array.pbs", {"PBS_ARRAY_INDEX": "2", "SHARDS": "3", "JOB": "a job.yaml", "PBS_O_WORKDIR": "."}),
+        ("pbs/job-array.pbs", {"PBS_ARRAY_INDEX": "2", "PARTS": "3", "JOB": "a job.yaml", "PBS_O_WORKDIR": "."}),
     ],
 )
 def test_an_element_of_an_array_does_its_share(script: str, variables: dict[str, str], tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_an_element_of_an_array_does_its_share(script: str, variables: dict[str,
     command = ["bash", str(FOLDER / script), "a job.yaml"]
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", **variables}
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
-    assert done.stdout == "run|a job.yaml|--shard|2/3|", done.stderr
+    assert done.stdout == "run|a job.yaml|--part|2/3|", done.stderr
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=named)

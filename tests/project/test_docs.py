@@ -49,7 +49,8 @@ def sections(path: Path) -> dict[str, str]:
 
 
 def options_of(command: Any) -> set[str]:
-    return {name for one in command.params for name in one.opts if name.startswith("--")} - {"--help"}
+    shown = (one for one in command.params if not getattr(one, "hidden", False))
+    return {name for one in shown for name in one.opts if name.startswith("--")} - {"--help"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))

@@ -138,21 +138,24 @@ def run_command(
         list[str] | None, typer.Option(help="Do this scene, or those like 'slide-1*'; may be given again.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Do so many scenes at most.")] = None,
-    shard: Annotated[
-        str | None, typer.Option(metavar="I/N", help="Do the I-th of N shares of the tiles; others do the others.")
+    part: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Compute the I-th of N parts of the tiles; other processes compute the rest."),
     ] = None,
+    shard: Annotated[str | None, typer.Option(hidden=True, help="Former name of --part.")] = None,
 ) -> int:
     """Carry out a job here, or go on where it stopped."""
     from tilesseg.cluster.forkserver import warm_up
     from tilesseg.planning.job import read_job
-    from tilesseg.run.job_array_part import parse_shard
+    from tilesseg.run.job_array_share import parse_share
 
-    share, asked = parse_shard(shard) if shard else None, read_job(job)
+    part = part or shard
+    share, asked = parse_share(part) if part else None, read_job(job)
     warm_up(asked.cluster)  # it imports at the same time as the next line
     from tilesseg.run.run_job import run_job
 
-    with reported(Path(asked.output.dir), shard=share is not None), progress() as listener:
-        report = run_job(asked, listeners=[listener], only=only or (), limit=limit, shard=share)
+    with reported(Path(asked.output.dir), shared=share is not None), progress() as listener:
+        report = run_job(asked, listeners=[listener], only=only or (), limit=limit, share=share)
     print(summary(report))
     return report.exit_code
 

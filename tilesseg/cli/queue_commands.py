@@ -25,7 +25,7 @@ def submit(
     """Hand a job to the queue of the cluster and return; submitted again, it goes on where it stopped."""
     from tilesseg.cluster.queue.submit import submit as hand_in
 
-    done = hand_in(job, shards=array, after=after, dry_run=dry_run)
+    done = hand_in(job, array=array, after=after, dry_run=dry_run)
     if dry_run:
         print("\n".join(done.scripts), end="")
         return

@@ -54,19 +54,19 @@ def report(
 
 
 @contextmanager
-def reported(run: Path, *, shard: bool = False) -> Iterator[None]:
-    """Write report.html when a run ends, also one that is stopped; not of a refused one, nor before its last shard.
+def reported(run: Path, *, shared: bool = False) -> Iterator[None]:
+    """Write report.html when a run ends, also one that is stopped; not of a refused one, nor before its last part.
 
     Args:
         run: the run directory.
-        shard: whether other processes work on the run.
+        shared: whether other processes work on the run.
     """
     before = _told(run)
     try:
         yield
     finally:
         try:
-            if _told(run) > before and not (shard and _left(run)):
+            if _told(run) > before and not (shared and _left(run)):
                 report(run)
         except Exception as error:
             # ^ of any kind: a report is not worth a run, and what the run itself says is not hidden

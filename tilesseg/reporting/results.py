@@ -95,19 +95,20 @@ class Report:
     seconds: float | None = None
     name: str = ""
     """Of the job."""
-    shard: str | None = None
-    """Of the tiles, those that were to be done: what is unfinished then is the affair of others."""
+    share: str | None = None
+    """Share of the tiles that this process computes, as `3/8`: other processes finish the rest. None: all tiles."""
 
     @property
     def exit_code(self) -> int:
         """0 complete, 1 nothing was possible, 3 finished with failed tiles, failed products or refused scenes."""
         if all(scene.refused for scene in self.scenes):
             return 1
-        fine = ("complete", "unfinished", "waiting") if self.shard else ("complete",)
+        fine = ("complete", "unfinished", "waiting") if self.share else ("complete",)
         return 0 if all(scene.state in fine for scene in self.scenes) else 3
 
     def to_json(self) -> dict[str, Any]:
         data = asdict(self)
+        data["shard"] = data.pop("share")
         for scene, fields in zip(self.scenes, data["scenes"], strict=True):
             fields["state"] = scene.state
         return data

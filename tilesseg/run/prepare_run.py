@@ -32,7 +32,7 @@ from tilesseg.planning.stored_plan import _stored_plan, scene_names
 from tilesseg.planning.tile_layout import LARGE, flexible
 from tilesseg.retry import retried
 from tilesseg.run.finish_scene import finished_before
-from tilesseg.run.job_array_part import Shard
+from tilesseg.run.job_array_share import ArrayShare
 from tilesseg.store.locks import alone, held, holder
 from tilesseg.store.run_directory import RunDirectory
 
@@ -101,7 +101,7 @@ def prepare(
     measure: Measure | None = None,
     only: Sequence[str] = (),
     limit: int | None = None,
-    shard: Shard | None = None,
+    share: ArrayShare | None = None,
 ) -> Iterator[Prepared]:
     """Plan the job, or find its plan, and its first scene; then make and hold its directory.
 
@@ -113,7 +113,7 @@ def prepare(
         measure: asked once, where the patch is free and the first scene large; None: patches have their usual size.
         only: names or patterns of the scenes to do; none means all.
         limit: do so many scenes at most, the most important first.
-        shard: do a share of the tiles only.
+        share: tiles to compute; None means all.
 
     Raises:
         TilessegError: the job cannot work, or none of its scenes; the directory belongs to another job, or somebody
@@ -129,24 +129,24 @@ def prepare(
         return _measured(plan, scenes, directory, job, measure)
 
     with ExitStack() as stack:
-        if shard:
-            plan = _join(directory, shard, job, machine, stack, new_plan)
+        if share:
+            plan = _join(directory, share, job, machine, stack, new_plan)
         else:
             stored = _stored_plan(directory)
             plan = plan_job(job, machine, stored=stored) if stored else new_plan()
         check_job(plan, found, job.output)  # those that are not chosen now too: their products would be one file
         to_do = _unfinished(scenes, directory, plan, job)
-        begin = _begin(shard.turned(to_do) if shard else to_do, directory, plan, job, only_one=len(scenes) == 1)
+        begin = _begin(share.turned(to_do) if share else to_do, directory, plan, job, only_one=len(scenes) == 1)
         run = RunDirectory.create(directory.path)
-        if not shard:
+        if not share:
             _hold(run, None, stack)
         run.write_text("job.yaml", _job_text(job))
         write_scene_list(run.path / SCENE_LIST, found)
-        if not shard:
+        if not share:
             run.write_json(PLAN_FILE, plan.to_json())
         for name, reason in begin.refused.items():
             refuse(name, reason, run=run)
-        first = _first(begin, run=run, plan=plan, job=job, shared=shard is not None)
+        first = _first(begin, run=run, plan=plan, job=job, shared=share is not None)
         yield Prepared(run, plan, scenes, first, begin.others, len(scenes) - len(to_do), begin.refused)
 
 
@@ -223,7 +223,7 @@ def _names(run: RunDirectory) -> list[str]:
 
 
 def _join(
-    run: RunDirectory, shard: Shard, job: Job, machine: Machine, stack: ExitStack, new_plan: Callable[[], Plan]
+    run: RunDirectory, share: ArrayShare, job: Job, machine: Machine, stack: ExitStack, new_plan: Callable[[], Plan]
 ) -> Plan:
     """Take a share of a run, by the plan of those that work on it; where nobody does, this one makes it.
 
@@ -234,7 +234,7 @@ def _join(
     with held(run.path / "locks" / "plan", wait=True):
         with held(run.path / "locks" / "run") as nobody:
             pass
-        _hold(run, shard, stack)
+        _hold(run, share, stack)
         if nobody:
             stored = _stored_plan(run)
             plan = plan_job(job, machine, stored=stored) if stored else new_plan()
@@ -243,18 +243,18 @@ def _join(
     return plan_job(job, machine, stored=_stored_plan(run, keep=True))
 
 
-def _hold(run: RunDirectory, shard: Shard | None, stack: ExitStack) -> None:
+def _hold(run: RunDirectory, share: ArrayShare | None, stack: ExitStack) -> None:
     """Take the run for this process, or a share of it.
 
     Raises:
         StoreError: another process has it.
     """
     whole = run.path / "locks" / "run"
-    wanted = [(whole, shard is not None)]
-    if shard:
-        wanted.append((run.path / "locks" / f"shard-{shard.number}-of-{shard.of}", False))
+    wanted = [(whole, share is not None)]
+    if share:
+        wanted.append((run.path / "locks" / f"shard-{share.number}-of-{share.of}", False))
     for path, shared in wanted:
         if not stack.enter_context(held(path, shared=shared)):
-            who = holder(path) or "shards of it"
-            what = f"shard {shard} of {run.path}" if shard else str(run.path)
+            who = holder(path) or "parts of it"
+            what = f"part {share} of {run.path}" if share else str(run.path)
             raise StoreError(f"{what} is being worked on by {who}; wait for it, or stop it: tilesseg cancel {run.path}")

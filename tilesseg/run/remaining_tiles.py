@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tilesseg.planning.plan_scene import stored_plan
 
 if TYPE_CHECKING:
-    from tilesseg.run.job_array_part import Shard
+    from tilesseg.run.job_array_share import ArrayShare
     from tilesseg.store.run_directory import RunDirectory
 
 
@@ -17,7 +17,7 @@ class Left:
     """The tiles and regions that this process has to see to."""
 
     run: RunDirectory
-    shard: Shard | None = None
+    share: ArrayShare | None = None
 
     def tiles(self, scene: str) -> list[str]:
         """Names of the tiles that are not done, and this process's affair."""
@@ -26,7 +26,7 @@ class Left:
         if planned is None:
             return []
         left = [(number, tile.name) for number, tile in enumerate(planned.tiling) if tile.name not in done]
-        return [name for number, name in left if self.shard is None or self.shard.has(scene, number)]
+        return [name for number, name in left if self.share is None or self.share.has(scene, number)]
 
     def regions(self, scene: str) -> list[str]:
         """Names of the regions of the image that are to be copied first."""
@@ -39,7 +39,7 @@ class Left:
 
     def all_tried(self, scene: str) -> bool:
         """Whether every tile has been tried, by this process or by those that share the run."""
-        if self.shard is None:
+        if self.share is None:
             return True
         store = self.run.scene(scene)
         planned = stored_plan(store)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from tilesseg.cluster import connect as cluster
 from tilesseg.cluster.executors import DaskExecutor, Executor, SerialExecutor
 from tilesseg.cluster.forkserver import cool_down, warm_up
-from tilesseg.cluster.queue.submit import known
+from tilesseg.cluster.queue.submit import named_cluster
 from tilesseg.cluster.queue.submitted_jobs import LOGS
 from tilesseg.cluster.script_guard import refuse_unguarded_script
 from tilesseg.errors import JobError
@@ -42,7 +42,7 @@ from tilesseg.process import available_cores
 from tilesseg.reporting.results import Report, report_of
 from tilesseg.reporting.summary_csv import write_summary
 from tilesseg.run.finish_scene import finish_scene
-from tilesseg.run.job_array_part import Shard
+from tilesseg.run.job_array_share import ArrayShare
 from tilesseg.run.prepare_run import Prepared, choose_machine, measure_for, prepare
 from tilesseg.run.remaining_tiles import Left
 from tilesseg.run.work_queue import Feed
@@ -66,7 +66,7 @@ def run_job(
     listeners: Sequence[Listener] = (),
     only: Sequence[str] = (),
     limit: int | None = None,
-    shard: Shard | None = None,
+    share: ArrayShare | None = None,
 ) -> Report:
     """Carry a job out, or go on with it.
 
@@ -78,7 +78,7 @@ def run_job(
         listeners: called with every event, in this thread.
         only: names or patterns of the scenes to do; none means all.
         limit: do so many scenes at most, the most important first.
-        shard: do a share of the tiles only; other processes do the others, in the same directory.
+        share: tiles to compute; other processes compute the others, in the same directory. None means all.
 
     Returns:
         What the run came to; `exit_code` sums it up.
@@ -95,19 +95,19 @@ def run_job(
         if executor is None and not cluster.is_here(job.cluster):
             executor = stack.enter_context(_elsewhere(job, say))
         machine, measure = choose_machine(job, executor), measure_for(job, executor, say=say)
-        ready = stack.enter_context(prepare(job, machine, measure=measure, only=only, limit=limit, shard=shard))
-        stack.enter_context(driver_record(ready.run.path, str(shard) if shard else None))
+        ready = stack.enter_context(prepare(job, machine, measure=measure, only=only, limit=limit, share=share))
+        stack.enter_context(driver_record(ready.run.path, str(share) if share else None))
         if ready.first is None:
             executor = executor or SerialExecutor()  # there is nothing to do, and nobody is started for it
         executor = executor or stack.enter_context(cluster.connect(job.cluster, ready.plan.device))
-        return _Run(ready, job, executor, [*listeners], stack, begun, shard).carry_out()
+        return _Run(ready, job, executor, [*listeners], stack, begun, share).carry_out()
 
 
 def _elsewhere(job: Job, say: Callable[[str], None]) -> AbstractContextManager[Executor]:
     """Workers of a cluster; nothing is asked of it for a job that cannot work."""
     check(job)
     run = Path(job.output.dir).absolute()
-    return cluster.connect(known(job.cluster, run), "cpu", logs=run / LOGS, say=say)
+    return cluster.connect(named_cluster(job.cluster, run), "cpu", logs=run / LOGS, say=say)
 
 
 def job_status(directory: Path) -> Report:
@@ -130,7 +130,7 @@ class _Run:
     listeners: list[Listener]
     until_the_end: ExitStack
     begun: float
-    shard: Shard | None = None
+    share: ArrayShare | None = None
     written: list[str] = field(default_factory=list)
 
     @property
@@ -141,7 +141,7 @@ class _Run:
         first, link = self.ready.first, self._open_page()
         self._announce(link)
         if first is not None:
-            work = TileWork(Assignment.of(self.ready.run, first=first.name, shared=self.shard is not None))
+            work = TileWork(Assignment.of(self.ready.run, first=first.name, shared=self.share is not None))
             self._prove(work, first)
             self._work(work, first)
         return self._conclude()
@@ -221,8 +221,8 @@ class _Run:
 
     def _work(self, work: TileWork, first: ScenePlan) -> None:
         """Do what there is to do, over all scenes; the products of one scene alone are made by all workers."""
-        here = isinstance(self.executor, DaskExecutor) and not self.ready.to_do and self.shard is None
-        left = Left(self.ready.run, self.shard)
+        here = isinstance(self.executor, DaskExecutor) and not self.ready.to_do and self.share is None
+        left = Left(self.ready.run, self.share)
         feed = Feed(
             iter(self.ready.to_do),
             left.tiles,
@@ -260,7 +260,7 @@ class _Run:
                 copy.remove()
 
     def _alone(self, *part: str) -> AbstractContextManager[object]:
-        return alone(self.ready.run.path, *part, shared=self.shard is not None)
+        return alone(self.ready.run.path, *part, shared=self.share is not None)
 
     def _finish_here(self, scene: ScenePlan) -> None:
         """Write the products of the only scene with the help of all workers."""
@@ -286,7 +286,7 @@ class _Run:
             products=tuple(self.written),
             seconds=round(time.monotonic() - self.begun, 3),
             name=self.job.name,
-            shard=str(self.shard) if self.shard else None,
+            share=str(self.share) if self.share else None,
         )
         for scene in report.scenes:
             if scene.empty:

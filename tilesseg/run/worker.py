@@ -147,7 +147,7 @@ def _segment(opened: Opened, scene: str, name: str) -> TileDone:
 
 
 def _stage(opened: Opened, item: StageItem) -> RegionStaged:
-    """Copy a region, or find that another process has: shards need the same copy."""
+    """Copy a region, or find that another process has: the shares of a job array need the same copy."""
     plan, source = opened.scene(item.scene), opened.source(item.scene, copied=False)
     assert plan.stage is not None  # else nobody asks
     region, copy = plan.stage.named(plan.grid.shape, item.region), plan.copy_in(opened.store(item.scene).folder)

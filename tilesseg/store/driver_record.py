@@ -35,7 +35,7 @@ class Driver:
     job: str | None
     """Its id in a queue, if it runs in one."""
     shard: str | None = None
-    """Its share, as `3/8`."""
+    """Share of the run that the process computes, as `3/8`; the stored key keeps its old name."""
 
     @property
     def here(self) -> bool:
@@ -47,10 +47,10 @@ class Driver:
 
 
 @contextmanager
-def driver_record(run: Path, shard: str | None = None) -> Iterator[None]:
-    """Keep `driver.json` in the run directory while the context lasts; of a shard `driver-3-of-8.json`."""
-    this = Driver(socket.gethostname(), os.getpid(), time.time(), _id_in_queue(), shard)
-    path = run / ("driver.json" if shard is None else f"driver-{shard.replace('/', '-of-')}.json")
+def driver_record(run: Path, share: str | None = None) -> Iterator[None]:
+    """Keep `driver.json` in the run directory while the context lasts; `driver-3-of-8.json` for a share."""
+    this = Driver(socket.gethostname(), os.getpid(), time.time(), _id_in_queue(), share)
+    path = run / ("driver.json" if share is None else f"driver-{share.replace('/', '-of-')}.json")
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with temporary.open("w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -36,8 +36,8 @@ class Order:
     account: str | None = None
     directives: tuple[str, ...] = ()
     setup: tuple[str, ...] = ()
-    shards: int | None = None
-    """Elements of a job array; each gets `--shard i/n`."""
+    array: int | None = None
+    """Number of elements of a job array; each gets `--part i/n`."""
     after: str | None = None
     """Job that has to end before."""
     image: str | None = None
@@ -47,7 +47,7 @@ class Order:
 
 def slurm_script(order: Order) -> str:
     """For sbatch."""
-    element = "%A_%a" if order.shards else "%j"
+    element = "%A_%a" if order.array else "%j"
     lines = [
         f"--job-name={order.name}",
         f"--output={shlex.quote(f'{order.logs}/driver-'.replace('%', '%%') + f'{element}.log')}",
@@ -63,7 +63,7 @@ def slurm_script(order: Order) -> str:
         *_given("--partition={}", order.queue),
         *_given("--account={}", order.account),
         *_given("--gres=gpu:{}", order.gpus),
-        *_given("--array=1-{}", order.shards),
+        *_given("--array=1-{}", order.array),
         *_given("--dependency=afterany:{}", order.after),
         *order.directives,
     ]
@@ -83,7 +83,7 @@ def pbs_script(order: Order) -> str:
         "-V",
         *_given("-q {}", order.queue),
         *_given("-A {}", order.account),
-        *_given("-J 1-{}", order.shards),
+        *_given("-J 1-{}", order.array),
         *_given("-W depend=afterany:{}", order.after),
         *order.directives,
     ]
@@ -98,8 +98,8 @@ def kubernetes_manifest(order: Order) -> str:
     Raises:
         JobError: there is none, it is no Job, or an array is asked for, or to wait for another one.
     """
-    if order.shards:
-        raise JobError(f"--array {order.shards} is for slurm and pbs, and cluster.kind is kubernetes; leave it out")
+    if order.array:
+        raise JobError(f"--array {order.array} is for slurm and pbs, and cluster.kind is kubernetes; leave it out")
     if order.after:
         raise JobError(f"--after {order.after} is for slurm and pbs, and cluster.kind is kubernetes; leave it out")
     if order.manifest is None:
@@ -131,8 +131,8 @@ def _shell(directive: str, lines: Sequence[str], order: Order, *commands: str) -
 
 def _command(order: Order, element: str) -> str:
     """Replaces the shell, so that a signal for the job reaches it."""
-    shard = f' --shard "${element}/{order.shards}"' if order.shards else ""
-    return f"exec {shlex.join(order.command)}{shard}"
+    part = f' --part "${element}/{order.array}"' if order.array else ""
+    return f"exec {shlex.join(order.command)}{part}"
 
 
 def _given(text: str, value: object) -> list[str]:

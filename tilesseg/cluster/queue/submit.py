@@ -41,13 +41,13 @@ class Submitted:
     scripts: tuple[str, ...]
 
 
-def submit(path: Path, *, shards: int | None = None, after: str | None = None, dry_run: bool = False) -> Submitted:
-    """Hand a job's driver, or an array of its shards, to the queue that `cluster` names.
+def submit(path: Path, *, array: int | None = None, after: str | None = None, dry_run: bool = False) -> Submitted:
+    """Hand a job's driver, or a job array that shares its tiles, to the queue that `cluster` names.
 
     Args:
         path: the job file.
-        shards: elements of a job array that share the tiles, without a scheduler between them; a last job, which
-            waits for them, finishes what they have left. None: one driver, whose workers are jobs of their own.
+        array: number of elements of a job array that share the tiles, without a scheduler between them; a last job,
+            which waits for them, finishes what they have left. None: one driver, whose workers are jobs of their own.
         after: id of a job that has to end before.
         dry_run: make the scripts, and write and submit nothing.
 
@@ -63,11 +63,11 @@ def submit(path: Path, *, shards: int | None = None, after: str | None = None, d
         if not dry_run:
             _refuse_twice(run, queue, job.cluster.kind, after=after)
         folder = run / "submit" / str(_next_number(run))
-        orders = orders_of(job.cluster, folder / "job.yaml", run=run, shards=shards, after=after, beside=path.parent)
+        orders = orders_of(job.cluster, folder / "job.yaml", run=run, array=array, after=after, beside=path.parent)
         scripts = tuple(queue.script(order) for order in orders)
         if dry_run:
             return Submitted(run, (), scripts)
-        _write(job, folder, run=run, shards=shards)
+        _write(job, folder, run=run, array=array)
         taken: list[Ordered] = []
         try:
             for order in orders:
@@ -119,24 +119,24 @@ def _next_number(run: Path) -> int:
     return max(taken, default=0) + 1
 
 
-def _write(job: Job, folder: Path, *, run: Path, shards: int | None) -> None:
+def _write(job: Job, folder: Path, *, run: Path, array: int | None) -> None:
     """The job as it is now, for the driver: what the user changes in his file meanwhile is for the next time."""
     directory = RunDirectory.create(run)
     (directory.path / LOGS).mkdir(exist_ok=True)
     folder.mkdir(parents=True)
-    who = alone(job.cluster) if shards else known(job.cluster, run)
-    data = job.model_copy(update={"cluster": who}).model_dump(mode="json")
+    cluster = element_cluster(job.cluster) if array else named_cluster(job.cluster, run)
+    data = job.model_copy(update={"cluster": cluster}).model_dump(mode="json")
     (folder / "job.yaml").write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
 def _hand_in(order: Order, queue: Queue, kind: str, *, folder: Path) -> Ordered:
     script = folder / f"{order.name.rpartition('-')[2]}.{queue.suffix}"
     script.write_text(queue.script(order), encoding="utf-8")
-    return Ordered(kind, queue.submit(script), str(script), time.time(), socket.gethostname(), order.shards)
+    return Ordered(kind, queue.submit(script), str(script), time.time(), socket.gethostname(), order.array)
 
 
 def orders_of(
-    cluster: Cluster, job: Path, *, run: Path, shards: int | None, after: str | None, beside: Path
+    cluster: Cluster, job: Path, *, run: Path, array: int | None, after: str | None, beside: Path
 ) -> list[Order]:
     """What the queue is asked for: the driver; or the array, and the job that finishes what the array has left.
 
@@ -144,16 +144,16 @@ def orders_of(
         cluster: the section of the job.
         job: the file that `tilesseg run` gets.
         run: the run directory.
-        shards: elements of the array, or None.
+        array: number of elements of the array, or None.
         after: id of a job that has to end before.
         beside: folder that the path of a manifest is seen from.
     """
     command = (sys.executable, "-m", "tilesseg", "run", str(job))
     order = Order(f"{queue_name(run)}-driver", command, logs=run / LOGS, account=cluster.account, after=after)
-    if shards is None:
+    if array is None:
         return [_driver(order, cluster, beside)]
-    array = _array(order, cluster, shards)
-    return [array, replace(array, name=f"{queue_name(run)}-finish", shards=None)]
+    elements = _array(order, cluster, array)
+    return [elements, replace(elements, name=f"{queue_name(run)}-finish", array=None)]
 
 
 def _driver(order: Order, cluster: Cluster, beside: Path) -> Order:
@@ -171,7 +171,7 @@ def _driver(order: Order, cluster: Cluster, beside: Path) -> Order:
     )
 
 
-def _array(order: Order, cluster: Cluster, shards: int) -> Order:
+def _array(order: Order, cluster: Cluster, array: int) -> Order:
     """Elements that need what a worker needs."""
     exports = tuple(f"export {key}={shlex.quote(value)}" for key, value in cluster.environment.items())
     return replace(
@@ -184,19 +184,19 @@ def _array(order: Order, cluster: Cluster, shards: int) -> Order:
         queue=cluster.queue,
         directives=cluster.directives,
         setup=(*cluster.setup, *exports),
-        shards=shards,
+        array=array,
     )
 
 
-def alone(cluster: Cluster) -> Cluster:
-    """What an element of an array is: threads of one process."""
+def element_cluster(cluster: Cluster) -> Cluster:
+    """Workers of an element of a job array: threads of one process."""
     return Cluster(
         kind="threads", threads=cluster.threads, engine_threads=cluster.engine_threads, device=cluster.device
     )
 
 
-def known(cluster: Cluster, run: Path) -> Cluster:
-    """Workers that are found in the queue by their name, unless the user says otherwise."""
+def named_cluster(cluster: Cluster, run: Path) -> Cluster:
+    """Section `cluster` whose workers have the run's name in the queue, unless the job names them."""
     if cluster.kind not in QUEUE_KINDS:
         return cluster
     return cluster.model_copy(update={"options": {"job_name": queue_name(run), **cluster.options}})
