@@ -24,6 +24,7 @@ from pathlib import Path
 from tilesseg.cluster.executors import DaskExecutor
 from tilesseg.events import RunFinished, RunStarted, ScenePlanned, TileDone
 from tilesseg.monitoring.dashboard import open_publisher
+from tilesseg.raster.tiling import tile_name
 
 COLUMNS, CORE = 100, 2048
 
@@ -32,7 +33,7 @@ def no_op(number: int) -> TileDone:
     """A tile that takes no time; its record is as large as a real one."""
     return TileDone(
         "scene",
-        f"r{number // COLUMNS:03d}-c{number % COLUMNS:03d}",
+        tile_name(*divmod(number, COLUMNS)),
         CORE**2,
         patches=25,
         skipped=0,

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from tilesseg.events import SceneFinished, ScenePlanned, TileDone, TileFailed
 from tilesseg.planning.scene_list import Scene
+from tilesseg.raster.tiling import tile_name
 from tilesseg.run.work_queue import FinishItem, Item, PlanItem, TileItem
 
 PARTS = {"read": 0.15, "prepare": 0.05, "predict": 0.70, "blend": 0.05, "write": 0.05}
@@ -116,7 +117,7 @@ class SimulatedWork:
 
     def names(self, scene: str) -> list[str]:
         """Names of the tiles of a scene."""
-        return [f"r{number // COLUMNS:03d}-c{number % COLUMNS:03d}" for number in range(self.tiles)]
+        return [tile_name(*divmod(number, COLUMNS)) for number in range(self.tiles)]
 
 
 def scenes(number: int) -> Iterator[Scene]:

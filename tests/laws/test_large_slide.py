@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 import slides
 
+from tilesseg.raster.tiling import tile_position
 from tilesseg.raster.window import Window
 from tilesseg.store.run_directory import RunDirectory
 
@@ -41,8 +42,8 @@ def tissue_in(found: NDArray[np.bool_], core: Window) -> bool:
 
 
 def core_of(name: str) -> Window:
-    row, column = name[1:].split("-c")
-    return Window(int(row) * CORE, int(column) * CORE, CORE, CORE)
+    row, column = tile_position(name)
+    return Window(row * CORE, column * CORE, CORE, CORE)
 
 
 def test_memory_is_flat_and_background_is_neither_read_nor_predicted(tmp_path: Path) -> None:

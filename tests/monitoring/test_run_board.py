@@ -22,7 +22,7 @@ from tilesseg.events import (
 from tilesseg.inference import worker_phases as phases
 from tilesseg.monitoring.dashboard.page_text import header
 from tilesseg.monitoring.live.event_rates import Rates
-from tilesseg.monitoring.live.run_board import FAILURES, FORGET_EVERY, LANES, WORKERS, Board
+from tilesseg.monitoring.live.run_board import FAILURES, FORGET_EVERY, STRETCHES, WORKERS, Board
 from tilesseg.monitoring.live.scene_board import (
     DONE,
     FAILED,
@@ -167,7 +167,7 @@ def test_a_steady_rate_is_seen_as_it_is() -> None:
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 60), st.randoms(use_true_random=False))
-def test_a_cell_of_a_coarser_map_has_the_most_important_state_of_its_tiles(
+def test_a_square_of_a_coarser_map_has_the_most_important_state_of_its_tiles(
     rows: int, columns: int, most: int, random: object
 ) -> None:
     states = np.array([[random.randrange(len(STATES)) for _ in range(columns)] for _ in range(rows)], np.uint8)  # type: ignore[attr-defined]
@@ -178,7 +178,7 @@ def test_a_cell_of_a_coarser_map_has_the_most_important_state_of_its_tiles(
         assert state == min(part.ravel(), key=IMPORTANT_FIRST.index)
 
 
-def test_a_coarse_cell_is_done_only_when_all_of_its_tiles_are() -> None:
+def test_a_coarse_square_is_done_only_when_all_of_its_tiles_are() -> None:
     states = np.full((100, 100), DONE, np.uint8)
     states[50, 50], states[0, 0] = WAITING, FAILED
     coarse, _ = coarsened(states, 100)
@@ -210,7 +210,7 @@ def test_a_board_of_100_000_tiles_stays_small_and_does_not_grow_with_the_scenes_
     used.append(tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()
     assert used[0] < 15e6 and used[2] - used[1] < 100_000, used
-    assert len(board.lanes) == LANES and len(board.failures) == FAILURES and len(board.workers) <= WORKERS
+    assert len(board.timeline) == STRETCHES and len(board.failures) == FAILURES and len(board.workers) <= WORKERS
     assert len([scene for scene in board.scenes.values() if scene.state == "complete"]) <= KEPT_FINISHED + FORGET_EVERY
     assert board.failure_count == 2000
     assert len(str(board.to_json())) < 300_000

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tilesseg.errors import JobError
 from tilesseg.planning.tile_size import best_cut, choose_shard, cuts
-from tilesseg.raster.tiling import Lattice, Tiling, blend_lattice, crop_lattice
+from tilesseg.raster.tiling import Lattice, Tiling, blend_lattice, crop_lattice, tile_name, tile_position
 from tilesseg.raster.window import Window
 
 sizes = st.integers(1, 60)
@@ -109,6 +109,17 @@ def test_names_are_row_and_column() -> None:
     tiling = Tiling((2000, 3000), blend_lattice(64, overlap=16, margin=0, multiple=1), (100, 100), 100)
     assert tiling.tile(12, 3).name == "r012-c003"
     assert tiling.named("r012-c003").core == Window(1200, 300, 100, 100)
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**6))
+def test_a_name_and_its_row_and_column_say_the_same(row: int, column: int) -> None:
+    assert tile_position(tile_name(row, column)) == (row, column)
+
+
+@pytest.mark.parametrize("name", ["", "nonsense", "r-1-c0", "r00x-c001", "r001-c001.json", "r٣-c٣"])
+def test_what_is_no_name_of_a_tile_is_refused_with_an_example(name: str) -> None:
+    with pytest.raises(ValueError, match="r012-c034"):
+        tile_position(name)
 
 
 def test_the_recompute_factor_is_one_for_crop_and_below_1_10_for_gaussian_512_64_on_32768() -> None:

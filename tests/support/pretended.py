@@ -21,6 +21,7 @@ from tilesseg.events import (
     TileFailed,
 )
 from tilesseg.inference import worker_phases as phases
+from tilesseg.raster.tiling import tile_name
 
 CORE = 512
 
@@ -50,7 +51,7 @@ def failed(scene: str = "a", tile: str = "r000-c001", reason: str = "the disk is
 
 def tiles_of(event: ScenePlanned) -> list[str]:
     rows, columns = (-(-size // core) for size, core in zip(event.shape, event.core, strict=True))
-    return [f"r{row:03d}-c{column:03d}" for row in range(rows) for column in range(columns)]
+    return [tile_name(row, column) for row in range(rows) for column in range(columns)]
 
 
 def sleep_tile(item: tuple[str, str, float, bool]) -> TileDone | TileFailed:

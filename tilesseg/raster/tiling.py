@@ -14,6 +14,7 @@ alone, never on tiles, workers or order. Neighbouring tiles recompute the patche
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -104,7 +105,7 @@ class Tile:
 
     @property
     def name(self) -> str:
-        return f"r{self.row:03d}-c{self.column:03d}"
+        return tile_name(self.row, self.column)
 
     @property
     def patch_rows(self) -> Iterator[PatchRow]:
@@ -168,9 +169,8 @@ class Tiling:
         return Tile(row, column, core, self.lattice, self.shape)
 
     def named(self, name: str) -> Tile:
-        """The tile called `r012-c034`."""
-        row, column = name[1:].split("-c")
-        return self.tile(int(row), int(column))
+        """Tile of a name; raises a ValueError as `tile_position`."""
+        return self.tile(*tile_position(name))
 
     @property
     def patches(self) -> int:
@@ -192,6 +192,23 @@ class Tiling:
     def work_factor(self) -> float:
         """Predicted pixels ÷ scene pixels: overlap, recompute and the overhang at the scene's edges together."""
         return self.patches * self.lattice.patch**2 / (self.shape[0] * self.shape[1])
+
+
+def tile_name(row: int, column: int) -> str:
+    """Name of a tile by its row and column, from 0: `r012-c034`. Regions of a staged copy are named alike."""
+    return f"r{row:03d}-c{column:03d}"
+
+
+def tile_position(name: str) -> tuple[int, int]:
+    """Row and column of a tile by its name.
+
+    Raises:
+        ValueError: this is no name of a tile.
+    """
+    match = re.fullmatch(r"r(\d+)-c(\d+)", name, re.ASCII)
+    if match is None:
+        raise ValueError(f"{name!r} is no name of a tile; names are like {tile_name(12, 34)}")
+    return int(match[1]), int(match[2])
 
 
 def crop_lattice(patch: int, *, margin: int, multiple: int) -> Lattice:

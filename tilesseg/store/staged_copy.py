@@ -21,6 +21,7 @@ from tilesseg.events import RegionStaged
 from tilesseg.formats.geozarr.staged_source import StagedWriter, create_staged, open_staged
 from tilesseg.formats.source import Raw
 from tilesseg.process import peak_mb, this_process
+from tilesseg.raster.tiling import tile_name, tile_position
 from tilesseg.raster.window import Window
 from tilesseg.store.ledger import Ledger
 
@@ -53,13 +54,12 @@ class StageLayout:
 
     def named(self, shape: tuple[int, int], name: str) -> Region:
         """The region called `r000-c001`."""
-        row, column = name[1:].split("-c")
-        return self.at(shape, int(row), int(column))
+        return self.at(shape, *tile_position(name))
 
     def at(self, shape: tuple[int, int], row: int, column: int) -> Region:
         height, width = self.region
         window = Window(row * height, column * width, height, width).intersect(Window(0, 0, *shape))
-        return Region(f"r{row:03d}-c{column:03d}", window)
+        return Region(tile_name(row, column), window)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from tilesseg.monitoring.dashboard import page_text as words
 from tilesseg.monitoring.dashboard.boards import Boards
 from tilesseg.monitoring.dashboard.scene_table import SceneList
 from tilesseg.monitoring.dashboard.tile_map import TileMap
-from tilesseg.monitoring.dashboard.timeline_charts import Lanes, RateChart
+from tilesseg.monitoring.dashboard.timeline_charts import RateChart, Timeline
 from tilesseg.monitoring.live.run_board import Board
 from tilesseg.monitoring.live.scene_board import SceneBoard
 
@@ -75,7 +75,12 @@ class View:
         self._boards, self._scene, self._run = boards, scene, run
         self._followed: str | None = None
         self._shown = ""
-        self.scenes, self.tile_map, self.rate, self.lanes = SceneList(self.choose), TileMap(), RateChart(), Lanes()
+        self.scenes, self.tile_map, self.rate, self.timeline = (
+            SceneList(self.choose),
+            TileMap(),
+            RateChart(),
+            Timeline(),
+        )
         style = InlineStyleSheet(
             css=files("tilesseg.monitoring.dashboard").joinpath("words.css").read_text(encoding="utf-8")
         )
@@ -87,7 +92,7 @@ class View:
 
     @property
     def roots(self) -> list[Any]:
-        charts = (self.scenes, self.tile_map, self.rate, self.lanes)
+        charts = (self.scenes, self.tile_map, self.rate, self.timeline)
         return [*self.texts.values(), self.chooser, *(chart.root for chart in charts)]
 
     def choose(self, scene: str) -> None:
@@ -110,7 +115,7 @@ class View:
         self.scenes.update(board, name)
         self.tile_map.update(scene, busy, board.names)
         self.rate.update(board)
-        self.lanes.update(board, said)
+        self.timeline.update(board, said)
         self._say("legend", words.legend(scene, busy, self.tile_map.factor))
         self._say("split", words.split(board.seconds))
         self._say("workers", words.workers(board, said))

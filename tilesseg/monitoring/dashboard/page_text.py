@@ -38,14 +38,14 @@ def header(board: Board | None) -> str:
         else ("time", span(elapsed), "in all"),
         ("work factor", f"{board.work_factor:.2f}" if board.work_factor else "–", "predicted ÷ scene pixels"),
     ]
-    cells = "".join(
+    boxes = "".join(
         f"<div class='figure'><b>{value}</b><i>{name}</i><u>{hint}</u></div>" for name, value, hint in figures
     )
     state = STATE_WORDS.get(board.state, board.state)
     return (
         f"<div class='head'><div class='name'><h1>{escape(board.job or 'job')}</h1>"
         f"<span class='state {'failures' if 'failures' in board.state else board.state}'>{state}</span> {wrong}"
-        f"<div class='quiet'>{escape(board.run)}</div></div>{cells}</div>"
+        f"<div class='quiet'>{escape(board.run)}</div></div>{boxes}</div>"
         f"<div class='bar'><div style='width:{share:.2f}%'></div></div>"
     )
 
@@ -58,7 +58,7 @@ def legend(scene: SceneBoard | None, busy: Mapping[str, str], factor: int) -> st
         f"<span><i style='background:{STATE_COLOURS[state]}'></i>{state} <b>{count:,}</b></span>"
         for state, count in scene.counts(dict(busy)).items()
     )
-    note = f" · each cell stands for up to {factor} × {factor} tiles" if factor > 1 else ""
+    note = f" · each square stands for up to {factor} × {factor} tiles" if factor > 1 else ""
     copied = f" · {scene.copied:,} / {scene.regions:,} regions copied" if scene.regions else ""
     height, width = scene.shape
     return (

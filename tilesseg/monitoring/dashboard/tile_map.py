@@ -1,4 +1,4 @@
-"""The chosen scene: its picture, and a cell over it for each tile, coloured by what the tile's state is."""
+"""The chosen scene: its picture, and a square over it for each tile, coloured by what the tile's state is."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from tilesseg.monitoring.dashboard.palette import STATE_COLOURS, STATE_OPACITY
 from tilesseg.monitoring.live.scene_board import STATES, Facts, SceneBoard, coarsened
+from tilesseg.raster.tiling import tile_name
 
-CELLS = 5000
-"""Drawn at most; more tiles share cells."""
+SQUARES = 5000
+"""Number of squares, at most; more tiles share them."""
 COLUMNS = (
     "left",
     "right",
@@ -38,15 +39,15 @@ TOOLTIP = """
 
 
 class TileMap:
-    """A figure that is told the whole scene once, and after that only the cells that changed."""
+    """A figure that is told the whole scene once, and after that only the squares that changed."""
 
     def __init__(self) -> None:
-        self._cells = ColumnDataSource({column: [] for column in COLUMNS})
+        self._squares = ColumnDataSource({column: [] for column in COLUMNS})
         self._picture = ColumnDataSource({"url": [], "w": [], "h": []})
         self._drawn: SceneBoard | None = None
         self._states: NDArray[np.uint8] = np.zeros((0, 0), np.uint8)
         self.factor = 1
-        """How many tiles a cell is high and wide."""
+        """How many tiles a square is high and wide."""
         self.root = self._figure()
 
     def update(self, scene: SceneBoard | None, busy: Mapping[str, str], workers: list[str]) -> None:
@@ -59,18 +60,18 @@ class TileMap:
         """
         if scene is None:
             if self._drawn is not None:
-                self._cells.data, self._drawn = {column: [] for column in COLUMNS}, None
+                self._squares.data, self._drawn = {column: [] for column in COLUMNS}, None
             return
-        states, self.factor = coarsened(scene.states_with(dict(busy)), CELLS)
+        states, self.factor = coarsened(scene.states_with(dict(busy)), SQUARES)
         self._show_picture(scene)
         if scene is not self._drawn:
             self._drawn, self._states = scene, states.copy()
-            self._cells.data = self._all(scene, states, workers)
+            self._squares.data = self._all(scene, states, workers)
             return
         changed = np.flatnonzero(states.ravel() != self._states.ravel())
         if changed.size:
             self._states = states.copy()
-            self._cells.patch(self._some(scene, states, changed, workers))
+            self._squares.patch(self._some(scene, states, changed, workers))
 
     def _figure(self) -> Any:
         plot: Any = figure(
@@ -84,7 +85,7 @@ class TileMap:
             output_backend="canvas",
         )
         plot.image_url(url="url", x=0, y=0, w="w", h="h", anchor="top_left", source=self._picture)
-        cells = plot.quad(
+        squares = plot.quad(
             left="left",
             right="right",
             top="top",
@@ -98,11 +99,11 @@ class TileMap:
             hover_line_alpha=1.0,
             hover_fill_color="colour",
             hover_fill_alpha="opacity",
-            source=self._cells,
+            source=self._squares,
         )
         # The picture must not have a say: its height counts upwards where the axis goes down.
-        plot.x_range.renderers = plot.y_range.renderers = [cells]
-        plot.add_tools(HoverTool(renderers=[cells], tooltips=TOOLTIP, point_policy="follow_mouse"))
+        plot.x_range.renderers = plot.y_range.renderers = [squares]
+        plot.add_tools(HoverTool(renderers=[squares], tooltips=TOOLTIP, point_policy="follow_mouse"))
         plot.axis.visible = False
         plot.grid.visible = False
         plot.outline_line_color = None
@@ -116,7 +117,7 @@ class TileMap:
             self._picture.data = {"url": wanted, "w": [width] * len(wanted), "h": [height] * len(wanted)}
 
     def _all(self, scene: SceneBoard, states: NDArray[np.uint8], workers: list[str]) -> dict[str, Any]:
-        """All columns of all cells."""
+        """All columns of all squares."""
         rows, columns = states.shape
         high, wide = (side * self.factor for side in scene.core)
         row, column = np.divmod(np.arange(rows * columns), columns)
@@ -132,7 +133,7 @@ class TileMap:
     def _some(
         self, scene: SceneBoard, states: NDArray[np.uint8], places: NDArray[np.intp], workers: list[str]
     ) -> dict[str, list[tuple[int, Any]]]:
-        """What changes of some cells."""
+        """What changes of some squares."""
         said = {int(place): self._said(scene, states, int(place), workers) for place in places}
         return {key: [(place, each[key]) for place, each in said.items()] for key in COLUMNS[4:]}
 
@@ -144,7 +145,7 @@ class TileMap:
             facts = scene.facts(place, workers)
         else:
             part = scene.states[row * self.factor :, column * self.factor :][: self.factor, : self.factor]
-            first = f"r{row * self.factor:03d}-c{column * self.factor:03d}"
+            first = tile_name(row * self.factor, column * self.factor)
             name = f"{int((part >= STATES.index('done')).sum())} of {part.size} tiles from {first}"
         return {
             "colour": STATE_COLOURS[state],

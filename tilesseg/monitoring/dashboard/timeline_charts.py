@@ -23,18 +23,18 @@ from tilesseg.monitoring.live.run_board import Board
 from tilesseg.monitoring.live.worker_board import Stretch
 
 MINUTES = 5.0
-"""Of the lanes."""
-LANES = 24
-"""Workers with a lane."""
+"""Length of the timeline, up to now."""
+WORKERS = 24
+"""Workers in the timeline, at most."""
 BARS = 6000
-"""Parts of tiles in the lanes at most: 24 workers with two tiles a second at the same time."""
+"""Parts of tiles in the timeline, at most: 24 workers with two tiles a second at the same time."""
 CLOCK = """
 const [h, m, s] = [Math.floor(tick / 3600), Math.floor(tick / 60) % 60, Math.round(tick) % 60]
 const two = (number) => String(number).padStart(2, "0")
 return h > 0 ? `${h}:${two(m)}:${two(s)}` : `${m}:${two(s)}`
 """
 """Seconds as m:ss or h:mm:ss."""
-COLUMNS = ("lane", "left", "right", "colour", "tile", "part", "spent", "wall")
+COLUMNS = ("row", "left", "right", "colour", "tile", "part", "spent", "wall")
 
 
 class RateChart:
@@ -59,19 +59,19 @@ class RateChart:
             self._source.data, self._told = {"at": ends[keep], "rate": rates[keep]}, told
 
 
-class Lanes:
-    """A lane for each tile that a worker has at the same time; a tile's bar is split as its time was."""
+class Timeline:
+    """A row for each tile that a worker has at the same time; a tile's bar is split as its time was."""
 
     def __init__(self) -> None:
         self._source = ColumnDataSource({column: [] for column in COLUMNS})
         self._running = ColumnDataSource({column: [] for column in COLUMNS})
-        self._lanes = FactorRange(range_padding=0.05)
+        self._rows = FactorRange(range_padding=0.05)
         self._time = Range1d(start=0, end=30)
         self.root = plot = _plot(
-            "lanes", tools="xpan,xwheel_zoom,reset", x_range=self._time, y_range=self._lanes, toolbar_location="above"
+            "timeline", tools="xpan,xwheel_zoom,reset", x_range=self._time, y_range=self._rows, toolbar_location="above"
         )
         bars = plot.hbar(
-            y="lane",
+            y="row",
             left="left",
             right="right",
             height=0.86,
@@ -80,7 +80,7 @@ class Lanes:
             source=self._source,
         )
         now = plot.hbar(
-            y="lane",
+            y="row",
             left="left",
             right="right",
             height=0.86,
@@ -113,12 +113,12 @@ class Lanes:
             said: what workers say they do now.
         """
         if board is not self._board:
-            self._board, self._told, self._factors = board, max(0, board.told - len(board.lanes)), {}
+            self._board, self._told, self._factors = board, max(0, board.told - len(board.timeline)), {}
             self._source.data = {column: [] for column in COLUMNS}
         new = board.told - self._told
         if new:
-            skipped = max(0, len(board.lanes) - new)
-            self._add(board, list(islice(board.lanes, skipped, None)))
+            skipped = max(0, len(board.timeline) - new)
+            self._add(board, list(islice(board.timeline, skipped, None)))
             self._told = board.told
         self._draw_running(board, said)
         end = max(5.0, (board.ended or board.now) - board.began)
@@ -151,20 +151,20 @@ class Lanes:
     def _add(self, board: Board, stretches: list[Stretch]) -> None:
         rows: dict[str, list[Any]] = {column: [] for column in COLUMNS}
         for stretch in stretches:
-            lane = (stretch.worker, str(stretch.slot + 1))
-            if lane not in self._factors and len({*(w for w, _ in self._factors), stretch.worker}) > LANES:
+            row = (stretch.worker, str(stretch.slot + 1))
+            if row not in self._factors and len({*(w for w, _ in self._factors), stretch.worker}) > WORKERS:
                 continue
-            self._factors[lane] = None
-            for values in _bars(stretch, lane, board.began):
+            self._factors[row] = None
+            for values in _bars(stretch, row, board.began):
                 for column, value in zip(COLUMNS, values, strict=True):
                     rows[column].append(value)
         factors = sorted(self._factors, reverse=True)
-        if factors != list(self._lanes.factors):
-            self._lanes.factors = factors
+        if factors != list(self._rows.factors):
+            self._rows.factors = factors
         self._source.stream(dict(rows), rollover=BARS)
 
 
-def _bars(stretch: Stretch, lane: tuple[str, str], began: float) -> list[tuple[Any, ...]]:
+def _bars(stretch: Stretch, row: tuple[str, str], began: float) -> list[tuple[Any, ...]]:
     """A tile's predicting and waiting one after the other, as long as they took together; in truth they alternate."""
     left, bars = stretch.began - began, []
     spent, _ = account(stretch.seconds)
@@ -172,7 +172,7 @@ def _bars(stretch: Stretch, lane: tuple[str, str], began: float) -> list[tuple[A
     for part, seconds in spent.items():
         if seconds > 0:
             tile, colour = f"{stretch.scene} {stretch.tile}", PART_COLOURS.get(part, PART_COLOURS["other"])
-            bars.append((lane, left, left + seconds, colour, tile, part, seconds, stretch.wall))
+            bars.append((row, left, left + seconds, colour, tile, part, seconds, stretch.wall))
             left += seconds
     return bars
 

@@ -31,7 +31,7 @@ from tilesseg.monitoring.live.worker_board import Stretch, WorkerBoard
 
 FORGET_EVERY = 10
 """Ends of scenes after which those that are too many are let go."""
-LANES, FAILURES, NOTES, WORKERS = 2000, 500, 50, 2000
+STRETCHES, FAILURES, NOTES, WORKERS = 2000, 500, 50, 2000
 SILENCE = 30.0
 """Seconds without a word of the driver after which that is said."""
 LISTED = 200
@@ -73,9 +73,9 @@ class Board:
         self.workers: dict[str, WorkerBoard] = {}
         self.names: list[str] = []
         """Of all workers ever seen, by number."""
-        self.lanes: deque[Stretch] = deque(maxlen=LANES)
+        self.timeline: deque[Stretch] = deque(maxlen=STRETCHES)
         self.told = 0
-        """Stretches ever added to the lanes."""
+        """Number of stretches ever added to the timeline."""
         self.failures: deque[Failure] = deque(maxlen=FAILURES)
         self.failure_count = 0
         self.notes: deque[str] = deque(maxlen=NOTES)
@@ -249,7 +249,7 @@ class Board:
         worker.peak_mb = max(worker.peak_mb, event.peak_mb)
         began = event.started or when - wall
         slot = worker.slot(began, began + wall)
-        self.lanes.append(Stretch(event.worker, slot, began, wall, dict(event.seconds), event.scene, event.tile))
+        self.timeline.append(Stretch(event.worker, slot, began, wall, dict(event.seconds), event.scene, event.tile))
         self.told += 1
         if event.scene in self.scenes:
             self.scenes[event.scene].take_done(event, worker.number)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilesseg.events import ScenePlanned, TileDone, TileFailed
+from tilesseg.raster.tiling import tile_name, tile_position
 
 STATES = ("waiting", "reading", "predicting", "writing", "done", "skipped", "failed", "retried")
 """What can be said of a tile. Skipped: nothing in it was predicted. Retried: done, but not at the first attempt."""
@@ -16,7 +17,7 @@ WAITING, READING, PREDICTING, WRITING, DONE, SKIPPED, FAILED, RETRIED = range(le
 LETTERS = "·rpw#s!+"
 """The same, a letter each, for a map in plain text."""
 IMPORTANT_FIRST = (FAILED, PREDICTING, WRITING, READING, WAITING, RETRIED, DONE, SKIPPED)
-"""Which of several states is shown where one cell stands for many tiles; it is done when all of them are."""
+"""Which of several states is shown where one square stands for many tiles; it is done when all of them are."""
 ERRORS = 500
 """Reasons of failed tiles that are kept of a scene."""
 REASON = 300
@@ -76,15 +77,16 @@ class SceneBoard:
 
     def place(self, tile: str) -> int | None:
         """Where a tile named `r012-c034` stands in the map, row by row; None where it has no such place."""
-        row, _, column = tile.removeprefix("r").partition("-c")
-        if not (row.isdecimal() and column.isdecimal()):
+        try:
+            row, column = tile_position(tile)
+        except ValueError:
             return None
         rows, columns = self.grid
-        return int(row) * columns + int(column) if int(row) < rows and int(column) < columns else None
+        return row * columns + column if row < rows and column < columns else None
 
     def tile_at(self, place: int) -> str:
-        row, column = divmod(place, self.grid[1])
-        return f"r{row:03d}-c{column:03d}"
+        """Name of the tile at a place."""
+        return tile_name(*divmod(place, self.grid[1]))
 
     def take_done(self, event: TileDone, worker: int) -> int:
         """Note a stored tile; the state it has now."""
@@ -173,10 +175,10 @@ class SceneBoard:
 
 
 def coarsened(states: NDArray[np.uint8], most: int) -> tuple[NDArray[np.uint8], int]:
-    """States on a coarser grid of at most `most` cells, each with the most important state of its tiles.
+    """States on a coarser grid of at most `most` squares, each with the most important state of its tiles.
 
     Returns:
-        `(rows, columns)` uint8, and how many tiles a cell is high and wide.
+        `(rows, columns)` uint8, and how many tiles a square is high and wide.
     """
     factor = 1
     while -(-states.shape[0] // factor) * -(-states.shape[1] // factor) > most:

@@ -1,4 +1,4 @@
-"""What is known of one worker process: for the lanes and the table of workers of the dashboard."""
+"""What is known of one worker process: for the timeline and the table of workers of the dashboard."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 
 class Stretch(NamedTuple):
-    """A tile in the lane of a worker."""
+    """A tile in the timeline of a worker."""
 
     worker: str
     slot: int

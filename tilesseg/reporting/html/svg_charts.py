@@ -14,6 +14,8 @@ from math import ceil, sqrt
 from statistics import fmean
 from typing import NamedTuple
 
+from tilesseg.raster.tiling import tile_name
+
 STEPS = 7
 """Shades of the map of tiles."""
 LANES = 48
@@ -146,7 +148,7 @@ def _joined(cells: Mapping[tuple[int, int], Cell], step: int) -> Iterator[tuple[
         failed = _count(group, "failed")
         kind = "failed" if failed else max(("done", "skipped", "left"), key=lambda kind: _count(group, kind))
         mean = fmean(times) if times else 0.0
-        told = f"{len(group)} tiles from r{row * step:03d}-c{column * step:03d}: mean {mean:.1f} s"
+        told = f"{len(group)} tiles from {tile_name(row * step, column * step)}: mean {mean:.1f} s"
         yield (row, column), Cell(kind, mean, told + (f", {failed} failed" if failed else ""))
 
 
