@@ -60,7 +60,7 @@ def network(asked: argparse.Namespace) -> None:
 def one(asked: argparse.Namespace) -> None:
     """A process of `network`."""
     choice = {"device": asked.device, "engine": asked.engine, "precision": asked.precision}
-    model = load_model(asked.model, threads=asked.threads, lanes=asked.lanes, **choice)
+    model = load_model(asked.model, threads=asked.threads, parallel_batches=asked.lanes, **choice)
     patches = _patches(asked.image, asked.patch, asked.batch)
     margin = max(0, asked.discarded - model.spec.patch.shrink // 2)
     predict = model.network(Call(patches.dtype, model.spec.normalisation(), labels=True, margin=margin))

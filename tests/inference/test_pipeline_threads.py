@@ -240,10 +240,10 @@ def test_a_gap_that_nobody_needs_is_not_read() -> None:
     assert source.reads == [Window(0, 0, 10, 10), Window(70, 2, 10, 4)]
 
 
-@pytest.mark.parametrize(("beside", "lanes"), [(True, 1), (True, 2), (True, 3), (False, 2)])
+@pytest.mark.parametrize(("beside", "parallel_batches"), [(True, 1), (True, 2), (True, 3), (False, 2)])
 @pytest.mark.parametrize("blend", BLENDS)
 def test_batches_cross_rows_and_have_one_shape_and_only_the_last_is_padded(
-    tmp_path: Path, blend: Blend, beside: bool, lanes: int
+    tmp_path: Path, blend: Blend, beside: bool, parallel_batches: int
 ) -> None:
     source, model, lattice = picture((70, 45), holes=True), fake_model("Positional", margin=3), lattice_of(blend)
     shapes: list[tuple[int, ...]] = []
@@ -260,7 +260,7 @@ def test_batches_cross_rows_and_have_one_shape_and_only_the_last_is_padded(
         store.create(shape=(70, 45), shard=45, chunk=45, fingerprint="a")
         tile, parts = next(iter(Tiling((70, 45), lattice, (90, 45), 45))), {"source": source, "store": store}
         if name == "a":
-            how: dict[str, Any] = {**parts, "beside": beside, "lanes": lanes}
+            how: dict[str, Any] = {**parts, "beside": beside, "parallel_batches": parallel_batches}
             told = segment_tile(tile, network=network, spec=model.spec, recipe=recipe, **how)
         else:
             segmented(tile, model=model, recipe=Recipe(blend, recipe.normalisation, 1), **parts)
@@ -272,10 +272,10 @@ def test_batches_cross_rows_and_have_one_shape_and_only_the_last_is_padded(
     assert set(told.seconds) == {"read", "wait", "predict", "blend", "write"}
 
 
-@pytest.mark.parametrize("lanes", [1, 3])
+@pytest.mark.parametrize("parallel_batches", [1, 3])
 @pytest.mark.parametrize(("fits", "batch", "sizes"), [(8, 0, {5}), (4, 3, {5, 3}), (1, 1, {5, 3, 2, 1})])
 def test_out_of_device_memory_halves_the_batch_for_the_tile_and_the_record_says_so(
-    tmp_path: Path, fits: int, batch: int, sizes: set[int], lanes: int
+    tmp_path: Path, fits: int, batch: int, sizes: set[int], parallel_batches: int
 ) -> None:
     source, model, lattice = picture((60, 60)), fake_model("Positional", margin=3), lattice_of("gaussian")
     recipe = Recipe("gaussian", model.spec.normalisation(), 5)
@@ -294,12 +294,12 @@ def test_out_of_device_memory_halves_the_batch_for_the_tile_and_the_record_says_
         store.create(shape=(60, 60), shard=60, chunk=60, fingerprint="a")
         tile = next(iter(Tiling((60, 60), lattice, (60, 60), 60)))
         parts: dict[str, Any] = {"source": source, "spec": model.spec, "store": store, "recipe": recipe}
-        told = segment_tile(tile, network=used, lanes=lanes, **parts)
+        told = segment_tile(tile, network=used, parallel_batches=parallel_batches, **parts)
         assert told.batch == (batch if name == "small" else 0)
         masks.append(store.read(source.grid.window))
     assert (masks[0] == masks[1]).all()
     assert set(asked) == sizes
-    if lanes == 1:
+    if parallel_batches == 1:
         assert asked == sorted(asked, reverse=True)  # what did not fit is not tried again
 
 

@@ -423,7 +423,7 @@ def test_an_offset_of_the_output_is_what_valid_convolutions_lose(tmp_path: Path)
 
 def test_a_halo_gets_no_weight_in_blending(tmp_path: Path) -> None:
     spec = spec_of(tmp_path / "cells", new())
-    lattice = choose_layout((1000, 1000), spec, jobs.Tiling(), slots=1, device="cpu").lattice
+    lattice = choose_layout((1000, 1000), spec, jobs.TilingOptions(), slots=1, device="cpu").lattice
     assert (lattice.before, lattice.after) == (8, 8)
     assert lattice.patch - lattice.stride >= 2 * 8
 

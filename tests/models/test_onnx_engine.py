@@ -21,7 +21,7 @@ from tilesseg.errors import ModelError
 from tilesseg.models import load as models
 from tilesseg.models.crop_safety.patch_dependence import tiling_hazards
 from tilesseg.models.engines.onnx_engine import _providers, open_onnx
-from tilesseg.models.engines.parallel_batches import Turns
+from tilesseg.models.engines.parallel_batches import BatchSlots
 from tilesseg.models.network import activate
 from tilesseg.models.normalisation import mean_std
 
@@ -226,7 +226,7 @@ def test_a_real_onnx_network_gives_its_published_output(shared_data):
     folder = shared_data / "weights" / "unet2d_nuclei_broad"
     weights = folder / "weights.onnx"
     spec = nuclei_spec("onnx", weights)
-    engine = open_onnx(spec, weights, device="cpu", turns=Turns(2), precision="fp32")
+    engine = open_onnx(spec, weights, device="cpu", batch_slots=BatchSlots(2), precision="fp32")
     pixels = np.load(folder / "test_input.npy")
     scores = engine.predict(spec.normalisation(*mean_std(pixels[0].reshape(1, -1))).apply(pixels))
     np.testing.assert_allclose(scores, np.load(folder / "test_output.npy"), atol=1e-4)

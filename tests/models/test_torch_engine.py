@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from tilesseg.errors import DeviceLost, ModelError, OutOfDeviceMemory
 from tilesseg.models import load as models
 from tilesseg.models.engines import torch_engine
-from tilesseg.models.engines.parallel_batches import Turns
+from tilesseg.models.engines.parallel_batches import BatchSlots
 from tilesseg.models.network import Call
 from tilesseg.models.normalisation import Normalisation, mean_std
 from tilesseg.models.spec import ModelSpec, UNetShape
@@ -125,7 +125,7 @@ def test_threads_are_set_for_each_calling_thread(tmp_path):
         thread = threading.Thread(target=work)
         thread.start()
         thread.join()
-        assert seen == [1] and model.engine.turns.threads == 1
+        assert seen == [1] and model.engine.batch_slots.threads == 1
     finally:
         torch.set_num_threads(before)
 
@@ -287,7 +287,9 @@ def test_a_real_torchscript_network_gives_its_published_output(shared_data):
     folder = shared_data / "weights" / "unet2d_nuclei_broad"
     weights = folder / "weights.pt"
     spec = nuclei_spec("torchscript", weights)
-    model = torch_engine.open_torchscript(spec, weights, device="cpu", turns=Turns(2), precision="fp32", compiled=False)
+    model = torch_engine.open_torchscript(
+        spec, weights, device="cpu", batch_slots=BatchSlots(2), precision="fp32", compiled=False
+    )
     pixels = np.load(folder / "test_input.npy")
     scores = model.predict(spec.normalisation(*mean_std(pixels[0].reshape(1, -1))).apply(pixels))
     np.testing.assert_allclose(scores, np.load(folder / "test_output.npy"), atol=1e-4)

@@ -20,7 +20,7 @@ from tilesseg.errors import ModelError
 from tilesseg.models.network import Call, Network
 from tilesseg.models.runtime_choice import Able
 from tilesseg.planning import patch_benchmark as probe
-from tilesseg.planning.job import Job, Tiling, parse_job
+from tilesseg.planning.job import Job, TilingOptions, parse_job
 from tilesseg.planning.machine import Machine
 from tilesseg.planning.patch_speed import PatchSpeed, speed_at
 from tilesseg.planning.plan import Plan, plan_job
@@ -167,7 +167,7 @@ def test_a_network_that_cannot_be_loaded_is_refused_with_its_reason(job: Job) ->
 
 
 def test_measuring_ends_where_memory_would(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = plan_job(job.model_copy(update={"tiling": Tiling(batch=1)}), MACHINE)
+    plan = plan_job(job.model_copy(update={"tiling": TilingOptions(batch=1)}), MACHINE)
     monkeypatch.setattr(probe, "measured_patches", lambda spec, tiling: (32, 64, 128))
     # 100 MB for 32² px, so 300 more for 64², and 1200 for 128²
     for limit, found in ((499.0, [32]), (501.0, [32, 64]), (1701.0, [32, 64, 128])):

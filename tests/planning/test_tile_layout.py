@@ -9,14 +9,14 @@ from fakes import spec_data
 
 from tilesseg.errors import JobError
 from tilesseg.models.spec import ModelSpec, parse_spec
-from tilesseg.planning.job import Tiling
+from tilesseg.planning.job import TilingOptions
 from tilesseg.planning.patch_speed import PatchSpeed, fitting, speed_at
 from tilesseg.planning.tile_layout import LARGE, Layout, choose_layout, flexible, measured_patches, why_patch
 from tilesseg.planning.tile_size import Cut
 
 UNET: dict[str, Any] = {"multiple": 16, "stride_multiple": 16}
 """The sizes of a U-Net of depth 4, whose margin is 94."""
-GAUSSIAN = Tiling(blend="gaussian", overlap=64)
+GAUSSIAN = TilingOptions(blend="gaussian", overlap=64)
 FAST_WHERE_SMALL = {256: 14.2, 1088: 13.6, 2240: 11.8, 4288: 10.2}
 """OpenVINO in bf16 on two cores with AMX, Mpx/s by patch."""
 FAST_WHERE_LARGE = {256: 1.4, 1216: 1.7, 2240: 1.97, 4288: 2.0}
@@ -31,21 +31,28 @@ def speeds(table: dict[int, float]) -> tuple[PatchSpeed, ...]:
     return tuple(PatchSpeed(patch, speed, 500.0) for patch, speed in table.items())
 
 
-def cut(shape: tuple[int, int], asked: Tiling, table: dict[int, float], *, slots: int = 2, lanes: int = 1) -> Layout:
-    return choose_layout(shape, unet(), asked, slots=slots, device="cpu", speeds=speeds(table), lanes=lanes)
+def cut(
+    shape: tuple[int, int], asked: TilingOptions, table: dict[int, float], *, slots: int = 2, parallel_batches: int = 1
+) -> Layout:
+    return choose_layout(
+        shape, unet(), asked, slots=slots, device="cpu", speeds=speeds(table), parallel_batches=parallel_batches
+    )
 
 
 @pytest.mark.parametrize("table", [FAST_WHERE_SMALL, FAST_WHERE_LARGE], ids=["bf16", "fp32"])
 @pytest.mark.parametrize("side", [8192, 32768])
-@pytest.mark.parametrize("lanes", [1, 2])
+@pytest.mark.parametrize("parallel_batches", [1, 2])
 def test_the_work_factor_is_at_most_1_20_for_crop_and_1_35_for_gaussian_with_overlap_64(
-    side: int, table: dict[int, float], lanes: int
+    side: int, table: dict[int, float], parallel_batches: int
 ) -> None:
     shape = (side, side)
     for slots in (1, 2, 4) if side > 8192 else (1, 2):
-        crop = cut(shape, Tiling(), table, slots=slots, lanes=lanes).tiling(shape)
+        crop = cut(shape, TilingOptions(), table, slots=slots, parallel_batches=parallel_batches).tiling(shape)
         assert (crop.work_factor <= 1.20, crop.recompute_factor) == (True, 1.0)
-        assert cut(shape, GAUSSIAN, table, slots=slots, lanes=lanes).tiling(shape).work_factor <= 1.35
+        assert (
+            cut(shape, GAUSSIAN, table, slots=slots, parallel_batches=parallel_batches).tiling(shape).work_factor
+            <= 1.35
+        )
 
 
 @pytest.mark.parametrize(
@@ -69,13 +76,13 @@ def test_the_work_factor_is_at_most_1_20_for_crop_and_1_35_for_gaussian_with_ove
 def test_the_patch_is_the_one_with_which_the_scene_is_soonest_done(
     shape: tuple[int, int], table: dict[int, float], stride: int
 ) -> None:
-    layout = cut(shape, Tiling(), table)
+    layout = cut(shape, TilingOptions(), table)
     assert layout.lattice.stride == stride
     assert layout.shard % stride == 0 and layout.core[0] % stride == layout.core[1] % stride == 0
 
 
-@pytest.mark.parametrize("asked", [Tiling(), GAUSSIAN], ids=["crop", "gaussian"])
-def test_no_patch_that_was_measured_would_do_more_scene_in_a_second(asked: Tiling) -> None:
+@pytest.mark.parametrize("asked", [TilingOptions(), GAUSSIAN], ids=["crop", "gaussian"])
+def test_no_patch_that_was_measured_would_do_more_scene_in_a_second(asked: TilingOptions) -> None:
     shape, table = (6000, 9000), FAST_WHERE_SMALL
     chosen = cut(shape, asked, table)
     for patch in measured_patches(unet(), asked):
@@ -91,14 +98,14 @@ def test_no_patch_that_was_measured_would_do_more_scene_in_a_second(asked: Tilin
 @pytest.mark.parametrize(
     ("changes", "asked"),
     [
-        ({"margin": None}, Tiling()),
-        ({"patch": {**UNET, "preferred": 512}}, Tiling()),
-        ({"patch": {"fixed": 512, "stride_multiple": 16}}, Tiling()),
-        ({}, Tiling(patch=704)),
+        ({"margin": None}, TilingOptions()),
+        ({"patch": {**UNET, "preferred": 512}}, TilingOptions()),
+        ({"patch": {"fixed": 512, "stride_multiple": 16}}, TilingOptions()),
+        ({}, TilingOptions(patch=704)),
     ],
     ids=["global view", "preferred", "fixed", "asked for"],
 )
-def test_a_patch_that_somebody_states_is_never_changed(changes: dict[str, Any], asked: Tiling) -> None:
+def test_a_patch_that_somebody_states_is_never_changed(changes: dict[str, Any], asked: TilingOptions) -> None:
     spec = parse_spec({**spec_data(bands=3, patch=UNET, margin=94), **changes}, where="test")
     assert not flexible(spec, asked)
     plain, told = (
@@ -110,14 +117,14 @@ def test_a_patch_that_somebody_states_is_never_changed(changes: dict[str, Any], 
 
 def test_a_small_scene_has_the_usual_patch() -> None:
     below = LARGE // 4000 - 1
-    assert cut((4000, below), Tiling(), FAST_WHERE_LARGE) == cut((4000, below), Tiling(), {})
-    assert cut((4000, below + 1), Tiling(), FAST_WHERE_LARGE) != cut((4000, below + 1), Tiling(), {})
+    assert cut((4000, below), TilingOptions(), FAST_WHERE_LARGE) == cut((4000, below), TilingOptions(), {})
+    assert cut((4000, below + 1), TilingOptions(), FAST_WHERE_LARGE) != cut((4000, below + 1), TilingOptions(), {})
 
 
 @pytest.mark.parametrize(("shape", "patch"), [((600, 20000), 816), ((20000, 300), 512), ((9, 30000), 464)])
 def test_a_narrow_scene_has_a_smaller_patch_where_that_predicts_less(shape: tuple[int, int], patch: int) -> None:
-    narrow = choose_layout(shape, unet(), Tiling(), slots=2, device="cpu")
-    usual = choose_layout(shape, unet(), Tiling(patch=1216), slots=2, device="cpu")
+    narrow = choose_layout(shape, unet(), TilingOptions(), slots=2, device="cpu")
+    usual = choose_layout(shape, unet(), TilingOptions(patch=1216), slots=2, device="cpu")
     assert narrow.lattice.patch == patch
     assert narrow.tiling(shape).work_factor < 0.75 * usual.tiling(shape).work_factor
     assert narrow.tiling(shape).recompute_factor == 1.0
@@ -126,11 +133,11 @@ def test_a_narrow_scene_has_a_smaller_patch_where_that_predicts_less(shape: tupl
 def test_a_core_that_does_not_fit_the_usual_stride_is_refused_whatever_was_measured() -> None:
     for table in ({}, FAST_WHERE_LARGE):
         with pytest.raises(JobError, match="core 2560 is not a multiple of 1024"):
-            cut((8192, 8192), Tiling(core=2560), table)
+            cut((8192, 8192), TilingOptions(core=2560), table)
 
 
 def test_a_given_core_stays_and_the_stride_divides_it() -> None:
-    layout = cut((8192, 8192), Tiling(core=3072), FAST_WHERE_LARGE)
+    layout = cut((8192, 8192), TilingOptions(core=3072), FAST_WHERE_LARGE)
     assert (layout.core, layout.lattice.stride) == ((3072, 3072), 3072)
 
 
@@ -139,7 +146,7 @@ def test_a_core_is_narrower_where_a_row_of_patches_would_take_too_much() -> None
         choose_layout(
             (32768, 32768),
             parse_spec(spec_data(bands=bands, patch=UNET, margin=94), where="test"),
-            Tiling(),
+            TilingOptions(),
             slots=2,
             device="cpu",
             itemsize=itemsize,
@@ -151,13 +158,13 @@ def test_a_core_is_narrower_where_a_row_of_patches_would_take_too_much() -> None
 
 
 def test_vast_scenes_are_stored_in_fewer_files() -> None:
-    assert cut((8192, 8192), Tiling(), {}).shard == 1024
-    assert cut((16384, 16384), Tiling(), {}).shard == 2048
+    assert cut((8192, 8192), TilingOptions(), {}).shard == 1024
+    assert cut((16384, 16384), TilingOptions(), {}).shard == 2048
 
 
 def test_the_plan_says_which_patch_was_chosen_and_why() -> None:
     shape, known = (8192, 8192), speeds({704: 1.55, 1216: 1.7, 2240: 1.97})
-    layout = choose_layout(shape, unet(), Tiling(), slots=2, device="cpu", speeds=known)
+    layout = choose_layout(shape, unet(), TilingOptions(), slots=2, device="cpu", speeds=known)
     assert why_patch(shape, layout, known) == (
         "patch 2240: 1.97 Mpx/s ÷ work 1.20 = 1.65 Mpx/s of the scene in one process, by what was measured "
         "(704: 1.55, 1216: 1.7, 2240: 1.97 Mpx/s)"
@@ -173,7 +180,7 @@ def test_speeds_between_two_sizes_are_interpolated_and_none_beyond() -> None:
 
 
 def test_slivers_at_the_edge_do_not_count_as_tiles() -> None:
-    lattice = cut((8192, 8192), Tiling(), {}).lattice
+    lattice = cut((8192, 8192), TilingOptions(), {}).lattice
     even = Cut((8192, 8192), lattice, 4096, 8192, (4, 4), (8,), 2, None)
     sliver = Cut((8192, 8192), lattice, 7168, 8192, (7, 1), (8,), 2, None)
     assert even.tiles_for_each_slot(1) and not sliver.tiles_for_each_slot(1)

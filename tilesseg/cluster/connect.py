@@ -17,7 +17,7 @@ from tilesseg.cluster.launch_arguments import threads_per_worker
 from tilesseg.cluster.local_workers import nannies, visible_gpus
 from tilesseg.cluster.script_guard import refuse_unguarded_script
 from tilesseg.errors import JobError
-from tilesseg.models.engines.parallel_batches import lanes_for
+from tilesseg.models.engines.parallel_batches import choose_parallel_batches
 from tilesseg.models.hardware import able, kind_of
 from tilesseg.planning.cluster_options import HERE, bytes_of
 from tilesseg.planning.machine import Machine
@@ -72,7 +72,7 @@ def describe_machine(asked: Cluster) -> Machine:
     engine = asked.engine_threads
     if engine == "auto":
         engine = asked.cores or max(1, _cores() // sharing)
-    return Machine(device, engine, workers * tiles, able(device), lanes_for(engine, at_a_time))
+    return Machine(device, engine, workers * tiles, able(device), choose_parallel_batches(engine, at_a_time))
 
 
 def ask_machine(executor: DaskExecutor, asked: Cluster) -> Machine:

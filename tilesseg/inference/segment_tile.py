@@ -38,7 +38,7 @@ def segment_tile(
     store: Store,
     recipe: Recipe,
     attempt: int = 1,
-    lanes: int = 1,
+    parallel_batches: int = 1,
     beside: bool = True,
 ) -> TileDone:
     """Segment one tile and store its core. Depends on its arguments alone, and is safe to run twice.
@@ -54,8 +54,8 @@ def segment_tile(
         store: the scene's.
         recipe: the scene's.
         attempt: how often it is tried in this process, for the record.
-        lanes: batches that are given to the network at the same time, so that none of its own lanes waits for a tile
-            that reads, or for the last one.
+        parallel_batches: batches that are given to the network at the same time, so that the engine stays
+            busy while a tile reads, and at its end.
         beside: read before, and blend and write behind the network in threads of their own; else all in turn.
 
     Raises:
@@ -76,10 +76,12 @@ def segment_tile(
         reader.give_back(batch)
         return Predicted(batch.steps, outputs)
 
-    lanes, depths = (lanes, (max(1, reader.depth + 1 - lanes), BEHIND)) if beside else (1, (0, 0))
+    parallel_batches, depths = (
+        (parallel_batches, (max(1, reader.depth + 1 - parallel_batches), BEHIND)) if beside else (1, (0, 0))
+    )
     with (
         ahead(reader.batches(), depths[0]) as batches,
-        abreast(predict, batches, lanes) as under_way,
+        abreast(predict, batches, parallel_batches) as under_way,
         behind(joiner.take, depths[1]) as join,
     ):
         enter("read")

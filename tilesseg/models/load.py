@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tilesseg.errors import ModelError
 from tilesseg.models.bundle import Bundle, find_bundle, verify_weights
-from tilesseg.models.engines.parallel_batches import Turns
+from tilesseg.models.engines.parallel_batches import BatchSlots
 from tilesseg.models.hardware import able as ask_machine
 from tilesseg.models.network import Call, Network, plain, refuse_other_shape
 from tilesseg.models.runtime_choice import KINDS, NOT_INSTALLED, Able, Choice, Runtime, choose
@@ -95,8 +95,8 @@ ENGINES: Mapping[tuple[str, Runtime], str] = {
     ("torchscript", "openvino"): "tilesseg.models.engines.openvino_engine:open_openvino",
     ("onnx", "openvino"): "tilesseg.models.engines.openvino_engine:open_openvino",
 }
-"""What opens each kind of file in each runtime. These take turns instead of the threads that `OpenOwn` takes, and the
-precision; those of torch take whether to compile."""
+"""What opens each kind of file in each runtime. These take `BatchSlots` in place of the threads
+that `OpenOwn` takes, and the precision; those of torch take whether to compile."""
 
 
 def load_model(
@@ -107,7 +107,7 @@ def load_model(
     engine: str = "auto",
     precision: str = "auto",
     compiled: bool = False,
-    lanes: int = 1,
+    parallel_batches: int = 1,
 ) -> Model:
     """Find a model, check its weights file against the spec's sha256, and load it.
 
@@ -118,7 +118,8 @@ def load_model(
         engine: `auto`, or the runtime: `torch`, `openvino`, `onnxruntime`.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
         compiled: whether PyTorch compiles the network at its first batch (`torch.compile`).
-        lanes: batches that a processor computes at the same time, where several threads call; they share `threads`.
+        parallel_batches: number of batches that a processor computes at the same time, where several threads call; they
+            share `threads`.
 
     Raises:
         ModelError: not found, damaged, not what its spec says, or the runtime or precision cannot be had.
@@ -136,7 +137,7 @@ def load_model(
     if choice.runtime == "own":
         options["threads"] = cores
     else:
-        options |= {"turns": Turns(cores, lanes), "precision": choice.precision}
+        options |= {"batch_slots": BatchSlots(cores, parallel_batches), "precision": choice.precision}
     if choice.runtime == "torch":
         options["compiled"] = compiled
     return _HeldToSpec(spec, _opener(spec, choice.runtime)(spec, bundle.weights_path, **options), choice)

@@ -85,7 +85,7 @@ class Input(Strict):
         return Opening(**{key: getattr(self, key) for key in fields}, mpp=self.mpp if mpp is None else mpp)
 
 
-class Tiling(Strict):
+class TilingOptions(Strict):
     """How the scene is cut. The mask depends on patch, overlap, margin and blend; never on the core."""
 
     patch: Annotated[int, Field(ge=1)] | Auto = "auto"
@@ -184,7 +184,7 @@ class Job(Strict):
     compile: bool = False
     """Compute with torch, and let it compile the network before the first tile (`torch.compile`)."""
     input: Input = Input()
-    tiling: Tiling = Tiling()
+    tiling: TilingOptions = TilingOptions()
     output: Output
     cluster: Cluster = Cluster()
 

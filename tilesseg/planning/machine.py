@@ -19,7 +19,7 @@ class Machine:
     """Tiles at the same time, over all workers."""
     able: Able = LEAST
     """Runtimes that are installed there, and what its device accelerates."""
-    lanes: int = 1
+    parallel_batches: int = 1
     """Batches that a worker process computes at the same time, where it is a processor that computes."""
 
 

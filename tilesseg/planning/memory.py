@@ -62,7 +62,9 @@ def estimate(
     tiling = scene.tiling
     height, width = scene.grid.shape
     planes = 1 + len(plan.scores)
-    of_tiles = min(threads, len(tiling)) * tile_bytes(scene, plan.spec, planes=planes, lanes=plan.lanes)
+    of_tiles = min(threads, len(tiling)) * tile_bytes(
+        scene, plan.spec, planes=planes, parallel_batches=plan.parallel_batches
+    )
     in_flight = max(of_tiles, threads * region_bytes(scene))
     copied = 0 if scene.stage is None else height * width * len(scene.bands) * scene.itemsize
     work = roi_work(scene.cells, tiling) if scene.cells else _all_of(tiling)
@@ -94,7 +96,7 @@ def region_bytes(scene: ScenePlan) -> int:
     return 2 * REGION_BYTES + SHARD_COPIES * shard
 
 
-def tile_bytes(scene: ScenePlan, spec: ModelSpec, *, planes: int = 1, lanes: int = 1) -> int:
+def tile_bytes(scene: ScenePlan, spec: ModelSpec, *, planes: int = 1, parallel_batches: int = 1) -> int:
     """Bytes that one tile in flight holds at most, beside what the network needs.
 
     The rows that a row of patches sees and those read for the next one, batches that wait for the network and what
@@ -105,7 +107,7 @@ def tile_bytes(scene: ScenePlan, spec: ModelSpec, *, planes: int = 1, lanes: int
         scene: the scene's plan.
         spec: the model's contract.
         planes: the mask, and the scores of each class that is stored.
-        lanes: batches that it has predicted at the same time.
+        parallel_batches: batches that it has predicted at the same time.
     """
     layout, channels, scores = scene.layout, len(spec.bands), spec.score_channels
     lattice, width = layout.lattice, min(layout.core[1], scene.grid.width)
@@ -118,7 +120,7 @@ def tile_bytes(scene: ScenePlan, spec: ModelSpec, *, planes: int = 1, lanes: int
     most = -(-cells // layout.batch) if lattice.exclusive else cells
     batches = min(ahead + 1, most) * layout.batch * patch
     predicted = 1 if lattice.exclusive and planes == 1 else 4 * scores
-    outputs = min(BEHIND + 1 + lanes, most) * layout.batch * lattice.patch**2 * predicted
+    outputs = min(BEHIND + 1 + parallel_batches, most) * layout.batch * lattice.patch**2 * predicted
     labels = planes * lattice.stride * width
     waiting = 0 if lattice.stride % layout.shard == 0 else planes * layout.shard * width
     sums = 0

@@ -28,7 +28,7 @@ from tilesseg.models.download import cache_folder
 from tilesseg.models.hardware import able
 from tilesseg.models.network import Call, Network, repeated
 from tilesseg.models.spec import ModelSpec
-from tilesseg.planning.job import Tiling
+from tilesseg.planning.job import TilingOptions
 from tilesseg.planning.patch_speed import PatchSpeed, fitting
 from tilesseg.planning.plan import Plan, parse_plan
 from tilesseg.planning.planned_model import load_planned
@@ -94,7 +94,9 @@ def _key(plan: Plan, limit: float) -> str:
     processor = able(plan.device).processor
     cut = [tiling[name] for name in ("overlap", "margin", "blend", "batch")]
     made_of = [plan.model_sha256, plan.device, processor, choice.runtime, choice.precision]
-    return json.dumps([__version__, *made_of, plan.engine_threads, plan.lanes, *cut, bool(plan.scores), round(limit)])
+    return json.dumps(
+        [__version__, *made_of, plan.engine_threads, plan.parallel_batches, *cut, bool(plan.scores), round(limit)]
+    )
 
 
 def _remembered(path: Path) -> dict[str, list[_Row]]:
@@ -180,12 +182,12 @@ def by_patch(plan: Plan, *, limit_mb: float, seconds: float) -> Iterator[PatchSp
     Raises:
         ModelError: the network cannot be loaded, or does not run.
     """
-    spec, tiling = plan.spec, Tiling.model_validate(plan.asked["tiling"])
+    spec, tiling = plan.spec, TilingOptions.model_validate(plan.asked["tiling"])
     _, usual = choose_lattice((USUAL_WIDTH, USUAL_WIDTH), spec, tiling)
     network = load_planned(plan).network(_call(spec, usual, labels=usual.exclusive and not plan.scores))
     until, found, taken = time.perf_counter() + seconds, list[_Size](), [(0.0, peak_mb())]
     for side in measured_patches(spec, tiling):
-        one = _Size(side, _patches(spec, side, batch_of(tiling.batch, side, plan.device)), plan.lanes)
+        one = _Size(side, _patches(spec, side, batch_of(tiling.batch, side, plan.device)), plan.parallel_batches)
         left = until - time.perf_counter()
         if _foreseen(taken, one.mpx) > limit_mb or (found and one.mpx / found[-1].speed > left):
             break
@@ -212,7 +214,7 @@ class _Size:
     side: int
     patches: NDArray[Any]
     """A batch."""
-    lanes: int
+    parallel_batches: int
     seconds: float = inf
     """That a batch takes in every lane: of the quickest round, for what disturbs takes longer."""
     memory_mb: float = 0.0
@@ -220,7 +222,7 @@ class _Size:
     @property
     def mpx(self) -> float:
         """That are predicted when every lane computes a batch."""
-        return self.lanes * len(self.patches) * self.side**2 / 1e6
+        return self.parallel_batches * len(self.patches) * self.side**2 / 1e6
 
     @property
     def speed(self) -> float:
@@ -257,9 +259,9 @@ class _Size:
             for _ in range(batches):
                 network(self.patches)
 
-        with ThreadPoolExecutor(self.lanes) as pool:
+        with ThreadPoolExecutor(self.parallel_batches) as pool:
             start = time.perf_counter()
-            list(pool.map(lane, range(self.lanes)))
+            list(pool.map(lane, range(self.parallel_batches)))
             return (time.perf_counter() - start) / batches
 
 

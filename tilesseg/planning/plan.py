@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from tilesseg.errors import JobError, ModelError, StoreError
 from tilesseg.formats.stac.stac_items import split_member
@@ -59,8 +59,8 @@ class Plan:
     """Runtime and precision."""
     compile: bool = False
     """Whether torch compiles the network before the first tile."""
-    lanes: int = 1
-    """Batches that a worker process computes at the same time."""
+    parallel_batches: Annotated[int, Field(alias="lanes")] = 1
+    """Number of batches that a worker process computes at the same time; `lanes` in stored plans."""
     speeds: tuple[PatchSpeed, ...] = ()
     """What was measured on the machine that computes; empty where patches are not chosen by it."""
     version: str = __version__
@@ -104,7 +104,7 @@ class Plan:
         return f"{words}: {self.choice.why}" if self.choice.why else words
 
     def to_json(self) -> Any:
-        return _PLAN.dump_python(self, mode="json")
+        return _PLAN.dump_python(self, mode="json", by_alias=True)
 
 
 _PLAN: TypeAdapter[Plan] = TypeAdapter(Plan)
@@ -181,7 +181,7 @@ def plan_job(job: Job, machine: Machine | None, *, stored: Plan | None = None) -
         scores=_kept_scores(job.output.scores, bundle.spec),
         choice=choice,
         compile=job.compile,
-        lanes=decided.lanes if shares else 1,
+        parallel_batches=decided.parallel_batches if shares else 1,
         speeds=stored.speeds if stored else (),
     )
 

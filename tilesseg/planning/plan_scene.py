@@ -50,7 +50,7 @@ def decide(scene: Scene, *, run: RunDirectory, plan: Plan, job: Job) -> ScenePla
         slots=plan.slots,
         device=plan.device,
         speeds=plan.speeds,
-        lanes=plan.lanes,
+        parallel_batches=plan.parallel_batches,
     )
     if planned.layout.blend == "crop":
         _crop_is_exact(plan.model, plan.model_sha256)

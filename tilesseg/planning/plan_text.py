@@ -44,7 +44,7 @@ class Forecast:
             "model": {"name": self.plan.spec.name, "sha256": self.plan.model_sha256},
             "device": self.plan.device,
             "engine_threads": self.plan.engine_threads,
-            "lanes": self.plan.lanes,
+            "lanes": self.plan.parallel_batches,
             "engine": self.plan.choice.runtime,
             "precision": self.plan.choice.precision,
             "compile": self.plan.compile,
@@ -65,7 +65,7 @@ class Forecast:
         lines = [
             f"model {plan.spec.name} ({plan.model_sha256[:12]}) on {plan.device}; worker processes: {self.workers}; "
             f"in each, tiles at a time: {self.threads}, engine threads: {plan.engine_threads}"
-            + (f" for batches at a time: {plan.lanes}" if plan.lanes > 1 else ""),
+            + (f" for batches at a time: {plan.parallel_batches}" if plan.parallel_batches > 1 else ""),
             f"engine {plan.engine}",
         ]
         for scene in self.scenes:

@@ -32,5 +32,5 @@ def load_planned(plan: Plan) -> Model:
         engine=plan.choice.runtime,
         precision=plan.choice.precision,
         compiled=plan.compile,
-        lanes=plan.lanes,
+        parallel_batches=plan.parallel_batches,
     )

@@ -148,7 +148,7 @@ def plan_scene(
     slots: int,
     device: str,
     speeds: Sequence[PatchSpeed] = (),
-    lanes: int = 1,
+    parallel_batches: int = 1,
 ) -> ScenePlan:
     """Decide everything about one scene; every refusal of a scene is raised here.
 
@@ -159,7 +159,7 @@ def plan_scene(
         slots: tiles that will be worked on at the same time.
         device: `cpu` or `cuda`, for the batch size.
         speeds: what was measured of the network, by growing patch.
-        lanes: batches that a worker process computes at the same time.
+        parallel_batches: batches that a worker process computes at the same time.
 
     Raises:
         SourceError: the image cannot be read or does not fit the model.
@@ -186,7 +186,14 @@ def plan_scene(
     subtract, divide = scene_statistics(sample, spec)
     shape, itemsize = source.grid.shape, source.dtype.itemsize
     layout = choose_layout(
-        shape, spec, asked.tiling, slots=slots, device=device, itemsize=itemsize, speeds=speeds, lanes=lanes
+        shape,
+        spec,
+        asked.tiling,
+        slots=slots,
+        device=device,
+        itemsize=itemsize,
+        speeds=speeds,
+        parallel_batches=parallel_batches,
     )
     reason = why_patch(shape, layout, speeds)
     notes += [reason] if reason else []

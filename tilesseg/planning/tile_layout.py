@@ -51,13 +51,13 @@ ROW_BYTES = 128e6
 def choose_layout(
     shape: tuple[int, int],
     spec: ModelSpec,
-    asked: jobs.Tiling,
+    asked: jobs.TilingOptions,
     *,
     slots: int,
     device: str,
     itemsize: int = 1,
     speeds: Sequence[PatchSpeed] = (),
-    lanes: int = 1,
+    parallel_batches: int = 1,
 ) -> Layout:
     """Decide how a scene of `shape` is cut.
 
@@ -70,7 +70,7 @@ def choose_layout(
         itemsize: bytes of one value as it is read.
         speeds: what was measured of the network, by growing patch; with it the patch of a large scene is chosen,
             where it is free.
-        lanes: batches that a worker process computes at the same time.
+        parallel_batches: batches that a worker process computes at the same time.
 
     Raises:
         JobError: an illegal patch size, an overlap or a core that does not fit, or crop without a finite receptive
@@ -86,9 +86,18 @@ def choose_layout(
     for lattice in measured or [usual, *_narrow(shape, spec, asked, usual)]:
         shard, _ = choose_shard(lattice, core=given, about=about)
         speed = speed_at(lattice.patch, speeds) if measured else None
-        seconds = None if speed is None else lanes * lattice.patch**2 / 1e6 / speed.mpx_per_s
+        seconds = None if speed is None else parallel_batches * lattice.patch**2 / 1e6 / speed.mpx_per_s
         most = _largest(lattice, pixel=len(spec.bands) * itemsize + 1)
-        found += cuts(shape, lattice, shard=shard, slots=slots, largest=most, core=given, seconds=seconds, lanes=lanes)
+        found += cuts(
+            shape,
+            lattice,
+            shard=shard,
+            slots=slots,
+            largest=most,
+            core=given,
+            seconds=seconds,
+            parallel_batches=parallel_batches,
+        )
     best = best_cut(found)
     shard, chunk = choose_shard(best.lattice, core=given, about=about)
     batch = batch_of(asked.batch, best.lattice.patch, device)
@@ -97,13 +106,13 @@ def choose_layout(
     return Layout(blend, best.lattice, (best.height, best.width), shard, chunk, batch)
 
 
-def flexible(spec: ModelSpec, asked: jobs.Tiling) -> bool:
+def flexible(spec: ModelSpec, asked: jobs.TilingOptions) -> bool:
     """Whether the patch is free: nobody states one, and no pixel sees farther than the model's margin."""
     stated = asked.patch != "auto" or spec.patch.fixed or spec.patch.preferred
     return not stated and spec.margin is not None
 
 
-def measured_patches(spec: ModelSpec, asked: jobs.Tiling) -> tuple[int, ...]:
+def measured_patches(spec: ModelSpec, asked: jobs.TilingOptions) -> tuple[int, ...]:
     """The sizes with which a flexible network is to be measured, growing.
 
     Raises:
@@ -128,7 +137,7 @@ def why_patch(shape: tuple[int, int], layout: Layout, speeds: Sequence[PatchSpee
     )
 
 
-def _lattices(shape: tuple[int, int], spec: ModelSpec, asked: jobs.Tiling, usual: Lattice) -> Iterator[Lattice]:
+def _lattices(shape: tuple[int, int], spec: ModelSpec, asked: jobs.TilingOptions, usual: Lattice) -> Iterator[Lattice]:
     """What a free patch may be: the blended ones in finer steps, for a core should not end where patches overlap.
 
     With crop also those of which a whole number reaches from edge to edge.
@@ -147,7 +156,7 @@ def _lattices(shape: tuple[int, int], spec: ModelSpec, asked: jobs.Tiling, usual
     yield from _narrow(shape, spec, asked, usual)
 
 
-def _narrow(shape: tuple[int, int], spec: ModelSpec, asked: jobs.Tiling, usual: Lattice) -> Iterator[Lattice]:
+def _narrow(shape: tuple[int, int], spec: ModelSpec, asked: jobs.TilingOptions, usual: Lattice) -> Iterator[Lattice]:
     """A smaller free patch for a scene that is narrower than the usual one; with crop the result is the same."""
     around = usual.patch - usual.stride
     patch = spec.patch.at_least(max(min(shape), around, NARROWEST) + spec.patch.stride_multiple - 1 + around)
@@ -155,7 +164,7 @@ def _narrow(shape: tuple[int, int], spec: ModelSpec, asked: jobs.Tiling, usual: 
         yield from _fitting(shape, spec, asked, patch)
 
 
-def _fitting(shape: tuple[int, int], spec: ModelSpec, asked: jobs.Tiling, patch: int) -> Iterator[Lattice]:
+def _fitting(shape: tuple[int, int], spec: ModelSpec, asked: jobs.TilingOptions, patch: int) -> Iterator[Lattice]:
     """The lattice of crop with a size of patch, unless its stride does not divide the core that is given."""
     lattice = _crop(shape, spec, asked.model_copy(update={"patch": patch}))
     if asked.core == "auto" or asked.core % lattice.stride == 0:

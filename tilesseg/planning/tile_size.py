@@ -63,7 +63,7 @@ class Cut:
     slots: int
     seconds: float | None
     """That a patch takes, where it was measured."""
-    lanes: int = 1
+    parallel_batches: int = 1
     """Batches that a worker process computes at the same time."""
 
     @property
@@ -90,7 +90,7 @@ class Cut:
 
         Two slots share a network, as two tiles at a time in a worker do; unless it computes for both at the same time.
         """
-        networks = ceil(self.slots * self.lanes / 2)
+        networks = ceil(self.slots * self.parallel_batches / 2)
         one = self.lattice.patch**2 if self.seconds is None else self.seconds
         rounds = ceil(self.tiles / networks)
         return one * networks * max(rounds * self.patches / self.tiles, self.largest)
@@ -110,7 +110,7 @@ def cuts(
     largest: tuple[int, int] = (8192, 8192),
     core: int | None = None,
     seconds: float | None = None,
-    lanes: int = 1,
+    parallel_batches: int = 1,
 ) -> Iterator[Cut]:
     """The sizes of core that a scene may have, all whole numbers of shards.
 
@@ -123,7 +123,7 @@ def cuts(
             where a tile would take less than a second.
         core: side of the cores, where it is given.
         seconds: that a patch takes, where it was measured.
-        lanes: batches that a worker process computes at the same time.
+        parallel_batches: batches that a worker process computes at the same time.
     """
     tall, wide = largest
     if seconds and seconds * lattice.cells(tall) * lattice.cells(wide) < SHORT:
@@ -134,7 +134,7 @@ def cuts(
     )
     for height, rows in heights:
         for width, columns in widths:
-            yield Cut(shape, lattice, height, width, rows, columns, slots, seconds, lanes)
+            yield Cut(shape, lattice, height, width, rows, columns, slots, seconds, parallel_batches)
 
 
 def best_cut(found: Sequence[Cut]) -> Cut:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tilesseg.planning import job as jobs
 
 
-def choose_lattice(shape: tuple[int, int], spec: ModelSpec, asked: jobs.Tiling) -> tuple[Blend, Lattice]:
+def choose_lattice(shape: tuple[int, int], spec: ModelSpec, asked: jobs.TilingOptions) -> tuple[Blend, Lattice]:
     """The blending and the lattice of patches.
 
     Raises:
@@ -32,7 +32,7 @@ def choose_lattice(shape: tuple[int, int], spec: ModelSpec, asked: jobs.Tiling) 
     return blend, _blended(shape, spec, asked)
 
 
-def _crop(shape: tuple[int, int], spec: ModelSpec, asked: jobs.Tiling) -> Lattice:
+def _crop(shape: tuple[int, int], spec: ModelSpec, asked: jobs.TilingOptions) -> Lattice:
     if spec.margin is None:
         raise JobError(
             f"blend: crop needs a model with a finite receptive field, and {spec.name} states no margin; "
@@ -51,7 +51,7 @@ def _crop(shape: tuple[int, int], spec: ModelSpec, asked: jobs.Tiling) -> Lattic
     return crop_lattice(patch, margin=margin, multiple=multiple)
 
 
-def _blended(shape: tuple[int, int], spec: ModelSpec, asked: jobs.Tiling) -> Lattice:
+def _blended(shape: tuple[int, int], spec: ModelSpec, asked: jobs.TilingOptions) -> Lattice:
     multiple, margin = spec.patch.stride_multiple, spec.patch.shrink // 2 + spec.patch.halo
     if asked.margin != "auto":
         margin = max(margin, asked.margin)
@@ -65,7 +65,7 @@ def _blended(shape: tuple[int, int], spec: ModelSpec, asked: jobs.Tiling) -> Lat
     return blend_lattice(patch, overlap=overlap, margin=margin, multiple=multiple)
 
 
-def _patch(shape: tuple[int, int], spec: ModelSpec, asked: jobs.Tiling, *, around: int, usual: int) -> int:
+def _patch(shape: tuple[int, int], spec: ModelSpec, asked: jobs.TilingOptions, *, around: int, usual: int) -> int:
     """The patch asked for; else the model's preferred or the usual one, but no larger than a small scene needs."""
     if asked.patch != "auto":
         return asked.patch

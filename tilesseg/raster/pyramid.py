@@ -22,10 +22,10 @@ Halve = Callable[[Labels], Labels]
 
 _STRIP = 1 << 16
 """Cells halved at a time: what is in between stays in the processor's cache."""
-_LANE = 4
-"""Cells that are looked at together, as the four 16-bit numbers of a 64-bit one."""
+_QUAD = 4
+"""Number of cells compared together, as the four 16-bit numbers of a 64-bit one."""
 _LEFT = np.uint64(0x00FF00FF00FF00FF)
-"""In a lane, the bytes of the left pixels."""
+"""Bytes of the left pixels in a quad of cells."""
 
 
 class Rows(NamedTuple):
@@ -145,17 +145,17 @@ def _joined(level: _Level, rows: Labels | None, *, last: bool) -> Labels | None:
 def _pairs(labels: Labels) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
     """Each cell's upper and lower two pixels as one 16-bit number, left pixel in the low byte.
 
-    Edges are padded by 255, to whole `_LANE`s of cells.
+    Edges are padded by 255, to whole quads of cells.
     """
     height, width = labels.shape
-    if height % 2 or width % (2 * _LANE):
-        labels = np.pad(labels, ((0, height % 2), (0, -width % (2 * _LANE))), constant_values=NODATA)
+    if height % 2 or width % (2 * _QUAD):
+        labels = np.pad(labels, ((0, height % 2), (0, -width % (2 * _QUAD))), constant_values=NODATA)
     cells = np.ascontiguousarray(labels, np.uint8).view("<u2")
     return cells[::2], cells[1::2]
 
 
 def _mode(top: NDArray[np.uint16], bottom: NDArray[np.uint16]) -> Labels:
-    """The mode of each cell; most cells of a real mask are uniform, and looking for those, by lanes, is faster."""
+    """The mode of each cell; most cells of a real mask are uniform, and looking for those, by quads, is faster."""
     upper, lower = top.view("<u8"), bottom.view("<u8")
     differ = upper >> np.uint64(8)
     differ ^= upper

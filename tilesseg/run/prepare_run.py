@@ -70,7 +70,7 @@ def choose_machine(job: Job, executor: Executor | None) -> Machine:
     machine = cluster.describe_machine(job.cluster)
     if executor is None:
         return machine
-    return replace(machine, slots=executor.slots, lanes=min(machine.lanes, executor.slots))
+    return replace(machine, slots=executor.slots, parallel_batches=min(machine.parallel_batches, executor.slots))
 
 
 def measure_for(job: Job, executor: Executor | None, *, say: Callable[[str], None] = lambda text: None) -> Measure:

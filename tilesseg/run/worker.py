@@ -141,7 +141,7 @@ def _segment(opened: Opened, scene: str, name: str) -> TileDone:
         "spec": opened.plan.spec,
         "store": opened.store(scene),
         "recipe": plan.recipe(opened.plan.spec, scores=opened.plan.scores),
-        "lanes": opened.plan.lanes,
+        "parallel_batches": opened.plan.parallel_batches,
     }
     return retried(lambda attempt: segment_tile(tile, attempt=attempt, **parts))
 

@@ -82,9 +82,9 @@ def refuse_if_unfit(work: Assignment) -> None:
 def _predict(opened: Opened, first: str, *, timed: bool) -> float:
     """Seconds that a second batch takes, by the network that the tiles call; 0 where that is not asked for.
 
-    All lanes compute at the same time, as they will. The first batch of each compiles and warms up, and shows whether
-    its scores could be stored. Where speed and memory of the planned patch are known, the smallest that was measured
-    shows as much, and takes a tenth of the time.
+    All parallel batches are computed at the same time, as in the tiles. The first ones compile and warm up, and show
+    whether their scores could be stored. Where speed and memory of the planned patch are known, the smallest measured
+    patch shows as much, and takes a tenth of the time.
     """
     plan, scene = opened.plan, opened.scene(first)
     call = opened.call(first, opened.source(first, copied=False))
@@ -92,16 +92,16 @@ def _predict(opened: Opened, first: str, *, timed: bool) -> float:
     if not timed and speed_at(side, plan.speeds):
         side = plan.speeds[0].patch
     patches = _usual(call, (scene.layout.batch, len(plan.spec.bands), side, side))
-    with ThreadPoolExecutor(plan.lanes) as pool:
-        for answer in pool.map(network, [patches] * plan.lanes):
+    with ThreadPoolExecutor(plan.parallel_batches) as pool:
+        for answer in pool.map(network, [patches] * plan.parallel_batches):
             for channel in plan.scores:
                 quantise(answer[:, channel])
         if not timed:
             return 0.0
         del answer  # a tile's own are counted with it
         start = time.perf_counter()
-        list(pool.map(network, [patches] * plan.lanes))
-        return (time.perf_counter() - start) / plan.lanes
+        list(pool.map(network, [patches] * plan.parallel_batches))
+        return (time.perf_counter() - start) / plan.parallel_batches
 
 
 def _usual(call: Call, shape: tuple[int, ...]) -> NDArray[Any]:

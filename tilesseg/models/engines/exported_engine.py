@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tilesseg.errors import ModelError
 from tilesseg.models.engines.file_batch_size import compare_input, parts
-from tilesseg.models.engines.parallel_batches import Turns
+from tilesseg.models.engines.parallel_batches import BatchSlots
 from tilesseg.models.engines.torch_engine import TorchEngine, compile_module, half_of, pick_device
 from tilesseg.models.exported.export_archive import read_program
 from tilesseg.models.exported.export_program import Program, Size
@@ -60,7 +60,7 @@ class ExportedEngine:
 
 
 def open_exported(
-    spec: ModelSpec, weights: Path | None, *, device: str, turns: Turns, precision: str, compiled: bool
+    spec: ModelSpec, weights: Path | None, *, device: str, batch_slots: BatchSlots, precision: str, compiled: bool
 ) -> ExportedEngine:
     """Open a `.pt2` file, and compare the shape that it fixes with its spec. Nothing in it is unpickled or evaluated.
 
@@ -74,7 +74,7 @@ def open_exported(
     place = pick_device(device)
     layout, sides = _layout(program), (program.shape[2], program.shape[3])
     module = compile_module(program.to(place), compiled)
-    engine = TorchEngine(spec, module, place, turns, layout=layout, autocast=half_of(precision))
+    engine = TorchEngine(spec, module, place, batch_slots, layout=layout, autocast=half_of(precision))
     return ExportedEngine(engine, sides, batch)
 
 

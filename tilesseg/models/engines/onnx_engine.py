@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tilesseg.errors import ModelError, one_line
 from tilesseg.models.engines.file_batch_size import compare_input, parts
-from tilesseg.models.engines.parallel_batches import Turns
+from tilesseg.models.engines.parallel_batches import BatchSlots
 from tilesseg.models.engines.runtime_errors import refusal
 from tilesseg.models.network import Call, Network, activate, plain, refuse_other_shape
 from tilesseg.models.spec import ModelSpec
@@ -27,7 +27,7 @@ class OnnxEngine:
     batch: int | None
     """The batch size that the file fixes, or None."""
     device: str
-    turns: Turns
+    batch_slots: BatchSlots
 
     def predict(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scores `(n, score, y, x)` of `patches (n, channel, y, x)`, activated, float32.
@@ -45,7 +45,7 @@ class OnnxEngine:
     def _raw(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scores before activation."""
         patches = np.ascontiguousarray(patches, np.float32)
-        with self.turns:
+        with self.batch_slots:
             scores = [self._run(part) for part in parts(patches, self.batch)]
         raw: NDArray[np.float32] = scores[0] if len(scores) == 1 else np.concatenate(scores)
         refuse_other_shape(self.spec, patches.shape, raw[: len(patches)].shape)
@@ -59,14 +59,16 @@ class OnnxEngine:
         return scores
 
 
-def open_onnx(spec: ModelSpec, weights: Path | None, *, device: str, turns: Turns, precision: str) -> OnnxEngine:
+def open_onnx(
+    spec: ModelSpec, weights: Path | None, *, device: str, batch_slots: BatchSlots, precision: str
+) -> OnnxEngine:
     """Open an ONNX file, and compare the shapes that it fixes with its spec.
 
     Raises:
         ModelError: onnxruntime is missing, the file is not ONNX, or its input is not what the spec says.
     """
     assert weights is not None  # load_model has seen to it
-    session, place = _session(spec, weights, device, turns.threads, precision)
+    session, place = _session(spec, weights, device, batch_slots.threads, precision)
     inputs, outputs = session.get_inputs(), session.get_outputs()
     if len(inputs) != 1 or len(outputs) != 1:
         raise ModelError(f"{weights} has {len(inputs)} inputs and {len(outputs)} outputs; export it with one of each")
@@ -74,7 +76,7 @@ def open_onnx(spec: ModelSpec, weights: Path | None, *, device: str, turns: Turn
         raise ModelError(f"{weights} takes {inputs[0].type}, tilesseg gives tensor(float); export it for float32")
     shape = [size if isinstance(size, int) and size > 0 else None for size in inputs[0].shape]
     batch = compare_input(shape, spec, weights)
-    return OnnxEngine(spec, session, inputs[0].name, batch, place, turns)
+    return OnnxEngine(spec, session, inputs[0].name, batch, place, batch_slots)
 
 
 def _session(spec: ModelSpec, weights: Path, device: str, threads: int, precision: str) -> tuple[Any, str]:

@@ -16,7 +16,7 @@ from tilesseg.errors import ModelError
 from tilesseg.models.engines.file_batch_size import compare_input, parts
 from tilesseg.models.engines.openvino_graphs import Graphs, read_graphs
 from tilesseg.models.engines.openvino_io import taken, with_ends
-from tilesseg.models.engines.parallel_batches import Turns
+from tilesseg.models.engines.parallel_batches import BatchSlots
 from tilesseg.models.engines.runtime_errors import refusal
 from tilesseg.models.network import Call, Network, refuse_other_shape
 from tilesseg.models.normalisation import Normalisation
@@ -46,7 +46,7 @@ class OpenVinoEngine:
     graphs: Graphs
     batch: int | None
     """The batch size that the file fixes, or None."""
-    turns: Turns
+    batch_slots: BatchSlots
     precision: str
     device: str = "cpu"
     kept: OrderedDict[tuple[Call, tuple[int, ...]], _Compiled] = field(default_factory=OrderedDict)
@@ -79,7 +79,7 @@ class OpenVinoEngine:
     def _run(self, call: Call, patches: NDArray[Any]) -> tuple[NDArray[Any], bool]:
         """Labels or scores, in memory of their own, and whether all scores are finite."""
         patches = np.ascontiguousarray(patches, taken(call.dtype))
-        with self.turns:
+        with self.batch_slots:
             try:
                 answers = [self._infer(call, part) for part in parts(patches, self.batch)]
             except (RuntimeError, MemoryError) as error:
@@ -116,8 +116,8 @@ class OpenVinoEngine:
         refuse_other_shape(self.spec, shape, tuple(graph.output(0).shape), margin=call.margin)
         options = {
             "INFERENCE_PRECISION_HINT": HINTS[self.precision],
-            "INFERENCE_NUM_THREADS": self.turns.lanes * self.turns.threads,
-            "NUM_STREAMS": self.turns.lanes,
+            "INFERENCE_NUM_THREADS": self.batch_slots.parallel_batches * self.batch_slots.threads,
+            "NUM_STREAMS": self.batch_slots.parallel_batches,
             "PERFORMANCE_HINT": "LATENCY",
             "ENABLE_CPU_PINNING": False,  # several workers would pin themselves to the same cores
         }
@@ -126,7 +126,7 @@ class OpenVinoEngine:
 
 
 def open_openvino(
-    spec: ModelSpec, weights: Path | None, *, device: str, turns: Turns, precision: str
+    spec: ModelSpec, weights: Path | None, *, device: str, batch_slots: BatchSlots, precision: str
 ) -> OpenVinoEngine:
     """Open a safetensors, TorchScript or ONNX file, and compare the shapes that it fixes with its spec.
 
@@ -136,7 +136,7 @@ def open_openvino(
     assert weights is not None  # load_model has seen to it
     graphs = read_graphs(spec, weights)
     batch = None if spec.engine == "unet" else _batch(graphs(0).model, spec, weights)
-    return OpenVinoEngine(spec, graphs, batch, turns, precision)
+    return OpenVinoEngine(spec, graphs, batch, batch_slots, precision)
 
 
 def _batch(graph: openvino.Model, spec: ModelSpec, weights: Path) -> int | None:

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tilesseg.errors import ModelError, OutOfDeviceMemory
-from tilesseg.models.engines.parallel_batches import Turns
+from tilesseg.models.engines.parallel_batches import BatchSlots
 from tilesseg.models.engines.runtime_errors import refusal
 from tilesseg.models.engines.torch_io import as_tensor, decide, normalise, refuse_infinite
-from tilesseg.models.engines.torch_streams import Lanes
+from tilesseg.models.engines.torch_streams import Streams
 from tilesseg.models.engines.torch_weights import load_script, read_unet, without_padding
 from tilesseg.models.network import Call, Network, activate, centre, plain, refuse_other_shape
 from tilesseg.models.spec import ModelSpec
@@ -36,7 +36,7 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-_ON_GPU = Turns(1)
+_ON_GPU = BatchSlots(1)
 # ^ one round the device, whichever model
 
 
@@ -47,7 +47,7 @@ class TorchEngine:
     spec: ModelSpec
     module: nn.Module
     place: torch.device
-    turns: Turns
+    batch_slots: BatchSlots
     layout: torch.memory_format = torch.channels_last
     """How patches lie in memory."""
     takes: torch.dtype = torch.float32
@@ -77,12 +77,12 @@ class TorchEngine:
         """As `Model.network`; normalisation and decision are computed by PyTorch, on the device."""
         if self.place.type == "cpu" and call.normalisation.sigmoid:  # as in `activation`: NumPy's has no place
             return plain(self.predict, call, self.spec)
-        lanes = Lanes(self.place) if self.place.type == "cuda" else None
+        streams = Streams(self.place) if self.place.type == "cuda" else None
 
         def network(patches: NDArray[Any]) -> NDArray[Any]:
             with self._refusing(patches.shape), torch.inference_mode():
-                if lanes is not None:
-                    return lanes.run(as_tensor(patches), lambda given: self._between(given, call))
+                if streams is not None:
+                    return streams.run(as_tensor(patches), lambda given: self._between(given, call))
                 return self._between(as_tensor(patches), call).numpy()
 
         return network
@@ -129,8 +129,8 @@ class TorchEngine:
         on_gpu = self.place.type == "cuda"
         # The flags are the process's: two threads would undo each other's, and a processor does not look at them.
         flags = torch.backends.cudnn.flags(deterministic=True, allow_tf32=False) if on_gpu else nullcontext()
-        with _ON_GPU if on_gpu else self.turns, torch.inference_mode(), flags:
-            torch.set_num_threads(self.turns.threads)  # here, because OpenMP keeps the number per calling thread
+        with _ON_GPU if on_gpu else self.batch_slots, torch.inference_mode(), flags:
+            torch.set_num_threads(self.batch_slots.threads)  # here, because OpenMP keeps the number per calling thread
             yield
 
     @contextmanager
@@ -146,7 +146,7 @@ class TorchEngine:
 
 
 def open_unet(
-    spec: ModelSpec, weights: Path | None, *, device: str, turns: Turns, precision: str, compiled: bool
+    spec: ModelSpec, weights: Path | None, *, device: str, batch_slots: BatchSlots, precision: str, compiled: bool
 ) -> TorchEngine:
     """Our U-Net of the shape `spec.unet`, its parameters from a safetensors file.
 
@@ -159,11 +159,11 @@ def open_unet(
     _narrow(network, DTYPES[precision])
     module = network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]  # 3 to 5 times as fast
     bare = compile_module(without_padding(module, spec.unet), compiled)
-    return TorchEngine(spec, compile_module(module, compiled), place, turns, takes=DTYPES[precision], bare=bare)
+    return TorchEngine(spec, compile_module(module, compiled), place, batch_slots, takes=DTYPES[precision], bare=bare)
 
 
 def open_torchscript(
-    spec: ModelSpec, weights: Path | None, *, device: str, turns: Turns, precision: str, compiled: bool
+    spec: ModelSpec, weights: Path | None, *, device: str, batch_slots: BatchSlots, precision: str, compiled: bool
 ) -> TorchEngine:
     """A module saved with `torch.jit.save`.
 
@@ -175,7 +175,7 @@ def open_torchscript(
         raise ModelError(f"model {spec.name} is TorchScript, which torch.compile leaves as it is; write compile: false")
     place, module = pick_device(device), load_script(weights).eval()
     module = module.to(place).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return TorchEngine(spec, module, place, turns, autocast=half_of(precision))
+    return TorchEngine(spec, module, place, batch_slots, autocast=half_of(precision))
 
 
 def half_of(precision: str) -> torch.dtype | None:

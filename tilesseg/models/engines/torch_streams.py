@@ -12,16 +12,16 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-LANES = 2
+STREAMS = 2
 
 
-class Lanes:
+class Streams:
     """Streams of one device; a batch takes one for its way there, its computing and its way back."""
 
     def __init__(self, place: torch.device) -> None:
         self._place = place
         self._free: queue.SimpleQueue[torch.cuda.Stream] = queue.SimpleQueue()
-        for _ in range(LANES):
+        for _ in range(STREAMS):
             self._free.put(torch.cuda.Stream(place))  # type: ignore[no-untyped-call]
 
     def run(self, raw: torch.Tensor, compute: Callable[[torch.Tensor], torch.Tensor]) -> NDArray[Any]:
