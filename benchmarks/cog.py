@@ -56,9 +56,9 @@ def make_store(folder: Path, size: int) -> Store:
     for number, labels in enumerate(smooth_labels(size)):
         if number * BAND % CORE == 0:
             tops = [Window(number * BAND, x, CORE, CORE) for x in range(0, size, CORE)]
-            bands = [(core.x, store.band(core.intersect(Window(0, 0, size, size)))) for core in tops]
-        for x, band in bands:
-            band.write(labels[:, x : x + CORE])
+            rows_of_cores = [(core.x, store.mask_rows(core.intersect(Window(0, 0, size, size)))) for core in tops]
+        for x, rows in rows_of_cores:
+            rows.write(labels[:, x : x + CORE])
     return store
 
 

@@ -29,7 +29,7 @@ from tilesseg.raster.grid import Grid
 from tilesseg.raster.window import Window
 from tilesseg.run.product_inputs import with_levels
 from tilesseg.store.scene_store import Store
-from tilesseg.store.shard_writer import Band
+from tilesseg.store.shard_writer import ShardRows
 
 
 def read_mask(store: Store) -> Mask:
@@ -46,9 +46,9 @@ def storing(store: Store, threads: int, *, levels: bool) -> float:
         core = Window(y, 0, CORE, width).intersect(Window(0, 0, height, width))
         labels = store.read(core)
         start = time.perf_counter()
-        band = store.band(core) if levels else Band(store.mask, core)
-        for row in range(0, core.height, BAND):
-            band.write(labels[row : row + BAND])
+        rows = store.mask_rows(core) if levels else ShardRows(store.mask, core)
+        for y_in_core in range(0, core.height, BAND):
+            rows.write(labels[y_in_core : y_in_core + BAND])
         seconds += time.perf_counter() - start
     return seconds
 

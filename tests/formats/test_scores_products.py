@@ -168,8 +168,8 @@ def test_a_failed_tile_has_254_in_mask_and_scores(tmp_path: Path) -> None:
 def test_clearing_a_core_clears_its_scores(tmp_path: Path) -> None:
     store = Store(tmp_path / "scene")
     store.create(shape=(50, 70), shard=16, chunk=8, fingerprint="a", scores=["x", "y"])
-    for band in store.bands(Window(0, 0, 50, 70), scores=2):
-        band.write(np.full((50, 70), 3, np.uint8))
+    for rows in store.core_rows(Window(0, 0, 50, 70), scores=2):
+        rows.write(np.full((50, 70), 3, np.uint8))
     store.clear(Window(16, 16, 32, 16))
     for number in range(2):
         scores = store.read_scores(number, Window(0, 0, 50, 70))

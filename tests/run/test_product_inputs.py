@@ -53,8 +53,7 @@ def stored(
 ) -> tuple[Mask, Store]:
     store = Store(folder)
     store.create(shape=labels.shape, shard=shard, chunk=chunk, fingerprint="f", core=core)  # type: ignore[arg-type]
-    band = store.band(Window(0, 0, *labels.shape))
-    band.write(labels)
+    store.mask_rows(Window(0, 0, *labels.shape)).write(labels)
     return Mask(Grid(*labels.shape), store.read, (), {}), store
 
 
@@ -165,9 +164,9 @@ def test_levels_of_tiles_in_any_order_failed_and_tried_again_are_those_of_the_wh
             rows = labels[window.slices()] if round_ else labels[window.slices()] // 2
             if fate == "not tried":
                 continue
-            band, end = store.band(window), window.height if fate == "done" else window.height // 2
+            shard_rows, end = store.mask_rows(window), window.height if fate == "done" else window.height // 2
             for y in range(0, end, 48):
-                band.write(rows[y : min(y + 48, end)])
+                shard_rows.write(rows[y : min(y + 48, end)])
             if fate == "done":
                 expected[window.slices()] = rows
             else:

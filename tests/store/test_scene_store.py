@@ -34,10 +34,10 @@ def test_a_new_mask_is_254_everywhere(tmp_path: Path) -> None:
 def test_rows_of_any_height_come_back_as_written(tmp_path: Path, heights: list[int]) -> None:
     store, core = make(tmp_path / "scene"), Window(16, 16, 32, 48)
     rows = np.random.default_rng(0).integers(0, 250, core.shape).astype(np.uint8)
-    band = store.band(core)
+    shard_rows = store.mask_rows(core)
     y = 0
     for height in heights:
-        band.write(rows[y : y + height])
+        shard_rows.write(rows[y : y + height])
         y += height
     mask = store.read(Window(0, 0, 50, 70))
     assert (mask[core.slices()] == rows).all()
@@ -47,7 +47,7 @@ def test_rows_of_any_height_come_back_as_written(tmp_path: Path, heights: list[i
 
 def test_a_cleared_core_is_254_again_and_its_neighbours_are_not(tmp_path: Path) -> None:
     store = make(tmp_path / "scene")
-    store.band(Window(0, 0, 50, 70)).write(np.full((50, 70), 3, np.uint8))
+    store.mask_rows(Window(0, 0, 50, 70)).write(np.full((50, 70), 3, np.uint8))
     store.clear(Window(16, 16, 32, 16))
     mask = store.read(Window(0, 0, 50, 70))
     assert (mask[16:48, 16:32] == 254).all()
@@ -79,7 +79,7 @@ def test_a_half_written_record_is_not_a_record(tmp_path: Path) -> None:
 
 def test_creating_again_keeps_what_is_done(tmp_path: Path) -> None:
     store = make(tmp_path / "scene")
-    store.band(Window(0, 0, 16, 16)).write(np.ones((16, 16), np.uint8))
+    store.mask_rows(Window(0, 0, 16, 16)).write(np.ones((16, 16), np.uint8))
     store.mark_done(done("r000-c000"))
     again = make(tmp_path / "scene")
     assert (again.read(Window(0, 0, 16, 16)) == 1).all()

@@ -127,15 +127,15 @@ def skip_tile(tile: Tile, cells: RoiCells, *, grid: Grid, store: Store, scores: 
         scores: how many classes' scores are stored.
     """
     clock, census, core = Stopwatch(), Census(grid.pixel_areas), tile.core
-    bands = store.bands(core, scores=scores)
+    shard_rows = store.core_rows(core, scores=scores)
     census.add_uniform(cells.label, core)
     with clock("write"):
         for y in range(core.y, core.y_stop, store.shard):
             part = Window.from_bounds(y, core.x, min(y + store.shard, core.y_stop), core.x_stop)
             planes = np.empty((1 + scores, *part.shape), np.uint8)
             mark_outside(planes, part, cells)
-            for band, plane in zip(bands, planes, strict=True):
-                band.write(plane)
+            for rows, plane in zip(shard_rows, planes, strict=True):
+                rows.write(plane)
     return store.mark_done(
         TileDone(
             scene=store.scene,

@@ -43,7 +43,7 @@ class Joiner:
         self.census, self.outside = Census(grid.pixel_areas), 0
         """`outside` are the pixels that were not looked at."""
         self._blender, self._discarded = _blender(tile, spec, recipe), tile.lattice.discarded
-        self._bands = store.bands(tile.core, scores=len(recipe.scores))
+        self._shard_rows = store.core_rows(tile.core, scores=len(recipe.scores))
         self._cells, self._clock = recipe.cells, clock
         self._row: Row | None = None
         self._left = 0
@@ -76,8 +76,8 @@ class Joiner:
             self.outside += mark_outside(planes, row.final, self._cells)
             self.census.add(planes[0], row.final.y)
         with self._clock("write"):
-            for band, plane in zip(self._bands, planes, strict=True):
-                band.write(plane)
+            for rows, plane in zip(self._shard_rows, planes, strict=True):
+                rows.write(plane)
 
 
 def _blender(tile: Tile, spec: ModelSpec, recipe: Recipe) -> Blender | Mosaic:

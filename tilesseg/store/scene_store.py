@@ -27,7 +27,7 @@ from tilesseg.raster.labels import FAILED, SCORE_STEPS
 from tilesseg.raster.window import Window
 from tilesseg.store.ledger import Ledger, _writing, read_json, write_json
 from tilesseg.store.mask_levels import StoredLevels, in_level, make_levels
-from tilesseg.store.shard_writer import Band
+from tilesseg.store.shard_writer import ShardRows
 
 REFUSED_FILE, FINISHED_FILE = "refused.json", "finished.json"
 """In a scene's folder: why it cannot be segmented; what it came to."""
@@ -149,17 +149,17 @@ class Store:
         """Of the stored class of this number, the scores `(y, x)` of a window inside the image."""
         return self.scores.read(window, plane=(number,))
 
-    def band(self, core: Window) -> Band:
+    def mask_rows(self, core: Window) -> ShardRows:
         """Where the labels of a core go, from top to bottom; its share of the levels is made on the way."""
-        coarser: Band | None = None
+        coarser: ShardRows | None = None
         for number, array in reversed(list(enumerate((self.mask, *self.levels)))):
-            coarser = Band(array, in_level(core, number), coarser=coarser)
+            coarser = ShardRows(array, in_level(core, number), coarser=coarser)
         assert coarser is not None  # the mask's own
         return coarser
 
-    def bands(self, core: Window, *, scores: int = 0) -> tuple[Band, ...]:
+    def core_rows(self, core: Window, *, scores: int = 0) -> tuple[ShardRows, ...]:
         """Where the labels of a core go, and then the scores of each class that is stored."""
-        return (self.band(core), *(Band(self.scores, core, plane=(number,)) for number in range(scores)))
+        return (self.mask_rows(core), *(ShardRows(self.scores, core, plane=(number,)) for number in range(scores)))
 
     def clear(self, core: Window) -> None:
         """Put a core back to 254, as if its tile had never run."""

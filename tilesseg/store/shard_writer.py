@@ -10,11 +10,11 @@ from tilesseg.raster.pyramid import halve_mode
 from tilesseg.raster.window import Window
 
 
-class Band:
+class ShardRows:
     """Finished rows of a core, waiting until a whole row of shards can be written: every shard once, whole."""
 
     def __init__(
-        self, array: Sharded, core: Window, *, plane: tuple[int, ...] = (), coarser: Band | None = None
+        self, array: Sharded, core: Window, *, plane: tuple[int, ...] = (), coarser: ShardRows | None = None
     ) -> None:
         """Begin at the core's first row.
 
