@@ -27,7 +27,7 @@ from tilesseg.formats.cog import cog_layers as cog_file
 from tilesseg.formats.cog.qgis_style import qgis_style
 from tilesseg.formats.cog.writer import write_cog
 from tilesseg.formats.registry import FORMATS, resolve
-from tilesseg.formats.writer import Level, Mask, MaskClass
+from tilesseg.formats.writer import Mask, MaskClass, MaskLevel
 from tilesseg.raster.grid import IDENTITY, Grid, Transform
 from tilesseg.raster.pyramid import HALVES, level_shapes
 from tilesseg.raster.window import Window
@@ -113,7 +113,7 @@ def with_stored_levels(mask: Mask, labels: Labels) -> Mask:
     levels = []
     for shape in level_shapes(mask.grid.shape)[1:]:
         labels = HALVES["mode"](labels)
-        levels.append(Level(shape, lambda window, labels=labels: labels[window.slices()]))
+        levels.append(MaskLevel(shape, lambda window, labels=labels: labels[window.slices()]))
     return replace(mask, levels=tuple(levels))
 
 
@@ -157,7 +157,7 @@ def test_levels_of_which_one_cannot_be_read_leave_nothing(tmp_path: Path) -> Non
     def fail(window: Window) -> Labels:
         raise OSError(5, "Input/output error")
 
-    broken = replace(ready, levels=(Level(ready.levels[0].shape, fail), *ready.levels[1:]))
+    broken = replace(ready, levels=(MaskLevel(ready.levels[0].shape, fail), *ready.levels[1:]))
     with pytest.raises(FormatError, match=r"mask.tif: Input/output error"):
         write_cog(broken, tmp_path / "mask.tif")
     assert not list(tmp_path.iterdir())
@@ -297,13 +297,13 @@ FULL_DISK = """
     from pathlib import Path
     import numpy as np
     from tilesseg.errors import FormatError
-    from tilesseg.formats import Level, Mask
+    from tilesseg.formats import MaskLevel, Mask
     from tilesseg.formats.cog.writer import write_cog
     from tilesseg.raster.grid import Grid
 
     noise = np.random.default_rng(0).integers(0, 3, (4096, 4096), np.uint8)
     shapes = [(4096 >> k, 4096 >> k) for k in range(1, 5)] if sys.argv[3] == "stored" else []
-    levels = tuple(Level(shape, lambda w: noise[w.slices()]) for shape in shapes)
+    levels = tuple(MaskLevel(shape, lambda w: noise[w.slices()]) for shape in shapes)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
     try:

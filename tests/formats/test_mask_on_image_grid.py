@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tilesseg.formats.writer import Level, Mask
+from tilesseg.formats.writer import Mask, MaskLevel
 from tilesseg.formats.writing.mask_on_image_grid import at_image
 from tilesseg.raster.grid import Grid
 from tilesseg.raster.window import Window
@@ -28,7 +28,7 @@ def as_mask(labels: Labels, mpp: tuple[float, float], image: Grid | None) -> Mas
         assert Window(0, 0, *labels.shape).contains(window)
         return labels[window.slices()]
 
-    level = Level((1, 1), lambda window: labels[:1, :1])
+    level = MaskLevel((1, 1), lambda window: labels[:1, :1])
     return Mask(slide(labels.shape, mpp), read, (), {}, image, levels=(level,))
 
 

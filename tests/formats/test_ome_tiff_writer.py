@@ -23,7 +23,7 @@ from tilesseg.formats.cog.writer import write_cog
 from tilesseg.formats.ome_tiff import writer as ome_tiff
 from tilesseg.formats.ome_tiff.writer import write_ome_tiff, write_ome_tiff_scores
 from tilesseg.formats.registry import FORMATS, resolve
-from tilesseg.formats.writer import Level, Mask, MaskClass, Scores
+from tilesseg.formats.writer import Mask, MaskClass, MaskLevel, Scores
 from tilesseg.planning.job import parse_job
 from tilesseg.raster.grid import Grid
 from tilesseg.raster.pyramid import HALVES, halve_mean, level_shapes
@@ -131,8 +131,8 @@ def test_stored_levels_are_copied_and_not_made_again(tmp_path: Path) -> None:
     shapes = level_shapes(labels.shape)[1:]  # type: ignore[arg-type]
     stored = [np.full(shape, number, np.uint8) for number, shape in enumerate(shapes)]
 
-    def level(array: Labels) -> Level:
-        return Level(array.shape, lambda window: array[window.slices()])  # type: ignore[arg-type]
+    def level(array: Labels) -> MaskLevel:
+        return MaskLevel(array.shape, lambda window: array[window.slices()])  # type: ignore[arg-type]
 
     mask = Mask(slide(labels.shape), lambda w: labels[w.slices()], CLASSES, {}, levels=tuple(map(level, stored)))  # type: ignore[arg-type]
     write_ome_tiff(mask, path)

@@ -22,7 +22,7 @@ from tilesseg.formats.ome_zarr import writer as writer_module
 from tilesseg.formats.ome_zarr.writer import check_ome_zarr, write_ome_zarr, write_ome_zarr_scores
 from tilesseg.formats.open import open_source
 from tilesseg.formats.reading.open_options import Opening
-from tilesseg.formats.writer import Level, Mask, MaskClass, Scores
+from tilesseg.formats.writer import Mask, MaskClass, MaskLevel, Scores
 from tilesseg.raster.grid import Grid
 from tilesseg.raster.pyramid import HALVES, halve_mean, halve_mode
 from tilesseg.raster.window import Window
@@ -233,12 +233,12 @@ def test_stored_levels_are_copied_where_they_are_those_wanted(tmp_path: Path) ->
     data = labels(1000, 600)
     asked: list[int] = []
 
-    def level(number: int, pixels: np.ndarray) -> Level:
+    def level(number: int, pixels: np.ndarray) -> MaskLevel:
         def read(window: Window) -> np.ndarray:
             asked.append(number)
             return pixels[window.slices()]
 
-        return Level(pixels.shape, read)
+        return MaskLevel(pixels.shape, read)
 
     one = halve_mode(data)
     levels = (level(1, one), level(2, halve_mode(one)))

@@ -16,7 +16,7 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from tilesseg.errors import FormatError
 from tilesseg.formats.open import open_source
-from tilesseg.formats.writer import Level, Mask, MaskClass
+from tilesseg.formats.writer import Mask, MaskClass, MaskLevel
 from tilesseg.formats.writing.preview import (
     GAP,
     display_bands,
@@ -111,7 +111,7 @@ def test_stored_levels_make_the_same_picture(small: tuple[int, int]) -> None:
     halved = labels
     for shape in level_shapes(labels.shape)[1:]:  # type: ignore[arg-type]
         halved = halve_mode(halved)
-        stored.append(Level(shape, lambda w, halved=halved: halved[w.slices()]))
+        stored.append(MaskLevel(shape, lambda w, halved=halved: halved[w.slices()]))
     np.testing.assert_array_equal(thin(replace(mask, levels=tuple(stored)), small), thin(mask, small))
 
 

@@ -14,8 +14,8 @@ from tilesseg.formats.source import Raw as Raw
 from tilesseg.formats.source import Source as Source
 from tilesseg.formats.writer import FAILED_CLASS as FAILED_CLASS
 from tilesseg.formats.writer import Check as Check
-from tilesseg.formats.writer import Level as Level
 from tilesseg.formats.writer import Mask as Mask
 from tilesseg.formats.writer import MaskClass as MaskClass
+from tilesseg.formats.writer import MaskLevel as MaskLevel
 from tilesseg.formats.writer import Scores as Scores
 from tilesseg.formats.writer import Writer as Writer

@@ -25,7 +25,7 @@ FAILED_CLASS = MaskClass("failed", (255, 0, 255))
 """Label 254 in every product: not processed, and drawn so that nobody takes it for a class."""
 
 
-class Level(NamedTuple):
+class MaskLevel(NamedTuple):
     """A stored coarser level of a mask."""
 
     shape: tuple[int, int]
@@ -47,7 +47,7 @@ class Mask:
     """The image's own finest grid, with the same top-left corner; None where it is `grid`."""
     paths: tuple[str, ...] = ()
     """Files of the image."""
-    levels: tuple[Level, ...] = ()
+    levels: tuple[MaskLevel, ...] = ()
     """Coarser levels by mode that are stored already, each half of the one before, the first half of `grid`; or
     none."""
     pieces: tuple[Path, ...] = ()

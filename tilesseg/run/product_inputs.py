@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from tilesseg.errors import FormatError
 from tilesseg.formats.registry import resolve
-from tilesseg.formats.writer import Level, Mask
+from tilesseg.formats.writer import Mask, MaskLevel
 from tilesseg.formats.zarr.sharded_array import Sharded
 from tilesseg.raster.pyramid import halve_mode, level_shapes
 from tilesseg.raster.window import Window
@@ -86,7 +86,7 @@ def with_levels(mask: Mask, store: Store, executor: Executor) -> Iterator[Mask]:
         for number, shape in enumerate(shapes, start=first):
             parts = [Part(f"level {number}, {window}", window, number) for window in _regions(shape, store.shard)]
             _carry_out(store, parts, executor)
-        yield replace(mask, levels=tuple(Level(array.shape, array.read) for array in _planes(store)[1:]))
+        yield replace(mask, levels=tuple(MaskLevel(array.shape, array.read) for array in _planes(store)[1:]))
     finally:
         further.remove()
 

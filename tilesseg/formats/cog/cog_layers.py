@@ -24,9 +24,9 @@ import rasterio.shutil
 from numpy.typing import NDArray
 
 from tilesseg.formats.cog.cog_tiles import empty_levels, fill
-from tilesseg.formats.cog.level_files import Level, bounded_cache, refuse_holes, shapes_of
-from tilesseg.formats.writer import Level as Stored
-from tilesseg.formats.writing.parallel_windows import SIDE, bands, in_order
+from tilesseg.formats.cog.level_files import CogLevel, bounded_cache, refuse_holes, shapes_of
+from tilesseg.formats.writer import MaskLevel
+from tilesseg.formats.writing.parallel_windows import SIDE, in_order, strips
 from tilesseg.formats.writing.publish import SIDECARS, refusing, scratch
 from tilesseg.formats.writing.xml_text import xml_text
 from tilesseg.raster.grid import IDENTITY, Grid, Placement
@@ -40,7 +40,7 @@ EFFORT = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class CogLayer:
     """One band of the file; 255 is nodata."""
 
     name: str
@@ -51,14 +51,14 @@ class Layer:
     facts: Mapping[str, str] = field(default_factory=dict)
     """Further elements of a VRT's band, such as Scale."""
     colours: Sequence[tuple[int, int, int, int]] = ()
-    levels: Sequence[Stored] = ()
+    levels: Sequence[MaskLevel] = ()
     """That are stored already; they are taken where they are as many as a COG has."""
 
 
 def write_layers(
     path: Path,
     grid: Grid,
-    layers: Sequence[Layer],
+    layers: Sequence[CogLayer],
     *,
     tags: Mapping[str, str],
     beside: Mapping[Path, str] | None = None,
@@ -113,24 +113,24 @@ def provenance_tags(provenance: Mapping[str, str]) -> dict[str, str]:
     return {NAMESPACE + re.sub(r"\W+", "_", key).upper(): value for key, value in provenance.items()}
 
 
-def _ready(layers: Sequence[Layer], grid: Grid) -> list[Stored]:
+def _ready(layers: Sequence[CogLayer], grid: Grid) -> list[MaskLevel]:
     """All levels of the only layer, where they are stored already."""
     count = len(shapes_of(grid.shape))
     if len(layers) > 1 or len(layers[0].levels) < max(1, count - 1):
         return []
-    return [Stored(grid.shape, layers[0].read), *layers[0].levels][:count]
+    return [MaskLevel(grid.shape, layers[0].read), *layers[0].levels][:count]
 
 
-def _stream(layer: Layer, stem: Path, shapes: Sequence[tuple[int, int]], path: Path, threads: int) -> list[Level]:
+def _stream(layer: CogLayer, stem: Path, shapes: Sequence[tuple[int, int]], path: Path, threads: int) -> list[CogLevel]:
     """Read a layer once, top to bottom, and write all its levels."""
-    levels = [Level(Path(f"{stem}-level{k}.tif"), shape, threads=threads) for k, shape in enumerate(shapes)]
+    levels = [CogLevel(Path(f"{stem}-level{k}.tif"), shape, threads=threads) for k, shape in enumerate(shapes)]
     with ExitStack() as opened:
         pool = opened.enter_context(ThreadPoolExecutor(threads, "tilesseg"))
         for level in levels:
             with refusing(path):
                 level.open()
             opened.callback(level.close)
-        rows_read = in_order(pool, layer.read, bands(shapes[0]), ahead=2)
+        rows_read = in_order(pool, layer.read, strips(shapes[0]), ahead=2)
         for k, _, rows in cascade(rows_read, levels=len(levels), halve=layer.halve):
             with refusing(path):
                 levels[k].add(rows)
@@ -144,7 +144,7 @@ def _copy(vrt: Path, result: Path, *, overviews: bool, threads: int) -> None:
     )  # fmt: skip
 
 
-def _vrt(grid: Grid, layers: Sequence[Layer], levels: Sequence[Sequence[Level]], tags: Mapping[str, str]) -> str:
+def _vrt(grid: Grid, layers: Sequence[CogLayer], levels: Sequence[Sequence[CogLevel]], tags: Mapping[str, str]) -> str:
     """The levels as one virtual dataset: of each layer the finest, with the others as its overviews."""
     root = ET.Element("VRTDataset", rasterXSize=str(grid.width), rasterYSize=str(grid.height))
     _place(root, grid)
@@ -204,7 +204,7 @@ def _carry(root: ET.Element, placement: Placement) -> None:
             ET.SubElement(domain, "MDI", key=key).text = xml_text(value)
 
 
-def _band(root: ET.Element, number: int, layer: Layer, levels: Sequence[Level]) -> None:
+def _band(root: ET.Element, number: int, layer: CogLayer, levels: Sequence[CogLevel]) -> None:
     shape = {"blockXSize": str(SIDE), "blockYSize": str(SIDE)}
     band = ET.SubElement(root, "VRTRasterBand", {"dataType": "Byte", "band": str(number), **shape})
     for tag, text in {"Description": layer.name, "NoDataValue": str(NODATA), **layer.facts}.items():

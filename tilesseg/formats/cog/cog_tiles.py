@@ -18,9 +18,9 @@ import tifffile
 from numpy.typing import NDArray
 
 from tilesseg.errors import FormatError
-from tilesseg.formats.cog.level_files import Level
-from tilesseg.formats.writer import Level as Stored
-from tilesseg.formats.writing.parallel_windows import in_order, pieces
+from tilesseg.formats.cog.level_files import CogLevel
+from tilesseg.formats.writer import MaskLevel
+from tilesseg.formats.writing.parallel_windows import in_order, windows
 from tilesseg.formats.writing.tiff_tiles import cut, encode
 from tilesseg.raster.labels import NODATA
 from tilesseg.raster.window import Window
@@ -31,9 +31,9 @@ OFFSETS, COUNTS = 324, 325
 """TIFF's tags."""
 
 
-def empty_levels(folder: Path, shapes: Sequence[tuple[int, int]]) -> list[Level]:
+def empty_levels(folder: Path, shapes: Sequence[tuple[int, int]]) -> list[CogLevel]:
     """Virtual datasets of nothing but nodata, of the shapes of all levels."""
-    levels = [Level(folder / f"empty{number}.vrt", shape, threads=1) for number, shape in enumerate(shapes)]
+    levels = [CogLevel(folder / f"empty{number}.vrt", shape, threads=1) for number, shape in enumerate(shapes)]
     for level in levels:
         level.path.write_text(
             f'<VRTDataset rasterXSize="{level.width}" rasterYSize="{level.height}"><VRTRasterBand dataType="Byte" '
@@ -43,10 +43,10 @@ def empty_levels(folder: Path, shapes: Sequence[tuple[int, int]]) -> list[Level]
     return levels
 
 
-def fill(result: Path, levels: Sequence[Level], stored: Sequence[Stored], pool: Executor) -> None:
+def fill(result: Path, levels: Sequence[CogLevel], stored: Sequence[MaskLevel], pool: Executor) -> None:
     """Put the tiles of all levels into a COG that has none, and note in each level which are there.
 
-    Memory: a few pieces of 512 × 4096.
+    Memory: a few windows of 512 × 4096.
 
     Args:
         result: the COG.
@@ -75,13 +75,13 @@ def _tables(page: Any, result: Path) -> tuple[Any, Any]:
     return tables
 
 
-def _tiles(stored: Stored, pool: Executor) -> Iterator[bytes]:
+def _tiles(stored: MaskLevel, pool: Executor) -> Iterator[bytes]:
     """Compressed tiles, row by row; nothing for one of nodata."""
 
     def encoded(window: Window) -> list[bytes]:
         return [b"" if _is_nodata(tile) else encode(tile) for tile in cut(stored.read(window))]
 
-    for tiles in in_order(pool, encoded, pieces(stored.shape)):
+    for tiles in in_order(pool, encoded, windows(stored.shape)):
         yield from tiles
 
 

@@ -31,7 +31,7 @@ def shapes_of(shape: tuple[int, int]) -> list[tuple[int, int]]:
     return [shapes[0], *(coarser for finer, coarser in pairwise(shapes) if finer[1] > 1)]
 
 
-class Level:
+class CogLevel:
     """One level of the pyramid in a temporary TIFF, written in whole TIFF tiles, each of them once."""
 
     def __init__(self, path: Path, shape: tuple[int, int], *, threads: int) -> None:
@@ -78,7 +78,7 @@ class Level:
         self._file.close()
 
 
-def refuse_holes(result: Path, layers: Sequence[Sequence[Level]]) -> None:
+def refuse_holes(result: Path, layers: Sequence[Sequence[CogLevel]]) -> None:
     """Check that each TIFF tile with values is stored, whole: GDAL may report a full disk to nobody when it closes.
 
     Raises:

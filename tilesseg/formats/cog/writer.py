@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from tilesseg.formats.cog.cog_layers import NAMESPACE, Layer, provenance_tags, write_layers
+from tilesseg.formats.cog.cog_layers import NAMESPACE, CogLayer, provenance_tags, write_layers
 from tilesseg.formats.cog.qgis_style import qgis_style
 from tilesseg.formats.writer import FAILED_CLASS, Mask, Scores
 from tilesseg.formats.writing.mask_on_image_grid import at_image
@@ -42,7 +42,7 @@ def write_cog(
     """
     mask = at_image(mask) if resolution == "image" else mask
     stored = mask.levels if overviews == "mode" else ()
-    layer = Layer("mask", mask.read, HALVES[overviews], {"ColorInterp": "Palette"}, _colours(mask), stored)
+    layer = CogLayer("mask", mask.read, HALVES[overviews], {"ColorInterp": "Palette"}, _colours(mask), stored)
     style = {path.with_suffix(".qml"): qgis_style(mask.classes)}
     return write_layers(path, mask.grid, [layer], tags=_tags(mask), beside=style, threads=threads)
 
@@ -84,7 +84,7 @@ def write_scores(scores: Scores, path: Path, *, threads: int = 1) -> tuple[Path,
     """
     facts = {"ColorInterp": "Gray", "Offset": "0", "Scale": repr(1 / SCORE_STEPS)}
     layers = [
-        Layer(name, partial(scores.read, number), halve_mean, facts) for number, name in enumerate(scores.classes)
+        CogLayer(name, partial(scores.read, number), halve_mean, facts) for number, name in enumerate(scores.classes)
     ]
     tags = provenance_tags(scores.provenance) | {
         f"{NAMESPACE}SCORE_{FAILED}": FAILED_CLASS.name,

@@ -18,11 +18,11 @@ import tifffile
 
 from tilesseg.errors import FormatError
 from tilesseg.formats.ome_tiff.ome_xml_writer import Note, ome_xml, physical
-from tilesseg.formats.writer import FAILED_CLASS, Level, Mask, Scores
+from tilesseg.formats.writer import FAILED_CLASS, Mask, MaskLevel, Scores
 from tilesseg.formats.writing.mask_on_image_grid import at_image
 from tilesseg.formats.writing.parallel_windows import SIDE
 from tilesseg.formats.writing.publish import SIDECARS, refusing, scratch
-from tilesseg.formats.writing.tiff_tiles import Layer, Pyramid, Spool, copied
+from tilesseg.formats.writing.tiff_tiles import Pyramid, Spool, TiledLayer, copied
 from tilesseg.raster.grid import Grid
 from tilesseg.raster.labels import FAILED, NODATA, SCORE_STEPS
 from tilesseg.raster.pyramid import HALVES, halve_mean, level_shapes
@@ -56,7 +56,7 @@ def write_ome_tiff(
         FormatError: it cannot be written, or what was written has holes; nothing is left behind.
     """
     mask = at_image(mask) if resolution == "image" else mask
-    layer = Layer(mask.grid.shape, mask.read, HALVES[overviews])
+    layer = TiledLayer(mask.grid.shape, mask.read, HALVES[overviews])
     levels = mask.levels if overviews == "mode" else ()
     return _write(path, [layer], levels, _xml(path, mask, ["mask"], _meanings(mask)), mask.grid, threads)
 
@@ -76,7 +76,7 @@ def write_ome_tiff_scores(scores: Scores, path: Path, *, threads: int = 1) -> tu
         FormatError: it cannot be written, or what was written has holes; nothing is left behind.
     """
     layers = [
-        Layer(scores.grid.shape, partial(scores.read, number), halve_mean) for number in range(len(scores.classes))
+        TiledLayer(scores.grid.shape, partial(scores.read, number), halve_mean) for number in range(len(scores.classes))
     ]
     values = {"0": "0", str(SCORE_STEPS): "1", str(FAILED): FAILED_CLASS.name, str(NODATA): "nodata"}
     xml = _xml(path, scores, scores.classes, [Note(f"{NAMESPACE}scores", values)])
@@ -105,7 +105,7 @@ def _place_on_earth(grid: Grid) -> Iterator[Note]:
 
 
 def _write(
-    path: Path, layers: Sequence[Layer], stored: Sequence[Level], xml: str, grid: Grid, threads: int
+    path: Path, layers: Sequence[TiledLayer], stored: Sequence[MaskLevel], xml: str, grid: Grid, threads: int
 ) -> tuple[Path, ...]:
     with scratch(path) as folder, refusing(path), ThreadPoolExecutor(threads, "tilesseg") as pool:
         result = folder / path.name
@@ -120,12 +120,12 @@ def _write(
 
 
 def _tiles(
-    layers: Sequence[Layer], stored: Sequence[Level], file: IO[bytes], pool: Executor
+    layers: Sequence[TiledLayer], stored: Sequence[MaskLevel], file: IO[bytes], pool: Executor
 ) -> list[tuple[tuple[int, int], Iterable[bytes]]]:
     """Shape and compressed tiles of every level, to be taken one level after the other."""
     shapes = level_shapes(layers[0].shape)
     if stored:
-        levels = [Level(shapes[0], layers[0].read), *stored]  # of one layer: scores have none that are stored
+        levels = [MaskLevel(shapes[0], layers[0].read), *stored]  # of one layer: scores have none that are stored
         return [(level.shape, copied(level, pool)) for level in levels]
     spools = [Spool(file, pool) for _ in shapes[1:]]
     return list(zip(shapes, [Pyramid(layers, spools, pool).finest(), *spools], strict=True))

@@ -1,4 +1,4 @@
-"""A plane piece by piece: a few pieces are in work at the same time, in threads, and are given in order."""
+"""Windows of a raster, worked on by a few threads at the same time; results come back in order."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 SIDE = 512
-"""Height of a piece, and side of a TIFF's own tiles."""
+"""Height, in pixels, of a window, and side of a TIFF's own tiles."""
 WIDE = 8 * SIDE
+"""Width, in pixels, of a window that is no strip."""
 AHEAD = 8
-"""Pieces in work at the same time."""
+"""Number of windows worked on at the same time."""
 
 
-def pieces(shape: tuple[int, int]) -> Iterator[Window]:
-    """Windows of whole TIFF tiles, row by row: memory depends on no side of the plane."""
+def windows(shape: tuple[int, int]) -> Iterator[Window]:
+    """Windows of whole TIFF tiles, row by row: memory depends on no side of the raster."""
     height, width = shape
     for y, x in product(range(0, height, SIDE), range(0, width, WIDE)):
         yield Window(y, x, SIDE, WIDE).intersect(Window(0, 0, height, width))
 
 
-def bands(shape: tuple[int, int]) -> Iterator[Window]:
-    """Windows of `SIDE` whole rows: what a cascade of levels takes."""
+def strips(shape: tuple[int, int]) -> Iterator[Window]:
+    """Windows of `SIDE` whole rows, top to bottom, as a cascade of levels needs them."""
     height, width = shape
     return (Window(y, 0, min(SIDE, height - y), width) for y in range(0, height, SIDE))
 
 
 def in_order(pool: Executor, work: Callable[[T], R], items: Iterable[T], *, ahead: int = AHEAD) -> Iterator[R]:
-    """What threads make of items, in the order of the items, never more than `ahead` of what is taken."""
+    """Results of `work` on each item, in the order of the items, at most `ahead` of them begun and not yet taken."""
     waiting: deque[Future[R]] = deque()
     for item in items:
         waiting.append(pool.submit(work, item))

@@ -16,8 +16,8 @@ import numpy as np
 from imagecodecs import deflate_encode
 from numpy.typing import NDArray
 
-from tilesseg.formats.writer import Level
-from tilesseg.formats.writing.parallel_windows import SIDE, WIDE, bands, in_order, pieces
+from tilesseg.formats.writer import MaskLevel
+from tilesseg.formats.writing.parallel_windows import SIDE, WIDE, in_order, strips, windows
 from tilesseg.raster.labels import NODATA
 from tilesseg.raster.pyramid import Halve, cascade
 from tilesseg.raster.window import Window
@@ -28,7 +28,7 @@ EFFORT = 5
 Labels = NDArray[np.uint8]
 
 
-class Layer(NamedTuple):
+class TiledLayer(NamedTuple):
     """One plane of the file."""
 
     shape: tuple[int, int]
@@ -75,20 +75,20 @@ class Spool:
 class Pyramid:
     """What makes the tiles of every level of some layers of one shape."""
 
-    layers: Sequence[Layer]
+    layers: Sequence[TiledLayer]
     spools: Sequence[Spool]
     """Of level 1 and so on."""
     pool: Executor
 
     def finest(self) -> Iterator[bytes]:
         """The tiles of the layers as they are; the coarser levels are spooled on the way."""
-        parts = (rows[:, x : x + WIDE] for rows in self._bands() for x in range(0, rows.shape[1], WIDE))
+        parts = (rows[:, x : x + WIDE] for rows in self._strips() for x in range(0, rows.shape[1], WIDE))
         for tiles in in_order(self.pool, _encoded, parts):
             yield from tiles
 
-    def _bands(self) -> Iterator[Labels]:
+    def _strips(self) -> Iterator[Labels]:
         for layer in self.layers:
-            read = in_order(self.pool, layer.read, bands(layer.shape), ahead=2)
+            read = in_order(self.pool, layer.read, strips(layer.shape), ahead=2)
             for level, _, rows in cascade(read, levels=1 + len(self.spools), halve=layer.halve):
                 if level:
                     self.spools[level - 1].add(rows)
@@ -98,9 +98,9 @@ class Pyramid:
                 spool.flush()
 
 
-def copied(level: Level, pool: Executor) -> Iterator[bytes]:
+def copied(level: MaskLevel, pool: Executor) -> Iterator[bytes]:
     """The tiles of a level that is stored already."""
-    for tiles in in_order(pool, lambda window: _encoded(level.read(window)), pieces(level.shape)):
+    for tiles in in_order(pool, lambda window: _encoded(level.read(window)), windows(level.shape)):
         yield from tiles
 
 
