@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tilesseg.formats.registry import FORMATS, resolve
-from tilesseg.formats.vector import write_piece
+from tilesseg.formats.vector import write_tile_polygons
 from tilesseg.formats.writer import Mask, MaskClass
 from tilesseg.raster.grid import Grid
 from tilesseg.raster.window import Window
@@ -63,15 +63,15 @@ def step(what: str, folder: Path, core: int) -> None:
         for y in range(0, grid.height, core)
         for x in range(0, grid.width, core)
     ]
-    pieces = tuple(folder / f"{window.y}-{window.x}.npz" for window in windows)
+    files = tuple(folder / f"{window.y}-{window.x}.npz" for window in windows)
 
     start = time.perf_counter()
     if what == "trace":
-        for window, piece in zip(windows, pieces, strict=True):
-            write_piece(read, window, piece)
+        for window, file in zip(windows, files, strict=True):
+            write_tile_polygons(read, window, file)
     else:
         row, nothing = FORMATS[what.removeprefix("empty ")], what.startswith("empty ")
-        mask = Mask(grid, read, CLASSES, {}, pieces=() if nothing else pieces)
+        mask = Mask(grid, read, CLASSES, {}, tile_polygons=() if nothing else files)
         if nothing:
             mask = Mask(Grid(8, 8), lambda window: np.zeros(window.shape, np.uint8), CLASSES, {})
         resolve(str(row.writes))(mask, folder / f"polygons{row.suffixes[0]}")

@@ -83,7 +83,7 @@ def test_the_image_may_end_beyond_the_mask_by_a_part_of_a_pixel() -> None:
 def test_grid_and_origin_are_the_images_and_stored_levels_are_not_its_levels() -> None:
     image = slide((8, 8), (0.25, 0.25))
     enlarged = at_image(as_mask(np.zeros((4, 4), np.uint8), (0.5, 0.5), image))
-    assert enlarged.grid == image and enlarged.levels == () and enlarged.pieces == ()
+    assert enlarged.grid == image and enlarged.levels == () and enlarged.tile_polygons == ()
 
 
 @pytest.mark.parametrize("same", [True, False])

@@ -26,7 +26,7 @@ from test_ome_zarr_writer import hashes, image, is_valid, read_by_ngff_zarr, rea
 from tilesseg.cli.segment import segment
 from tilesseg.errors import FormatError, JobError
 from tilesseg.formats.registry import FORMATS
-from tilesseg.formats.vector import tile_polygons as pieces
+from tilesseg.formats.vector import tile_polygons
 from tilesseg.planning.job import Product, parse_job
 from tilesseg.raster.pyramid import HALVES
 from tilesseg.raster.window import Window
@@ -259,21 +259,21 @@ def test_a_new_ome_tiff_drops_what_gdal_kept_beside_the_old_one(slide: Path) -> 
 def test_tracing_in_threads_never_tells_of_warnings_that_are_not_meant(monkeypatch: pytest.MonkeyPatch) -> None:
     """What hides rasterio's warning is the state of the process, so only one thread may be inside it."""
     inside = threading.Semaphore(1)
-    real = pieces.rasterio.features.shapes
+    real = tile_polygons.rasterio.features.shapes
 
     def shapes(*arguments: Any, **options: Any) -> Any:
         assert inside.acquire(blocking=False), "two threads trace at once"
         yield from real(*arguments, **options)
         inside.release()
 
-    monkeypatch.setattr(pieces.rasterio.features, "shapes", shapes)
+    monkeypatch.setattr(tile_polygons.rasterio.features, "shapes", shapes)
     labels = np.random.default_rng(0).integers(0, 3, (60, 60)).astype(np.uint8)
     problems: list[BaseException] = []
 
     def trace() -> None:
         try:
             for _ in range(20):
-                pieces.traced(labels, Window(0, 0, 60, 60))
+                tile_polygons.traced(labels, Window(0, 0, 60, 60))
         except BaseException as error:
             problems.append(error)
 

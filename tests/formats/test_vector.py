@@ -25,8 +25,7 @@ from numpy.typing import NDArray
 
 from tilesseg.errors import FormatError, StoreError
 from tilesseg.formats.registry import FORMATS, resolve
-from tilesseg.formats.vector import check_polygons, write_geojson, write_geopackage, write_piece
-from tilesseg.formats.vector import tile_polygons as pieces
+from tilesseg.formats.vector import check_polygons, tile_polygons, write_geojson, write_geopackage, write_tile_polygons
 from tilesseg.formats.vector.merge_polygons import joined_polygons
 from tilesseg.formats.writer import Mask, MaskClass
 from tilesseg.raster.grid import IDENTITY, Grid, Transform
@@ -106,7 +105,7 @@ def tiled(labels: Labels, folder: Path, height: int, width: int) -> tuple[Path, 
         for x in range(0, labels.shape[1], width):
             core = Window(y, x, height, width).intersect(Window(0, 0, *labels.shape))
             paths.append(folder / f"r{y}-c{x}.npz")
-            write_piece(lambda window: labels[window.slices()], core, paths[-1])
+            write_tile_polygons(lambda window: labels[window.slices()], core, paths[-1])
     return tuple(paths)
 
 
@@ -129,7 +128,12 @@ def assert_equal_to_whole(labels: Labels, made: Sequence[tuple[int, Any]]) -> No
 def as_mask(labels: Labels, *, paths: tuple[Path, ...] = (), image: Grid | None = None, **grid: Any) -> Mask:
     place = {"transform": NORTH_UP, "crs": UTM, "unit": "metre", "metres_per_unit": 1.0} | grid
     return Mask(
-        Grid(*labels.shape, **place), lambda window: labels[window.slices()], CLASSES, PROVENANCE, image, pieces=paths
+        Grid(*labels.shape, **place),
+        lambda window: labels[window.slices()],
+        CLASSES,
+        PROVENANCE,
+        image,
+        tile_polygons=paths,
     )
 
 
@@ -188,7 +192,7 @@ def test_tiling_never_changes_the_polygons(labels: Labels, height: int, width: i
 
 
 def test_parts_of_a_large_core_are_joined_like_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pieces, "PART", 16)
+    monkeypatch.setattr(tile_polygons, "PART", 16)
     labels = SHAPES["sponge"]
     assert_equal_to_whole(labels, joined(labels, tmp_path, 33, 40))
 

@@ -22,7 +22,7 @@ from tilesseg.raster.pyramid import halve_mode, level_shapes
 from tilesseg.raster.tiling import Tiling, blend_lattice
 from tilesseg.raster.window import Window
 from tilesseg.run import product_inputs as finishing
-from tilesseg.run.product_inputs import FinishWork, Part, with_levels, with_pieces
+from tilesseg.run.product_inputs import FinishWork, Part, with_levels, with_tile_polygons
 from tilesseg.store.mask_levels import StoredLevels, in_level, tile_shards
 from tilesseg.store.scene_store import Store
 
@@ -227,7 +227,7 @@ def a_tiling(shape: tuple[int, int]) -> Tiling:
     return Tiling(shape, blend_lattice(64, overlap=16, margin=0, multiple=16), (64, 64), 64)
 
 
-def write_fake_piece(read: Any, core: Window, path: Path, **_: Any) -> None:
+def write_fake_polygons(read: Any, core: Window, path: Path, **_: Any) -> None:
     if core.x:
         assert read(core).shape == core.shape
     path.write_bytes(b"polygons")
@@ -236,13 +236,13 @@ def write_fake_piece(read: Any, core: Window, path: Path, **_: Any) -> None:
 def test_polygons_of_every_tile_are_there_for_the_writer_and_gone_afterwards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finishing, "resolve", lambda dotted: write_fake_piece)
+    monkeypatch.setattr(finishing, "resolve", lambda dotted: write_fake_polygons)
     mask, store = stored(tmp_path / "scene", random_labels((200, 150)))
     tiling = a_tiling((200, 150))
     before = sorted(store.folder.rglob("*"))
-    with with_pieces(mask, store, tiling, ThreadExecutor(2)) as prepared:
-        assert len(prepared.pieces) == len(list(tiling)) > 1
-        assert all(piece.read_bytes() == b"polygons" for piece in prepared.pieces)
+    with with_tile_polygons(mask, store, tiling, ThreadExecutor(2)) as prepared:
+        assert len(prepared.tile_polygons) == len(list(tiling)) > 1
+        assert all(file.read_bytes() == b"polygons" for file in prepared.tile_polygons)
     assert sorted(store.folder.rglob("*")) == before
 
 
@@ -255,7 +255,7 @@ def test_a_tile_without_polygons_fails_the_product(tmp_path: Path, monkeypatch: 
     before = sorted(store.folder.rglob("*"))
     with (
         pytest.raises(FormatError, match="r000-c000: MemoryError: too many vertices; run") as refusal,
-        with_pieces(mask, store, a_tiling((200, 150)), SerialExecutor()),
+        with_tile_polygons(mask, store, a_tiling((200, 150)), SerialExecutor()),
     ):
         pytest.fail("there are no polygons to work with")
     assert "\n" not in str(refusal.value)

@@ -50,8 +50,8 @@ class Mask:
     levels: tuple[MaskLevel, ...] = ()
     """Coarser levels by mode that are stored already, each half of the one before, the first half of `grid`; or
     none."""
-    pieces: tuple[Path, ...] = ()
-    """Polygons of each tile that are stored already; see `formats.vector`. Or none."""
+    tile_polygons: tuple[Path, ...] = ()
+    """Files with the polygons of each tile (see `formats.vector`); none where they are not traced yet."""
 
 
 @dataclass(frozen=True, slots=True)

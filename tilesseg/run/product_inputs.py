@@ -60,8 +60,8 @@ class FinishWork:
             if part.level:
                 _planes(store)[part.level].write(part.window, _halved(store, part))
             else:
-                write_piece = resolve("tilesseg.formats.vector:write_piece")
-                write_piece(store.read, part.window, pieces_folder(store) / f"{part.name}.npz")
+                write_tile_polygons = resolve("tilesseg.formats.vector:write_tile_polygons")
+                write_tile_polygons(store.read, part.window, polygons_folder(store) / f"{part.name}.npz")
         except Exception as error:
             # ^ of any kind: the product cannot be written, and this is why
             return f"{part.name}: {type(error).__name__}: {' '.join(str(error).split())}"
@@ -92,24 +92,24 @@ def with_levels(mask: Mask, store: Store, executor: Executor) -> Iterator[Mask]:
 
 
 @contextmanager
-def with_pieces(mask: Mask, store: Store, tiling: Tiling, executor: Executor) -> Iterator[Mask]:
+def with_tile_polygons(mask: Mask, store: Store, tiling: Tiling, executor: Executor) -> Iterator[Mask]:
     """The mask with the polygons of each tile, made by the workers.
 
     Raises:
         FormatError: those of a tile could not be made.
     """
-    folder = pieces_folder(store)
+    folder = polygons_folder(store)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     try:
         parts = [Part(tile.name, tile.core) for tile in tiling]
         _carry_out(store, parts, executor)
-        yield replace(mask, pieces=tuple(folder / f"{part.name}.npz" for part in parts))
+        yield replace(mask, tile_polygons=tuple(folder / f"{part.name}.npz" for part in parts))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def pieces_folder(store: Store) -> Path:
+def polygons_folder(store: Store) -> Path:
     """Where the polygons of a scene's tiles lie."""
     return store.folder / "pieces"
 

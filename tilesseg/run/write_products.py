@@ -14,7 +14,7 @@ from tilesseg.formats.registry import FORMATS, resolve
 from tilesseg.formats.writer import Mask, Writer
 from tilesseg.formats.writing.preview import write_quick_look
 from tilesseg.planning.product_checks import _options, _quick_look_path, mask_of, product_path, resolved, scores_of
-from tilesseg.run.product_inputs import with_levels, with_pieces
+from tilesseg.run.product_inputs import with_levels, with_tile_polygons
 
 if TYPE_CHECKING:
     from tilesseg.cluster.executors import Executor
@@ -67,12 +67,12 @@ class _Masks:
     def for_writer(self, product: jobs.Product) -> Mask:
         """With polygons, with levels, or as it is."""
         if FORMATS[product.format].kind == "polygons":
-            return self._with_pieces
+            return self._with_tile_polygons
         return self.with_levels if _wants_levels(product) else self.plain
 
     @cached_property
-    def _with_pieces(self) -> Mask:
-        return self.kept.enter_context(with_pieces(self.plain, self.store, self.tiling, self.executor))
+    def _with_tile_polygons(self) -> Mask:
+        return self.kept.enter_context(with_tile_polygons(self.plain, self.store, self.tiling, self.executor))
 
     @cached_property
     def with_levels(self) -> Mask:

@@ -1,8 +1,8 @@
 """Polygons of a mask: GeoJSON for QuPath and for maps, GeoPackage, FlatGeobuf, GeoParquet. Only written.
 
-Workers trace the polygons of each tile (`write_piece`); a writer joins them at the seams and streams them into its
-file. What needs the extra `tilesseg[vector]` is imported when a writer or its check is called, so that its absence is
-said in one line.
+Workers trace the polygons of each tile (`write_tile_polygons`); a writer joins them at the seams and streams the result
+into its file. Libraries of the extra `tilesseg[vector]` are imported when a writer or its check is called, so that a
+missing library is one line.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tilesseg.raster.window import Window
 Canvas = Literal["bounds", "full"]
 
 
-def write_piece(read: Callable[[Window], NDArray[np.uint8]], core: Window, path: Path) -> None:
+def write_tile_polygons(read: Callable[[Window], NDArray[np.uint8]], core: Window, path: Path) -> None:
     """Trace the polygons of a tile's core and store them. Safe to do twice.
 
     Memory: what a part of 2048² needs, and the core's polygons.
@@ -28,7 +28,7 @@ def write_piece(read: Callable[[Window], NDArray[np.uint8]], core: Window, path:
     Args:
         read: labels `(y, x)` of a window of the mask.
         core: the tile's own pixels.
-        path: the file (`.npz`) to write, which a writer gets as one of `Mask.pieces`.
+        path: the file (`.npz`) to write, which a writer gets as one of `Mask.tile_polygons`.
     """
     from tilesseg.formats.vector.tile_polygons import write_parts
 
@@ -62,7 +62,7 @@ def write_geojson(
     each polygon an annotation with its class and colour.
 
     Args:
-        mask: what to write; its pieces, where it has any, are not traced again.
+        mask: what to write; polygons of its tiles, where it has any, are not traced again.
         path: the target; its folder must exist.
         classes: those wanted, by name; None for all but the first where that is called background.
         min_area: smaller polygons are left out: µm², m² or pixels, see `features.area_unit`.

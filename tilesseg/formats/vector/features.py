@@ -56,9 +56,9 @@ class Features:
 
 
 def features(mask: Mask, choice: Choice, scratch: Path) -> Iterator[Features]:
-    """The polygons chosen of a mask; where they are not traced yet, the pieces go into `scratch`."""
-    pieces, rows = mask.pieces or _traced(mask, scratch), _rows(mask.grid)
-    for polygons in joined_polygons(pieces, choice.labels):
+    """The polygons chosen of a mask; where they are not traced yet, polygons of its parts go into `scratch`."""
+    files, rows = mask.tile_polygons or _traced(mask, scratch), _rows(mask.grid)
+    for polygons in joined_polygons(files, choice.labels):
         sizes = areas(polygons, rows)
         large = np.flatnonzero(sizes >= choice.min_area)
         if len(large):
@@ -81,11 +81,11 @@ def _rows(grid: Grid) -> NDArray[np.float64] | None:
 
 
 def _traced(mask: Mask, scratch: Path) -> Sequence[Path]:
-    pieces = []
+    files = []
     for number, window in enumerate(parts_of(mask.grid.window)):
-        pieces.append(scratch / f"{number}.npz")
-        write_parts(mask.read, window, pieces[-1])
-    return pieces
+        files.append(scratch / f"{number}.npz")
+        write_parts(mask.read, window, files[-1])
+    return files
 
 
 def _features(polygons: Polygons, sizes: NDArray[np.float64], tolerance: float) -> Features:

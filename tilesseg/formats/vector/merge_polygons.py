@@ -42,7 +42,7 @@ class _Component:
         return [*dissolved(self.shells, self.windows), *self.holes]
 
 
-def joined_polygons(pieces: Sequence[Path], labels: frozenset[int]) -> Iterator[Polygons]:
+def joined_polygons(files: Sequence[Path], labels: frozenset[int]) -> Iterator[Polygons]:
     """All polygons of some labels, as tracing the whole mask at once would give them.
 
     In batches of `BATCH` polygons or a little more, fewer where they have very many points.
@@ -50,11 +50,11 @@ def joined_polygons(pieces: Sequence[Path], labels: frozenset[int]) -> Iterator[
     Memory: the edges of polygons on the borders of all parts, one part, and the components that are not complete.
 
     Args:
-        pieces: files of `write_parts`, whose cores partition the mask.
+        files: files of `write_parts`, whose cores partition the mask.
         labels: those wanted.
     """
     held: list[Polygons] = []
-    for some in _stream(pieces, labels):
+    for some in _stream(files, labels):
         held.append(some)
         if sum(map(len, held)) >= BATCH or sum(len(one.points) for one in held) >= POINTS:
             yield _concatenated(held)
@@ -63,12 +63,12 @@ def joined_polygons(pieces: Sequence[Path], labels: frozenset[int]) -> Iterator[
         yield _concatenated(held)
 
 
-def _stream(pieces: Sequence[Path], labels: frozenset[int]) -> Iterator[Polygons]:
-    roots, numbers = _components(pieces, labels)
+def _stream(files: Sequence[Path], labels: frozenset[int]) -> Iterator[Polygons]:
+    roots, numbers = _components(files, labels)
     missing = Counter(roots.values())
     waiting: dict[int, _Component] = {}
     place = 0
-    for part in (part for piece in pieces for part in read_parts(piece)):
+    for part in (part for file in files for part in read_parts(file)):
         wanted = np.isin(part.polygons.labels, list(labels))
         in_several = numbers[np.searchsorted(numbers, place) : np.searchsorted(numbers, place + len(wanted))] - place
         wanted[in_several] = False
@@ -85,14 +85,14 @@ def _stream(pieces: Sequence[Path], labels: frozenset[int]) -> Iterator[Polygons
         place += len(wanted)
 
 
-def _components(pieces: Sequence[Path], labels: frozenset[int]) -> tuple[dict[int, int], NDArray[np.int64]]:
+def _components(files: Sequence[Path], labels: frozenset[int]) -> tuple[dict[int, int], NDArray[np.int64]]:
     """Of each polygon that continues in another part, its component; and these polygons in order.
 
     Polygons are numbered through all parts.
     """
     found, of_runs, place = [], [], 0
-    for piece in pieces:
-        for _, own, runs in read_runs(piece):
+    for file in files:
+        for _, own, runs in read_runs(file):
             on = np.isin(own[runs.polygon], list(labels))
             of_runs.append(own[runs.polygon[on]])
             found.append(np.stack(runs._replace(polygon=runs.polygon + place))[:, on])

@@ -29,7 +29,7 @@ def at_image(mask: Mask) -> Mask:
         # one axis after the other: ten times as fast as an index of both
         return mask.read(seen).take(columns - seen.x, axis=1).take(rows - seen.y, axis=0)
 
-    return replace(mask, grid=image, read=read, levels=(), pieces=())
+    return replace(mask, grid=image, read=read, levels=(), tile_polygons=())
 
 
 def _under(pixels: NDArray[np.intp], step: float, size: int) -> NDArray[np.intp]:
