@@ -24,7 +24,6 @@ from tilesseg.raster.window import Window
 from tilesseg.reporting.results import Report
 from tilesseg.run.copy_to_zarr import _copiers, stage_image
 from tilesseg.run.run_job import run_job
-from tilesseg.store import staged_copy
 from tilesseg.store.run_directory import RunDirectory
 
 SHAPE = (700, 900)
@@ -75,10 +74,8 @@ IMAGES = [striped, one_strip, jpeg_2000, masked]
 @pytest.fixture(autouse=True)
 def small_regions(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the images were large: several regions, and no image that fits into the cache."""
-    for module in (staging, staged_copy):
-        for name, value in (("REGION_BYTES", 256 * 256), ("CHUNK", 64)):
-            if hasattr(module, name):
-                monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(staging, "REGION_BYTES", 256 * 256)
+    monkeypatch.setattr(staging, "CHUNK", 64)
     monkeypatch.setattr("tilesseg.planning.decode_factor.CACHE", 8192)
 
 
@@ -170,7 +167,7 @@ def test_copying_goes_on_where_it_was_cut_off(bundle: Path, tmp_path: Path) -> N
         run_job(job, executor=Killed(3))
     events: list[Event] = []
     assert run_job(job, executor=SerialExecutor(), listeners=[events.append]).exit_code == 0
-    regions = len(staging.stage_layout(open_source(str(image))).regions(SHAPE))
+    regions = len(staging.copy_layout(open_source(str(image))).regions(SHAPE))
     assert next(event for event in events if isinstance(event, ScenePlanned)).regions == regions - 3
     assert sum(isinstance(event, RegionStaged) for event in events) == regions - 3
     go(image, bundle, tmp_path / "plain", stage="never")

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tilesseg.planning.staging import REGION_BYTES
 from tilesseg.process import KEPT
 from tilesseg.raster.region_of_interest import RoiWork, roi_work
-from tilesseg.store.staged_copy import REGION_BYTES, SHARD_COPIES
+from tilesseg.store.staged_copy import SHARD_COPIES
 
 if TYPE_CHECKING:
     from tilesseg.models.spec import ModelSpec

@@ -29,7 +29,7 @@ from tilesseg.planning.staging import choose_stage
 from tilesseg.planning.tile_layout import Layout, choose_layout, why_patch
 from tilesseg.raster.grid import Grid
 from tilesseg.raster.region_of_interest import RoiCells
-from tilesseg.store.staged_copy import Stage, StageLayout
+from tilesseg.store.staged_copy import CopyLayout, StagedCopy
 
 if TYPE_CHECKING:
     from tilesseg.formats.source import Source
@@ -60,7 +60,7 @@ class ScenePlan:
     notes: tuple[str, ...] = field(default=())
     decode_factor: float = 1.0
     """Decoded ÷ needed pixels, were the image read as it is."""
-    stage: StageLayout | None = None
+    stage: CopyLayout | None = None
     """How the image is copied to Zarr first, or None where it is read as it is."""
     cells: RoiCells | None = None
     """Where to look, or None where all of it is looked at."""
@@ -86,9 +86,9 @@ class ScenePlan:
         return f"copied to Zarr first: read as it is, {self.decode_factor:.1f} pixels are decoded for each one needed"
 
     @staticmethod
-    def copy_in(folder: Path) -> Stage:
+    def copy_in(folder: Path) -> StagedCopy:
         """The copy of the image that belongs into the scene's folder of a run."""
-        return Stage(folder / "staged")
+        return StagedCopy(folder / "staged")
 
     def open_for_tiles(self, folder: Path) -> Source:
         """The planned bands as tiles read them: from the copy in the scene's folder, where there is one."""

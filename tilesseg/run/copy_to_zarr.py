@@ -20,9 +20,9 @@ from tilesseg.events import Listener, RegionFailed, RegionStaged, RunStarted, Sc
 from tilesseg.formats.open import open_source
 from tilesseg.planning.band_match import choose_bands
 from tilesseg.planning.cluster_options import Cluster
-from tilesseg.planning.staging import stage_layout
+from tilesseg.planning.staging import copy_layout
 from tilesseg.process import available_cores, this_process
-from tilesseg.store.staged_copy import Region, Stage, StageLayout, stage_region
+from tilesseg.store.staged_copy import CopyLayout, CopyRegion, StagedCopy, copy_region
 
 if TYPE_CHECKING:
     from tilesseg.cluster.executors import Executor
@@ -54,20 +54,20 @@ class Staged:
 
 
 @dataclass(frozen=True, slots=True)
-class CopyRegion:
+class CopyTask:
     """The function that executors map over names of regions."""
 
     paths: tuple[str, ...]
     bands: tuple[int, ...]
     folder: str
-    layout: StageLayout
+    layout: CopyLayout
 
     def __call__(self, name: str) -> RegionStaged | RegionFailed:
         """Copy one region; what goes wrong costs this region alone."""
         try:
-            source, stage = _open(self.paths, self.bands), Stage(Path(self.folder))
+            source, copy = _open(self.paths, self.bands), StagedCopy(Path(self.folder))
             region = self.layout.named(source.grid.shape, name)
-            return stage_region(region, source=source, stage=stage, layout=self.layout, scene=self.paths[0])
+            return copy_region(region, source=source, copy=copy, layout=self.layout, scene=self.paths[0])
         except Exception as error:
             # ^ of any kind: the reason is in its record, and the other regions go on
             return self.lost(name, reason_of(error))
@@ -75,7 +75,7 @@ class CopyRegion:
     def lost(self, name: str, reason: str) -> RegionFailed:
         """The record of a region that could not be copied, or whose worker process died."""
         record = RegionFailed(self.paths[0], name, 0, reason, this_process())
-        Stage(Path(self.folder)).ledger.mark_failed(name, record)
+        StagedCopy(Path(self.folder)).ledger.mark_failed(name, record)
         return record
 
 
@@ -114,20 +114,20 @@ def stage_image(
     if bands is not None:
         chosen, _ = choose_bands(source, [str(band) for band in bands], bands, image=paths[0])
         source = source.select(chosen)
-    layout, stage = stage_layout(source), Stage(out.with_name(f".{out.name}.stage"))
-    stage.create(source=source, layout=layout)
-    missing = stage.missing(layout, source.grid.shape)
+    layout, copy = copy_layout(source), StagedCopy(out.with_name(f".{out.name}.stage"))
+    copy.create(source=source, layout=layout)
+    missing = copy.missing(layout, source.grid.shape)
     failed = _copy(
-        CopyRegion(paths, source.selected, str(stage.folder.absolute()), layout), missing, workers, executor, listeners
+        CopyTask(paths, source.selected, str(copy.folder.absolute()), layout), missing, workers, executor, listeners
     )
     if not failed:
-        _publish(stage, out)
+        _publish(copy, out)
     return Staged(out, source.grid.window.area, len(missing), round(time.monotonic() - begun, 3), failed)
 
 
 def _copy(
-    copy: CopyRegion,
-    regions: Sequence[Region],
+    task: CopyTask,
+    regions: Sequence[CopyRegion],
     asked: Cluster | None,
     executor: Executor | None,
     listeners: Sequence[Listener],
@@ -137,8 +137,8 @@ def _copy(
     with ExitStack() as stack:
         executor = executor or stack.enter_context(cluster.connect(_copiers(asked or Cluster()), "cpu"))
         tell(listeners, RunStarted(scenes=1, slots=executor.slots))
-        tell(listeners, ScenePlanned(copy.paths[0], tiles=0, done=0, pixels=0, regions=len(regions)))
-        for event in executor.map(copy, [region.name for region in regions], lost=copy.lost):
+        tell(listeners, ScenePlanned(task.paths[0], tiles=0, done=0, pixels=0, regions=len(regions)))
+        for event in executor.map(task, [region.name for region in regions], lost=task.lost):
             tell(listeners, event)
             if isinstance(event, RegionFailed):
                 failed[event.region] = event.reason
@@ -167,13 +167,13 @@ def _check(out: Path) -> None:
         raise FormatError(f"{out} cannot be written ({folder} is no folder, or not yours); choose another path")
 
 
-def _publish(stage: Stage, out: Path) -> None:
+def _publish(copy: StagedCopy, out: Path) -> None:
     """Give the complete copy its name."""
     try:
-        stage.image.rename(out)
+        copy.image.rename(out)
     except OSError as error:
-        raise StoreError(f"{out} cannot be made ({error.strerror}); the copy is complete in {stage.image}") from None
-    stage.remove()
+        raise StoreError(f"{out} cannot be made ({error.strerror}); the copy is complete in {copy.image}") from None
+    copy.remove()
 
 
 @lru_cache(maxsize=4)

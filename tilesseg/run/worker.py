@@ -19,7 +19,7 @@ from tilesseg.run.finish_scene import finish_scene, still_finished, without_prod
 from tilesseg.run.work_queue import FinishItem, Item, PlanItem, StageItem, TileItem
 from tilesseg.run.worker_check import refuse_if_unfit
 from tilesseg.run.worker_state import Assignment, Opened, open_run
-from tilesseg.store.staged_copy import stage_region
+from tilesseg.store.staged_copy import copy_region
 
 Answer = TileDone | TileFailed | RegionStaged | RegionFailed | ScenePlanned | SceneRefused | SceneFinished
 
@@ -151,10 +151,10 @@ def _stage(opened: Opened, item: StageItem) -> RegionStaged:
     plan, source = opened.scene(item.scene), opened.source(item.scene, copied=False)
     assert plan.stage is not None  # else nobody asks
     region, copy = plan.stage.named(plan.grid.shape, item.region), plan.copy_in(opened.store(item.scene).folder)
-    parts: dict[str, Any] = {"source": source, "stage": copy, "layout": plan.stage, "scene": item.scene}
+    parts: dict[str, Any] = {"source": source, "copy": copy, "layout": plan.stage, "scene": item.scene}
     with opened.alone(item.scene, item.region):
         done = copy.ledger.record(item.region)
-        return RegionStaged(**done) if done else retried(lambda attempt: stage_region(region, **parts))
+        return RegionStaged(**done) if done else retried(lambda attempt: copy_region(region, **parts))
 
 
 def _list_region(opened: Opened, item: StageItem, reason: str, worker: str) -> RegionFailed:

@@ -28,16 +28,13 @@ from tilesseg.store.ledger import Ledger
 if TYPE_CHECKING:
     from tilesseg.formats.source import Source
 
-REGION_BYTES = 64 << 20
-"""Of raw values that a task holds; zarr's copies of one shard come on top."""
 SHARD_COPIES = 4
 """How often zarr has a shard in memory while it encodes and writes it; for estimates."""
-CHUNK, SHARD = 512, 2048
 IMAGE = "image.zarr"
 
 
 @dataclass(frozen=True, slots=True)
-class StageLayout:
+class CopyLayout:
     """How a copy is stored, and what one task copies."""
 
     factor: float
@@ -47,30 +44,30 @@ class StageLayout:
     shard: tuple[int, int]
     chunk: tuple[int, int]
 
-    def regions(self, shape: tuple[int, int]) -> list[Region]:
+    def regions(self, shape: tuple[int, int]) -> list[CopyRegion]:
         """All regions of an image, row by row."""
         rows, columns = ceil(shape[0] / self.region[0]), ceil(shape[1] / self.region[1])
         return [self.at(shape, row, column) for row in range(rows) for column in range(columns)]
 
-    def named(self, shape: tuple[int, int], name: str) -> Region:
+    def named(self, shape: tuple[int, int], name: str) -> CopyRegion:
         """The region called `r000-c001`."""
         return self.at(shape, *tile_position(name))
 
-    def at(self, shape: tuple[int, int], row: int, column: int) -> Region:
+    def at(self, shape: tuple[int, int], row: int, column: int) -> CopyRegion:
         height, width = self.region
         window = Window(row * height, column * width, height, width).intersect(Window(0, 0, *shape))
-        return Region(tile_name(row, column), window)
+        return CopyRegion(tile_name(row, column), window)
 
 
 @dataclass(frozen=True, slots=True)
-class Region:
+class CopyRegion:
     """The pixels that one staging task copies."""
 
     name: str
     window: Window
 
 
-class Stage:
+class StagedCopy:
     """The folder of one copy: the Zarr and its ledger. Picklable; regions may be written from several processes."""
 
     def __init__(self, folder: Path) -> None:
@@ -81,7 +78,7 @@ class Stage:
     def image(self) -> Path:
         return self.folder / IMAGE
 
-    def create(self, *, source: Source, layout: StageLayout) -> None:
+    def create(self, *, source: Source, layout: CopyLayout) -> None:
         """Make the folder with an empty copy; one that was begun from the same image is kept, any other replaced.
 
         Raises:
@@ -93,12 +90,12 @@ class Stage:
             self.ledger.claim(fingerprint)
             create_staged(self.image, source=source, shard=layout.shard, chunk=layout.chunk)
 
-    def missing(self, layout: StageLayout, shape: tuple[int, int]) -> list[Region]:
+    def missing(self, layout: CopyLayout, shape: tuple[int, int]) -> list[CopyRegion]:
         """Regions that are still to be copied, those that failed before too."""
         done = set(self.ledger.done_names())
         return [region for region in layout.regions(shape) if region.name not in done]
 
-    def open(self, layout: StageLayout) -> Source:
+    def open(self, layout: CopyLayout) -> Source:
         """The copy as a source. What could not be copied cannot be read from it either, for the same reason."""
         source = open_staged(self.image)
         failed = self.ledger.failed()
@@ -111,13 +108,15 @@ class Stage:
         shutil.rmtree(self.folder)
 
 
-def stage_region(region: Region, *, source: Source, stage: Stage, layout: StageLayout, scene: str) -> RegionStaged:
+def copy_region(
+    region: CopyRegion, *, source: Source, copy: StagedCopy, layout: CopyLayout, scene: str
+) -> RegionStaged:
     """Copy one region. Safe to do twice.
 
     Raises:
         SourceError: its pixels cannot be read.
     """
-    begun, writer = time.perf_counter(), StagedWriter(stage.image)
+    begun, writer = time.perf_counter(), StagedWriter(copy.image)
     for y, raw in _bands(region, source, layout):
         writer.write(y, region.window.x, raw)
     record = RegionStaged(
@@ -128,11 +127,11 @@ def stage_region(region: Region, *, source: Source, stage: Stage, layout: StageL
         peak_mb=peak_mb(),
         worker=this_process(),
     )
-    stage.ledger.mark_done(region.name, record)
+    copy.ledger.mark_done(region.name, record)
     return record
 
 
-def _bands(region: Region, source: Source, layout: StageLayout) -> Iterator[tuple[int, Raw]]:
+def _bands(region: CopyRegion, source: Source, layout: CopyLayout) -> Iterator[tuple[int, Raw]]:
     """What a region holds, in rows of shards from top to bottom."""
     height = layout.shard[0]
     if layout.region[0] == height:
@@ -142,7 +141,7 @@ def _bands(region: Region, source: Source, layout: StageLayout) -> Iterator[tupl
         yield number * height, raw
 
 
-def _fingerprint(source: Source, layout: StageLayout) -> str:
+def _fingerprint(source: Source, layout: CopyLayout) -> str:
     """Names exactly what a copy is made of."""
     made_from: dict[str, Any] = {
         "identity": source.identity(),

@@ -50,7 +50,7 @@ def joined_polygons(files: Sequence[Path], labels: frozenset[int]) -> Iterator[P
     Memory: the edges of polygons on the borders of all parts, one part, and the components that are not complete.
 
     Args:
-        files: files of `write_parts`, whose cores partition the mask.
+        files: those of `write_parts`, whose cores partition the mask.
         labels: those wanted.
     """
     held: list[Polygons] = []
