@@ -37,7 +37,7 @@ weights: .venv/.dev  ## train the bundled model again (10 minutes)
 	$(BIN)/python workflows/training/landscape.py
 
 bench: .venv/.dev  ## compare with other tools, file to file (QUICK=1: 8 minutes; FULL=1: up to 4 Gpx); BENCH_ARGS='--help'
-	$(BIN)/python benchmarks/bench.py $(if $(QUICK),--quick) $(if $(FULL),--full) $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks.peers.bench $(if $(QUICK),--quick) $(if $(FULL),--full) $(BENCH_ARGS)
 
 constraints: .venv/.dev  ## pin what .venv holds now, after an upgrade that passes the tests
 	@sed '/^[^#]/d' constraints.txt > .venv/constraints

@@ -16,9 +16,7 @@ import pytest
 import yaml
 from fakes import spec_data
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-import memory
-
+from benchmarks.parts import memory
 from tilesseg.formats.geotiff.writer import utm_grid, write_image
 from tilesseg.raster.window import Window
 from tilesseg.store.run_directory import RunDirectory

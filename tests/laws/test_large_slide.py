@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-import slides
-
+from benchmarks.parts import slides
 from tilesseg.raster.tiling import tile_position
 from tilesseg.raster.window import Window
 from tilesseg.store.run_directory import RunDirectory

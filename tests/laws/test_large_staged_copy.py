@@ -5,16 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-import memory
-import staging
-
+from benchmarks.parts import memory, staging
 from tilesseg.formats.open import open_source
 from tilesseg.raster.window import Window
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-import scale
-import scale_fit
-from scale_device import Costs, SimulatedWork
-from scale_model import Overheads, Trouble, beats, simulate
+from benchmarks.scale import fit, scale
+from benchmarks.scale.device import Costs, SimulatedWork
+from benchmarks.scale.model import Overheads, Trouble, beats, simulate
 
 NONE = Overheads(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, latency=0.0)
 
@@ -102,7 +98,7 @@ def test_on_paper_products_are_written_beside_the_tiles_of_other_scenes() -> Non
 def test_overheads_are_found_again_in_runs_that_were_made_of_them() -> None:
     true = Overheads(2e-3, 0.5e-3, 1e-3, 0.8e-3, 5e-4, 1e-3, 2e-4)
     rows = [made_of(true, workers=w, tiles=n, batches=b) for w, n, b in RUNS]
-    found = scale_fit.fit(rows)
+    found = fit.fit(rows)
     for name in (
         "driver_batch",
         "driver_item",

@@ -3,7 +3,7 @@
 A shard is the file that Zarr's `sharding_indexed` codec describes: the compressed chunks, then for each chunk where it
 begins and how long it is (two little-endian uint64, all ones where it is left out), then the CRC-32C of these. Any
 reader of Zarr 3 reads it. zarr-python makes and describes the arrays; by way of it, writing or reading a mask takes
-about three times as long (`benchmarks/pyramid.py`).
+about three times as long (`benchmarks/parts/pyramid.py`).
 """
 
 from __future__ import annotations

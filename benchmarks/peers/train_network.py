@@ -1,6 +1,6 @@
 """The network of `bench.py`: a U-Net of base 16 and depth 4 (1.94 M parameters), trained on the slides' own kind.
 
-    python benchmarks/bench_train.py FOLDER
+    python -m benchmarks.peers.train_network FOLDER
 
 writes its bundle and prints the intersection over union by class on a picture it was not trained on. `bench.py` does
 it once, a few minutes on two cores, and keeps the bundle in its working folder: of 8 MB, it is not kept in git.
@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bench_scene import CLASSES, tissue
 from numpy.typing import NDArray
 
+from benchmarks.peers.scene import CLASSES, tissue
 from tilesseg.models.spec import ClassSpec, UNetShape
 from tilesseg.models.training.train_unet import LabelledScene, Step, Training, train, write_bundle
 

@@ -1,17 +1,16 @@
 """Writing a mask as a COG: ours, of the levels that tiles made or of its own, against GDAL's driver making overviews.
 
 All read the same stored mask and write DEFLATE with the same threads, each in a process of its own. Run it as
-`python benchmarks/cog.py --size 16384 --threads 2`.
+`python -m benchmarks.parts.cog --size 16384 --threads 2`.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 
+from benchmarks.harness import alone, peak_mb
 from tilesseg.cluster.executors import ThreadExecutor
 from tilesseg.formats.cog.writer import write_cog
 from tilesseg.formats.writer import Mask, MaskClass
@@ -110,36 +110,20 @@ ROUTES = {
 }
 
 
-def measure(route: str, source: Path, target: Path, threads: int, results: Any) -> None:
+def measure(route: str, source: Path, target: Path, threads: int) -> tuple[float, float]:
+    """Seconds of a route, and MB that it took beyond what is imported."""
     store = Store(source)
     mask = read_mask(store)
     small = Mask(Grid(1, 1), lambda w: np.zeros(w.shape, np.uint8), CLASSES, {})
     write_cog(small, target, threads=threads)  # what is imported does not count
-    before = peak_memory()
-    start = time.perf_counter()
+    before, start = peak_mb(), time.perf_counter()
     ROUTES[route](mask, store, target, threads=threads)
-    seconds = time.perf_counter() - start
-    results.put((seconds, peak_memory() - before))
+    return time.perf_counter() - start, peak_mb() - before
 
 
-def peak_memory() -> float:
-    """Largest resident size of this process so far, MB; `getrusage` would count the parent's."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
-
-
-def in_a_process(route: str, source: Path, target: Path, threads: int) -> tuple[float, float]:
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    process = context.Process(target=measure, args=(route, source, target, threads, results))
-    process.start()
-    seconds, megabytes = results.get(timeout=3600)
-    process.join()
-    return seconds, megabytes
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(about: str, report: Callable[[Path, argparse.Namespace], None]) -> None:
+    """Store a mask, let a benchmark report on it, remove it."""
+    parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--size", type=int, default=16384, help="side of the mask in pixels, a multiple of 512")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=3, help="the best time counts")
@@ -158,7 +142,7 @@ def report(folder: Path, arguments: argparse.Namespace) -> None:
     best: dict[str, float] = {}
     for route in ROUTES:
         target = folder / "out.tif"
-        runs = [in_a_process(route, folder / "scene", target, arguments.threads) for _ in range(arguments.repeat)]
+        runs = [alone(measure, route, folder / "scene", target, arguments.threads) for _ in range(arguments.repeat)]
         best[route], peak = min(runs)[0], max(run[1] for run in runs)
         size = f"{target.stat().st_size / 2**20:6.1f} MB" if target.exists() else ""
         print(f"{route:28} {best[route]:7.2f} {arguments.size**2 / best[route] / 1e6:7.0f} {peak:14.0f} MB {size:>9}")
@@ -168,4 +152,4 @@ def report(folder: Path, arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, report)

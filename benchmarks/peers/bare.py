@@ -1,7 +1,7 @@
 """The limits of `bench.py`: the network and nothing else, and the files and no network.
 
-    python benchmarks/bench_bare.py network MODEL IMAGE --patch 1216 --batch 1 --processes 2 --threads 1
-    python benchmarks/bench_bare.py files IMAGE MASK COPY
+    python -m benchmarks.peers.bare network MODEL IMAGE --patch 1216 --batch 1 --processes 2 --threads 1
+    python -m benchmarks.peers.bare files IMAGE MASK COPY
 
 The network predicts patches of the image, of tilesseg's own shape, in as many processes with as many threads and
 batches at a time as its workers have and in their environment, and says how many pixels it did a second. The files are
@@ -24,6 +24,7 @@ import rasterio
 import tifffile
 from rasterio.windows import Window
 
+from benchmarks import harness
 from tilesseg.cluster.launch_arguments import WORKER_ENVIRONMENT
 from tilesseg.models.load import load_model
 from tilesseg.models.network import Call, Network
@@ -41,7 +42,7 @@ def files(image: Path, mask: Path, copy: Path) -> None:
 
 def network(asked: argparse.Namespace) -> None:
     """Start the processes, let them begin together, add up their rates."""
-    call = [sys.executable, __file__, "one", str(asked.model), str(asked.image)]
+    call = harness.python("-m", "benchmarks.peers.bare", "one", asked.model, asked.image)
     for name in ("patch", "batch", "threads", "lanes", "discarded", "seconds", "engine", "precision", "device"):
         value = getattr(asked, name)
         call += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import harness
 from tilesseg.events import SceneFinished, ScenePlanned, TileDone, TileFailed
 from tilesseg.planning.scene_list import Scene
 from tilesseg.raster.tiling import tile_name
@@ -131,16 +132,14 @@ def cluster(
 ) -> Iterator[tuple[str, list[int]]]:
     """A scheduler in its own process, and workers in a few others: its address, and all process ids."""
     file = folder / f"scheduler-{time.monotonic_ns()}.json"
-    here = Path(__file__).resolve()
-    paths = [str(here.parent), str(here.parent.parent), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), LOG_LENGTH: str(log_length)}
+    environment = harness.ENVIRONMENT | {LOG_LENGTH: str(log_length)}
     counts = [workers // min(hosts, workers) + (k < workers % min(hosts, workers)) for k in range(min(hosts, workers))]
     commands = [["scheduler", str(file)], *(["workers", str(file), str(count), str(threads)] for count in counts)]
     log = (folder / "cluster.log").open("a")
     processes: list[subprocess.Popen[bytes]] = []
     try:
         for command in commands:
-            start = [sys.executable, str(here), *command]
+            start = harness.python("-m", "benchmarks.scale.device", *command)
             own = environment | (QUIET if command[0] == "workers" else {})
             processes.append(subprocess.Popen(start, env=own, cwd=folder, stdout=log, stderr=log))
             while command[0] == "scheduler" and not file.exists():

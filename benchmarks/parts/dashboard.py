@@ -1,6 +1,6 @@
 """What the page /tilesseg costs the scheduler: its CPU time for no-op tiles, with and without the plugin.
 
-    python benchmarks/dashboard.py [--tiles 10000] [--rounds 3]
+    python -m benchmarks.parts.dashboard [--tiles 10000] [--rounds 3]
 
 The scheduler is a process of its own, so that its CPU time is its own. Each round sends all tiles through
 `DaskExecutor`, as a run does, to two worker processes; with the plugin, each tile's record goes to a `Publisher` too,

@@ -1,6 +1,6 @@
 """The network of a bundle as TorchScript that takes raw pixels and ends in softmax: what geo-inference runs.
 
-python benchmarks/bench_script.py BUNDLE network.ts
+python -m benchmarks.peers.torchscript BUNDLE network.ts
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Whole(nn.Module):
 
     def __init__(self, bundle: Path) -> None:
         super().__init__()
-        sys.path.insert(0, str(HERE / "peers"))
+        sys.path.insert(0, str(HERE / "scripts"))
         import network
 
         self.network, mean, std = network.load(bundle)

@@ -1,13 +1,12 @@
 """How far one job can grow: workers, tiles, scenes. Real schedulers, simulated devices; see docs/scale.md.
 
-    python benchmarks/scale.py efficiency --workers 1 4 16 64 --seconds 0.1 0.3 1 3
-    python benchmarks/scale.py memory --tiles 100000
-    python benchmarks/scale.py feed --tiles 100000
-    python benchmarks/scale.py scenes --files 100000 --planned 200 --finished 2000
-    python benchmarks/scale.py model
-    python benchmarks/scale.py quick
+    python -m benchmarks.scale.scale efficiency --workers 1 4 16 64 --seconds 0.1 0.3 1 3
+    python -m benchmarks.scale.scale memory --tiles 100000
+    python -m benchmarks.scale.scale feed --tiles 100000
+    python -m benchmarks.scale.scale scenes --files 100000 --planned 200 --finished 2000
+    python -m benchmarks.scale.scale quick
 
-`--keep FILE` adds the figures to a JSON file, from which `model` takes what it is checked against.
+`--keep FILE` adds the figures to a JSON file; `measured.json`, which the model is fitted to, was made so.
 """
 
 from __future__ import annotations
@@ -23,14 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from scale_device import Costs, SimulatedWork, cluster, scenes
 
+from benchmarks.scale.device import Costs, SimulatedWork, cluster, scenes
 from tilesseg.cluster.executors import DaskExecutor
 from tilesseg.events import SceneFinished, TileDone
 from tilesseg.run.work_queue import Feed
 from tilesseg.store.run_directory import RunDirectory
 
-MEASURED = Path(__file__).with_name("scale_measured.json")
 MB = 1e6
 REMEMBERED = 100_000
 """Names of tasks that Dask keeps, `dask.utils.key_split`."""
@@ -297,7 +295,7 @@ def quick() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["efficiency", "memory", "feed", "scenes", "model", "quick"])
+    parser.add_argument("what", choices=["efficiency", "memory", "feed", "scenes", "quick"])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--threads", type=int, default=1, help="of each worker")
     parser.add_argument("--seconds", type=float, nargs="+", default=[0.1, 0.3, 1.0, 3.0], help="of a tile")
@@ -310,7 +308,6 @@ def main() -> None:
     parser.add_argument("--planned", type=int, default=200)
     parser.add_argument("--finished", type=int, default=2000)
     parser.add_argument("--keep", type=Path, help="file of figures")
-    parser.add_argument("--draw", type=Path, help="folder for the plots of the model")
     asked = parser.parse_args()
     match asked.what:
         case "efficiency":
@@ -322,16 +319,10 @@ def main() -> None:
             print(figures)
             keep(asked.keep, "feed", figures)
         case "scenes":
-            import scale_scenes
+            from benchmarks.scale import scenes
 
-            figures = scale_scenes.measure(asked.files, asked.planned, asked.finished)
+            figures = scenes.measure(asked.files, asked.planned, asked.finished)
             keep(asked.keep, "scenes", figures)
-        case "model":
-            import scale_paper
-
-            scale_paper.show(asked.keep or MEASURED)
-            if asked.draw:
-                scale_paper.draw(asked.keep or MEASURED, asked.draw)
         case "quick":
             quick()
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scale_device import Costs, SimulatedWork
-from scale_model import Overheads, Simulated, beats, simulate
 from scipy.optimize import nnls
+
+from benchmarks.scale.device import Costs, SimulatedWork
+from benchmarks.scale.model import Overheads, Simulated, beats, simulate
 
 CORES = 2
 """Of the machine of the measurements."""

@@ -1,11 +1,11 @@
 """tilesseg and its peers on one machine, one slide and one trained network, file to file, in one run.
 
-    python benchmarks/bench.py [--quick] [--full] [--repeat 3] [--works slide curve free gpu] [--tools tilesseg MONAI]
+    python -m benchmarks.peers.bench [--quick] [--full] [--repeat 3] [--works slide curve free gpu] [--tools MONAI]
 
 Each run is a process of its own that reads the slide and writes the mask; tools take turns, so that a machine that
 slows down is unfair to all of them; of the runs the median counts. A run of a peer that takes more than ten minutes, or
 more memory than there is, is a result. What is written after every run: `latest.json` (a list of rows, see
-`bench_rows.Row`), `latest-machine.json` (hardware, versions, date), `latest.md` (the table) and `latest.png`.
+`results.Row`), `latest-machine.json` (hardware, versions, date), `latest.md` (the table) and `latest.png`.
 
 The first call makes the slides, trains the network and makes the peers' environments, all of it kept in folders that
 git ignores (`--folder`, `benchmarks/.peers`).
@@ -20,20 +20,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import bench_free
-import bench_machine
-import bench_peers
-import bench_plot
-import bench_process
-import bench_rows
-import bench_scene
-import bench_tools
 import numpy as np
 import tifffile
-from bench_rows import Row
-from bench_tools import Ours, Work
 
-HERE = Path(__file__).resolve().parent
+from benchmarks import harness
+from benchmarks.peers import environments, free_network, machine, plot, results, scene, tools
+from benchmarks.peers.results import Row
+from benchmarks.peers.tools import Ours, Work
+
+BENCHMARKS = Path(__file__).resolve().parents[1]
 WORKS = ("slide", "curve", "free", "gpu")
 AUTO = "tilesseg, auto"
 EQUAL = (("blend", "gaussian"), ("patch", 512), ("overlap", 128))
@@ -49,11 +44,11 @@ class Bench:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.runs: list[Row] = []
         asked.out.mkdir(parents=True, exist_ok=True)
-        self.old = bench_rows.read(asked.out / "latest.json") if asked.add else []
+        self.old = results.read(asked.out / "latest.json") if asked.add else []
         self.problems = {name: one.make() for name, one in self._environments().items()}
-        self.machine = bench_machine.describe({name: one.versions() for name, one in self._environments().items()})
+        self.machine = machine.describe({name: one.versions() for name, one in self._environments().items()})
         self.model = self._model()
-        self._picture: bench_scene.Picture | None = None
+        self._picture: scene.Picture | None = None
 
     def wanted(self, tool: str, again: bool = False) -> bool:
         """Whether a tool is to be run, or run again."""
@@ -71,28 +66,28 @@ class Bench:
         return row
 
     def write(self) -> None:
-        rows, out = bench_rows.merged(self.old, bench_rows.medians(self.runs)), self.asked.out
-        bench_rows.write(out / "latest.json", rows)
+        rows, out = results.merged(self.old, results.medians(self.runs)), self.asked.out
+        results.write(out / "latest.json", rows)
         (out / "latest-machine.json").write_text(json.dumps(self.machine, indent=1) + "\n", encoding="utf-8")
-        text = f"{bench_machine.headline(self.machine)}\n\n{bench_rows.table(rows)}\n"
+        text = f"{machine.headline(self.machine)}\n\n{results.table(rows)}\n"
         (out / "latest.md").write_text(text, encoding="utf-8")
-        bench_plot.draw(out / "latest.png", rows, bench_machine.headline(self.machine))
+        plot.draw(out / "latest.png", rows, machine.headline(self.machine))
 
     def slide(self, side: int) -> Path:
         """Made once, with its truth for the smallest."""
         path = self.folder / f"slide-{side}.svs"
         if not path.exists():
-            partial = bench_scene.write_slide(path.with_suffix(".partial"), side, self.picture())
+            partial = scene.write_slide(path.with_suffix(".partial"), side, self.picture())
             partial.replace(path)
         return path
 
-    def picture(self) -> bench_scene.Picture:
+    def picture(self) -> scene.Picture:
         stored = self.folder / "picture.npz"
         if self._picture is None and not stored.exists():
-            np.savez(stored, **bench_scene.tissue()._asdict())
+            np.savez(stored, **scene.tissue()._asdict())
         if self._picture is None:
             with np.load(stored) as found:
-                self._picture = bench_scene.Picture(found["pixels"], found["truth"])
+                self._picture = scene.Picture(found["pixels"], found["truth"])
         return self._picture
 
     def work(self, name: str, side: int, *, model: Path | None = None, device: str = "cpu") -> Work:
@@ -100,16 +95,18 @@ class Bench:
             name, self.slide(side), model or self.model, side, self.folder, device=device, limit=self.asked.limit
         )
 
-    def _environments(self) -> dict[str, bench_peers.Environment]:
-        wanted = {one.environment for one in bench_peers.peers(bf16=False) if self.wanted(one.tool)}
-        return {name: one for name, one in bench_peers.ENVIRONMENTS.items() if name in wanted}
+    def _environments(self) -> dict[str, environments.Environment]:
+        wanted = {one.environment for one in environments.peers(bf16=False) if self.wanted(one.tool)}
+        return {name: one for name, one in environments.ENVIRONMENTS.items() if name in wanted}
 
     def _model(self) -> Path:
         model = self.folder / "model"
         if not (model / "model.yaml").exists():
             print("training the network, a few minutes", flush=True)
-            subprocess.run(bench_process.python(HERE / "bench_train.py", model), check=True)
-        bench_tools.write_script(model)
+            subprocess.run(
+                harness.python("-m", "benchmarks.peers.train_network", model), cwd=harness.CHECKOUT, check=True
+            )
+        tools.write_script(model)
         return model
 
 
@@ -131,8 +128,8 @@ def ours(work: Work, *, reference: bool) -> Iterator[Ours]:
     if auto != exact:
         yield Ours(tool=AUTO)
     gpu = work.device == "cuda"
-    fast = ("bf16", "fp16") if gpu else ("bf16",) if bench_machine.native_bf16() else ()
-    for engine in ("torch",) if gpu else bench_machine.runtimes():
+    fast = ("bf16", "fp16") if gpu else ("bf16",) if machine.native_bf16() else ()
+    for engine in ("torch",) if gpu else machine.runtimes():
         for precision in ("fp32", *fast):
             if (engine, precision) not in (auto, exact):
                 yield Ours(engine, precision)
@@ -142,17 +139,17 @@ def ours(work: Work, *, reference: bool) -> Iterator[Ours]:
 def compare(bench: Bench, work: Work, *, peers: bool, repeat: int, reference: bool = True) -> None:
     """All tools at one work, in turns. Without a reference only tilesseg's own choice, and no agreement."""
     tools = [one for one in ours(work, reference=reference) if bench.wanted(f"{one.tool} {one.engine} {one.precision}")]
-    others = bench_peers.peers(bf16=bench_machine.native_bf16()) if peers else []
+    others = environments.peers(bf16=machine.native_bf16()) if peers else []
     plans: dict[Ours, dict[str, Any]] = {}
     over: set[str] = set()
     for number in range(repeat):
         for tool in tools:
             turn(bench, work, tool, plans)
         if work.reference.exists():
-            bench.add(bench_tools.files(work))
+            bench.add(tools.files(work))
         for one in others:
             if bench.wanted(one.tool, again=number > 0) and one.tool not in over:
-                row = bench.add(bench_tools.peer(work, one, bench.problems.get(one.environment)))
+                row = bench.add(tools.peer(work, one, bench.problems.get(one.environment)))
                 if row.error:  # a limit is a result, and need not be reached three times
                     over.add(one.tool)
 
@@ -174,9 +171,9 @@ def slide(bench: Bench) -> None:
     work = bench.work(f"slide {side}²", side)
     compare(bench, work, peers=True, repeat=bench.asked.repeat)
     if work.reference.exists():
-        truth, mask = bench_scene.truth_of(side, bench.picture()), tifffile.imread(work.reference, level=0)
+        truth, mask = scene.truth_of(side, bench.picture()), tifffile.imread(work.reference, level=0)
         found = [((mask == k) & (truth == k)).sum() / ((mask == k) | (truth == k)).sum() for k in range(3)]
-        bench.machine["overlap_with_truth"] = dict(zip(bench_scene.CLASSES, map(float, found), strict=True))
+        bench.machine["overlap_with_truth"] = dict(zip(scene.CLASSES, map(float, found), strict=True))
         print("the reference mask against the truth, intersection over union:", bench.machine["overlap_with_truth"])
 
 
@@ -190,8 +187,8 @@ def curve(bench: Bench) -> None:
 
 def free(bench: Bench) -> None:
     """The pipeline alone: a network that costs nothing. The peer does the smaller slide only."""
-    model = bench_free.write_bundle(bench.folder / "identity")
-    peer = next(one for one in bench_peers.peers(bf16=False) if one.tool == "geo-inference")
+    model = free_network.write_bundle(bench.folder / "identity")
+    peer = next(one for one in environments.peers(bf16=False) if one.tool == "geo-inference")
     for side in (2 * bench.asked.side, 4 * bench.asked.side):
         work = bench.work(f"free network, {side}²", side, model=model)
         tools = [Ours(tool=AUTO), Ours(tool=f"{AUTO}, threads", kind="threads")]
@@ -200,13 +197,13 @@ def free(bench: Bench) -> None:
             for tool, plan in plans.items():
                 bench.add(tool.carry_out(work, plan, None))
             if side == 2 * bench.asked.side and bench.wanted(peer.tool):
-                bench.add(bench_tools.peer(work, peer, bench.problems.get(peer.environment)))
+                bench.add(tools.peer(work, peer, bench.problems.get(peer.environment)))
 
 
 def gpu(bench: Bench) -> None:
     side = bench.asked.side
     name = f"slide {side}², GPU"
-    if bench_machine.cuda() is None:
+    if machine.cuda() is None:
         bench.add(Row(name, AUTO, "", "", side**2 / 1e6, error="not run: no CUDA device"))
         return
     compare(bench, bench.work(name, side, device="cuda"), peers=True, repeat=bench.asked.repeat)
@@ -222,16 +219,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tools", nargs="+", help="only tools whose name, or engine, has one of these words")
     parser.add_argument("--once", nargs="+", default=[], help="peers whose name has one of these words run once only")
     parser.add_argument("--add", action="store_true", help="keep older rows of works that are not measured now")
-    parser.add_argument("--limit", type=float, default=bench_tools.LIMIT, help="seconds for a run of a peer")
+    parser.add_argument("--limit", type=float, default=tools.LIMIT, help="seconds for a run of a peer")
     parser.add_argument("--seconds", type=float, help="how long the bare network runs; 6, or 3 with --quick")
-    parser.add_argument("--folder", type=Path, default=HERE / ".bench", help="slides, weights, logs; kept")
-    parser.add_argument("--out", type=Path, default=HERE, help="where the results are written")
+    parser.add_argument("--folder", type=Path, default=BENCHMARKS / ".bench", help="slides, weights, logs; kept")
+    parser.add_argument("--out", type=Path, default=BENCHMARKS, help="where the results are written")
     asked = parser.parse_args(arguments)
     asked.side = asked.side or (4096 if asked.quick else 8192)
     asked.seconds = asked.seconds or (3.0 if asked.quick else 6.0)
     asked.repeat = asked.repeat or (1 if asked.quick else 3)
     bench = Bench(asked)
-    print(bench_machine.headline(bench.machine), flush=True)
+    print(machine.headline(bench.machine), flush=True)
     for work in asked.works:
         {"slide": slide, "curve": curve, "free": free, "gpu": gpu}[work](bench)
     bench.write()

@@ -1,15 +1,12 @@
 """What a tile pays to store its labels and their levels, and how fast the products of a mask that tiles made are.
 
 The mask is that of `benchmarks/cog.py`, stored by cores of 4096² as tiles store it. Each route runs in a process of its
-own. Run it as `python benchmarks/pyramid.py --size 16384 --threads 2`.
+own. Run it as `python -m benchmarks.parts.pyramid --size 16384 --threads 2`.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -18,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cog import BAND, CLASSES, CORE, TRANSFORM, make_store, peak_memory
 
+from benchmarks.harness import alone, peak_mb
+from benchmarks.parts.cog import BAND, CLASSES, CORE, TRANSFORM, main
 from tilesseg.cluster.executors import ThreadExecutor
 from tilesseg.formats.cog.writer import write_cog
 from tilesseg.formats.ome_tiff.writer import write_ome_tiff
@@ -78,36 +76,13 @@ def reading(store: Store, threads: int) -> float:
     return time.perf_counter() - start
 
 
-def measure(route: Callable[[Store, int], float], folder: Path, threads: int, results: Any) -> None:
+def measure(route: Callable[[Store, int], float], folder: Path, threads: int) -> tuple[float, float, float]:
+    """Seconds, processor seconds and MB of a route, beyond what is imported."""
     store, small = Store(folder), Mask(Grid(1, 1), lambda window: np.zeros(window.shape, np.uint8), CLASSES, {})
     store.read(Window(0, 0, 1, 1))
     write_cog(small, folder.with_name("small.tif"))  # what is imported does not count
-    before, worked = peak_memory(), time.process_time()
-    results.put((route(store, threads), time.process_time() - worked, peak_memory() - before))
-
-
-def in_a_process(*args: Any) -> tuple[float, float, float]:
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    process = context.Process(target=measure, args=(*args, results))
-    process.start()
-    answer: tuple[float, float, float] = results.get(timeout=3600)
-    process.join()
-    return answer
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, default=16384, help="side of the mask in pixels, a multiple of 512")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeat", type=int, default=3, help="the best time counts")
-    arguments = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="tilesseg-benchmark-"))
-    try:
-        make_store(folder / "scene", arguments.size)
-        report(folder, arguments)
-    finally:
-        shutil.rmtree(folder)
+    before, worked = peak_mb(), time.process_time()
+    return route(store, threads), time.process_time() - worked, peak_mb() - before
 
 
 def report(folder: Path, arguments: argparse.Namespace) -> None:
@@ -125,7 +100,7 @@ def report(folder: Path, arguments: argparse.Namespace) -> None:
     }
     print(f"{arguments.size}² = {megapixels:.0f} Mpx, {arguments.threads} threads, best of {arguments.repeat}")
     for name, route in routes.items():
-        runs = [in_a_process(route, folder / "scene", arguments.threads) for _ in range(arguments.repeat)]
+        runs = [alone(measure, route, folder / "scene", arguments.threads) for _ in range(arguments.repeat)]
         seconds, worked, memory = min(runs)[0], min(run[1] for run in runs), max(run[2] for run in runs)
         speed = f"{seconds:6.2f} s  {megapixels / seconds:6.0f} Mpx/s  {worked:6.2f} s of CPU"
         print(f"{name:30} {speed}  peak +{memory:4.0f} MB")
@@ -135,4 +110,4 @@ def report(folder: Path, arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, report)

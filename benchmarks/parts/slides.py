@@ -3,7 +3,7 @@
 A slide of any size is written in seconds: its JPEG tiles are glass, tissue, or a border of the two, so that few
 different ones are encoded. It has the pyramid and the description of an Aperio slide.
 
-    python benchmarks/slides.py --size 60000 40000 --share 0.3
+    python -m benchmarks.parts.slides --size 60000 40000 --share 0.3
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import imagecodecs
-import memory
 import numpy as np
 import yaml
-from aperio import TILE, write_pyramid
 from numpy.typing import NDArray
 
+from benchmarks.harness import ENVIRONMENT, tilesseg
+from benchmarks.parts import memory
+from benchmarks.parts.aperio import TILE, write_pyramid
 from tilesseg.store.run_directory import RunDirectory
 
 GLASS, STAIN = (243, 242, 244), (172, 96, 160)
@@ -133,9 +134,9 @@ def measure(folder: Path, scene: Path, model: Path, *, tissue: str = "auto", wor
         "cluster": {"workers": workers, "threads": 1, "engine_threads": 1},  # one tile at a time: an even peak
     }
     job.write_text(yaml.safe_dump(data))
-    planned = json.loads(subprocess.check_output(memory.command("plan", job, "--json"), env=memory.ENVIRONMENT))
+    planned = json.loads(subprocess.check_output(tilesseg("plan", job, "--json"), env=ENVIRONMENT))
     start = time.monotonic()
-    subprocess.run(memory.command("run", job), env=memory.ENVIRONMENT, check=True, capture_output=True)
+    subprocess.run(tilesseg("run", job), env=ENVIRONMENT, check=True, capture_output=True)
     seconds = time.monotonic() - start
     records = list(RunDirectory(run).scene(scene.stem).done().values())
     return Measured(

@@ -1,22 +1,27 @@
-"""A command as a whole process, measured: wall, processor seconds and memory of it and of all that it starts (Linux).
+"""Processes of benchmarks: a command measured from outside, a function measured in a process of its own (Linux).
 
-Memory is the peak of the sum over all processes of what each has for itself and its part of what they share (PSS, from
-`/proc/<pid>/smaps_rollup`), looked at five times a second.
+`measure` runs a command and gives wall time, processor seconds and memory of it and of all that it starts: the peak of
+the sum over all processes of what each has for itself and its part of what they share (PSS, from
+`/proc/<pid>/smaps_rollup`), sampled five times a second. `peaks_of` gives the kernel's high-water mark (VmHWM) of each
+process of a run. `alone` calls a function in a new process, whose memory is then the function's own.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from memory import family
-
+CHECKOUT = Path(__file__).resolve().parents[1]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(CHECKOUT), *sys.path])}
+"""Environment of processes that find this checkout and the engines of benchmarks."""
 EVERY = 0.2
 TICK = os.sysconf("SC_CLK_TCK")
 
@@ -117,3 +122,78 @@ def _why(code: int, output: str) -> str:
 def python(*arguments: str | Path) -> list[str]:
     """A command in this interpreter."""
     return [sys.executable, *map(str, arguments)]
+
+
+def tilesseg(*arguments: str | Path) -> list[str]:
+    """A command of tilesseg in this interpreter."""
+    return python("-m", "tilesseg", *arguments)
+
+
+def peaks_of(process: subprocess.Popen[Any], every: float = 0.05) -> dict[int, tuple[str, float]]:
+    """Role and peak resident memory in MB of a process and of all that it starts, until it ends."""
+    peaks: dict[int, tuple[str, float]] = {}
+    while process.poll() is None:
+        for pid in family(process.pid):
+            # the role first: until a new process executes its own program, its memory is its parent's
+            part, peak = role(pid), high_water(pid)
+            if peak is not None:
+                peaks[pid] = part, peak
+        time.sleep(every)
+    return peaks
+
+
+def family(pid: int) -> Iterator[int]:
+    """A process and everything below it."""
+    yield pid
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children = task.read_text().split()
+        except OSError:
+            continue
+        for child in children:
+            yield from family(int(child))
+
+
+def high_water(pid: int) -> float | None:
+    """VmHWM in MB (10^6 bytes); None once the process has gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")]
+    return int(found[0]) * 1024 / 1e6 if found else None
+
+
+def role(pid: int) -> str:
+    """A worker is spawned, or forked from a server, whose command line it keeps."""
+    try:
+        if b"spawn_main" in _command_line(pid):
+            return "worker"
+        parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        return "worker" if all(b"forkserver" in _command_line(one) for one in (pid, parent)) else "other"
+    except OSError:
+        return "other"
+
+
+def _command_line(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def peak_mb() -> float:
+    """Largest resident size of this process so far, in MB (10^6 bytes); `getrusage` would count the parent's."""
+    return high_water(os.getpid()) or 0.0
+
+
+def alone(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Result of a function of a module, called in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    process = context.Process(target=_answer, args=(results, function, *arguments))
+    process.start()
+    answer = results.get(timeout=3600)
+    process.join()
+    return answer
+
+
+def _answer(results: Any, function: Callable[..., Any], *arguments: Any) -> None:
+    results.put(function(*arguments))

@@ -9,23 +9,20 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import bench_machine
-import bench_peers
-import bench_process
-import bench_rows
 import rasterio
 import rasterio.shutil
 import yaml
-from bench_rows import Row
 
-HERE = Path(__file__).resolve().parent
+from benchmarks import harness
+from benchmarks.peers import environments, machine, results
+from benchmarks.peers.results import Row
+
 LIMIT = 600.0
 """Seconds that a run of a peer may take."""
 
@@ -55,15 +52,15 @@ class Work:
     def environment(self) -> dict[str, str]:
         """Of every process: this checkout, the engines of this folder, and no GPU where none is meant."""
         seen = {} if self.device == "cuda" else {"CUDA_VISIBLE_DEVICES": ""}
-        return {**os.environ, **seen, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)])}
+        return {**os.environ, **seen, "PYTHONPATH": str(harness.CHECKOUT)}
 
-    def run(self, command: Sequence[str], name: str, *, limit: float | None = None) -> bench_process.Measured:
-        return bench_process.measure(
+    def run(self, command: Sequence[str], name: str, *, limit: float | None = None) -> harness.Measured:
+        return harness.measure(
             command, log=self.folder / "logs" / f"{name}.txt", limit=self.limit if limit is None else limit,
-            memory_gb=0.9 * bench_machine.memory_gb(), environment=self.environment,
+            memory_gb=0.9 * machine.memory_gb(), environment=self.environment,
         )  # fmt: skip
 
-    def row(self, tool: str, engine: str, precision: str, found: bench_process.Measured, **more: Any) -> Row:
+    def row(self, tool: str, engine: str, precision: str, found: harness.Measured, **more: Any) -> Row:
         """A run as a row; of one that failed there is the error, and how long it took."""
         row = Row(self.name, tool, engine, precision, self.mpx, found.wall_s, found.cpu_s, found.peak_gb)
         if found.error:
@@ -71,7 +68,7 @@ class Work:
         return replace(row, mpx_per_s=self.mpx / found.wall_s, **more)
 
     def agreement(self, mask: Path) -> float | None:
-        return bench_rows.agreement(mask, self.reference) if self.reference.exists() else None
+        return results.agreement(mask, self.reference) if self.reference.exists() else None
 
 
 @dataclass(frozen=True)
@@ -114,7 +111,7 @@ class Ours:
         """
         run = work.folder / "planned"
         shutil.rmtree(run, ignore_errors=True)
-        call = bench_process.python("-m", "tilesseg", "plan", self.job(work, run), "--json")
+        call = harness.python("-m", "tilesseg", "plan", self.job(work, run), "--json")
         done = subprocess.run(call, env=work.environment, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError((done.stderr.strip() or done.stdout.strip()).splitlines()[-1][:160])
@@ -126,7 +123,7 @@ class Ours:
         run = work.folder / "run"
         shutil.rmtree(run, ignore_errors=True)
         job = self.job(work, run)
-        found = work.run(bench_process.python("-m", "tilesseg", "run", job), self.slug, limit=max(work.limit, 7200.0))
+        found = work.run(harness.python("-m", "tilesseg", "run", job), self.slug, limit=max(work.limit, 7200.0))
         scene = plan["scenes"][0]
         predicted = scene["work_factor"] * work.mpx * 1e6
         row = work.row(
@@ -152,8 +149,8 @@ class Ours:
             "lanes": plan["lanes"], "discarded": discarded,
             "seconds": seconds, "engine": _asked(plan["engine"]), "precision": plan["precision"], "device": work.device,
         }  # fmt: skip
-        call = bench_process.python(
-            HERE / "bench_bare.py", "network", work.model, work.image, "--patch", *map(str, patch)
+        call = harness.python(
+            "-m", "benchmarks.peers.bare", "network", work.model, work.image, "--patch", *map(str, patch)
         )
         call += [text for name, value in options.items() for text in (f"--{name}", str(value))]
         found = work.run(call, f"bare-{self.slug}")
@@ -180,13 +177,13 @@ def _asked(runtime: str) -> str:
 def files(work: Work) -> Row:
     """Reading the image and writing the reference mask, with no network between."""
     copy = work.folder / "copy.tif"
-    call = bench_process.python(HERE / "bench_bare.py", "files", work.image, work.reference, copy)
+    call = harness.python("-m", "benchmarks.peers.bare", "files", work.image, work.reference, copy)
     found = work.run(call, "files")
     copy.unlink(missing_ok=True)
     return work.row("bare read + bare write", "", "", found)
 
 
-def peer(work: Work, one: bench_peers.Peer, problem: str | None) -> Row:
+def peer(work: Work, one: environments.Peer, problem: str | None) -> Row:
     """One run of a peer, or why there is none."""
     engine = "torch"
     if problem:
@@ -217,5 +214,7 @@ def write_script(model: Path) -> Path:
     """The network as TorchScript: it takes raw pixels and ends in softmax, as geo-inference wants it."""
     path = model / "network.ts"
     if not path.exists():
-        subprocess.run([sys.executable, str(HERE / "bench_script.py"), str(model), str(path)], check=True)
+        subprocess.run(
+            harness.python("-m", "benchmarks.peers.torchscript", model, path), check=True, cwd=harness.CHECKOUT
+        )
     return path

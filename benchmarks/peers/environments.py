@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-PEERS = HERE / ".peers"
+PEERS = HERE.parent / ".peers"
 OURS = ("pydantic", "pyyaml", "safetensors")
 """What importing the network of tilesseg needs."""
 FILES = ("tifffile", "imagecodecs")
@@ -100,7 +100,7 @@ class Peer:
         return (self.patch / self.stride) ** 2
 
     def command(self, image: Path, model: Path, mask: Path) -> list[str]:
-        script = HERE / "peers" / self.script
+        script = HERE / "scripts" / self.script
         network = model / "network.ts"
         return [ENVIRONMENTS[self.environment].python, *map(str, (script, image, model, network, mask)), *self.options]
 

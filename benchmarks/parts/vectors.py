@@ -4,14 +4,12 @@ The mask is drawn: two kinds of tissue with ragged borders on a background, and 
 Every step is a process of its own, whose high-water mark the kernel keeps (Linux only); the first line is what an
 empty mask takes, with importing everything.
 
-    python benchmarks/vectors.py --size 8192 --core 2048
+    python -m benchmarks.parts.vectors --size 8192 --core 2048
 """
 
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from benchmarks.harness import alone, peak_mb
 from tilesseg.formats.registry import FORMATS, resolve
 from tilesseg.formats.vector import write_tile_polygons
 from tilesseg.formats.writer import Mask, MaskClass
@@ -49,8 +48,8 @@ def draw(size: int, *, seed: int = 0) -> NDArray[np.uint8]:
     return labels
 
 
-def step(what: str, folder: Path, core: int) -> None:
-    """One step, alone in its process; prints seconds and MB."""
+def step(what: str, folder: Path, core: int) -> tuple[float, float]:
+    """Seconds of one step, and the peak memory of its process in MB."""
 
     def read(window: Window) -> NDArray[np.uint8]:
         labels = np.load(folder / "mask.npy", mmap_mode="r")  # mapped anew, or its pages would be counted
@@ -75,31 +74,19 @@ def step(what: str, folder: Path, core: int) -> None:
         if nothing:
             mask = Mask(Grid(8, 8), lambda window: np.zeros(window.shape, np.uint8), CLASSES, {})
         resolve(str(row.writes))(mask, folder / f"polygons{row.suffixes[0]}")
-    seconds = time.perf_counter() - start
-    print(seconds, high_water(), file=sys.stdout)
-
-
-def high_water() -> float:
-    """Peak memory of this process in MB; what `getrusage` says is of its parent, too."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return float(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
+    return time.perf_counter() - start, peak_mb()
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--size", type=int, default=8192)
     options.add_argument("--core", type=int, default=2048)
-    options.add_argument("--step", nargs=2, help=argparse.SUPPRESS)
     asked = options.parse_args()
-    if asked.step:
-        step(asked.step[0], Path(asked.step[1]), asked.core)
-        return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         np.save(folder / "mask.npy", draw(asked.size))
         for what in ("empty geojson", "trace", *FORMS):
-            command = [sys.executable, __file__, "--core", str(asked.core), "--step", what, name]
-            seconds, memory = map(float, subprocess.check_output(command, text=True).split())
+            seconds, memory = alone(step, what, folder, asked.core)
             print(f"{what:14} {seconds:7.2f} s {asked.size**2 / 1e6 / seconds:7.1f} Mpx/s {memory:6.0f} MB")
         for file in sorted(folder.glob("polygons.*")):
             print(f"{file.name:20} {file.stat().st_size / 1e6:.1f} MB")

@@ -1,6 +1,6 @@
 """How long it takes to find, choose and list the scenes of a large job. Its files are made first, and removed.
 
-python benchmarks/many_scenes.py --scenes 100000 --items 10000
+python -m benchmarks.parts.many_scenes --scenes 100000 --items 10000
 """
 
 from __future__ import annotations

@@ -16,8 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from scale_device import SimulatedWork, scenes
-
+from benchmarks.scale.device import SimulatedWork, scenes
 from tilesseg.cluster.executors import LATER
 from tilesseg.events import Event, SceneFinished, ScenePlanned, TileDone
 from tilesseg.run.work_queue import Feed, FinishItem, Item, PlanItem, TileItem
@@ -25,7 +24,7 @@ from tilesseg.run.work_queue import Feed, FinishItem, Item, PlanItem, TileItem
 
 @dataclass(frozen=True, slots=True)
 class Overheads:
-    """Processor seconds of what is no work; fitted to measurements by `scale_fit`."""
+    """Processor seconds of what is no work; fitted to measurements by `fit`."""
 
     driver_batch: float = 1.5e-3
     """Of a driver for every message it sends, whatever is in it."""

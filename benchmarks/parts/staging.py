@@ -1,6 +1,6 @@
 """What copying to Zarr costs and saves: seconds, and the peak memory of each process.
 
-    python benchmarks/staging.py [--size 16384] [--only one-strip-rgb]
+    python -m benchmarks.parts.staging [--size 16384] [--only one-strip-rgb]
 
 For each way in which a file is stored: `tilesseg stage` on its own, beside a bare copy (GDAL reading from top to
 bottom in one process, nothing written), and the same cheap job with `stage: never` and `stage: always`.
@@ -17,11 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import memory
 import numpy as np
 import rasterio
 from rasterio.windows import Window as RasterioWindow
 
+from benchmarks.harness import ENVIRONMENT, peaks_of, tilesseg
+from benchmarks.parts import memory
 from tilesseg.models.training.synthetic_landscape import stripes
 from tilesseg.raster.window import Window
 from tilesseg.store.run_directory import RunDirectory
@@ -70,8 +71,8 @@ def bare(path: Path) -> float:
 def staged(path: Path, out: Path) -> tuple[float, float]:
     """Seconds of `tilesseg stage`, and the largest peak of any of its processes in MB."""
     start = time.monotonic()
-    process = subprocess.Popen(memory.command("stage", path, out), env=memory.ENVIRONMENT, stdout=subprocess.DEVNULL)
-    peaks = memory.watch(process)
+    process = subprocess.Popen(tilesseg("stage", path, out), env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+    peaks = peaks_of(process)
     if process.returncode:
         raise RuntimeError(f"tilesseg stage ended with {process.returncode}")
     return time.monotonic() - start, max(mb for _, mb in peaks.values())

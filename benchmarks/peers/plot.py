@@ -6,8 +6,9 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench_rows import Row
 from PIL import Image, ImageDraw, ImageFont
+
+from benchmarks.peers.results import Row
 
 WIDTH, LEFT, RIGHT, BAR, GAP = 1100, 380, 210, 22, 8
 COLOURS = {"tilesseg": "#0072b2", "bare": "#9a9a9a"}

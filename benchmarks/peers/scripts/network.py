@@ -10,7 +10,7 @@ import yaml
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-sys.path.append(str(Path(__file__).resolve().parents[2]))
+sys.path.append(str(Path(__file__).resolve().parents[3]))
 
 from tilesseg.models.spec import UNetShape
 from tilesseg.models.unet.architecture import UNet

@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import imagecodecs
 import numpy as np
-from aperio import TILE, write_pyramid
 from numpy.typing import NDArray
 from scipy import ndimage
+
+from benchmarks.parts.aperio import TILE, write_pyramid
 
 PERIOD = 4096
 CLASSES = ("glass", "stroma", "tumour")

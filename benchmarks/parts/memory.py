@@ -4,19 +4,17 @@ The law: memory does not grow with the image. A scene of stripes is written by w
 command line in processes of its own, and the kernel's high-water mark of each process (VmHWM) is read while they
 live: the client, which holds scheduler and nannies and writes the products, and each worker. Linux only.
 
-    python benchmarks/memory.py --sizes 8192 32768 --workers 2 --blend gaussian
+    python -m benchmarks.parts.memory --sizes 8192 32768 --workers 2 --blend gaussian
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,14 +23,13 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from benchmarks.harness import ENVIRONMENT, peaks_of, tilesseg
 from tilesseg.formats.geotiff.writer import utm_grid, write_image
 from tilesseg.models.spec import ModelSpec
 from tilesseg.models.training.synthetic_landscape import stripes
 from tilesseg.raster.window import Window
 
-HERE = Path(__file__).resolve().parent
 ROWS = 512
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
 
 
 class Cheap:
@@ -92,7 +89,7 @@ def write_model(folder: Path, *, bands: int = 1, classes: int = 1, margin: int |
     spec: dict[str, Any] = {
         "name": "cheap",
         "licence": "CC0-1.0",
-        "engine": "memory:Cheap",
+        "engine": "benchmarks.parts.memory:Cheap",
         "bands": [f"b{k + 1}" for k in range(bands)],
         "input_range": [0, 240],
         "normalise": {"kind": "mean_std", "mean": [0.0] * bands, "std": [240.0] * bands},
@@ -139,10 +136,10 @@ def measure(
             }
         )
     )
-    planned = json.loads(subprocess.check_output(command("plan", job, "--json"), env=ENVIRONMENT))["scenes"][0]
+    planned = json.loads(subprocess.check_output(tilesseg("plan", job, "--json"), env=ENVIRONMENT))["scenes"][0]
     start = time.monotonic()
-    process = subprocess.Popen(command("run", job), env=ENVIRONMENT, stdout=subprocess.DEVNULL)
-    peaks = watch(process)
+    process = subprocess.Popen(tilesseg("run", job), env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+    peaks = peaks_of(process)
     seconds = time.monotonic() - start
     if process.returncode:
         raise RuntimeError(f"tilesseg run ended with {process.returncode}")
@@ -157,60 +154,6 @@ def measure(
         tiles=planned["tiles"],
         seconds=seconds,
     )
-
-
-def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "tilesseg", *map(str, arguments)]
-
-
-def watch(process: subprocess.Popen[Any], every: float = 0.05) -> dict[int, tuple[str, float]]:
-    """Role and peak resident memory in MB of a process and of all that it starts, until it ends."""
-    peaks: dict[int, tuple[str, float]] = {}
-    while process.poll() is None:
-        for pid in family(process.pid):
-            # the role first: until a new process executes its own program, its memory is its parent's
-            part, peak = role(pid), high_water(pid)
-            if peak is not None:
-                peaks[pid] = part, peak
-        time.sleep(every)
-    return peaks
-
-
-def family(pid: int) -> Iterator[int]:
-    """A process and everything below it."""
-    yield pid
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = task.read_text().split()
-        except OSError:
-            continue
-        for child in children:
-            yield from family(int(child))
-
-
-def high_water(pid: int) -> float | None:
-    """VmHWM in MB (10^6 bytes); None once the process has gone."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return None
-    found = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")]
-    return int(found[0]) * 1024 / 1e6 if found else None
-
-
-def role(pid: int) -> str:
-    """A worker is spawned, or forked from a server, whose command line it keeps."""
-    try:
-        if b"spawn_main" in _command_line(pid):
-            return "worker"
-        parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        return "worker" if all(b"forkserver" in _command_line(one) for one in (pid, parent)) else "other"
-    except OSError:
-        return "other"
-
-
-def _command_line(pid: int) -> bytes:
-    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import memory as cheap
 import psutil
-from slides import write_model as write_slide_model
-from slides import write_slide
 
+from benchmarks.parts import memory as cheap
+from benchmarks.parts.slides import write_model as write_slide_model
+from benchmarks.parts.slides import write_slide
 from tilesseg.cluster.executors import SerialExecutor
 from tilesseg.planning.job import Job, parse_job
 from tilesseg.planning.machine import Machine

@@ -1,0 +1,1 @@
+"""Whole jobs, file to file, against other tools and the bare network."""
