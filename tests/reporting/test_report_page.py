@@ -22,12 +22,13 @@ from tilesseg.cli.main import run as command
 from tilesseg.cli.report_commands import reported
 from tilesseg.events import TileFailed
 from tilesseg.formats.writing.preview import encode
+from tilesseg.monitoring.html_templates import templates_of
 from tilesseg.monitoring.humanize import duration
 from tilesseg.planning.plan_scene import stored_plan
 from tilesseg.reporting.html.report_page import DETAILED, write_report
 from tilesseg.reporting.html.report_scene import _labels
 from tilesseg.reporting.html.seam_statistics import Seams, seams
-from tilesseg.reporting.html.svg_charts import CUTS, Bar, Cell, lanes, tile_map
+from tilesseg.reporting.html.svg_charts import CUTS, TileBar, TileOutcome, lay_out_map, lay_out_timeline
 from tilesseg.reporting.results import report_of
 from tilesseg.reporting.summary_csv import write_summary
 
@@ -230,7 +231,7 @@ def test_tokens_of_addresses_stay_at_home(mixed: SmallRun) -> None:
     data["scene"]["paths"] = [address]
     plan.write_text(json.dumps(data))
     text = write_report(mixed.run, mixed.plan).read_text(encoding="utf-8")
-    assert "https://…@host/a.tif?…: HTTP 403" in text and "a.tif?…&#x27;" in text
+    assert "https://…@host/a.tif?…: HTTP 403" in text and "a.tif?…&#39;" in text
     assert "hush" not in text
 
 
@@ -312,19 +313,24 @@ def test_of_many_scenes_some_are_shown_those_with_problems_among_them(tmp_path: 
     assert words(table.xpath("./tbody/tr[1]/th")[0]) == "a"
 
 
+def drawn(macro: str, chart: Any) -> Any:
+    charts = templates_of("tilesseg.reporting.html").get_template("charts.html.j2").module
+    return lxml.html.fragment_fromstring(getattr(charts, macro)(chart), create_parent=True)
+
+
 def test_maps_of_many_tiles_are_drawn_in_squares_that_show_every_failure() -> None:
-    cells = {(y, x): Cell("done", 1.0 + y, f"{y} {x}") for y in range(200) for x in range(150)}
-    cells[77, 33] = Cell("failed", 0.0, "why")
-    svg = lxml.html.fragment_fromstring(tile_map((200, 150), cells, shape=(2000, 1500), most=1000), create_parent=True)
+    cells = {(y, x): TileOutcome("done", 1.0 + y, f"{y} {x}") for y in range(200) for x in range(150)}
+    cells[77, 33] = TileOutcome("failed", 0.0, "why")
+    svg = drawn("tile_map", lay_out_map((200, 150), cells, shape=(2000, 1500), most=1000))
     rects = svg.xpath(".//g/rect/@class")
     assert 500 < len(rects) <= 1000 and rects.count("failed") == 1
     assert "29999 done, 1 failed" in svg.xpath(".//svg/@aria-label")[0]
 
 
 def test_lanes_never_overlap_and_long_pauses_are_cut() -> None:
-    bars = [Bar("w:1", 10.0 * k, 10.0 * k + 14, 0, "t") for k in range(20)]
-    bars += [Bar("w:1", 90_000.0 + 10 * k, 90_000.0 + 10 * k + 9, 0, "t") for k in range(20)]
-    svg = lxml.html.fragment_fromstring(lanes(bars, colours=1), create_parent=True)
+    bars = [TileBar("w:1", 10.0 * k, 10.0 * k + 14, 0, "t") for k in range(20)]
+    bars += [TileBar("w:1", 90_000.0 + 10 * k, 90_000.0 + 10 * k + 9, 0, "t") for k in range(20)]
+    svg = drawn("timeline", lay_out_timeline(bars, colours=1))
     boxes = [tuple(float(one.get(key)) for key in ("x", "y", "width")) for one in svg.xpath(".//rect[@class='s0']")]
     assert len(boxes) == 40 and len(svg.xpath(".//path[@class='cut']")) == 1
     for y in {box[1] for box in boxes}:
@@ -334,15 +340,15 @@ def test_lanes_never_overlap_and_long_pauses_are_cut() -> None:
 
 
 def test_a_worker_that_is_always_busy_looks_busy_however_many_tiles_it_has() -> None:
-    bars = [Bar(f"w:{w}", 1.0 * k, 1.0 * k + 0.99, 0, "t") for k in range(3000) for w in range(20)]
-    svg = lxml.html.fragment_fromstring(lanes(bars, colours=1, most=2000), create_parent=True)
+    bars = [TileBar(f"w:{w}", 1.0 * k, 1.0 * k + 0.99, 0, "t") for k in range(3000) for w in range(20)]
+    svg = drawn("timeline", lay_out_timeline(bars, colours=1, most=2000))
     widths = [float(one.get("width")) for one in svg.xpath(".//rect[@class='s0']")]
     assert len(widths) <= 2000 and sum(widths) > 0.9 * 20 * 1000
 
 
 def test_lanes_of_a_run_that_was_taken_up_many_times_go_from_left_to_right() -> None:
-    bars = [Bar("w:1", 1000.0 * k, 1000.0 * k + 9, 0, "t") for k in range(300)]
-    svg = lxml.html.fragment_fromstring(lanes(bars, colours=1), create_parent=True)
+    bars = [TileBar("w:1", 1000.0 * k, 1000.0 * k + 9, 0, "t") for k in range(300)]
+    svg = drawn("timeline", lay_out_timeline(bars, colours=1))
     lefts = [float(one.get("x")) for one in svg.xpath(".//rect[@class='s0']")]
     assert len(svg.xpath(".//path[@class='cut']")) <= CUTS
     assert lefts == sorted(lefts) and lefts[0] == 0 and 900 < lefts[-1] <= 1000

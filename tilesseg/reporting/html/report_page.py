@@ -1,38 +1,42 @@
-"""`report.html`: one self-contained page of what a run came to, to be sent to a colleague.
+"""`report.html`: one self-contained page of the results of a run, to be sent to a colleague.
 
-Written by every run at its end, also by one that was stopped, from the run directory alone. No script, nothing
-fetched: pictures are data URIs, charts are SVG. A report never fails a run: what cannot be shown is said.
+Every run writes it at its end, also a run that was stopped, from the run directory alone. No script, nothing
+fetched: pictures are data URIs, charts are SVG. A report never fails a run: it says what it cannot show. Python
+gathers the values here and in the modules beside; the templates beside make HTML of them and escape every text.
 """
 
 from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from tilesseg.errors import TilessegError
-from tilesseg.monitoring.humanize import area, counted, duration, pixels, share
+from tilesseg.monitoring.html_templates import templates_of
+from tilesseg.monitoring.humanize import duration, share
 from tilesseg.planning.plan_scene import stored_plan
 from tilesseg.planning.scene_list import SCENE_LIST, read_scene_list
-from tilesseg.reporting.html.report_scene import Room, refused_article, scene_article
+from tilesseg.reporting.html.report_scene import SceneFacts, SceneLimits, scene_details
 from tilesseg.reporting.html.report_sections import (
-    class_bar,
-    failures,
-    masked,
+    FailureTable,
+    SceneTable,
+    TimeShares,
+    class_pixels,
+    class_shares,
+    failure_table,
     provenance,
     scene_table,
-    seen,
-    time_bar,
-    totals,
+    sums,
+    time_shares,
+    without_secrets,
 )
-from tilesseg.reporting.html.report_style import LOGO, STYLE
-from tilesseg.reporting.html.svg_charts import BARS, COLOURS, HATCH, Bar, lanes
-from tilesseg.reporting.results import Report, SceneReport
+from tilesseg.reporting.html.svg_charts import COLOURS, Share, TileBar, Timeline, lay_out_timeline
+from tilesseg.reporting.results import SceneReport
 from tilesseg.reporting.status import Progress, Watch
 from tilesseg.store.ledger import write_text
 from tilesseg.version import __version__
@@ -44,11 +48,44 @@ if TYPE_CHECKING:
 
 REPORT_FILE = "report.html"
 DETAILED = 24
-"""Scenes that are shown in detail, at most."""
-CELLS = 20_000
-"""Tiles on all maps together, at most."""
+"""Largest number of scenes that are shown in detail."""
+SQUARES = 20_000
+"""Largest number of squares on all maps together."""
 PIXELS = 256_000_000
-"""Pixels read for all seam scores together, at most."""
+"""Largest number of pixels read for all seam scores together."""
+
+
+@dataclass(frozen=True, slots=True)
+class PageFacts:
+    """Values of the page, from its head to its foot."""
+
+    name: str
+    model: str
+    run: str
+    """Name of the run directory."""
+    states: str
+    """How many scenes are in which state."""
+    progress: Progress
+    seconds: float | None
+    """Seconds of the last execution, if known."""
+    pixels: int
+    """Pixels that have a class."""
+    hectares: float
+    largest: str
+    """The classes of most pixels with their shares."""
+    classes: Sequence[Share]
+    scenes: SceneTable
+    failures: FailureTable
+    times: TimeShares
+    timeline: Timeline | None
+    keys: Sequence[tuple[int, str]]
+    """Colours on the timeline, as numbers, with the scenes that have them."""
+    articles: Sequence[SceneFacts]
+    provenance: Mapping[str, Mapping[str, str]]
+    command: str
+    """Command that continues the run."""
+    version: str
+    time: str
 
 
 def write_report(run: RunDirectory, plan: Plan, path: Path | None = None, *, seconds: float | None = None) -> Path:
@@ -58,22 +95,54 @@ def write_report(run: RunDirectory, plan: Plan, path: Path | None = None, *, sec
         run: the run directory.
         plan: its plan.
         path: the file; None is `report.html` in the run.
-        seconds: what the last carrying-out took, where that is known.
+        seconds: duration of the last execution, if known.
 
     Returns:
-        What was written.
+        Path of the page.
 
     Raises:
         StoreError: a file of the run is damaged.
         OSError: the page cannot be written.
     """
-    names = _names(run)
-    watch = Watch(run, plan, names)
-    status = watch.look()
-    page = _Page(run, plan, status.report, status.progress, _job(run), seconds)
     path = path or run.path / REPORT_FILE
-    write_text(path, page.html(watch))
+    facts = _gather(run, plan, seconds)
+    write_text(path, templates_of(__package__).get_template("page.html.j2").render(page=facts))
     return path
+
+
+def _gather(run: RunDirectory, plan: Plan, seconds: float | None) -> PageFacts:
+    watch, job = Watch(run, plan, _names(run)), _job(run)
+    status = watch.look()
+    scenes, progress = status.report.scenes, status.progress
+    shown = _shown_in_detail(scenes)
+    anchors = {scene.scene: f"scene-{number}" for number, scene in enumerate(shown, start=1)}
+    counts = sums(scenes, "pixels")
+    known = class_pixels(counts)
+    whole = sum(known.values())
+    largest = sorted(known.items(), key=lambda item: -item[1])[:3]
+    keys = [(number, scene.scene) for number, scene in enumerate(shown) if scene.done]
+    return PageFacts(
+        name=str(job.get("name") or run.path.name),
+        model=plan.spec.name,
+        run=run.path.name,
+        states=_states(progress.states),
+        progress=progress,
+        seconds=seconds,
+        pixels=whole,
+        hectares=sum(sums(scenes, "hectares").values()),
+        largest=", ".join(f"{name} {share(count, whole)}" for name, count in largest if count),
+        classes=class_shares(counts, plan.spec),
+        scenes=scene_table(scenes, anchors),
+        failures=failure_table(scenes),
+        times=time_shares(progress.seconds),
+        timeline=lay_out_timeline(list(_bars(watch, shown)), colours=len(shown)),
+        keys=keys if 1 < len(shown) <= COLOURS else (),
+        articles=tuple(_articles(watch, plan, shown, anchors)),
+        provenance=provenance(plan, job),
+        command=f"tilesseg run {shlex.quote(str(run.path / 'job.yaml'))}",
+        version=__version__,
+        time=time.strftime("%Y-%m-%d %H:%M %Z"),
+    )
 
 
 def _names(run: RunDirectory) -> list[str]:
@@ -85,7 +154,7 @@ def _names(run: RunDirectory) -> list[str]:
 
 
 def _job(run: RunDirectory) -> Mapping[str, Any]:
-    """The job as it is kept; nothing where it cannot be read."""
+    """The stored job; empty if it cannot be read."""
     try:
         data = yaml.safe_load((run.path / "job.yaml").read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError):
@@ -93,145 +162,7 @@ def _job(run: RunDirectory) -> Mapping[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-class _Page:
-    """The page, from its head to its foot."""
-
-    def __init__(
-        self,
-        run: RunDirectory,
-        plan: Plan,
-        report: Report,
-        progress: Progress,
-        job: Mapping[str, Any],
-        seconds: float | None,
-    ) -> None:
-        self._run, self._plan, self._report, self._progress = run, plan, report, progress
-        self._job, self._seconds = job, seconds
-        self._name = str(job.get("name") or run.path.name)
-        self._shown = _chosen(report.scenes)
-        self._ids = {scene.scene: f"scene-{number}" for number, scene in enumerate(self._shown, start=1)}
-
-    def html(self, watch: Watch) -> str:
-        scenes = self._report.scenes
-        failed = failures(scenes)
-        parts = [
-            self._head(),
-            f"<h2>Scenes</h2>{scene_table(self._report, self._ids)}" if len(scenes) > 1 else "",
-            f"<h2>What failed</h2>{failed}" if failed else "",
-            f"<h2>Where the time went</h2>{self._time(watch)}",
-            f"<h2>{'Scene by scene' if len(scenes) > 1 else 'The scene'}</h2>{self._left_out()}",
-            *(self._article(watch, scene) for scene in self._shown),
-            f"<h2>How it was made</h2>{provenance(self._plan, self._job, command=self._command())}",
-        ]
-        made = time.strftime("%Y-%m-%d %H:%M %Z")
-        foot = f"Made {made} by tilesseg {__version__} from {escape(self._run.path.name)}. Mail it, keep it, print it."
-        return (
-            '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-            '<meta name="viewport" content="width=device-width,initial-scale=1">'
-            f"<title>{escape(self._name)} · tilesseg report</title><style>{STYLE}</style></head><body>"
-            f"{HATCH}<main>{''.join(parts)}</main><footer>{foot}</footer>"
-            "</body></html>"
-        )
-
-    def _head(self) -> str:
-        counts = totals(self._report.scenes, "pixels")
-        return (
-            f'<header><div class="brand">{LOGO}<span>tilesseg report</span></div><h1>{escape(self._name)}</h1>'
-            f'<p class="lead">{self._summary()}</p></header><ul class="figures">{self._figures()}</ul>'
-            f"<h4>Share of each class</h4>{class_bar(counts, self._plan.spec, label='Share of each class')}"
-        )
-
-    def _summary(self) -> str:
-        progress, spec = self._progress, self._plan.spec
-        states = progress.states
-        total = len(self._report.scenes)
-        scenes = f"{total:,} scenes" if total != 1 else "one scene"
-        said = [f"The model <b>{escape(spec.name)}</b> over {scenes}: {_states(states)}."]
-        known = seen(totals(self._report.scenes, "pixels"))
-        if known and sum(known.values()):
-            top = sorted(known.items(), key=lambda one: -one[1])[:3]
-            shares = ", ".join(f"{escape(name)} {share(count, sum(known.values()))}" for name, count in top if count)
-            said.append(f"{pixels(sum(known.values()))} have a class{self._area()}: {shares}.")
-        if progress.failed or states.get("refused"):
-            refused = states.get("refused", 0)
-            said.append(f"<b>{counted(progress.failed, 'tile')} failed, {counted(refused, 'scene')} refused.</b>")
-        if progress.left:
-            about = "about " if progress.about else ""
-            said.append(f"{about.capitalize()}{pixels(progress.left)} are still to do.")
-        return " ".join(said)
-
-    def _area(self) -> str:
-        hectares = sum(totals(self._report.scenes, "hectares").values())
-        return f", {area(hectares)} on the ground" if hectares else ""
-
-    def _figures(self) -> str:
-        progress, scenes = self._progress, self._report.scenes
-        worked = sum(progress.seconds.values())
-        cards = [
-            (f"{progress.states.get('complete', 0):,} / {len(scenes):,}", "scenes complete"),
-            (f"{progress.done:,} / {progress.tiles:,}", "tiles done"),
-            (pixels(progress.pixels), "pixels tried"),
-            (f"{progress.rate:.2f}" if progress.rate else "–", "Mpx/s over the last tiles"),
-            (duration(self._seconds), "by the clock, this time")
-            if self._seconds
-            else (duration(worked), "of tile time"),
-        ]
-        if progress.failed:
-            cards.append((f"{progress.failed:,}", "tiles failed"))
-        return "".join(f"<li><b>{value}</b><span>{name}</span></li>" for value, name in cards)
-
-    def _time(self, watch: Watch) -> str:
-        total = sum(self._progress.seconds.values())
-        told = f"<p class=quiet>Time of all tiles added together, {duration(total)}: not time by the clock.</p>"
-        return time_bar(self._progress.seconds, label="Time of all tiles") + told + self._lanes(watch)
-
-    def _lanes(self, watch: Watch) -> str:
-        bars: list[Bar] = []
-        for number, scene in enumerate(self._shown):
-            for one in watch.run.scene(scene.scene).done().values() if scene.done else ():
-                if one.wall:
-                    told = f"{one.scene} {one.tile}: {duration(one.wall)}, {one.patches} patches"
-                    bars.append(Bar(one.worker or "worker", one.started, one.started + one.wall, number, told))
-        if not bars:
-            return ""
-        some = len(self._shown) < len(self._report.scenes)
-        of = " of the scenes shown below" if some else ""
-        return f"<h4>Who worked when{of}</h4>{lanes(bars, colours=len(self._shown), most=BARS)}{self._keys()}"
-
-    def _keys(self) -> str:
-        """Which scene has which colour in the lanes, where there are few."""
-        keys = [f'<li><i class="s{k}"></i>{escape(one.scene)}</li>' for k, one in enumerate(self._shown) if one.done]
-        return f'<ul class="legend">{"".join(keys)}</ul>' if 1 < len(self._shown) <= COLOURS else ""
-
-    def _left_out(self) -> str:
-        shown, all_of_them = len(self._shown), len(self._report.scenes)
-        if shown == all_of_them:
-            return ""
-        told = "those with problems, then some of the others, evenly chosen"
-        told = (
-            "the others wait for their turn" if shown == all_of_them - self._progress.states.get("waiting", 0) else told
-        )
-        return f"<p class=quiet>{shown} of {all_of_them:,} scenes: {told}.</p>"
-
-    def _article(self, watch: Watch, scene: SceneReport) -> str:
-        anchor, count = self._ids[scene.scene], max(1, sum(one.tiles > 0 for one in self._shown))
-        if scene.refused:
-            return refused_article(scene, anchor=anchor)
-        size = 640 if count == 1 else 440 if count <= 4 else 300 if count <= 12 else 220
-        room = Room(size, max(400, CELLS // count), max(4_000_000, PIXELS // count))
-        store = watch.run.scene(scene.scene)
-        try:
-            planned = stored_plan(store)
-            return scene_article(store, self._plan, planned, scene, anchor=anchor, room=room) if planned else ""
-        except (TilessegError, OSError, ValueError) as error:
-            told = escape(masked(" ".join(str(error).split())))
-            return f'<article id="{anchor}"><header><h3>{escape(scene.scene)}</h3></header><p>{told}</p></article>'
-
-    def _command(self) -> str:
-        return f"tilesseg run {shlex.quote(str(self._run.path / 'job.yaml'))}"
-
-
-def _chosen(scenes: Sequence[SceneReport]) -> tuple[SceneReport, ...]:
+def _shown_in_detail(scenes: Sequence[SceneReport]) -> tuple[SceneReport, ...]:
     """Scenes to show in detail, in the job's order: with problems, unfinished, then evenly of the others."""
     planned = [scene for scene in scenes if scene.state != "waiting"]
     bad = [scene for scene in planned if scene.state in ("failed tiles", "failed products")][: DETAILED // 2]
@@ -250,3 +181,33 @@ def _states(states: Mapping[str, int]) -> str:
         return "all complete" if states["complete"] > 1 else "complete"
     words = {"failed tiles": "with failed tiles", "failed products": "with failed products"}
     return ", ".join(f"{count:,} {words.get(name, name)}" for name, count in sorted(states.items()))
+
+
+def _bars(watch: Watch, shown: Sequence[SceneReport]) -> Iterator[TileBar]:
+    """A bar for each tile of the scenes that are shown in detail."""
+    for number, scene in enumerate(shown):
+        for tile in watch.run.scene(scene.scene).done().values() if scene.done else ():
+            if tile.wall:
+                text = f"{tile.scene} {tile.tile}: {duration(tile.wall)}, {tile.patches} patches"
+                yield TileBar(tile.worker or "worker", tile.started, tile.started + tile.wall, number, text)
+
+
+def _articles(
+    watch: Watch, plan: Plan, shown: Sequence[SceneReport], anchors: Mapping[str, str]
+) -> Iterator[SceneFacts]:
+    """Facts about each scene that is shown in detail; the limits of the effort are shared among these scenes."""
+    count = max(1, sum(scene.tiles > 0 for scene in shown))
+    size = 640 if count == 1 else 440 if count <= 4 else 300 if count <= 12 else 220
+    limits = SceneLimits(size, max(400, SQUARES // count), max(4_000_000, PIXELS // count))
+    for scene in shown:
+        anchor = anchors[scene.scene]
+        if scene.refused:
+            yield SceneFacts(scene, anchor, problem=without_secrets(scene.refused))
+            continue
+        store = watch.run.scene(scene.scene)
+        try:
+            planned = stored_plan(store)
+            if planned:
+                yield SceneFacts(scene, anchor, scene_details(store, plan, planned, scene, limits))
+        except (TilessegError, OSError, ValueError) as error:
+            yield SceneFacts(scene, anchor, problem=without_secrets(" ".join(str(error).split())))
