@@ -263,7 +263,7 @@ def test_a_run_that_waits_in_the_queue_says_so_and_is_watched_until_it_begins(
     assert command_line(["status", str(run)]) == 1
     assert "has not begun: job 17 was submitted for it; add --watch to wait for it" in capsys.readouterr().err
     monkeypatch.setattr(
-        "tilesseg.cli.report_commands.time.sleep", lambda seconds: queue.folder.joinpath("queue").write_text("")
+        "tilesseg.cli.status_command.time.sleep", lambda seconds: queue.folder.joinpath("queue").write_text("")
     )
     assert command_line(["status", str(run), "--watch"]) == 1  # it has left without having begun
     assert capsys.readouterr().err.startswith("job 17 waits in the queue\n")

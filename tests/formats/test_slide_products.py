@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from slide_files import halved, write_pyramid
 from test_ome_zarr_writer import hashes, image, is_valid, read_by_ngff_zarr, read_by_ome_zarr_py
 
-from tilesseg.cli.segment import segment
+from tilesseg.cli.segment_command import segment
 from tilesseg.errors import FormatError, JobError
 from tilesseg.formats.registry import FORMATS
 from tilesseg.formats.vector import tile_polygons
@@ -292,7 +292,7 @@ def test_pixels_asked_for_where_only_polygons_are_written_are_refused(tmp_path: 
 
 def test_labels_beside_an_image_have_the_pixels_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr("tilesseg.cli.segment._carry_out", lambda job, **_: asked.append(job) or 0)
+    monkeypatch.setattr("tilesseg.cli.segment_command._carry_out", lambda job, **_: asked.append(job) or 0)
     segment(["a.zarr"], "m", beside="cells", at="image")
     assert [one.resolution for one in asked[0].output.products] == ["image"]
     assert not asked[0].output.preview  # the run is removed, and a picture in it would go with it

@@ -247,7 +247,7 @@ def test_the_plan_says_what_is_not_looked_at_and_estimates_the_rest(
     said = capsys.readouterr().out
     assert f"not looked at: {some['outside']:.1%} of the pixels" in said and "tiles that read nothing: " in said
     assert run(["run", str(path)]) == 0
-    assert "not looked at: " in capsys.readouterr().out
+    assert "outside the region of interest: " in capsys.readouterr().out
     done = RunDirectory(tmp_path / "auto").scene("scene").done().values()
     assert sum(record.patches for record in done) == some["patches"]
     assert sum(record.outside for record in done) == round(some["outside"] * SHAPE[0] * SHAPE[1])

@@ -19,7 +19,7 @@ from fakes import job_data, spec_data, write_bundle, write_scene, write_spec
 from small_runs import SmallRun
 
 from tilesseg.cli.main import run as command
-from tilesseg.cli.report_commands import reported
+from tilesseg.cli.report_command import reported
 from tilesseg.events import TileFailed
 from tilesseg.formats.writing.preview import encode
 from tilesseg.monitoring.html_templates import templates_of
@@ -244,7 +244,8 @@ def test_whatever_goes_wrong_with_a_report_does_not_hide_how_the_run_ended(
     monkeypatch.setattr("tilesseg.reporting.html.report_page.write_report", broken)
     with reported(mixed.run.path):
         (mixed.run.path / "events.jsonl").write_text('{"event": "note"}\n')
-    assert capsys.readouterr().err == "no report is written: ZeroDivisionError: oh\n"
+    remedy = f"try tilesseg report {mixed.run.path}"
+    assert capsys.readouterr().err == f"cannot write the report: ZeroDivisionError: oh; {remedy}\n"
 
 
 def test_pictures_are_as_large_as_they_may_be_and_failed_cores_are_magenta(mixed: SmallRun, tmp_path: Path) -> None:

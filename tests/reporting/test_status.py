@@ -13,7 +13,7 @@ from fakes import job_data, write_bundle, write_scene
 from small_runs import SmallRun
 
 from tilesseg.cli.main import run as command
-from tilesseg.cli.status_table import drawn, job_lines, status_text, table_rows
+from tilesseg.cli.status_text import drawn, job_lines, status_text, table_rows
 from tilesseg.events import TileDone, account
 from tilesseg.monitoring.humanize import area, duration, pixels, share
 from tilesseg.reporting.status import Watch
@@ -234,7 +234,7 @@ def test_watching_tells_a_line_for_each_look_and_ends_when_the_run_does(
         if len(looks) == 2:
             tell(small, "run_finished", NOW)
 
-    monkeypatch.setattr("tilesseg.cli.report_commands.time.sleep", later)
+    monkeypatch.setattr("tilesseg.cli.status_command.time.sleep", later)
     small.plan_scenes("a")
     small.segment("a", limit=1, **ended(1))
     assert command(["status", str(small.run.path), "--watch"]) == 0

@@ -463,7 +463,7 @@ def test_forty_scenes_of_both_families_three_of_them_broken(tmp_path: Path, shar
 
 
 def test_of_many_scenes_those_that_are_complete_are_counted_not_printed(bundle: Path, tmp_path: Path) -> None:
-    from tilesseg.cli.plain_text import summary
+    from tilesseg.cli.status_text import summary
 
     images = [write_scene(tmp_path / f"t{n:02d}.tif", values(n, (20, 20))) for n in range(25)]
     images[7].write_text("no image")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fakes import job_data, write_bundle, write_scene
 
-from tilesseg.cli.segment import SUFFIXES
+from tilesseg.cli.segment_command import SUFFIXES
 from tilesseg.cluster.executors import SerialExecutor
 from tilesseg.errors import JobError
 from tilesseg.formats.registry import FORMATS, resolve

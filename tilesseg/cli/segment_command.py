@@ -8,9 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from tilesseg.cli.options import Engine, Precision, given, names, or_auto, progress
-from tilesseg.cli.plain_text import summary
-from tilesseg.cli.report_commands import reported
+from tilesseg.cli.options import Engine, Image, Precision, given, names, or_auto, progress
+from tilesseg.cli.report_command import reported
 from tilesseg.errors import JobError
 
 SUFFIXES = {
@@ -29,7 +28,7 @@ SUFFIXES = {
 
 
 def segment(
-    image: Annotated[list[str], typer.Argument(metavar="IMAGE", help="A file, a folder of bands, or several files.")],
+    image: Image,
     model: Annotated[
         str, typer.Option(help="A bundle folder, a weights file, an https URL, or a name: tilesseg models.")
     ],
@@ -119,6 +118,7 @@ def _carry_out(job: Any, *, keep: bool) -> int:
     from tilesseg.cluster.forkserver import warm_up
 
     warm_up(job.cluster)  # it imports at the same time as the next line
+    from tilesseg.cli.status_text import summary
     from tilesseg.run.run_job import run_job
 
     with reported(Path(job.output.dir)) if keep else nullcontext(), progress() as listener:

@@ -1,27 +1,60 @@
-"""A status for people: a line for the job, a table of its scenes, and what went wrong."""
+"""Status and results of a run as text for people: some lines for each scene, lines for the job, a table, failures."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tilesseg.cli.plain_text import summary
 from tilesseg.events import account
 from tilesseg.monitoring.humanize import counted, duration
 
 if TYPE_CHECKING:
+    from tilesseg.reporting.results import Report, SceneReport
     from tilesseg.reporting.status import Progress, SceneProgress, Status
 
 
+MANY = 20
+"""Number of scenes above which the summary only counts the complete scenes."""
 ROWS = 40
 REASONS = 12
-"""Failures that are told in full below the table."""
+"""Number of failures that are printed in full below the table."""
 HEAD = ("scene", "state", "done", "failed", "skipped", "tiles", "Mpx/s", "time left")
 _ORDER = ("unfinished", "failed tiles", "failed products", "refused", "waiting", "complete")
 
 
+def summary(report: Report) -> str:
+    """Some lines for each scene: state, area per class, failures; of many scenes, only for the incomplete ones."""
+    scenes = report.scenes
+    if len(scenes) > MANY:
+        scenes = tuple(scene for scene in scenes if scene.state != "complete")
+    shown = scenes[: 2 * MANY]
+    lines = [line for scene in shown for line in _scene_lines(scene)]
+    if len(scenes) > len(shown):
+        lines.append(f"and {len(scenes) - len(shown)} more scenes that are not complete")
+    if len(report.scenes) > MANY:
+        complete = len(report.scenes) - len(scenes)
+        lines.append(f"{complete} of {len(report.scenes)} scenes complete; each has its line in summary.csv")
+    return "\n".join(lines)
+
+
+def _scene_lines(scene: SceneReport) -> Iterator[str]:
+    yield f"{scene.scene}: {scene.state}, {scene.done} of {scene.tiles} tiles done"
+    if scene.refused:
+        yield f"  {scene.refused}"
+    total = sum(scene.pixels.values())
+    for name, pixels in scene.pixels.items():
+        area = f", {scene.hectares[name]:,.2f} ha" if name in scene.hectares else ""
+        yield f"  {name}: {pixels:,} px ({pixels / total:.1%}){area}"
+    if scene.outside:
+        yield f"  outside the region of interest: {scene.outside:,} px ({scene.outside / total:.1%})"
+    if scene.problem:
+        yield f"  products: {scene.problem}"
+    for tile, reason in scene.failed.items():
+        yield f"  {tile} failed: {reason}"
+
+
 def status_text(status: Status) -> str:
-    """All of it as plain lines: for logs, pipes and files."""
+    """Whole status as plain lines: for logs, pipes and files."""
     if len(status.report.scenes) == 1:
         return "\n".join([summary(status.report), *job_lines(status.progress)])
     rows, rest = table_rows(status.progress)
@@ -33,9 +66,9 @@ def status_text(status: Status) -> str:
 
 
 def job_lines(progress: Progress) -> Iterator[str]:
-    """How far the job is, how fast, until when; and where the time went."""
+    """Lines for the job: its state, tiles done, rate and time left, and where the time went."""
     states = ", ".join(f"{progress.states[state]} {state}" for state in _ORDER if progress.states.get(state))
-    yield f"{_alive(progress)}; scenes: {states or 'none'}"
+    yield f"{_activity(progress)}; scenes: {states or 'none'}"
     failed = f", {progress.failed:,} failed" if progress.failed else ""
     skipped = f", {progress.skipped:,} of them skipped" if progress.skipped else ""
     about = "about " if progress.about else ""
@@ -43,38 +76,38 @@ def job_lines(progress: Progress) -> Iterator[str]:
     yield f"{progress.done:,} of {progress.tiles:,} {known} done{skipped}{failed}; " + _pace(progress, about)
     if progress.reduced:
         yield f"{counted(progress.reduced, 'tile')} with smaller batches than planned, for want of device memory"
-    own, beside = account(progress.seconds)
-    total = sum(own.values())
+    network, beside = account(progress.seconds)
+    total = sum(network.values())
     if total:
         together, others = (
-            ", ".join(f"{name} {spent / total:.0%}" for name, spent in one.items()) for one in (own, beside)
+            ", ".join(f"{name} {spent / total:.0%}" for name, spent in parts.items()) for parts in (network, beside)
         )
         yield f"where the time went: {together}" + (f"; at the same time: {others}" if others else "")
 
 
 def table_rows(progress: Progress, most: int = ROWS) -> tuple[list[tuple[str, ...]], str | None]:
-    """Rows of the table, those first that one looks for, and what is said of the scenes that have none."""
+    """Rows of the table, unfinished and failed scenes first; and a line that counts the scenes without a row."""
     ordered = sorted(progress.scenes, key=lambda scene: _ORDER.index(scene.state))  # stable: in the job's order
     shown, rest = ordered[:most], ordered[most:]
-    counts = ", ".join(f"{n} {state}" for state in _ORDER if (n := sum(one.state == state for one in rest)))
+    counts = ", ".join(f"{n} {state}" for state in _ORDER if (n := sum(scene.state == state for scene in rest)))
     return [_row(scene) for scene in shown], f"and more: {counts}" if rest else None
 
 
 def reasons(status: Status, most: int = REASONS) -> list[str]:
-    """Why scenes were refused, tiles failed, products could not be written."""
-    found = []
+    """Reasons why scenes were refused, tiles failed, or products could not be written."""
+    lines = []
     for scene in status.report.scenes:
         if scene.refused:
-            found.append(f"{scene.scene}: refused: {scene.refused}")
-        found += [f"{scene.scene} {tile} failed: {why}" for tile, why in scene.failed.items()]
+            lines.append(f"{scene.scene}: refused: {scene.refused}")
+        lines += [f"{scene.scene} {tile} failed: {why}" for tile, why in scene.failed.items()]
         if scene.problem:
-            found.append(f"{scene.scene}: {scene.problem}")
-    more = [f"and {len(found) - most:,} more failures; see --json"] if len(found) > most else []
-    return [*([""] if found else []), *found[:most], *more]
+            lines.append(f"{scene.scene}: {scene.problem}")
+    more = [f"and {len(lines) - most:,} more failures; see --json"] if len(lines) > most else []
+    return [*([""] if lines else []), *lines[:most], *more]
 
 
 def drawn(status: Status) -> Any:
-    """For a terminal, to be drawn again and again."""
+    """Status as a Rich table, for a terminal that is redrawn again and again."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -98,7 +131,7 @@ _COLOURS = {
 }
 
 
-def _alive(progress: Progress) -> str:
+def _activity(progress: Progress) -> str:
     if progress.running:
         return f"running, {counted(progress.workers, 'worker')} of late"
     return "not running" if progress.age is None else f"not running, last sign {duration(progress.age)} ago"
