@@ -18,8 +18,10 @@ help:  ## show this
 demo: .venv/.core  ## make a landscape, segment it, write the mask, print how good it is (1 minute)
 	$(BIN)/tilesseg demo $(DEMO_ARGS)
 
-test: .venv/.dev  ## run the tests; PYTEST_ARGS='-m ""' runs the slow ones too
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+# An empty PYTHONDONTWRITEBYTECODE is none: the tests start the package in many processes, and compile it only once.
+test: export PYTHONDONTWRITEBYTECODE =
+test: .venv/.dev  ## run the tests on all cores; PYTEST_ARGS='-m ""' runs the slow ones too, -n 0 uses this process
+	$(BIN)/python -m pytest -n auto --dist worksteal --durations=10 $(PYTEST_ARGS)
 
 lint: .venv/.dev  ## ruff, mypy --strict, and the rooms of the house
 	$(BIN)/ruff check .

@@ -1,17 +1,21 @@
-"""What all tests share: real data, Hypothesis profiles, and no silent skips where the data is there."""
+"""Whatever all tests share: real data, processes beside each other, Hypothesis profiles, no skips where the data is."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
+
+from tilesseg.process import available_cores
 
 _CACHE = tempfile.TemporaryDirectory(prefix="tilesseg-cache-")
 os.environ["XDG_CACHE_HOME"] = _CACHE.name  # nothing is left in the user's cache folder; processes inherit it
@@ -20,9 +24,57 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 REQUIRE_DATA = os.environ.get("TILESSEG_REQUIRE_DATA") == "1"
 """Set by `.ci/run` where ../shared/data exists: then nothing may be skipped, and a skip is a failure."""
 
+# On two cores, threads that waited for each other, spinning, made 46 s of a training of 1 s. A test that needs several
+# threads passes their number; torch is not imported yet, and processes inherit the environment.
+for pool in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(pool, "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 hypothesis.settings.register_profile("dev", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Number of processes of `-n auto`: the cores that this process may use, at most eight for the sake of memory."""
+    return min(8, available_cores())
+
+
+def pytest_runtest_setup() -> None:
+    """Give each test one thread of torch, whatever number the test before it has left in the process."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
+
+
+ALONE = ("large", "kill", "cluster")
+"""Marks of tests that measure memory, wait for a time-out or start processes of their own: nothing runs beside them."""
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    with _turn(item):
+        return (yield)
+
+
+@contextmanager
+def _turn(item: pytest.Item) -> Iterator[None]:
+    """Hold the lock that the processes of `-n` share: exclusively for a test that has to be alone.
+
+    The lock is taken behind a gate, or a test that has to be alone would wait until the others have run out of tests.
+    """
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        yield
+        return
+    shared = Path(item.config.option.basetemp).parent
+    alone = any(item.get_closest_marker(mark) for mark in ALONE)
+    with (shared / "gate.lock").open("a") as gate, (shared / "turn.lock").open("a") as turn:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        fcntl.flock(turn, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(gate, fcntl.LOCK_UN)
+        try:
+            yield
+        finally:  # here, because a process that the test has forked may still have both files open
+            fcntl.flock(turn, fcntl.LOCK_UN)
 
 
 @pytest.fixture(scope="session")
