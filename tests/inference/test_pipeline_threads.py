@@ -20,9 +20,9 @@ from test_segment_tile import BLENDS, lattice_of, picture
 from tilesseg.errors import OutOfDeviceMemory, SourceError
 from tilesseg.formats.source import Pixels
 from tilesseg.inference.decoded_rows import RowCache, seen
-from tilesseg.inference.patch_reader import Reader, Row
+from tilesseg.inference.patch_reader import PatchReader, Row
 from tilesseg.inference.pipeline_threads import abreast, ahead, behind
-from tilesseg.inference.segment_tile import segment_tile
+from tilesseg.inference.segment_tile import SceneWork, segment_tile
 from tilesseg.inference.worker_phases import Stopwatch
 from tilesseg.planning.memory import batches_ahead
 from tilesseg.planning.recipe import Blend, Recipe, call_of, raw_dtype
@@ -202,11 +202,11 @@ def test_each_pixel_is_read_once_and_cut_as_a_read_of_the_patch_would_give_it(da
     assert reader.pixels == times.sum()
 
 
-def read_all(source: Counting, tile: Tile, cells: RoiCells | None) -> Reader:
+def read_all(source: Counting, tile: Tile, cells: RoiCells | None) -> PatchReader:
     """A tile's batches, each patch compared with what a read of its own gives."""
     spec = fake_model(fill=7.0).spec
     recipe = Recipe("gaussian", spec.normalisation(), 3, cells=cells)
-    reader = Reader(tile, source, spec, recipe, Stopwatch())
+    reader = PatchReader(tile, source, spec, recipe, Stopwatch())
     patches = rows = 0
     for batch in reader.batches():
         values = iter(() if batch.values is None else batch.values)
@@ -240,10 +240,10 @@ def test_a_gap_that_nobody_needs_is_not_read() -> None:
     assert source.reads == [Window(0, 0, 10, 10), Window(70, 2, 10, 4)]
 
 
-@pytest.mark.parametrize(("beside", "parallel_batches"), [(True, 1), (True, 2), (True, 3), (False, 2)])
+@pytest.mark.parametrize(("threads", "parallel_batches"), [(True, 1), (True, 2), (True, 3), (False, 2)])
 @pytest.mark.parametrize("blend", BLENDS)
 def test_batches_cross_rows_and_have_one_shape_and_only_the_last_is_padded(
-    tmp_path: Path, blend: Blend, beside: bool, parallel_batches: int
+    tmp_path: Path, blend: Blend, threads: bool, parallel_batches: int
 ) -> None:
     source, model, lattice = picture((70, 45), holes=True), fake_model("Positional", margin=3), lattice_of(blend)
     shapes: list[tuple[int, ...]] = []
@@ -258,12 +258,13 @@ def test_batches_cross_rows_and_have_one_shape_and_only_the_last_is_padded(
     for name in "ab":
         store = Store(tmp_path / name)
         store.create(shape=(70, 45), shard=45, chunk=45, fingerprint="a")
-        tile, parts = next(iter(Tiling((70, 45), lattice, (90, 45), 45))), {"source": source, "store": store}
+        tile = next(iter(Tiling((70, 45), lattice, (90, 45), 45)))
         if name == "a":
-            how: dict[str, Any] = {**parts, "beside": beside, "parallel_batches": parallel_batches}
-            told = segment_tile(tile, network=network, spec=model.spec, recipe=recipe, **how)
+            work = SceneWork(source, network, model.spec, store, recipe, parallel_batches)
+            told = segment_tile(tile, work, threads=threads)
         else:
-            segmented(tile, model=model, recipe=Recipe(blend, recipe.normalisation, 1), **parts)
+            alone = Recipe(blend, recipe.normalisation, 1)
+            segmented(tile, source=source, model=model, store=store, recipe=alone)
         masks.append(store.read(source.grid.window))
     assert set(shapes) == {(4, 1, 16, 16)}
     assert len(shapes) == -(-told.patches // 4)
@@ -293,8 +294,7 @@ def test_out_of_device_memory_halves_the_batch_for_the_tile_and_the_record_says_
         store = Store(tmp_path / name)
         store.create(shape=(60, 60), shard=60, chunk=60, fingerprint="a")
         tile = next(iter(Tiling((60, 60), lattice, (60, 60), 60)))
-        parts: dict[str, Any] = {"source": source, "spec": model.spec, "store": store, "recipe": recipe}
-        told = segment_tile(tile, network=used, parallel_batches=parallel_batches, **parts)
+        told = segment_tile(tile, SceneWork(source, used, model.spec, store, recipe, parallel_batches))
         assert told.batch == (batch if name == "small" else 0)
         masks.append(store.read(source.grid.window))
     assert (masks[0] == masks[1]).all()
@@ -312,12 +312,12 @@ def test_no_memory_for_a_single_patch_fails_the_tile(tmp_path: Path) -> None:
     tile = next(iter(Tiling((32, 32), lattice_of("gaussian"), (32, 32), 32)))
     recipe = Recipe("gaussian", model.spec.normalisation(), 4)
     with pytest.raises(OutOfDeviceMemory):
-        segment_tile(tile, source=picture((32, 32)), network=network, spec=model.spec, store=store, recipe=recipe)
+        segment_tile(tile, SceneWork(picture((32, 32)), network, model.spec, store, recipe))
 
 
-@pytest.mark.parametrize("beside", [True, False])
+@pytest.mark.parametrize("threads", [True, False])
 def test_what_reading_and_writing_raise_fails_the_tile(
-    tmp_path: Path, beside: bool, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, threads: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Damaged(ArraySource):
         def read(self, window: Window) -> Pixels:
@@ -331,14 +331,14 @@ def test_what_reading_and_writing_raise_fails_the_tile(
     tile = next(iter(Tiling((60, 60), lattice, (60, 60), 20)))
     good = picture((60, 60))
     with pytest.raises(SourceError, match="damaged"):
-        segmented(tile, source=Damaged(good.values, good.valid), beside=beside, **parts)  # type: ignore[arg-type]
+        segmented(tile, source=Damaged(good.values, good.valid), threads=threads, **parts)  # type: ignore[arg-type]
 
     def full(*_: Any, **__: Any) -> None:
         raise OSError("No space left on device")
 
     monkeypatch.setattr("tilesseg.formats.zarr.sharded_array.Sharded.write", full)
     with pytest.raises(OSError, match="No space"):
-        segmented(tile, source=good, beside=beside, **parts)  # type: ignore[arg-type]
+        segmented(tile, source=good, threads=threads, **parts)  # type: ignore[arg-type]
     assert not store.done()
 
 

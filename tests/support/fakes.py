@@ -22,7 +22,7 @@ from tilesseg.errors import DeviceLost
 from tilesseg.events import TileDone
 from tilesseg.formats.reading.edge_padding import read_reflected
 from tilesseg.formats.source import Pixels, Raw
-from tilesseg.inference.segment_tile import segment_tile
+from tilesseg.inference.segment_tile import SceneWork, segment_tile
 from tilesseg.models.network import Call, Network, plain
 from tilesseg.models.spec import ModelSpec, UNetShape, parse_spec
 from tilesseg.planning.recipe import Recipe, call_of
@@ -190,7 +190,7 @@ class FakeModel:
 def segmented(tile: Tile, *, source: Any, model: Any, store: Store, recipe: Recipe, **more: Any) -> TileDone:
     """A tile segmented by a model, as workers do it."""
     network = model.network(call_of(tile.lattice, recipe, dtype=source.dtype, spec=model.spec))
-    return segment_tile(tile, source=source, network=network, spec=model.spec, store=store, recipe=recipe, **more)
+    return segment_tile(tile, SceneWork(source, network, model.spec, store, recipe), **more)
 
 
 def spec_data(engine: str = "Identity", *, bands: int = 1, classes: int = 3, **changes: Any) -> dict[str, Any]:

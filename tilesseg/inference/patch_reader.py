@@ -62,7 +62,7 @@ class Batch:
 
 
 @dataclass(slots=True)
-class Reader:
+class PatchReader:
     """Reads one tile. Its figures are complete once its batches are."""
 
     tile: Tile

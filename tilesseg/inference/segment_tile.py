@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,9 +11,9 @@ from numpy.typing import NDArray
 from tilesseg.errors import OutOfDeviceMemory
 from tilesseg.events import TileDone
 from tilesseg.inference.class_counts import Census
-from tilesseg.inference.patch_reader import Batch, Reader
+from tilesseg.inference.patch_reader import Batch, PatchReader
 from tilesseg.inference.pipeline_threads import abreast, ahead, behind
-from tilesseg.inference.tile_writer import Joiner, Predicted, mark_outside
+from tilesseg.inference.tile_writer import Predicted, TileWriter, mark_outside
 from tilesseg.inference.worker_phases import Stopwatch, enter
 from tilesseg.planning.memory import BEHIND
 from tilesseg.planning.recipe import Recipe
@@ -29,34 +30,36 @@ if TYPE_CHECKING:
     from tilesseg.store.scene_store import Store
 
 
-def segment_tile(
-    tile: Tile,
-    *,
-    source: Source,
-    network: Network,
-    spec: ModelSpec,
-    store: Store,
-    recipe: Recipe,
-    attempt: int = 1,
-    parallel_batches: int = 1,
-    beside: bool = True,
-) -> TileDone:
-    """Segment one tile and store its core. Depends on its arguments alone, and is safe to run twice.
+@dataclass(frozen=True, slots=True)
+class SceneWork:
+    """Everything that the tiles of a scene share in a worker process."""
+
+    source: Source
+    """The scene's image, with the model's bands selected."""
+    network: Network
+    """Compiled network with pre- and post-processing, see `planning.recipe.call_of`."""
+    spec: ModelSpec
+    """Contract of the model."""
+    store: Store
+    """Place of the scene's mask and ledger."""
+    recipe: Recipe
+    """Choices that the plan made for the scene."""
+    parallel_batches: int = 1
+    """Number of batches submitted to the network at the same time, so that the engine stays busy while a tile reads."""
+
+
+def segment_tile(tile: Tile, work: SceneWork, *, attempt: int = 1, threads: bool = True) -> TileDone:
+    """Segment one tile and store its core. The result depends on the arguments alone; a second call does no harm.
 
     The mask is the same whatever the tiles as long as all batches have the planned shape: where the device has no
-    memory for one, smaller ones are taken for the rest of the tile, and its record says so.
+    memory for one, smaller batches are taken for the rest of the tile, and its record says so.
 
     Args:
         tile: the tile.
-        source: the scene's image, the model's bands selected.
-        network: the model's, with the ends that `call_of` names.
-        spec: the model's contract.
-        store: the scene's.
-        recipe: the scene's.
-        attempt: how often it is tried in this process, for the record.
-        parallel_batches: batches that are given to the network at the same time, so that the engine stays
-            busy while a tile reads, and at its end.
-        beside: read before, and blend and write behind the network in threads of their own; else all in turn.
+        work: everything that the tiles of a scene share.
+        attempt: number of this attempt in this process, for the record.
+        threads: whether reading, and blending and writing, run in background threads; False runs everything in the
+            calling thread.
 
     Raises:
         SourceError: the tile's pixels cannot be read.
@@ -65,9 +68,12 @@ def segment_tile(
         OutOfDeviceMemory: the device has no memory for a single patch.
     """
     clock, core = Stopwatch(), tile.core
-    reader = Reader(tile, source, spec, recipe, clock)
-    joiner = Joiner(tile, spec=spec, recipe=recipe, grid=source.grid, store=store, clock=clock)
-    device = _Device(network, recipe.batch_size)
+    recipe, store = work.recipe, work.store
+    reader = PatchReader(tile, work.source, work.spec, recipe, clock)
+    writer = TileWriter(tile, spec=work.spec, recipe=recipe, grid=work.source.grid, store=store, clock=clock)
+    device = _Device(work.network, recipe.batch_size)
+    width = work.parallel_batches if threads else 1
+    depths = (max(1, reader.depth + 1 - width), BEHIND) if threads else (0, 0)
 
     def predict(batch: Batch) -> Predicted:
         if batch.values is None:
@@ -76,20 +82,17 @@ def segment_tile(
         reader.give_back(batch)
         return Predicted(batch.steps, outputs)
 
-    parallel_batches, depths = (
-        (parallel_batches, (max(1, reader.depth + 1 - parallel_batches), BEHIND)) if beside else (1, (0, 0))
-    )
     with (
         ahead(reader.batches(), depths[0]) as batches,
-        abreast(predict, batches, parallel_batches) as under_way,
-        behind(joiner.take, depths[1]) as join,
+        abreast(predict, batches, width) as under_way,
+        behind(writer.take, depths[1]) as write,
     ):
         enter("read")
         for result in under_way:
             with clock("predict"):
                 predicted = result()
             enter("write")
-            join(predicted)
+            write(predicted)
             del result, predicted  # before the next one is waited for
             enter("read")
         enter("write")
@@ -101,9 +104,9 @@ def segment_tile(
             pixels=core.area,
             patches=reader.predicted,
             skipped=reader.skipped,
-            counts=joiner.census.counts,
-            areas=joiner.census.areas,
-            outside=joiner.outside,
+            counts=writer.census.counts,
+            areas=writer.census.areas,
+            outside=writer.outside,
             read=reader.pixels,
             batch=device.reduced,
             seconds={**clock.seconds, "wait": round(wall - clock.seconds.get("predict", 0.0), 4)},

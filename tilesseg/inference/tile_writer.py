@@ -34,7 +34,7 @@ class Predicted(NamedTuple):
     without what its lattice discards."""
 
 
-class Joiner:
+class TileWriter:
     """Takes a tile's predictions in lattice order, and stores its core row by row."""
 
     def __init__(

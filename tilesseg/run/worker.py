@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from tilesseg.cluster.executors import ThreadExecutor, worker_address
 from tilesseg.errors import DeviceLost, StoreError, reason_of
@@ -134,27 +134,23 @@ def _segment(opened: Opened, scene: str, name: str) -> TileDone:
     tile, cells = plan.tiling.named(name), plan.cells
     if cells is not None and not cells.touches(tile.core):
         return skip_tile(tile, cells, grid=plan.grid, store=opened.store(scene), scores=len(opened.plan.scores))
-    source = opened.source(scene)
-    parts: dict[str, Any] = {
-        "source": source,
-        "network": opened.network(opened.call(scene, source)),
-        "spec": opened.plan.spec,
-        "store": opened.store(scene),
-        "recipe": plan.recipe(opened.plan.spec, scores=opened.plan.scores),
-        "parallel_batches": opened.plan.parallel_batches,
-    }
-    return retried(lambda attempt: segment_tile(tile, attempt=attempt, **parts))
+    work = opened.work(scene)
+    return retried(lambda attempt: segment_tile(tile, work, attempt=attempt))
 
 
 def _stage(opened: Opened, item: StageItem) -> RegionStaged:
-    """Copy a region, or find that another process has: the shares of a job array need the same copy."""
+    """Copy a region, unless another process has: the shares of a job array need the same copy."""
     plan, source = opened.scene(item.scene), opened.source(item.scene, copied=False)
-    assert plan.stage is not None  # else nobody asks
-    region, copy = plan.stage.named(plan.grid.shape, item.region), plan.copy_in(opened.store(item.scene).folder)
-    parts: dict[str, Any] = {"source": source, "copy": copy, "layout": plan.stage, "scene": item.scene}
+    layout = plan.stage
+    assert layout is not None  # else there are no such items
+    region, copy = layout.named(plan.grid.shape, item.region), plan.copy_in(opened.store(item.scene).folder)
+
+    def copied(attempt: int) -> RegionStaged:
+        return copy_region(region, source=source, copy=copy, layout=layout, scene=item.scene)
+
     with opened.alone(item.scene, item.region):
         done = copy.ledger.record(item.region)
-        return RegionStaged(**done) if done else retried(lambda attempt: copy_region(region, **parts))
+        return RegionStaged(**done) if done else retried(copied)
 
 
 def _list_region(opened: Opened, item: StageItem, reason: str, worker: str) -> RegionFailed:

@@ -12,6 +12,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
 
 from tilesseg.errors import StoreError
+from tilesseg.inference.segment_tile import SceneWork
 from tilesseg.inference.worker_phases import announce
 from tilesseg.models.network import Call
 from tilesseg.planning.job import read_job
@@ -143,6 +144,13 @@ class Opened:
         planned, spec = self.scene(scene), self.plan.spec
         recipe = planned.recipe(spec, scores=self.plan.scores)
         return call_of(planned.layout.lattice, recipe, dtype=source.dtype, spec=spec)
+
+    def work(self, scene: str) -> SceneWork:
+        """Everything that the tiles of a scene share."""
+        spec, source = self.plan.spec, self.source(scene)
+        recipe = self.scene(scene).recipe(spec, scores=self.plan.scores)
+        network = self.network(self.call(scene, source))
+        return SceneWork(source, network, spec, self.store(scene), recipe, self.plan.parallel_batches)
 
     def store(self, scene: str) -> Store:
         return self.run.scene(scene)
