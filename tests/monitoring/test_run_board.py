@@ -141,8 +141,8 @@ def test_a_driver_that_says_nothing_or_leaves_is_told_from_one_that_finishes() -
 def test_a_run_that_ended_with_failures_has_their_colour_and_not_that_of_success() -> None:
     board = told(RunStarted(1), planned("a", 1, 1), failed("a", "r000-c000"), RunFinished(0, 1, 0, 1.0))
     assert board.state == "finished with failures"
-    assert "class='state failures'" in header(board)
-    assert "class='state finished'" in header(told(RunStarted(1), RunFinished(0, 0, 0, 1.0)))
+    assert 'class="state failures"' in header(board)
+    assert 'class="state finished"' in header(told(RunStarted(1), RunFinished(0, 0, 0, 1.0)))
 
 
 @given(st.lists(st.tuples(st.floats(0, 1e5), st.floats(0, 100)), max_size=60))

@@ -35,7 +35,7 @@ from tilesseg.reporting.html.report_sections import (
     time_shares,
     without_secrets,
 )
-from tilesseg.reporting.html.svg_charts import COLOURS, Share, TileBar, Timeline, lay_out_timeline
+from tilesseg.reporting.html.svg_charts import COLOURS, Share, TileBar, TimelineLayout, lay_out_timeline
 from tilesseg.reporting.results import SceneReport
 from tilesseg.reporting.status import Progress, Watch
 from tilesseg.store.ledger import write_text
@@ -77,7 +77,7 @@ class PageFacts:
     scenes: SceneTable
     failures: FailureTable
     times: TimeShares
-    timeline: Timeline | None
+    timeline: TimelineLayout | None
     keys: Sequence[tuple[int, str]]
     """Colours on the timeline, as numbers, with the scenes that have them."""
     articles: Sequence[SceneFacts]

@@ -25,7 +25,7 @@ from tilesseg.reporting.html.report_sections import (
     without_secrets,
 )
 from tilesseg.reporting.html.seam_statistics import SeamScore, seams
-from tilesseg.reporting.html.svg_charts import TileMap, TileOutcome, lay_out_map
+from tilesseg.reporting.html.svg_charts import MapLayout, TileOutcome, lay_out_map
 
 if TYPE_CHECKING:
     from tilesseg.planning.plan import Plan
@@ -64,7 +64,7 @@ class SceneDetails:
     size: str
     pictures: Pictures
     classes: Sequence[ClassRow]
-    tile_map: TileMap
+    tile_map: MapLayout
     times: TimeShares
     seams: SeamFacts
     origin: Mapping[str, str]
@@ -100,7 +100,7 @@ def _size(scene: ScenePlan) -> str:
     return f"{height:,} × {width:,} px" + (f" of {across:.4g} {unit}" if unit else "")
 
 
-def _map(scene: ScenePlan, done: Mapping[str, TileDone], failed: Mapping[str, TileFailed], most: int) -> TileMap:
+def _map(scene: ScenePlan, done: Mapping[str, TileDone], failed: Mapping[str, TileFailed], most: int) -> MapLayout:
     tiling = scene.tiling
     tiles = {
         (tile.row, tile.column): _outcome(tile.name, done.get(tile.name), failed.get(tile.name)) for tile in tiling

@@ -64,7 +64,7 @@ class Square(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class TileMap:
+class MapLayout:
     """The map of a scene's tiles, 400 units wide."""
 
     label: str
@@ -101,7 +101,7 @@ class Rectangle(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Timeline:
+class TimelineLayout:
     """Who worked when: a lane for each worker, 1000 units wide."""
 
     lanes: Mapping[str, tuple[float, float, Sequence[Rectangle]]]
@@ -116,7 +116,7 @@ class Timeline:
 
 def lay_out_map(
     grid: tuple[int, int], tiles: Mapping[tuple[int, int], TileOutcome], *, shape: tuple[int, int], most: int
-) -> TileMap:
+) -> MapLayout:
     """Lay out the tiles of a scene where they lie, coloured by how long they took.
 
     Args:
@@ -139,7 +139,7 @@ def lay_out_map(
     counts = Counter(tile.kind for tile in tiles.values())
     listed = ", ".join(f"{counts[kind]} {kind}" for kind in ("done", "skipped", "failed", "left") if counts[kind])
     label = f"Map of {grid[0]} × {grid[1]} tiles: {listed}"
-    return TileMap(label, high, squares, fastest, slowest, frozenset(counts), step)
+    return MapLayout(label, high, squares, fastest, slowest, frozenset(counts), step)
 
 
 def _shade(seconds: float, fastest: float, slowest: float) -> int:
@@ -170,7 +170,7 @@ def _joined(tiles: Mapping[tuple[int, int], TileOutcome], step: int) -> Iterator
         yield (row, column), TileOutcome(kind, mean, text + (f", {failed} failed" if failed else ""))
 
 
-def lay_out_timeline(bars: Sequence[TileBar], *, colours: int, most: int = BARS) -> Timeline | None:
+def lay_out_timeline(bars: Sequence[TileBar], *, colours: int, most: int = BARS) -> TimelineLayout | None:
     """Lay out who worked when; thinner lanes in the lane of a worker hold what it did at the same time.
 
     Where nobody worked for long, the axis is cut. Without bars there is no timeline.
@@ -190,7 +190,7 @@ def lay_out_timeline(bars: Sequence[TileBar], *, colours: int, most: int = BARS)
         height = max(5.0, 16.0 / depths[worker])
         lanes[worker] = y, height * depths[worker], list(_rectangles(stack, axis, y, height, merge, colours))
         y += height * depths[worker] + 4
-    return Timeline(lanes, y, axis.cuts, axis.length, len(by_worker))
+    return TimelineLayout(lanes, y, axis.cuts, axis.length, len(by_worker))
 
 
 def _rectangles(
