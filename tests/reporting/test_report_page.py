@@ -20,14 +20,16 @@ from small_runs import SmallRun
 
 from tilesseg.cli.main import run as command
 from tilesseg.cli.report_command import reported
+from tilesseg.errors import SourceError
 from tilesseg.events import TileFailed
 from tilesseg.formats.writing.preview import encode
 from tilesseg.monitoring.html_templates import templates_of
 from tilesseg.monitoring.humanize import duration
 from tilesseg.planning.plan_scene import stored_plan
+from tilesseg.planning.scene_plan import ScenePlan
 from tilesseg.reporting.html.report_page import DETAILED, write_report
 from tilesseg.reporting.html.report_scene import _labels
-from tilesseg.reporting.html.seam_statistics import Seams, seams
+from tilesseg.reporting.html.seam_statistics import Seams, measure_seams
 from tilesseg.reporting.html.svg_charts import CUTS, TileBar, TileOutcome, lay_out_map, lay_out_timeline
 from tilesseg.reporting.results import report_of
 from tilesseg.reporting.summary_csv import write_summary
@@ -76,7 +78,7 @@ def test_the_page_says_where_the_time_went_and_what_went_on_beside(tmp_path: Pat
         f"predict {duration(3.0 * len(whole))}, 75" in text
         and "At the same time, in threads of their own: read" in text
     )
-    assert f"{len(whole)} tiles, for want of device memory" in text
+    assert f"{len(whole)} tiles, because device memory was short" in text
 
 
 def test_the_page_needs_nothing_but_itself(mixed: SmallRun) -> None:
@@ -222,8 +224,13 @@ def test_secrets_of_a_cluster_stay_at_home(mixed: SmallRun) -> None:
     assert "kind slurm" in text and "https://…@gateway" in text and "hush" not in text
 
 
-def test_tokens_of_addresses_stay_at_home(mixed: SmallRun) -> None:
+def test_tokens_of_addresses_stay_at_home(mixed: SmallRun, monkeypatch: pytest.MonkeyPatch) -> None:
     address = "https://me:hush@host/a.tif?sv=1&sig=hush%2B"
+
+    def unreadable(*args: Any) -> None:
+        raise SourceError(f"{address}: HTTP 404")
+
+    monkeypatch.setattr(ScenePlan, "open_for_tiles", unreadable)
     mixed.run.scene("c").folder.joinpath("refused.json").write_text(json.dumps({"reason": f"{address}: HTTP 403"}))
     mixed.run.scene("d").mark_failed(TileFailed("d", "r001-c001", 1, f"cannot read '/vsicurl/{address}'", "node1:7"))
     plan = mixed.run.path / "scenes" / "a" / "plan.json"
@@ -231,7 +238,8 @@ def test_tokens_of_addresses_stay_at_home(mixed: SmallRun) -> None:
     data["scene"]["paths"] = [address]
     plan.write_text(json.dumps(data))
     text = write_report(mixed.run, mixed.plan).read_text(encoding="utf-8")
-    assert "https://…@host/a.tif?…: HTTP 403" in text and "a.tif?…&#39;" in text
+    assert "https://…@host/a.tif?…: HTTP 403" in text and "https://…@host/a.tif?…: HTTP 404" in text
+    assert "a.tif?…&#39;" in text
     assert "hush" not in text
 
 
@@ -391,7 +399,7 @@ def measured(folder: Path, **tiling: Any) -> Seams:
     small.segment("a")
     plan = stored_plan(small.run.scene("a"))
     assert plan is not None
-    return seams(plan.tiling, _labels(small.run.scene("a"), plan))
+    return measure_seams(plan.tiling, _labels(small.run.scene("a"), plan))
 
 
 def test_blending_scores_better_than_cutting_where_scores_depend_on_the_patch(tmp_path: Path) -> None:

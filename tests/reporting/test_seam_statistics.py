@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 
 from tilesseg.raster.tiling import Lattice, Tiling, blend_lattice, crop_lattice
 from tilesseg.raster.window import Window
-from tilesseg.reporting.html.seam_statistics import Seams, patch_lines, seams
+from tilesseg.reporting.html.seam_statistics import Seams, measure_seams, patch_lines
 
 BLEND = blend_lattice(256, overlap=64, margin=0, multiple=8)
 CROP = crop_lattice(256, margin=24, multiple=8)
@@ -34,7 +34,7 @@ def reader(values: NDArray[np.uint8]) -> Callable[[Window], NDArray[np.uint8]]:
 
 def measured(values: NDArray[np.uint8], lattice: Lattice = BLEND, core: int = 512, **options: Any) -> Seams:
     shape = (int(values.shape[-2]), int(values.shape[-1]))
-    return seams(Tiling(shape, lattice, (core, core), core), reader(values), **options)
+    return measure_seams(Tiling(shape, lattice, (core, core), core), reader(values), **options)
 
 
 def offsets(shape: tuple[int, int], stride: int, amount: float, lead: int = 0) -> NDArray[np.float64]:
@@ -131,7 +131,7 @@ def test_a_mask_of_one_class_says_that_it_cannot_tell_and_one_of_seams_alone_sco
 
 def test_a_scene_of_one_tile_and_one_patch_has_no_borders() -> None:
     found = measured(classes(blobs((100, 90))), BLEND, 512)
-    assert found.cores.ratio is None and found.patches.verdict == "no borders to look at"
+    assert found.cores.ratio is None and found.patches.verdict == "no borders to compare"
 
 
 def test_of_a_large_scene_a_bounded_part_is_read_and_its_share_is_said() -> None:
@@ -141,7 +141,7 @@ def test_of_a_large_scene_a_bounded_part_is_read_and_its_share_is_said() -> None
         asked.append(window)
         return np.zeros(window.shape, np.uint8)
 
-    found = seams(Tiling((100_000, 90_000), BLEND, (4096, 4096), 1024), read, budget=20_000_000)
+    found = measure_seams(Tiling((100_000, 90_000), BLEND, (4096, 4096), 1024), read, budget=20_000_000)
     assert sum(window.area for window in asked) < 20_100_000
     assert found.sampled == pytest.approx(4 * 2048**2 / 9e9, rel=0.2)
 

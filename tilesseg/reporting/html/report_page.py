@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from tilesseg.errors import TilessegError
+from tilesseg.errors import TilessegError, joined_lines
 from tilesseg.monitoring.html_templates import templates_of
 from tilesseg.monitoring.humanize import duration, share
 from tilesseg.planning.plan_scene import stored_plan
@@ -64,7 +64,7 @@ class PageFacts:
     run: str
     """Name of the run directory."""
     states: str
-    """How many scenes are in which state."""
+    """Number of scenes by state, in words."""
     progress: Progress
     seconds: float | None
     """Seconds of the last execution, if known."""
@@ -72,7 +72,7 @@ class PageFacts:
     """Pixels that have a class."""
     hectares: float
     largest: str
-    """The classes of most pixels with their shares."""
+    """Classes of most pixels with their shares, in words."""
     classes: Sequence[Share]
     scenes: SceneTable
     failures: FailureTable
@@ -210,4 +210,4 @@ def _articles(
             if planned:
                 yield SceneFacts(scene, anchor, scene_details(store, plan, planned, scene, limits))
         except (TilessegError, OSError, ValueError) as error:
-            yield SceneFacts(scene, anchor, problem=without_secrets(" ".join(str(error).split())))
+            yield SceneFacts(scene, anchor, problem=without_secrets(joined_lines(error)))

@@ -1,6 +1,6 @@
-"""Small pictures of a scene and of its mask, as data URIs. Whatever cannot be drawn is said instead.
+"""Small pictures of a scene and of its mask, as data URIs; the page says why a picture is missing.
 
-Where the run has written a quick look, that is shown, only smaller: neither image nor mask are read again.
+Where the run has written a quick look, its two panels are made smaller: neither image nor mask is read again.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tilesseg.errors import SourceError, TilessegError
+from tilesseg.errors import SourceError, TilessegError, joined_lines
 from tilesseg.formats.open import open_source
 from tilesseg.formats.reading.resample import centres
 from tilesseg.formats.writer import Mask
 from tilesseg.formats.writing.preview import GAP, SLOW, display_bands, encode, overlay, stretch, thin
 from tilesseg.planning.product_checks import mask_of
 from tilesseg.raster.window import Window
+from tilesseg.reporting.html.report_sections import without_secrets
 
 if TYPE_CHECKING:
     from tilesseg.planning.plan import Plan
@@ -29,18 +30,18 @@ if TYPE_CHECKING:
 
 Picture = NDArray[np.uint8]
 LARGE = 100_000_000
-"""Pixels from which a mask is thinned to its nearest pixels, not to its most frequent ones."""
+"""Pixels from which a mask is thinned to its nearest labels, not to the most frequent labels."""
 _BAND, _STRIPE = 512, 4096
 
 
 class Pictures(NamedTuple):
-    """Two pictures of one shape, as data URIs, or why there are none."""
+    """Two pictures of the same shape, as data URIs, or the reason why there are none."""
 
     image: str | None
     mask: str | None
     problem: str = ""
     wide: bool = False
-    """Much wider than high: stands better above the other than beside it."""
+    """Whether a picture is much wider than high: the two then stand above each other."""
 
 
 def pictures_of(store: Store, plan: Plan, scene: ScenePlan, report: SceneReport, *, size: int) -> Pictures:
@@ -50,12 +51,12 @@ def pictures_of(store: Store, plan: Plan, scene: ScenePlan, report: SceneReport,
         look = _quick_look(report)
         image, mask, problem = _panels(look, size, wide) if look else _drawn(store, plan, scene, size)
     except (TilessegError, OSError, ValueError, MemoryError) as error:
-        return Pictures(None, None, f"no picture: {' '.join(str(error).split())}", wide)
+        return Pictures(None, None, f"no picture: {without_secrets(joined_lines(error))}", wide)
     return Pictures(image, mask, problem, wide)
 
 
 def _quick_look(report: SceneReport) -> Path | None:
-    """The quick look of a scene of which nothing is left to do."""
+    """Path of the quick look of a scene whose tiles are all tried."""
     if report.state not in ("complete", "failed tiles"):
         return None
     paths = (Path(path) for path in report.products if path.endswith(".png"))
@@ -63,20 +64,22 @@ def _quick_look(report: SceneReport) -> Path | None:
 
 
 def _panels(path: Path, size: int, wide: bool) -> tuple[str, str, str]:
-    """The two panels of a quick look, smaller."""
+    """Panels of a quick look, made smaller."""
     look = open_source(str(path))
     values, valid = look.read(look.grid.window)
     whole = np.concatenate([values, np.where(valid, 255, 0).astype(np.uint8)[None]])
     axis = 1 if wide else 2
     side = (whole.shape[axis] - GAP) // 2
     if side < 1:
-        raise SourceError(f"{path} is no quick look: it is {whole.shape[axis]} px long")
+        raise SourceError(
+            f"{path} is no quick look: it is {whole.shape[axis]} px long; delete it, and export the scene again"
+        )
     first, second = np.take(whole, range(side), axis), np.take(whole, range(side + GAP, 2 * side + GAP), axis)
     return _uri(_smaller(first, size)), _uri(_smaller(second, size)), ""
 
 
 def _drawn(store: Store, plan: Plan, scene: ScenePlan, size: int) -> tuple[str | None, str, str]:
-    """From image and mask themselves; where the image cannot be read, the mask alone."""
+    """Pictures of the image and of the mask; of the mask alone if the image cannot be read."""
     mask = mask_of(store, plan, scene)
     long = max(mask.grid.shape)
     small = tuple(max(1, round(side * min(1.0, size / long))) for side in mask.grid.shape)
@@ -85,20 +88,20 @@ def _drawn(store: Store, plan: Plan, scene: ScenePlan, size: int) -> tuple[str |
     try:
         source = scene.open_for_tiles(store.folder)
         if mask.grid.window.area > SLOW and not source.levels:
-            raise SourceError("the image has no overviews and is too large to be read for a picture")
+            raise SourceError("the image is too large to be read for a picture and has no overviews; add overviews")
         pixels = source.select(display_bands(source)).thumbnail(size)
         small, valid = pixels.valid.shape, pixels.valid
         picture = np.array(np.broadcast_to(stretch(pixels.values, valid), (3, *small)))
         image = _uri(np.concatenate([picture, np.where(valid, 255, 0).astype(np.uint8)[None]]))
     except (TilessegError, OSError, ValueError) as error:
-        problem = f"no picture of the image: {' '.join(str(error).split())}"
+        problem = f"no picture of the image: {without_secrets(joined_lines(error))}"
     shape = (int(small[0]), int(small[1]))
     labels = thin(mask, shape) if mask.grid.window.area <= LARGE else _nearest(mask, shape)
     return image, _uri(overlay(picture, labels, mask.classes)), problem
 
 
 def _nearest(mask: Mask, shape: tuple[int, int]) -> Picture:
-    """The mask's nearest pixels at a smaller shape, read in pieces."""
+    """Nearest labels of the mask at a smaller shape, read in windows."""
     rows, columns = (centres(full, small) for full, small in zip(mask.grid.shape, shape, strict=True))
     result = np.empty(shape, np.uint8)
     for y in range(0, mask.grid.height, _BAND):
@@ -111,7 +114,7 @@ def _nearest(mask: Mask, shape: tuple[int, int]) -> Picture:
 
 
 def _smaller(picture: Picture, size: int) -> Picture:
-    """Means of squares, weighted by how opaque their pixels are."""
+    """Means of squares, weighted by the opacity of their pixels."""
     step = -(-max(picture.shape[1:]) // size)
     if step < 2:
         return picture

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tilesseg.errors import TilessegError
+from tilesseg.errors import TilessegError, joined_lines
 from tilesseg.events import TileDone, TileFailed
 from tilesseg.monitoring.humanize import duration, pixels
 from tilesseg.raster.labels import NODATA
@@ -24,7 +24,7 @@ from tilesseg.reporting.html.report_sections import (
     time_shares,
     without_secrets,
 )
-from tilesseg.reporting.html.seam_statistics import SeamScore, seams
+from tilesseg.reporting.html.seam_statistics import SeamScore, measure_seams
 from tilesseg.reporting.html.svg_charts import MapLayout, TileOutcome, lay_out_map
 
 if TYPE_CHECKING:
@@ -124,17 +124,17 @@ def _seams(store: Store, scene: ScenePlan, report: SceneReport, budget: int) -> 
     if not report.done:
         return SeamFacts("No tile is done yet.")
     try:
-        measured = {"labels": seams(scene.tiling, _labels(store, scene), budget=budget)}
+        measured = {"labels": measure_seams(scene.tiling, _labels(store, scene), budget=budget)}
         classes = min(len(store.score_classes), 4)
         if classes:
             read = _scores(store, classes)
-            measured["scores"] = seams(scene.tiling, read, scores=True, budget=budget // classes)
+            measured["scores"] = measure_seams(scene.tiling, read, scores=True, budget=budget // classes)
     except (TilessegError, OSError, ValueError) as error:
-        return SeamFacts(f"Not measured: {without_secrets(' '.join(str(error).split()))}")
+        return SeamFacts(f"Not measured: {without_secrets(joined_lines(error))}")
     rows = {
         f"{values}, {where}": _score(score)
-        for values, found in measured.items()
-        for where, score in (("patches", found.patches), ("cores", found.cores))
+        for values, result in measured.items()
+        for where, score in (("patches", result.patches), ("cores", result.cores))
     }
     return SeamFacts("", rows, measured["labels"].patches.pairs, measured["labels"].sampled)
 
@@ -174,8 +174,8 @@ def _origin(plan: Plan, scene: ScenePlan, report: SceneReport) -> dict[str, str]
         "blend": layout.blend,
         "cores": f"{layout.core[0]:,} × {layout.core[1]:,} px",
         "predicted": f"{report.patches:,} patches, {pixels(report.patches * layout.lattice.patch**2)}",
-        "smaller batches": f"{report.reduced:,} tiles, for want of device memory" if report.reduced else "",
-        "not looked at": pixels(report.outside) if report.outside else "",
+        "smaller batches": f"{report.reduced:,} tiles, because device memory was short" if report.reduced else "",
+        "outside the region of interest": pixels(report.outside) if report.outside else "",
         "fingerprint": plan.fingerprint(scene),
         "products": ", ".join(Path(path).name for path in report.products) or "none yet",
         "notes": without_secrets("; ".join(scene.notes)),

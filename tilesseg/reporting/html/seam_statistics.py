@@ -1,8 +1,8 @@
-"""Seams: do steps show where patches begin and end, or where cores meet?
+"""Seams: steps in a mask where patches begin and end, or where cores meet, as a number.
 
-A *line* lies between two neighbouring rows or columns of pixels. What changes across the lines where patches begin
-or end, or where cores meet, is compared with what changes across the other lines close by, in the same stretch of
-256 pixels: so what the scene itself does there cancels out. About 1 means that no seam can be seen. For labels the
+A *line* lies between two neighbouring rows or columns of pixels. The change across the lines where patches begin
+or end, or where cores meet, is divided by the change across the other lines close by, in the same stretch of 256
+pixels: so the structure of the scene itself cancels out. About 1 means that no seam is visible. For labels the
 change is the share of pairs of neighbours that differ, for scores the mean of their absolute differences.
 
 The score is a ratio of two sums over stretches of lines; its standard error is that of a ratio estimator, from the
@@ -28,16 +28,17 @@ Values = NDArray[np.uint8]
 Sums = NDArray[np.float64]
 
 THREADS = 2
-"""Windows looked at at a time."""
+"""Number of windows measured at the same time."""
 SIDE = 2048
 """Side of the windows that are read."""
 STRETCH = 256
 """Pairs in a stretch of a line."""
 NEAR = 16
-"""How far from a border, in pixels, lines are compared with it."""
+"""Largest distance in pixels between a border and the lines that it is compared with."""
 ENOUGH = 30
-"""Differing pairs that must be expected across borders before anything is concluded."""
+"""Least number of differing pairs to expect across borders for a verdict."""
 VISIBLE = 1.25
+"""Least ratio that an eye sees."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +52,18 @@ class SeamScore:
     pairs: int
     """Pairs of valid neighbours across borders."""
     expected: float
-    """Change that these pairs would have, were they as the pairs close by."""
+    """Change of these pairs if they were like the pairs close by."""
 
     @property
     def verdict(self) -> str:
-        """What the numbers allow one to say."""
+        """Conclusion that the numbers allow."""
         if self.ratio is None:
-            return "no borders to look at"
+            return "no borders to compare"
         if self.expected < ENOUGH and self.ratio - 2 * self.error < VISIBLE:
             return "too little changes near the borders to tell"
         if self.ratio - 2 * self.error > 1:
             return "steps along the borders" if self.ratio >= VISIBLE else "measurable, too faint to be seen"
-        return "no seam" if self.ratio + 2 * self.error < VISIBLE else "no seam found, the error is large"
+        return "no seam" if self.ratio + 2 * self.error < VISIBLE else "no seam measured, the error is large"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,21 +71,23 @@ class Seams:
     """The seam scores of a scene."""
 
     patches: SeamScore
-    """Where patches of the lattice begin or end."""
+    """Score of the lines where patches of the lattice begin or end."""
     cores: SeamScore
-    """Where the cores of tiles meet."""
+    """Score of the lines where the cores of tiles meet."""
     sampled: float
     """Share of the scene's pixels that were read."""
 
 
-def seams(tiling: Tiling, read: Callable[[Window], Values], *, scores: bool = False, budget: int = 64_000_000) -> Seams:
+def measure_seams(
+    tiling: Tiling, read: Callable[[Window], Values], *, scores: bool = False, budget: int = 64_000_000
+) -> Seams:
     """Measure a stored mask, or stored scores.
 
     Args:
-        tiling: how the scene was cut.
-        read: labels `(y, x)` of a window, or scores `(class, y, x)`; 254 and 255 are left out.
-        scores: the values are quantities, of which differences are taken; labels only differ or not.
-        budget: pixels to read, at most, but at least one window of 2048².
+        tiling: tiles and lattice of the scene.
+        read: function from a window to its labels `(y, x)`, or scores `(class, y, x)`; 254 and 255 are left out.
+        scores: whether the values are quantities, compared by their difference; labels are equal or not.
+        budget: largest number of pixels to read, but at least one window of 2048².
     """
     patches, cores = _Tally(), _Tally()
     everything = list(_windows(tiling.shape))
@@ -92,7 +95,7 @@ def seams(tiling: Tiling, read: Callable[[Window], Values], *, scores: bool = Fa
     lines = _lines(tiling)
 
     def measured(number: int) -> list[tuple[int, tuple[Sums, Sums]]]:
-        """For rows and for columns, the first line in the window and what changes across it and the others."""
+        """First line in the window, with pairs and changes across all its lines; for rows, and for columns."""
         window = everything[number]
         y, x = max(0, window.y - 1), max(0, window.x - 1)  # pairs across the window's own edge, too
         values = read(Window.from_bounds(y, x, window.y_stop, window.x_stop))
@@ -101,15 +104,15 @@ def seams(tiling: Tiling, read: Callable[[Window], Values], *, scores: bool = Fa
         return [(y + 1, _stretches(turned, scores)), (x + 1, _stretches(values, scores))]
 
     with ThreadPoolExecutor(THREADS) as pool:
-        for found in pool.map(measured, chosen):
-            for (first, sums), flags in zip(found, lines, strict=True):
+        for both in pool.map(measured, chosen):
+            for (first, sums), flags in zip(both, lines, strict=True):
                 _compare(sums, first, flags, (patches, cores))
     read_pixels = sum(everything[number].area for number in chosen)
     return Seams(patches.score, cores.score, read_pixels / (tiling.shape[0] * tiling.shape[1]))
 
 
 def patch_lines(lattice: Lattice, size: int) -> NDArray[np.intp]:
-    """The lines of an axis, as the pixel after them, at which the supports of patches begin or end."""
+    """Lines of an axis at which the supports of patches begin or end, each as the pixel after it."""
     starts = np.arange(lattice.cells(size)) * lattice.stride - lattice.lead + lattice.before
     lines = np.unique(np.concatenate([starts, starts + lattice.support]))
     return lines[(lines > 0) & (lines < size)]
@@ -123,14 +126,14 @@ class _Lines(NamedTuple):
 
 
 def _lines(tiling: Tiling) -> tuple[_Lines, _Lines]:
-    """Of rows, and of columns."""
-    found = []
+    """Lines between rows, and lines between columns."""
+    axes = []
     for size, core in zip(tiling.shape, tiling.core, strict=True):
         flags = _Lines(np.zeros(size + 1, np.bool_), np.zeros(size + 1, np.bool_))
         flags.patches[patch_lines(tiling.lattice, size)] = True
         flags.cores[core:size:core] = True
-        found.append(flags)
-    return found[0], found[1]
+        axes.append(flags)
+    return axes[0], axes[1]
 
 
 class _Tally:
@@ -150,7 +153,7 @@ class _Tally:
 
     @property
     def score(self) -> SeamScore:
-        """Where nothing at all changes elsewhere, one pair is taken to: so the ratio is too low, never endless."""
+        """Change across borders ÷ change elsewhere; elsewhere at least one pair counts as changed, so it is finite."""
         change, expected = (np.concatenate([*parts, np.zeros(0)]) for parts in (self._change, self._expected))
         pairs = int(self._pairs)
         if not pairs or not self._elsewhere or len(change) < 2:
@@ -159,7 +162,7 @@ class _Tally:
         base = max(total, least)
         ratio = float(change.sum()) / base
         spread = sqrt(float(((change - ratio * expected) ** 2).sum()) * len(change) / (len(change) - 1)) / base
-        # Counts scatter even where those seen do not: never surer than so many independent events allow.
+        # Counts scatter even if the stretches agree: the error is at least that of so many independent events.
         counted = sqrt(max(1.0, float(change.sum()))) / base if total <= least else 0.0
         return SeamScore(round(ratio, 4), round(hypot(spread, counted), 4), pairs, round(total, 1))
 
@@ -172,7 +175,7 @@ def _windows(shape: tuple[int, int]) -> Iterator[Window]:
 
 
 def _sample(count: int, most: int) -> list[int]:
-    """Which windows to read: all, or some at random that are the same every time."""
+    """Numbers of the windows to read: all, or a random sample that is the same every time."""
     if count <= most:
         return list(range(count))
     return sorted(int(n) for n in np.random.default_rng(0).choice(count, most, replace=False))
@@ -195,14 +198,14 @@ def _stretches(values: Values, scores: bool) -> tuple[Sums, Sums]:
 
 
 def _counted(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """How many are set in each stretch of a line: half a stretch is counted in bytes, which is many times as fast."""
+    """Number of flags set in each stretch of a line; half a stretch is summed in bytes, which is many times as fast."""
     bits, half = flags.view(np.uint8), STRETCH // 2
     halves = [bits[start : start + half].sum(axis=0, dtype=np.uint8) for start in range(0, len(bits), half)]
     return np.stack([np.sum(halves[k : k + 2], axis=0, dtype=np.int64) for k in range(0, len(halves), 2)])
 
 
 def _compare(sums: tuple[Sums, Sums], first: int, lines: _Lines, tallies: tuple[_Tally, _Tally]) -> None:
-    """Set the borders of a window beside what is close by; `first` is the number of the first line in it."""
+    """Compare the borders of a window with the lines close by; `first` is the number of its first line."""
     pairs, change = sums
     if not pairs.shape[1]:
         return
@@ -220,5 +223,5 @@ def _around(sums: Sums) -> Sums:
     count = sums.shape[1]
     total = np.concatenate([np.zeros((len(sums), 1)), sums.cumsum(axis=1)], axis=1)
     places = np.arange(count)
-    found: Sums = total[:, np.minimum(places + NEAR + 1, count)] - total[:, np.maximum(places - NEAR, 0)]
-    return found
+    near: Sums = total[:, np.minimum(places + NEAR + 1, count)] - total[:, np.maximum(places - NEAR, 0)]
+    return near
