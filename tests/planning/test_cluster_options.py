@@ -95,14 +95,14 @@ def test_what_a_kind_needs_is_asked_for_by_name(kind: str, key: str) -> None:
 @pytest.mark.parametrize("kind", ["slurm", "pbs", "lsf", "sge", "kubernetes", "gateway"])
 def test_a_cluster_that_could_have_any_size_is_refused_without_one(kind: str) -> None:
     least = {key: value for key, value in LEAST[kind].items() if key != "workers"}
-    assert f"kind {kind} needs a number of workers" in refusal(kind=kind, **least)
+    assert f"kind {kind} cannot choose workers: auto; give a number" in refusal(kind=kind, **least)
     assert Cluster(kind=kind, **least, adaptive={"maximum": 9}).adaptive.minimum == 1  # type: ignore[union-attr, arg-type]
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"kind": "slum"}, "there is no kind slum; known are serial, threads, local, address, ssh, slurm"),
+        ({"kind": "slum"}, "there is no kind slum; give one of serial, threads, local, address, ssh, slurm"),
         ({"kind": "dask_cuda.LocalCUDACluster"}, "package.module:Class"),
         ({"adaptive": {"maximum": 3}}, "workers 2 is a fixed number"),
         ({"workers": "auto", "adaptive": {"minimum": 4, "maximum": 3}}, "minimum 4 is more than maximum 3"),
@@ -156,7 +156,7 @@ def test_a_cluster_can_be_a_file_beside_the_job(tmp_path: Path) -> None:
     assert read_job(tmp_path / "job.yaml").cluster == Cluster(**SLURM)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("content", "said"), [(None, "no cluster file at"), ("kind: [", "is not YAML")])
+@pytest.mark.parametrize(("content", "said"), [(None, "cannot read the cluster file "), ("kind: [", " as YAML: ")])
 def test_a_cluster_file_that_cannot_be_read_is_refused(tmp_path: Path, content: str | None, said: str) -> None:
     path = tmp_path / "cluster.yaml"
     if content is not None:

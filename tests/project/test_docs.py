@@ -131,6 +131,37 @@ def test_every_colour_that_has_a_name_is_listed() -> None:
     assert [name for name in NAMED if name not in text] == []
 
 
+@pytest.mark.parametrize("model", [Job, ModelSpec])
+def test_every_key_explains_itself_in_the_json_schema(model: type[BaseModel]) -> None:
+    schema = model.model_json_schema()
+    sections = {model.__name__: schema, **schema["$defs"]}
+    keys = {f"{name}.{key}": field for name, part in sections.items() for key, field in part["properties"].items()}
+    assert [key for key, field in keys.items() if not field.get("description")] == []
+
+
+KEYS_OF_OPTIONS = {
+    "segment": "Job.model Job.engine Job.precision Input.bands Input.scale Input.offset Input.mpp Input.resolution "
+    "Input.level Input.series Input.t Input.z Input.tissue Input.outside Input.stage TilingOptions.patch "
+    "TilingOptions.overlap TilingOptions.blend Product.beside Product.resolution=at Cluster.workers",
+    "demo": "Job.engine Job.precision",
+    "stage": "Cluster.workers",
+    "export": "Product.path=out Product.format=product_format Product.overviews Product.resolution=at "
+    "Product.version=ome_version Product.beside Product.classes Product.min_area Product.simplify Product.canvas",
+}
+"""Keys of a job that options of a command set, with the option's name where it is another."""
+
+
+@pytest.mark.parametrize("command", KEYS_OF_OPTIONS)
+def test_an_option_shows_the_text_of_its_key(command: str) -> None:
+    options = {one.name: one for one in Commands[command].params}
+    schema = Job.model_json_schema()
+    for path, _, option in (pair.partition("=") for pair in KEYS_OF_OPTIONS[command].split()):
+        section, key = path.split(".")
+        keys = (schema if section == "Job" else schema["$defs"][section])["properties"]
+        text = " ".join(keys[key]["description"].split()).replace("`", "")
+        assert options[option or key].help.startswith(text), f"{command} --{option or key}"
+
+
 def names_of_modules() -> set[str]:
     package = CHECKOUT / "tilesseg"
     files = [path.relative_to(CHECKOUT).with_suffix("") for path in package.rglob("*.py")]

@@ -368,7 +368,7 @@ def test_an_unknown_model_name_is_refused(refusal: Refusal, scene: Path) -> None
 def test_a_job_file_that_is_missing_or_no_yaml_is_refused(refusal: Refusal, tmp_path: Path) -> None:
     assert str(tmp_path / "none.yaml") in refusal("run", tmp_path / "none.yaml")
     (tmp_path / "bad.yaml").write_text("scenes: [a, b\nmodel: {")
-    assert "is not YAML" in refusal("run", tmp_path / "bad.yaml")
+    assert " as YAML: " in refusal("run", tmp_path / "bad.yaml")
     (tmp_path / "bad.yaml").write_text("just a sentence")
     assert str(tmp_path / "bad.yaml") in refusal("plan", tmp_path / "bad.yaml")
     (tmp_path / "bad.yaml").write_bytes(b"\x93NUMPY\x01\x00")

@@ -1,7 +1,5 @@
 """`tilesseg demo`: a made-up landscape, segmented and compared with the truth."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,22 +1,52 @@
 """Options that several commands share, and the listener that draws progress on stderr."""
 
-from __future__ import annotations
-
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+PLANNING = Path(__file__).parents[1] / "planning"
+
+
+def key_option(section: str, key: str, *declarations: str, more: str = "") -> Any:
+    """Option that sets a key of a job; its help is the key's docstring.
+
+    Args:
+        section: class of the key's section, as `Input`.
+        key: name of the key.
+        declarations: names of the option, where it has another name than its parameter.
+        more: sentences about the option itself, behind the key's.
+    """
+    source = PLANNING / ("cluster_options.py" if section == "Cluster" else "job.py")
+    return typer.Option(*declarations, help=f"{_docstrings(source)[section, key]} {more}".strip())
+
+
+@cache
+def _docstrings(path: Path) -> dict[tuple[str, str], str]:
+    """Docstring of each attribute of each class of a file, by both names. Importing pydantic would take 0.1 s."""
+    section, key, docstrings = "", "", {}
+    for name, attribute, docstring in _CLASS_ATTRIBUTE_DOCSTRING.findall(path.read_text(encoding="utf-8")):
+        if docstring and key:
+            docstrings[section, key] = " ".join(docstring.split()).replace("`", "")
+        section, key = name or section, attribute
+    return docstrings
+
+
+_CLASS_ATTRIBUTE_DOCSTRING = re.compile(r'^class (\w+)|^    (\w+): |^    """(.*?)"""', re.MULTILINE | re.DOTALL)
 
 Image = Annotated[list[str], typer.Argument(metavar="IMAGE", help="A file, a folder of bands, or several files.")]
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="A job file (YAML); see tilesseg schema job.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
-Engine = Annotated[str, typer.Option(help="What computes the network: auto, torch, openvino or onnxruntime.")]
-Precision = Annotated[str, typer.Option(help="Numbers it computes with: auto, fp32 (exact), bf16 or fp16.")]
+Engine = Annotated[str, key_option("Job", "engine")]
+Precision = Annotated[str, key_option("Job", "precision")]
+Workers = Annotated[int | None, key_option("Cluster", "workers")]
 
 
 def names(text: str | None) -> list[str] | None:

@@ -1,7 +1,5 @@
 """`tilesseg plan`: forecast of a job, before its first tile."""
 
-from __future__ import annotations
-
 import json
 from typing import Annotated
 

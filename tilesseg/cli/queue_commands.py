@@ -1,7 +1,5 @@
 """`tilesseg submit`, `logs`, `cancel`: a run in the queue of a cluster, seen from its directory."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated

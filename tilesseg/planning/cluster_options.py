@@ -1,7 +1,7 @@
-"""The section `cluster` of a job: who works, where, and with what.
+"""The section `cluster` of a job: kind, number and resources of the workers.
 
-The same keys stand in a file of their own, `cluster: cluster/slurm/gpu.yaml`, so that one description of a machine
-serves every job. What a kind does not take is refused by name: a key that is silently ignored costs a night.
+The same keys may stand in a file of their own, `cluster: cluster/slurm/gpu.yaml`, so that a description of a machine
+serves every job. A key that a kind does not take is refused by name: a key that is silently ignored costs a night.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from tilesseg.errors import JobError
+from tilesseg.errors import JobError, cannot
 
 Auto = Literal["auto"]
 HERE = ("local", "serial", "threads")
-"""Kinds that are this machine."""
+"""Kinds whose workers run on this machine."""
 QUEUES = ("slurm", "pbs", "lsf", "sge")
 """Kinds whose workers are jobs of a queue."""
 GROWING = (*QUEUES, "kubernetes", "gateway")
-"""Kinds that have as many workers as one asks for, so that one has to ask."""
+"""Kinds that start as many workers as are requested, so that a number is required."""
 
 _STARTED = {"threads", "environment", "spill"}
 _ELSEWHERE = {"cores", "memory", "patience"}
@@ -33,7 +33,7 @@ _QUEUE = (
     | {"gpus", "walltime", "queue", "account", "lifetime", "setup", "directives", "driver"}
 )
 TAKES = {
-    "serial": {"workers", "threads"},  # of no effect: to find a fault, one changes one word
+    "serial": {"workers", "threads"},  # without effect: a job can be debugged by changing its kind alone
     "threads": {"workers", "threads"},
     "local": {"workers"} | _STARTED,
     "address": {"address"} | _ELSEWHERE,
@@ -41,12 +41,12 @@ TAKES = {
     "slurm": _QUEUE,
     "pbs": _QUEUE,
     "lsf": _QUEUE,
-    "sge": _QUEUE - {"gpus"},  # every site names its GPUs otherwise
+    "sge": _QUEUE - {"gpus"},  # the name of GPUs differs from site to site
     "kubernetes": {"image", "gpus", "driver"} | _STARTED | _ELSEWHERE | _SIZED,
     "gateway": {"address"} | _ELSEWHERE | _SIZED,
     "package.module:Class": _ELSEWHERE | _SIZED,
 }
-"""The keys that each kind takes beside `kind`, `device` and `engine_threads`."""
+"""Keys that each kind takes beside those of `ALWAYS`."""
 ALWAYS = {"kind", "device", "engine_threads"}
 NEEDS = {
     "address": ("address",),
@@ -65,89 +65,98 @@ WALLTIME = r"^(\d+-)?\d{1,3}:[0-5]\d:[0-5]\d$"
 class Strict(BaseModel):
     """A section of a job file: every key is known or refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Adaptive(Strict):
-    """As many workers as there is work for, between two numbers."""
+    """Number of workers that follows the work, between two limits."""
 
     minimum: int = Field(1, ge=1)
+    """Number of workers that are always there."""
     maximum: int = Field(ge=1)
+    """Largest number of workers."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Adaptive:
         if self.minimum > self.maximum:
-            raise ValueError(f"minimum {self.minimum} is more than maximum {self.maximum}")
+            raise ValueError(f"minimum {self.minimum} is more than maximum {self.maximum}; exchange them")
         return self
 
 
 class DriverJob(Strict):
-    """What the run itself needs as a job of the queue, where it is submitted: it hands out tiles and computes none."""
+    """Resources of the driver, the job of the queue that hands out tiles and computes none."""
 
     cores: int = Field(2, ge=1)
+    """Number of cores of the driver."""
     memory: str = Field("4GiB", pattern=MEMORY)
+    """Memory of the driver, as `4GiB`."""
     walltime: str | None = Field(None, pattern=WALLTIME)
-    """As `12:00:00`; default: that of the workers."""
+    """Wall time of the driver's job, as `12:00:00`; default: that of the workers."""
     queue: str | None = None
-    """Partition or queue; default: that of the workers."""
+    """Partition or queue of the driver's job; default: that of the workers."""
     directives: tuple[str, ...] = ()
-    """Further lines for the queue."""
+    """Further lines for the queue, for the driver's job."""
     manifest: str | None = None
-    """`kubernetes`: file of a Job whose first container runs tilesseg; seen from the job file."""
+    """File of a Kubernetes Job whose first container runs tilesseg, relative to the job file (`kubernetes`)."""
 
     @field_validator("walltime", mode="before")
     @classmethod
     def _clock(cls, value: Any) -> Any:
-        """YAML reads 12:00:00 without quotes as a number to the base of sixty."""
+        """Wall time as text: YAML reads 12:00:00 without quotes as a number to the base of sixty."""
         return clock(value) if isinstance(value, int) else value
 
 
 class Cluster(Strict):
-    """Who works."""
+    """Section `cluster`: kind, number and resources of the workers."""
 
     kind: str = "local"
-    """`local`: worker processes on this machine. `address`: a running Dask scheduler. `serial`, `threads`: no Dask.
-    `ssh`, `slurm`, `pbs`, `lsf`, `sge`, `kubernetes`, `gateway`, or any cluster class as `package.module:Class`."""
+    """Kind of the workers. `local`: worker processes on this machine. `address`: a running Dask scheduler. `serial`,
+    `threads`: no Dask. `ssh`, `slurm`, `pbs`, `lsf`, `sge`, `kubernetes`, `gateway`, or any cluster class as
+    `package.module:Class`."""
     workers: Annotated[int, Field(ge=1)] | Auto = "auto"
-    """Worker processes; auto (local only): one per GPU; else one for every four cores, one at least."""
+    """Number of worker processes; auto (local only): one per GPU, else one for every four cores, at least one."""
     threads: Annotated[int, Field(ge=1)] | Auto = "auto"
-    """Tiles at the same time in each worker; auto: 2, so that reading and writing overlap computing."""
+    """Number of tiles that a worker computes at the same time; auto: 2, so that reading and writing overlap
+    computing."""
     engine_threads: Annotated[int, Field(ge=1)] | Auto = "auto"
-    """Threads the network computes with in each worker; auto: its cores, on this machine divided by the workers."""
+    """Number of threads that the network computes with in each worker; auto: the worker's cores, on this machine the
+    cores divided by the workers."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Device that computes the network: `cpu`, `cuda`, or `auto`: cuda where there is a GPU."""
     address: str | None = None
-    """Of the scheduler, as `tcp://host:8786`; of a gateway, as `https://…`."""
+    """Address of the scheduler, as `tcp://host:8786` (`address`), or of the gateway, as `https://…` (`gateway`)."""
     hosts: tuple[str, ...] = ()
-    """`ssh`: machines, the first of which runs the scheduler too; one worker each time that a machine is named."""
+    """Machines (`ssh`): the first runs the scheduler too; a worker for each time that a machine is named."""
     cores: int | None = Field(None, ge=1)
-    """Cores of each worker. Queues and Kubernetes are asked for them; of other clusters one says what they have."""
+    """Number of cores of each worker. Queues and Kubernetes are requested to give them; for other clusters it states
+    what workers have."""
     memory: str | None = Field(None, pattern=MEMORY)
     """Memory of each worker, as `16GiB`; a job that would not fit is refused."""
     gpus: int = Field(0, ge=0, le=1)
-    """GPUs of each worker (ssh, queues, Kubernetes): 0 or 1."""
+    """Number of GPUs of each worker (ssh, queues, Kubernetes): 0 or 1."""
     walltime: str | None = Field(None, pattern=WALLTIME)
-    """Of a worker's job, as `02:00:00` (queues)."""
+    """Wall time of a worker's job, as `02:00:00` (queues)."""
     queue: str | None = None
     """Partition or queue to submit to."""
     account: str | None = None
-    """To charge."""
+    """Account or project to charge (queues)."""
     image: str | None = None
-    """`kubernetes`: the container image that has tilesseg."""
+    """Container image that has tilesseg (`kubernetes`)."""
     adaptive: Adaptive | None = None
-    """Scale with the work; default: a fixed number of workers."""
+    """Range of the number of workers, which follows the work; default: a fixed number."""
     lifetime: str | None = Field(None, pattern=DURATION)
-    """Workers leave by themselves after this time, as `55m`, before their wall time ends them."""
+    """Time after which a worker leaves by itself, as `55m`, before its wall time ends it (queues)."""
     patience: str | None = Field(None, pattern=DURATION)
-    """How long to wait for the first worker, as `2h`. Default: 1 d for a queue, 1 h for Kubernetes and a gateway, else
-    1 m."""
+    """Time to wait for the first worker, as `2h`. Default: 1 d for a queue, 1 h for Kubernetes and a gateway, else 1
+    m."""
     environment: dict[Annotated[str, Field(pattern=VARIABLE)], str] = Field(default_factory=dict)
-    """Variables that are set in every worker."""
+    """Environment variables of every worker."""
     setup: tuple[str, ...] = ()
     """Shell lines before a worker starts (queues), as `module load cuda`."""
     directives: tuple[str, ...] = ()
     """Further lines for the queue, as `--constraint=a100`."""
     driver: DriverJob = DriverJob()
-    """The run itself, where it is submitted: queues and Kubernetes."""
+    """Resources of the run's own job where the run is submitted (queues and Kubernetes)."""
     spill: str | None = None
     """Folder of the workers for temporary files; default: Dask's own."""
     options: dict[str, Any] = Field(default_factory=dict)
@@ -156,14 +165,14 @@ class Cluster(Strict):
     @field_validator("walltime", mode="before")
     @classmethod
     def _clock(cls, value: Any) -> Any:
-        """YAML reads 12:00:00 without quotes as a number to the base of sixty."""
+        """Wall time as text: YAML reads 12:00:00 without quotes as a number to the base of sixty."""
         return clock(value) if isinstance(value, int) else value
 
     @field_validator("kind")
     @classmethod
     def _known(cls, kind: str) -> str:
         if kind not in TAKES and not re.fullmatch(r"[\w.]+:[\w.]+", kind):
-            raise ValueError(f"there is no kind {kind}; known are {', '.join(TAKES)}")
+            raise ValueError(f"there is no kind {kind}; give one of {', '.join(TAKES)}")
         return kind
 
     @model_validator(mode="after")
@@ -171,10 +180,10 @@ class Cluster(Strict):
         takes = takes_of(self.kind)
         for key in sorted(self._given() - takes - ALWAYS):
             can = ", ".join(kind for kind, keys in TAKES.items() if key in keys)
-            raise ValueError(f"kind {self.kind} takes no {key}, only {can} do")
+            raise ValueError(f"kind {self.kind} takes no {key}, only {can} do; leave it out")
         for key in NEEDS.get(self.kind, ()):
             if not getattr(self, key):
-                raise ValueError(f"kind {self.kind} needs {key}")
+                raise ValueError(f"kind {self.kind} needs {key}, which is missing; add it")
         self._sized()
         self._in_time()
         return self
@@ -190,7 +199,7 @@ class Cluster(Strict):
         if self.adaptive and self.workers != "auto":
             raise ValueError(f"workers {self.workers} is a fixed number and adaptive a changing one; leave one out")
         if self.kind in GROWING and self.workers == "auto" and not self.adaptive:
-            raise ValueError(f"kind {self.kind} needs a number of workers, or adaptive with a maximum, not auto")
+            raise ValueError(f"kind {self.kind} cannot choose workers: auto; give a number, or adaptive with a maximum")
 
     def _in_time(self) -> None:
         if self.lifetime and self.walltime and seconds_of(self.lifetime) >= seconds_of(self.walltime):
@@ -198,19 +207,19 @@ class Cluster(Strict):
 
 
 def takes_of(kind: str) -> set[str]:
-    """The keys that a kind takes, beside those that all take."""
+    """Keys that a kind takes, beside those of `ALWAYS`."""
     return TAKES.get(kind, TAKES["package.module:Class"])
 
 
 def bytes_of(memory: str) -> int:
-    """The number of bytes in `16GiB` or `16 GB`."""
+    """Number of bytes in `16GiB` or `16 GB`."""
     number, unit = re.fullmatch(r"([\d.]+) ?(\w+)", memory).groups()  # type: ignore[union-attr]
     power = " kMGT".index(unit[0]) if unit != "B" else 0
     return int(float(number) * (1024 if "i" in unit else 1000) ** power)
 
 
 def seconds_of(time: str) -> float:
-    """The seconds in `55m` or `1-02:00:00`."""
+    """Number of seconds in `55m` or `1-02:00:00`."""
     if ":" not in time:
         return float(time[:-1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[time[-1]]
     days, _, rest = time.rpartition("-")
@@ -224,7 +233,7 @@ def clock(seconds: float) -> str:
 
 
 def read_cluster(path: Path) -> Any:
-    """The content of a cluster file, as plain data.
+    """Content of a cluster file, as plain data.
 
     Raises:
         JobError: there is no such file, or it is not YAML.
@@ -232,6 +241,6 @@ def read_cluster(path: Path) -> Any:
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise JobError(f"no cluster file at {path}: {error.strerror}") from None
+        raise JobError(cannot(f"read the cluster file {path}", str(error.strerror), "give its path")) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise JobError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        raise JobError(cannot(f"read {path} as YAML", error, "correct the file")) from None

@@ -1,7 +1,7 @@
-"""What the user asked for: the job file, checked at the boundary and frozen.
+"""The job file: a user's request, checked at the boundary and frozen.
 
-Every key is known or refused; a value of `auto` is decided once, by the plan. Print the JSON Schema with
-`tilesseg schema job`.
+Every key is known or refused; a value of `auto` is decided once, by the plan. The docstring of a key is its text in
+`tilesseg schema job` and in the help of the option that sets it.
 """
 
 from __future__ import annotations
@@ -12,30 +12,30 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from tilesseg.errors import JobError, first_problem
+from tilesseg.errors import JobError, cannot, first_problem
 from tilesseg.formats.reading.open_options import TOLERANCE, Opening
 from tilesseg.formats.registry import FORMATS
 from tilesseg.planning.cluster_options import Auto, Cluster, Strict, read_cluster
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""Each worker reads the job, and one in Python takes half a minute for a list of 100,000 scenes."""
+"""YAML loader in C where there is one: the loader in Python takes half a minute for a list of 100,000 scenes."""
 AUTO_OPTIONS = ("overviews", "resolution")
-"""Options of a product whose format the scene decides."""
+"""Options of a product of `format: auto`, whose format depends on the scene."""
 
 
 class SceneEntry(Strict):
-    """One scene, where a path alone does not say enough."""
+    """One scene with its own name or options."""
 
     image: str | Annotated[tuple[str, ...], Field(min_length=1)]
-    """A file, a folder of single-band files, or a list of files that make one image."""
+    """Image: a file, a folder of single-band files, or a list of files that make one image."""
     name: str | None = Field(None, pattern=r"^[^/\\]+$")
-    """Names the scene's folder and products; default: the file's name without its suffix."""
+    """Name of the scene, of its folder and of its products; default: the file's name without its suffix."""
     mpp: float | None = Field(None, gt=0)
-    """Micrometres per pixel of this image, before `input.mpp`."""
+    """Micrometres per pixel of this image; replaces `input.mpp`."""
     priority: int = 0
-    """Scenes of a higher number come first; the others in the order in which they are named."""
+    """Rank in the order of work: scenes of a higher number come first, others in the order of the job."""
     input: dict[str, Any] = Field(default_factory=dict)
-    """Keys of the section `input` that are different for this scene."""
+    """Keys of the section `input` that differ for this scene."""
 
     @field_validator("input")
     @classmethod
@@ -45,60 +45,66 @@ class SceneEntry(Strict):
 
 
 class Input(Strict):
-    """How the images are read."""
+    """Section `input`: options of reading the images."""
 
     bands: Annotated[tuple[str | int, ...], Field(min_length=1)] | None = None
-    """Bands for the model's channels, in its order: names, or numbers from 1. Default: by the model's band names."""
+    """Bands for the model's channels, in the model's order: names, or numbers from 1; default: by the model's band
+    names."""
     scale: float | None = None
-    """Multiply the values by this; default: the file's own scale tag."""
+    """Factor by which values are multiplied; default: the file's own scale tag."""
     offset: float | None = None
-    """Add this after `scale`; default: the file's own offset tag."""
+    """Number that is added to the values after `scale`; default: the file's own offset tag."""
     resolution: float | None = Field(None, gt=0)
-    """Resample to this pixel size, in the unit of the image's CRS, or micrometres for slides; default: the pixel size
+    """Pixel size to resample to, in the unit of the image's CRS, or in micrometres for slides; default: the pixel size
     that the model states (slides), else the native grid."""
     mpp: float | None = Field(None, gt=0)
-    """Micrometres per pixel of the images at full resolution, where the files say none or a wrong one."""
+    """Micrometres per pixel of the images at full resolution, where the files state none or a wrong value."""
     tolerance: float = Field(TOLERANCE, ge=0, lt=1)
-    """Share by which a slide's pixels may differ from the size wanted without being resampled."""
+    """Largest difference between a slide's pixel size and the requested size, as a share, at which nothing is
+    resampled."""
     series: int | str | None = None
-    """Of a file of several images, which: its number from 0, or its name."""
+    """Image in a file of several images: its number from 0, or its name; default: the first, largest image."""
     level: int | None = Field(None, ge=0)
-    """Level of the pyramid to read, from 0, the finest; default: the one that serves the pixel size best."""
+    """Level of the pyramid to read, from 0, the finest; default: the level that serves the pixel size best."""
     t: int | None = Field(None, ge=0)
-    """Time point, from 0; needed where there are several."""
+    """Time point, from 0; required where the image has several."""
     z: int | None = Field(None, ge=0)
-    """Plane of a stack, from 0; needed where there are several."""
+    """Plane of a stack, from 0; required where the image has several."""
     tissue: str = "auto"
-    """Where to look: `auto` (the tissue of a stained slide, all of any other image), `none` (everywhere), or a file:
-    an image that is not 0 there, or GeoJSON polygons; `{scene}` in its path stands for the scene's name."""
+    """Region of interest: `auto` (the tissue of a stained slide, all of any other image), `none` (everywhere), or a
+    file: an image that is not 0 inside the region, or GeoJSON polygons; `{scene}` in its path stands for the scene's
+    name."""
     outside: Literal["nodata", "background"] = "nodata"
-    """What the mask holds where nobody looked: 255, or the first class."""
+    """Value of the mask outside the region of interest: `nodata` (255) or `background` (the first class)."""
     stage: Literal["auto", "always", "never"] = "auto"
-    """Copy the image to Zarr first and read it from there; auto: where reading it as it is decodes more than twice
-    the pixels that are needed."""
+    """Whether the image is first copied to Zarr and read from the copy: `always`, `never`, or `auto`, where reading it
+    directly decodes more than twice the pixels that are needed."""
     check_range: bool = True
-    """Refuse a scene whose values do not fit the model's `input_range`."""
+    """Whether a scene is refused whose values do not fit the model's `input_range`."""
 
     def opening(self, mpp: float | None = None) -> Opening:
-        """How a scene is opened; `mpp` is its own."""
+        """Options of opening a scene; `mpp` is the scene's own value."""
         fields = ("scale", "offset", "resolution", "tolerance", "series", "level", "t", "z")
         return Opening(**{key: getattr(self, key) for key in fields}, mpp=self.mpp if mpp is None else mpp)
 
 
 class TilingOptions(Strict):
-    """How the scene is cut. The mask depends on patch, overlap, margin and blend; never on the core."""
+    """Section `tiling`: patches and tiles. The mask depends on patch, overlap, margin and blend; never on the core."""
 
     patch: Annotated[int, Field(ge=1)] | Auto = "auto"
+    """Side of a patch, the square that the network sees, in pixels; auto: the model's size, or the fastest where the
+    size is free."""
     overlap: Annotated[int, Field(ge=0)] | Auto = "auto"
-    """Pixels that neighbouring patches share, for the blended modes; auto: a quarter of the usual patch."""
+    """Number of pixels that neighbouring patches share, for the blended modes; auto: a quarter of the usual patch."""
     margin: Annotated[int, Field(ge=0)] | Auto = "auto"
-    """Pixels that crop discards at each side; auto: the model's."""
+    """Number of pixels at each side of a patch that are discarded; auto: the model's margin."""
     blend: Literal["auto", "gaussian", "linear", "hann", "crop"] = "auto"
-    """auto: crop where the model's margin and patch allow it, else gaussian."""
+    """Blending of patches: `crop`, `gaussian`, `linear`, `hann`, or `auto`: crop where the model's margin and patch
+    allow it, else gaussian."""
     core: Annotated[int, Field(ge=1)] | Auto = "auto"
     """Side of a tile's core in pixels: a multiple of the stride (crop) or of 64 (blended)."""
     batch: Annotated[int, Field(ge=1)] | Auto = "auto"
-    """Patches a call of the network gets."""
+    """Number of patches in a call of the network."""
 
 
 class Product(Strict):
@@ -117,28 +123,31 @@ class Product(Strict):
         "scores-ome-tiff",
         "scores-ome-zarr",
     ] = "auto"
-    """The mask: `auto` is `ome-tiff` for slides, else `cog`. Its polygons: `geojson`, `gpkg`, `flatgeobuf`,
-    `geoparquet`. The stored scores, see `output.scores`: `scores-…`."""
+    """Format: `auto`, `cog`, `ome-tiff` or `ome-zarr` (the mask; auto is ome-tiff for slides, else cog), `geojson`,
+    `gpkg`, `flatgeobuf` or `geoparquet` (its polygons), `scores-cog`, `scores-ome-tiff` or `scores-ome-zarr` (the
+    stored scores, see `output.scores`)."""
     path: str | None = None
-    """Where; `{scene}` stands for the scene's name. Default: `<output.dir>/scenes/<scene>/<scene>` and the format's
-    suffix, after `-scores` for scores."""
+    """Path of the file; `{scene}` stands for the scene's name. Default: `<output.dir>/scenes/<scene>/<scene>` and the
+    format's suffix, after `-scores` for scores."""
     overviews: Literal["mode", "nearest"] = "mode"
-    """Coarser levels of a mask; those of scores are means."""
+    """Coarser levels of a mask: `mode` (the most frequent of four labels) or `nearest`; those of scores are always
+    means."""
     resolution: Literal["model", "image"] = "model"
-    """Pixels of a mask: those the network saw, or the image's own."""
+    """Pixels of a mask: those of the `model`, which the network saw, or those of the `image`."""
     version: Literal["0.4", "0.5"] | None = None
-    """`ome-zarr`: of the format. Default: 0.5, or beside an image the image's own."""
+    """Version of OME-Zarr: `0.5` or `0.4`. Default: 0.5, or beside an image the image's own version."""
     beside: str | None = Field(None, pattern=r"^[^/\\]+$")
-    """`ome-zarr`: write into the image's own OME-Zarr, as `labels/<this name>`."""
+    """Name of the labels, for `ome-zarr`: write into the image's own OME-Zarr, as `labels/<this name>`."""
     classes: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """Scores and polygons: the classes to write. Default: all scores that are stored; polygons of all classes but the
-    first one where that is called background."""
+    """Classes to write, of scores and polygons. Default: all scores that are stored; polygons of all classes but the
+    first where that is called background."""
     min_area: float = Field(0.0, ge=0)
-    """Polygons: leave out smaller ones; in µm² for slides, in m² on the Earth, else in pixels."""
+    """Area below which polygons are left out; in µm² for slides, in m² on the Earth, else in pixels."""
     simplify: float = Field(0.0, ge=0)
-    """Polygons: move their lines by at most this many pixels."""
+    """Number of pixels by which the lines of polygons may be moved."""
     canvas: Literal["bounds", "full"] = "bounds"
-    """`geojson` of a slide: count coordinates from the scanned region, as QuPath does, or from the whole canvas."""
+    """Origin of coordinates in `geojson` of a slide: `bounds`, the scanned region, as in QuPath, or `full`, the whole
+    canvas."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Product:
@@ -146,47 +155,58 @@ class Product(Strict):
         for key, field in type(self).model_fields.items():
             if key not in (*takes, "format", "path") and getattr(self, key) != field.default:
                 can = [name for name, row in FORMATS.items() if key in row.options]
-                raise ValueError(f"format {self.format} takes no {key}, only {', '.join(can)} do")
+                raise ValueError(f"format {self.format} takes no {key}, only {', '.join(can)} do; leave it out")
         if self.beside is not None and self.path is not None:
             raise ValueError(f"beside {self.beside} says where the labels go, and path {self.path} too; leave one out")
         return self
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the writer takes; not for `auto`, which the scene decides."""
+        """Options for the writer of the format; not for `auto`, whose format depends on the scene."""
         return {key: getattr(self, key) for key in FORMATS[self.format].options}
 
 
 class Output(Strict):
-    """Where the run directory is, and what is written from it."""
+    """Section `output`: the run directory, and the files that are written from it."""
 
     dir: str
+    """Run directory; made where there is none."""
     products: tuple[Product, ...] = (Product(),)
+    """Files to write when a scene is finished."""
     scores: bool | Annotated[tuple[str, ...], Field(min_length=1)] = False
-    """Also store the scores, as uint8 (0–250 for 0–1, 255 nodata): of all classes, or of those named."""
+    """Whether the scores are stored too, as uint8 (0–250 for 0–1, 255 nodata): of all classes, or of the classes in a
+    list."""
     preview: bool = True
-    """A quick-look PNG beside the first product."""
+    """Whether a quick-look PNG is written beside the first product."""
 
 
 class Job(Strict):
     """One model over one or many scenes."""
 
     name: str = "job"
+    """Name of the job, for people."""
     scenes: str | SceneEntry | Annotated[tuple[str | SceneEntry, ...], Field(min_length=1)]
-    """A path, a glob, a `.csv` with a row for each scene, a STAC item, collection or item collection (`.json`), a list
-    of these, or entries with an image and a name."""
+    """Images to segment: a path, a glob, a `.csv` with a row for each scene, a STAC item, collection or item collection
+    (`.json`), an entry with an image and a name, or a list of these."""
     model: str
-    """A bundle folder, a weights file with its spec, `package://name/path`, an https URL, or a name."""
+    """Model: a bundle folder, a weights file with its spec, `package://name/path`, an https URL, or a name that
+    `tilesseg models` lists."""
     engine: Literal["auto", "torch", "openvino", "onnxruntime"] = "auto"
-    """The library that computes the network; auto: the fastest that is installed and takes it."""
+    """Library that computes the network: `torch`, `openvino`, `onnxruntime`, or `auto`: the fastest that is installed
+    and takes the model."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Numbers that the network computes with; auto: those that the device accelerates, else fp32, which is exact."""
+    """Numbers that the network computes with: `fp32` (exact), `bf16`, `fp16`, or `auto`: those that the device
+    accelerates, else fp32."""
     compile: bool = False
-    """Compute with torch, and let it compile the network before the first tile (`torch.compile`)."""
+    """Whether torch computes the network, and compiles it before the first tile (`torch.compile`)."""
     input: Input = Input()
+    """Options of reading the images."""
     tiling: TilingOptions = TilingOptions()
+    """Options of cutting a scene into patches and tiles."""
     output: Output
+    """Run directory and products."""
     cluster: Cluster = Cluster()
+    """Workers; or the path of a file that holds this section."""
 
     @model_validator(mode="after")
     def _torch_compiles(self) -> Job:
@@ -208,24 +228,24 @@ def parse_job(data: Any, *, where: str) -> Job:
 
 
 def read_job(path: Path) -> Job:
-    """Read a job file. Relative paths in it are meant from the folder it lies in.
+    """Read a job file, whose relative paths are relative to its folder.
 
     Raises:
-        JobError: the file is missing, is not YAML, or asks for something unknown.
+        JobError: the file is missing, is not YAML, or has an unknown or impossible key.
     """
     try:
         data = yaml.load(path.read_text(encoding="utf-8"), _LOADER)
     except OSError as error:
-        raise JobError(f"no job file at {path}: {error.strerror}") from None
+        raise JobError(cannot(f"read the job file {path}", str(error.strerror), "give its path")) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise JobError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        raise JobError(cannot(f"read {path} as YAML", error, "correct the file")) from None
     if isinstance(data, dict) and isinstance(data.get("cluster"), str):
         data = {**data, "cluster": read_cluster(path.parent / data["cluster"])}
     return anchored(parse_job(data, where=str(path)), path.parent)
 
 
 def anchored(job: Job, folder: Path) -> Job:
-    """The job with its relative paths made relative to the current directory."""
+    """Job whose relative paths are relative to the current directory instead of `folder`."""
 
     def anchor(path: str) -> str:
         return path if "://" in path else str(folder / path)
@@ -257,4 +277,4 @@ def parse_product(data: Any, *, where: str) -> Product:
     try:
         return Product.model_validate(data)
     except ValidationError as error:
-        raise JobError(f"{where}: {first_problem(error)}") from None
+        raise JobError(f"{where}: {first_problem(error)}; see tilesseg export --help") from None
