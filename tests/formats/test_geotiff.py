@@ -25,8 +25,8 @@ from rasterio.windows import Window as RasterioWindow
 
 from tilesseg.errors import SourceError
 from tilesseg.formats.geotiff.band_names import band_name, file_names, natural
-from tilesseg.formats.geotiff.source import GeoTiffSource
 from tilesseg.formats.open import open_source
+from tilesseg.formats.reading.image import Image
 from tilesseg.formats.reading.open_options import Opening
 from tilesseg.formats.reading.statistics_sample import sample_grid
 from tilesseg.raster.window import Window
@@ -76,9 +76,9 @@ def noise(*shape: int, dtype: str = "uint8", low: int = 1, high: int = 120) -> n
     return RNG.integers(low, high, shape).astype(dtype)
 
 
-def opened(path: Any, **options: Any) -> GeoTiffSource:
+def opened(path: Any, **options: Any) -> Image:
     source = open_source(path, Opening(**options))
-    assert isinstance(source, GeoTiffSource)
+    assert isinstance(source, Image)
     return source
 
 
@@ -131,7 +131,7 @@ def assert_one_line(refusal: SourceError, path: Path) -> None:
     assert path.stem in str(refusal)
 
 
-def assert_reads_as_rasterio(source: GeoTiffSource, path: Path, *, only_one: bool) -> int:
+def assert_reads_as_rasterio(source: Image, path: Path, *, only_one: bool) -> int:
     with rasterio.Env(), quiet(path) as dataset:
         assert source.grid.shape == dataset.shape
         assert source.grid.transform == tuple(dataset.transform)[:6]
@@ -150,7 +150,7 @@ def colours(dataset: Any) -> Any:
         return dataset.colorinterp
 
 
-def agree(source: GeoTiffSource, dataset: Any, bands: list[int], window: Window) -> bool:
+def agree(source: Image, dataset: Any, bands: list[int], window: Window) -> bool:
     """Compare one window; both may fail, never one alone."""
     at = RasterioWindow(window.x, window.y, window.width, window.height)
     try:
@@ -540,7 +540,7 @@ def test_concurrent_reads_equal_serial_reads_and_no_thread_shares_a_handle(
     data = noise(3, 300, 300)
     source = opened(write(tmp_path / "a.tif", data, tiled=True, blockxsize=64, blockysize=64, compress="deflate"))
     by_thread: dict[int, set[int]] = {}
-    file = source.layers[0].file
+    file = source.reader.layers[0].file
     original = type(file)._handle
 
     def watched(self: Any, level: int | None) -> Any:

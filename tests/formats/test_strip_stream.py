@@ -12,9 +12,9 @@ import tifffile
 from rasterio.windows import Window as RasterioWindow
 
 from tilesseg.errors import SourceError
-from tilesseg.formats.geotiff.source import GeoTiffSource
 from tilesseg.formats.geotiff.strip_stream import find_strip
 from tilesseg.formats.open import open_source
+from tilesseg.formats.reading.image import Image
 from tilesseg.raster.window import Window
 
 RNG = np.random.default_rng(11)
@@ -27,7 +27,7 @@ def noise(dtype: str, channels: int = 3) -> np.ndarray:
     return RNG.integers(0, np.iinfo(dtype).max, (channels, *SHAPE)).astype(dtype)
 
 
-def by_gdal(path: Path, data: np.ndarray, **options: Any) -> GeoTiffSource:
+def by_gdal(path: Path, data: np.ndarray, **options: Any) -> Image:
     profile = {"driver": "GTiff", "count": len(data), "height": data.shape[1], "width": data.shape[2]}
     place = {"crs": "EPSG:32633", "transform": rasterio.Affine(10, 0, 500000, 0, -10, 5600000)}
     strip = {"blockysize": data.shape[1], "compress": "deflate"}
@@ -36,14 +36,14 @@ def by_gdal(path: Path, data: np.ndarray, **options: Any) -> GeoTiffSource:
     return opened(path)
 
 
-def opened(path: Path) -> GeoTiffSource:
+def opened(path: Path) -> Image:
     source = open_source(str(path))
-    assert isinstance(source, GeoTiffSource)
+    assert isinstance(source, Image)
     return source
 
 
-def assert_streams_as_read(source: GeoTiffSource, *, streamed: bool = True) -> None:
-    assert (find_strip(source.layers[0].file) is not None) == streamed
+def assert_streams_as_read(source: Image, *, streamed: bool = True) -> None:
+    assert (find_strip(source.reader.layers[0].file) is not None) == streamed
     height, width = source.grid.shape
     for selection in (source.selected, source.selected[::-1], source.selected[:1]):
         chosen = source.select(selection)

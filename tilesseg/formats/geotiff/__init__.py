@@ -16,17 +16,17 @@ from tilesseg.formats.geotiff.deliveries.delivery_files import SceneFile, SceneF
 from tilesseg.formats.geotiff.deliveries.landsat import find_landsat
 from tilesseg.formats.geotiff.deliveries.sentinel2 import find_safe
 from tilesseg.formats.geotiff.deliveries.stac_item import find_stac
+from tilesseg.formats.geotiff.geotiff_description import source_notes
 from tilesseg.formats.geotiff.raster_file import RasterFile
 from tilesseg.formats.geotiff.raster_properties import is_remote, open_raster
-from tilesseg.formats.geotiff.source import GeoTiffSource, RasterBand
+from tilesseg.formats.geotiff.source import GeoTiffReader
+from tilesseg.formats.reading.image import Image, ImageBand, ImageFacts
 from tilesseg.formats.reading.open_options import Opening
-
-__all__ = ["GeoTiffSource", "open_geotiff"]
 
 _FOLDER_SUFFIXES = (".tif", ".tiff", ".jp2")
 
 
-def open_geotiff(paths: Sequence[str], opening: Opening) -> GeoTiffSource:
+def open_geotiff(paths: Sequence[str], opening: Opening) -> Image:
     """Open one file, a folder of files, a product, or a list of files, as one image; see `formats.open_source`.
 
     Raises:
@@ -43,17 +43,23 @@ def open_geotiff(paths: Sequence[str], opening: Opening) -> GeoTiffSource:
         told = [_own(file, names) for file, names in zip(files, _names(files), strict=True)]
         grid, layers = stack(files, opening.resolution)
     bands = tuple(
-        RasterBand(
+        ImageBand(
             name=name,
+            dtype=file.facts.dtypes[index],
+            file=file.path,
             layer=number,
             index=index,
+            mask=number,
+            resampled=not layer.native,
             scale=_first(opening.scale, one.scales[index], file.facts.scales[index]),
             offset=_first(opening.offset, one.offsets[index], file.facts.offsets[index]),
         )
-        for number, (file, one) in enumerate(zip(files, told, strict=True))
+        for number, (file, layer, one) in enumerate(zip(files, layers, told, strict=True))
         for index, name in enumerate(one.names)
     )
-    return GeoTiffSource(layers=layers, grid=grid, all_bands=bands, selected=tuple(range(len(bands))))
+    every_file = tuple(dict.fromkeys(name for file in files for name in file.facts.files))
+    facts = ImageFacts(files[0].path, grid, bands, every_file, notes=source_notes(layers))
+    return Image.of(GeoTiffReader(facts, layers))
 
 
 def _find_scene(paths: Sequence[str]) -> SceneFiles | None:

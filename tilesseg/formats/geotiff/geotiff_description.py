@@ -29,9 +29,9 @@ def describe_file(layer: RasterLayer) -> dict[str, Any]:
     }
 
 
-def source_notes(layers: Sequence[RasterLayer]) -> list[str]:
+def source_notes(layers: Sequence[RasterLayer]) -> tuple[str, ...]:
     """Sentences on everything unusual, each said once."""
-    return list(dict.fromkeys(note for layer in layers for note in (*layer.file.facts.notes, *_reading_notes(layer))))
+    return tuple(dict.fromkeys(note for layer in layers for note in (*layer.file.facts.notes, *_reading_notes(layer))))
 
 
 def _reading_notes(layer: RasterLayer) -> list[str]:

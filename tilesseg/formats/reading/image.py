@@ -1,0 +1,301 @@
+"""An opened image, one class for all formats, over the small reader that a format gives.
+
+A format knows what its files hold (`ImageFacts`) and reads a window of it (`Reader`). The choice of bands, scale and
+offset, validity, edge padding, statistics, views and the description are those of `Image`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilesseg.errors import SourceError
+from tilesseg.formats.reading.edge_padding import read_reflected
+from tilesseg.formats.reading.georeference import describe_grid
+from tilesseg.formats.reading.source_checks import file_state, refuse_outside, selection
+from tilesseg.formats.reading.statistics_sample import (
+    PIXELS,
+    SIDE,
+    VALUES,
+    sample_rows,
+    sample_windows,
+    sampled_windows,
+)
+from tilesseg.formats.reading.thumbnail import decimate, thumbnail_shape
+from tilesseg.formats.reading.validity import UNSCALED, Scaling, finish, stacked
+from tilesseg.formats.source import Pixels, Raw, Source
+from tilesseg.raster.grid import Grid
+from tilesseg.raster.window import Window
+
+Shape = tuple[int, int]
+"""Height and width in pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageBand:
+    """One band of an image: its name and data type, its place in the files, and its scale and offset."""
+
+    name: str | None
+    dtype: str
+    """Data type of its values in the file."""
+    file: str
+    """File or array that holds it."""
+    scale: float = 1.0
+    offset: float = 0.0
+    layer: int = 0
+    """Number of its file or array among those of the image."""
+    index: int = 0
+    """Its number in that file or array, from 0, alpha not counted."""
+    mask: int = 0
+    """Number of the mask, among those of the image, that says where it is valid."""
+    resampled: bool = False
+    """Whether its raw values are float32 because they are resampled, or were before they were stored."""
+
+    @property
+    def scaling(self) -> Scaling:
+        return self.scale, self.offset
+
+    @property
+    def raw_dtype(self) -> np.dtype[Any]:
+        return np.dtype(np.float32 if self.resampled else self.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """Everything that is known of an image once it is open."""
+
+    path: str
+    """Name of the image in messages."""
+    grid: Grid
+    bands: tuple[ImageBand, ...]
+    """Bands that carry data: no alpha, no mask."""
+    files: tuple[str, ...]
+    """Every file that the pixels come from, or that says what they are."""
+    native: Grid | None = None
+    """Grid of the image's own finest pixels, where another one is read."""
+    notes: tuple[str, ...] = ()
+    """Sentences on what is unusual, for the description."""
+    properties: Mapping[str, Any] = field(default_factory=dict)
+    """Further entries of the description: pixel size, objective, levels."""
+
+
+class Planes(NamedTuple):
+    """Raw values of a window, with the masks of the files."""
+
+    values: NDArray[Any]
+    """`(channel, y, x)`: the requested bands, in their order."""
+    valid: list[NDArray[np.bool_]]
+    """Masks `(y, x)`: one for each mask that these bands have, in the order of the masks' numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reader(ABC):
+    """The reading of one picture of one format. Picklable; safe to use from several threads at once."""
+
+    facts: ImageFacts
+    levels: tuple[Reader, ...] = field(default=(), kw_only=True)
+    """Coarser pictures of the same bands from which pixels may be computed, finest first; see `Source.levels`."""
+    overviews: tuple[Reader, ...] = field(default=(), kw_only=True)
+    """Coarser pictures for statistics and views alone, finest first, where there are no `levels`."""
+
+    @abstractmethod
+    def read(self, window: Window, bands: Sequence[int]) -> Planes:
+        """Read a window that lies in the picture.
+
+        Args:
+            window: pixels of `facts.grid`.
+            bands: indices into `facts.bands`.
+
+        Raises:
+            SourceError: the pixels cannot be read; names file and window.
+        """
+
+    @abstractmethod
+    def storage_block(self, bands: Sequence[int]) -> Shape:
+        """Height and width of what is decoded when one pixel of these bands is read, at most the image's."""
+
+    @abstractmethod
+    def describe_files(self) -> list[dict[str, Any]]:
+        """How each file is stored, as JSON data: path, driver, size, storage, compression, overviews, mask, nodata."""
+
+    def rows(self, height: int, bands: Sequence[int]) -> Iterator[Planes]:
+        """The whole picture in strips of `height` rows, from top to bottom; the last one may be shorter."""
+        tall, wide = self.facts.grid.shape
+        for y in range(0, tall, height):
+            yield self.read(Window(y, 0, min(height, tall - y), wide), bands)
+
+    def block_bytes(self, bands: Sequence[int]) -> int:
+        """Bytes that are decoded of one band when one pixel is read."""
+        return prod(self.storage_block(bands)) * max(np.dtype(self.facts.bands[i].dtype).itemsize for i in bands)
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the picture is decoded from its beginning whatever is read, so that one pass costs as a window."""
+        return False
+
+    @property
+    def unresampled(self) -> Reader:
+        """The picture from which statistics and views are made: the file's own pixels of a resampled image."""
+        return self
+
+    def overview_within(self, pixels: int) -> Reader | None:
+        """The finest coarser picture of at most this many pixels, and of no less than 1/64 of them."""
+        coarser = self.levels or self.overviews
+        return next((one for one in coarser if pixels // 64 <= one.facts.grid.window.area <= pixels), None)
+
+    def overview_above(self, shape: Shape) -> Reader | None:
+        """The coarsest picture that is not smaller than `shape`, this one left out."""
+        large = [one for one in self.levels or self.overviews if np.all(np.array(one.facts.grid.shape) >= shape)]
+        return large[-1] if large else None
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An opened image, read by window; see `formats.Source`.
+
+    A pixel is valid where the masks of all selected bands call it valid, and where every selected band is finite.
+    """
+
+    reader: Reader
+    selected: tuple[int, ...]
+
+    @classmethod
+    def of(cls, reader: Reader) -> Image:
+        """The image with all its bands selected."""
+        return cls(reader, tuple(range(len(reader.facts.bands))))
+
+    @property
+    def grid(self) -> Grid:
+        return self.reader.facts.grid
+
+    @property
+    def native(self) -> Grid:
+        return self.reader.facts.native or self.grid
+
+    @property
+    def levels(self) -> tuple[Image, ...]:
+        return tuple(self._over(level) for level in self.reader.levels)
+
+    @property
+    def bands(self) -> tuple[str | None, ...]:
+        return tuple(band.name for band in self.reader.facts.bands)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        if any(band.resampled or band.scaling != UNSCALED for band in self._chosen):
+            return np.dtype(np.float32)
+        return np.result_type(*(band.raw_dtype for band in self._chosen))
+
+    @property
+    def raw_dtypes(self) -> tuple[np.dtype[Any], ...]:
+        return tuple(band.raw_dtype for band in self.reader.facts.bands)
+
+    @property
+    def scaling(self) -> tuple[Scaling, ...]:
+        return tuple(band.scaling for band in self.reader.facts.bands)
+
+    @property
+    def masks(self) -> tuple[int, ...]:
+        in_use = sorted({band.mask for band in self._chosen})
+        return tuple(in_use.index(band.mask) for band in self._chosen)
+
+    @property
+    def storage_block(self) -> Shape:
+        height, width = self.reader.storage_block(self.selected)
+        return min(self.grid.height, height), min(self.grid.width, width)
+
+    def select(self, indices: Sequence[int]) -> Image:
+        """The same image, reading these bands in this order.
+
+        Raises:
+            SourceError: no band, or one that the image does not have.
+        """
+        facts = self.reader.facts
+        return replace(self, selected=selection(indices, len(facts.bands), image=facts.path))
+
+    def read(self, window: Window) -> Pixels:
+        """Read any window; see `formats.Source.read`."""
+        return read_reflected(window, self.grid.window, self._read_inside)
+
+    def read_raw(self, window: Window) -> Raw:
+        """Read the values of the files; see `formats.Source.read_raw`."""
+        refuse_outside(window, self.grid.window)
+        return _raw(self.reader.read(window, self.selected))
+
+    def rows(self, height: int) -> Iterator[Raw]:
+        """Strips of rows; see `formats.Source.rows`."""
+        return map(_raw, self.reader.rows(height, self.selected))
+
+    def sample(self) -> NDArray[np.float64]:
+        """Values for statistics; see `formats.Source.sample`."""
+        image = self._over(self.reader.unresampled)
+        try:
+            overview = image.reader.overview_within(min(PIXELS, VALUES // len(self.selected)))
+            if overview is not None:
+                level = self._over(overview)
+                return sample_windows([level.grid.window], level._read_inside)
+        except SourceError:  # a damaged overview costs nothing: full resolution is there
+            pass
+        return image._sample_windows()
+
+    def thumbnail(self, size: int) -> Pixels:
+        """A decimated view for people to look at; see `formats.Source.thumbnail`."""
+        image = self._over(self.reader.unresampled)
+        shape = thumbnail_shape(image.grid.shape, size)
+        try:
+            level = self._over(image.reader.overview_above(shape) or image.reader)
+        except SourceError:  # a damaged overview, as above
+            level = image
+        empty = Pixels(np.zeros((len(self.selected), *shape), image.dtype), np.zeros(shape, np.bool_))
+        return decimate(level._read_inside, level.grid.shape, shape, block=level.storage_block, empty=empty)
+
+    def identity(self) -> dict[str, Any]:
+        """`[size, mtime in ns]` of every file, None where it cannot be had (missing, or remote)."""
+        return {name: file_state(name) for name in self.reader.facts.files}
+
+    def describe(self) -> dict[str, Any]:
+        """Description of the image, as JSON data, for `tilesseg inspect`."""
+        facts = self.reader.facts
+        keys = ("name", "dtype", "scale", "offset", "file")
+        return {
+            **describe_grid(facts.grid),
+            **facts.properties,
+            "bands": [{key: getattr(band, key) for key in keys} for band in facts.bands],
+            "files": self.reader.describe_files(),
+            "notes": list(facts.notes),
+        }
+
+    @property
+    def _chosen(self) -> list[ImageBand]:
+        return [self.reader.facts.bands[i] for i in self.selected]
+
+    def _over(self, reader: Reader) -> Image:
+        """The same bands of another picture."""
+        return replace(self, reader=reader)
+
+    def _read_inside(self, window: Window) -> Pixels:
+        return self._finished(self.reader.read(window, self.selected))
+
+    def _finished(self, planes: Planes) -> Pixels:
+        return finish(*planes, scalings=[band.scaling for band in self._chosen], dtype=self.dtype)
+
+    def _sample_windows(self) -> NDArray[np.float64]:
+        reader, bands = self.reader, self.selected
+        size = 1 if reader.streamed else reader.block_bytes(bands)
+        windows = sampled_windows(self.grid.shape, len(bands), block_bytes=size)
+        if reader.streamed:
+            return sample_rows(windows, map(self._finished, reader.rows(SIDE, bands)))
+        return sample_windows(windows, self._read_inside)
+
+
+_: type[Source] = Image
+
+
+def _raw(planes: Planes) -> Raw:
+    return Raw(planes.values, stacked(planes.valid))
