@@ -20,9 +20,9 @@ from rasterio.crs import CRS
 from tilesseg.errors import SourceError
 from tilesseg.formats.geozarr.staged_source import StagedWriter, create_staged, open_staged
 from tilesseg.formats.open import open_source
+from tilesseg.formats.reading.image import Image
 from tilesseg.formats.reading.open_options import Opening
 from tilesseg.formats.source import Source
-from tilesseg.formats.zarr.source import ZarrSource
 from tilesseg.raster.grid import ControlPoint, Placement
 from tilesseg.raster.window import Window
 
@@ -56,9 +56,9 @@ def group(path: Path, *, version: int = 3, **attributes: Any) -> Path:
     return path
 
 
-def opened(path: Any, **options: Any) -> ZarrSource:
+def opened(path: Any, **options: Any) -> Image:
     source = open_source(str(path), Opening(**options))
-    assert isinstance(source, ZarrSource)
+    assert isinstance(source, Image)
     return source
 
 
@@ -275,7 +275,7 @@ def write_tiff(path: Path, data: np.ndarray, *, scales: Any = None, mask: Any = 
     return str(path)
 
 
-def stage(source: Source, path: Path, *, side: int = 32) -> ZarrSource:
+def stage(source: Source, path: Path, *, side: int = 32) -> Image:
     create_staged(path, source=source, shard=(side, side), chunk=(16, 16))
     writer = pickle.loads(pickle.dumps(StagedWriter(path)))
     for k, raw in enumerate(source.rows(side)):
@@ -345,7 +345,8 @@ def test_a_copy_keeps_ground_control_points_and_coefficients(tmp_path: Path) -> 
     points = (ControlPoint(0.5, 1.25, (3.0, 4.0, 5.0), "a"), ControlPoint(60.0, 80.0, (1 / 3, 2.0, 0.0)))
     placement = Placement(points, CRS.from_epsg(4326).to_wkt(), {"LINE_OFF": "1.5"})
     source: Any = open_source(write_tiff(tmp_path / "a.tif", noise(1, *SHAPE)))
-    source = replace(source, grid=replace(source.grid, placement=placement))
+    facts = replace(source.reader.facts, grid=replace(source.grid, placement=placement))
+    source = Image.of(replace(source.reader, facts=facts))
     assert stage(source, tmp_path / "copy.zarr").grid == source.grid
 
 
@@ -364,7 +365,7 @@ def test_what_is_not_copied_yet_or_could_not_be_is_not_read(tmp_path: Path) -> N
     assert copy.read(Window(0, 0, 32, 64)).valid.all()  # zeros are stored, too
     with pytest.raises(SourceError, match="not copied yet"):
         copy.read(Window(30, 0, 5, 5))
-    holed = copy.with_holes([(Window(0, 32, 32, 32), "a.tif: cannot read rows 0–31")])
+    holed = open_staged(tmp_path / "copy.zarr", [(Window(0, 32, 32, 32), "a.tif: cannot read rows 0–31")])
     holed.read(Window(0, 0, 32, 32))
     with pytest.raises(SourceError, match=r"a\.tif: cannot read rows 0–31"):
         holed.read(Window(0, 0, 32, 33))

@@ -17,8 +17,8 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, Zstd
 from tilesseg.errors import SourceError
 from tilesseg.formats.detect import format_of
 from tilesseg.formats.open import open_source
+from tilesseg.formats.reading.image import Image
 from tilesseg.formats.reading.open_options import Opening
-from tilesseg.formats.zarr.source import ZarrSource
 from tilesseg.raster.grid import Grid
 from tilesseg.raster.window import Window
 
@@ -78,9 +78,9 @@ def noise(*shape: int, dtype: str = "uint16") -> np.ndarray:
     return RNG.integers(1, 200, shape).astype(dtype)
 
 
-def opened(path: Any, **options: Any) -> ZarrSource:
+def opened(path: Any, **options: Any) -> Image:
     source = open_source(str(path), Opening(**options))
-    assert isinstance(source, ZarrSource)
+    assert isinstance(source, Image)
     return source
 
 
@@ -126,7 +126,7 @@ def test_bands_are_the_channels_by_their_labels(tmp_path: Path, version: str) ->
     np.testing.assert_array_equal(source.select([2, 0]).read(source.grid.window).values, data[[2, 0]])
     other = opened(write(tmp_path / "b.zarr", [data], channels=["one"], version=version))
     assert other.bands == (None,) * 3
-    assert "omero names 1 channels, the image has 3" in other.notes[0]
+    assert "omero names 1 channels, the image has 3" in other.describe()["notes"][0]
 
 
 def test_places_are_in_micrometres_and_levels_share_the_corner(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_places_are_in_micrometres_and_levels_share_the_corner(tmp_path: Path) -
         assert [level.grid.resolution for level in source.levels] == [(1.0, 1.0), (2.0, 2.0)]
         assert [level.grid.shape for level in source.levels] == [(41, 52), (20, 26)]
         assert {level.grid.to_world(0, 0) for level in source.levels} == {(10.0, 20.0)}
-        assert source.notes == ()
+        assert source.describe()["notes"] == []
     coarse = opened(path, level=1)
     assert coarse.grid == source.levels[0].grid
     assert coarse.native == source.grid
@@ -166,8 +166,9 @@ def test_a_level_that_lies_elsewhere_or_is_of_another_size_is_told(tmp_path: Pat
 
     change(path, edit)
     source = opened(path)
-    assert "level 2 is left out: 20 × 25 pixels, and by its scale 10 × 12.5" in source.notes
-    assert opened(path, level=1).notes[0].startswith("level 1 is 1.75 of its pixels away from the finest one")
+    assert "level 2 is left out: 20 × 25 pixels, and by its scale 10 × 12.5" in source.describe()["notes"]
+    displaced = opened(path, level=1).describe()["notes"][0]
+    assert displaced.startswith("level 1 is 1.75 of its pixels away from the finest one")
 
 
 def test_without_a_unit_pixels_are_the_unit_and_that_is_said(tmp_path: Path) -> None:
@@ -175,7 +176,9 @@ def test_without_a_unit_pixels_are_the_unit_and_that_is_said(tmp_path: Path) -> 
     source = opened(path)
     assert source.grid == Grid(30, 40, (1.0, 0.0, 4.0, 0.0, 1.0, 2.0))
     assert source.levels[0].grid == Grid(15, 20, (2.0, 0.0, 4.0, 0.0, 2.0, 2.0))
-    assert source.notes == ("axes y and x have no unit of length (none): the scale of 0.5 is not taken as a size",)
+    assert source.describe()["notes"] == [
+        "axes y and x have no unit of length (none): the scale of 0.5 is not taken as a size"
+    ]
     sized = open_source(path, Opening(mpp=0.25))
     assert sized.grid == Grid(30, 40, (0.25, 0.0, 1.0, 0.0, 0.25, 0.5), None, "micrometre", 1e-6)
 
@@ -256,7 +259,7 @@ def test_an_image_without_any_chunk_is_refused(tmp_path: Path) -> None:
     shutil.rmtree(f"{path}/1/c")
     source = opened(path)
     assert source.levels == ()
-    assert "level 1 is left out" in source.notes[0]
+    assert "level 1 is left out" in source.describe()["notes"][0]
     shutil.rmtree(f"{path}/0/c")
     refused(path, "0 of its chunks are stored, where 9 belong")
 
@@ -315,7 +318,9 @@ def test_one_of_several_images_is_chosen_by_number_or_name(tmp_path: Path) -> No
         ome["multiscales"].append(second)
 
     change(path, edit)
-    assert opened(path).notes == ("the first of 2 multiscales is read: it, small; series chooses another one",)
+    assert opened(path).describe()["notes"] == [
+        "the first of 2 multiscales is read: it, small; series chooses another one"
+    ]
     assert opened(path, series="small").grid.shape == opened(path, series=1).grid.shape == (20, 25)
     refused(path, "series 2 asked for, the image has 0 to 1", series=2)
     refused(path, "series large asked for, the image has it, small", series="large")

@@ -23,11 +23,12 @@ from tilesseg.cluster.executors import SerialExecutor
 from tilesseg.errors import SourceError
 from tilesseg.formats.detect import format_of
 from tilesseg.formats.open import open_source
+from tilesseg.formats.reading.image import Image
 from tilesseg.formats.reading.open_options import Opening
+from tilesseg.formats.reading.pixel_size import downsample
 from tilesseg.formats.slide import open_slide
 from tilesseg.formats.slide.openslide_reader import open_openslide
-from tilesseg.formats.slide.slide_reader import downsample
-from tilesseg.formats.slide.source import SlideSource
+from tilesseg.formats.slide.source import slide_reader
 from tilesseg.formats.slide.tiff_image import open_tiff_slide
 from tilesseg.planning.job import parse_job
 from tilesseg.raster.window import Window
@@ -48,18 +49,16 @@ def leica(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_leica(path, LEVELS, canvas=(600, 700), corner=(101, 150))
 
 
-def source_of(path: Path, **opening: Any) -> SlideSource:
+def source_of(path: Path, **opening: Any) -> Image:
     return open_slide([str(path)], Opening(**opening))
 
 
-def by_openslide(path: Path) -> SlideSource:
-    reader = open_openslide(str(path))
-    return SlideSource(reader, tuple(range(len(reader.facts.names))))
+def by_openslide(path: Path) -> Image:
+    return Image.of(slide_reader(open_openslide(str(path))))
 
 
-def by_tifffile(path: Path, **opening: Any) -> SlideSource:
-    reader = open_tiff_slide(str(path), Opening(**opening))
-    return SlideSource(reader, tuple(range(len(reader.facts.names))))
+def by_tifffile(path: Path, **opening: Any) -> Image:
+    return Image.of(slide_reader(open_tiff_slide(str(path), Opening(**opening))))
 
 
 windows = st.tuples(*(st.integers(0, 300),) * 2, *(st.integers(1, 150),) * 2).map(lambda numbers: Window(*numbers))

@@ -1,54 +1,62 @@
-"""Opening an image: the format is detected, options are applied, and the source is resampled where asked."""
+"""Opening an image: the format is detected, the options are applied, and the image is resampled where requested."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tilesseg.errors import SourceError
 from tilesseg.formats.reading.open_options import Opening
 from tilesseg.formats.registry import FORMATS, resolve
 from tilesseg.formats.source import Source
 
+if TYPE_CHECKING:
+    from tilesseg.formats.reading.image import Image
+
 
 class OpenSource(Protocol):
-    """What a row's `opens` names."""
+    """Function that opens images of one format, named by `opens` in its row of `FORMATS`."""
 
-    def __call__(self, paths: Sequence[str], opening: Opening) -> Source:
-        """Open an image. What of the opening a format cannot do it refuses, see `Opening.refuse`."""
+    def __call__(self, paths: Sequence[str], opening: Opening) -> Image:
+        """Open an image; refuse every option that the format does not have, see `Opening.refuse`."""
 
 
 def open_source(image: str | Sequence[str], opening: Opening | None = None) -> Source:
-    """Open an image for reading by window. Everything that is not another format's is tried by rasterio.
+    """Open an image for reading by window. Every file that no other format claims is tried by rasterio.
 
     Args:
         image: a path, a Zarr, a folder of single-band files, or a list of files that together make one image.
-        opening: what the file does not say, or says too much of; None takes it as it is.
+        opening: options that replace or complete the facts of the file; None takes the file as it is.
 
     Raises:
         SourceError: missing, unreadable, or of a kind that cannot be segmented.
     """
     from tilesseg.formats.detect import format_of
-    from tilesseg.formats.reading.resampled_source import rescaled, with_mpp
 
     paths, opening = [image] if isinstance(image, str) else list(image), opening or Opening()
     if not paths:
-        raise SourceError("no image given: an empty list of files")
+        raise SourceError("cannot open an image: the list of files is empty; name one file at least")
     name = format_of(paths[0]) if len(paths) == 1 else "geotiff"
     opener: OpenSource = resolve(str(FORMATS[name].opens))
     if name in ("geotiff", "zarr") and opening.mpp is None:
         return opener(paths, opening)  # resamples by itself: its bands may have pixels of several sizes
-    source = opener(paths, opening.without_resolution())
+    return _at_resolution(opener(paths, opening.without_resolution()), opening, paths[0])
+
+
+def _at_resolution(image: Image, opening: Opening, path: str) -> Image:
+    """The image with the user's micrometres per pixel, at the requested pixel size."""
+    from tilesseg.formats.reading.pixel_size import at_pixel_size, with_mpp
+
     if opening.mpp is not None:
-        source = with_mpp(source, opening.mpp, image=paths[0])
+        image = with_mpp(image, opening.mpp)
     if opening.resolution is None:
-        return source
-    if source.grid.unit == "pixel":
+        return image
+    if image.grid.unit == "pixel":
         raise SourceError(
-            f"{paths[0]}: pixels of {opening.resolution:g} µm are wanted and it does not say how large its own are; "
+            f"{path}: pixels of {opening.resolution:g} µm are requested, and the file gives no size of its own pixels; "
             "give input.mpp (--mpp)"
         )
-    return rescaled(source, opening.resolution, tolerance=opening.tolerance)
+    return at_pixel_size(image, opening.resolution, tolerance=opening.tolerance)
 
 
 def to_lonlat(points: Sequence[tuple[float, float]], crs: str | None) -> list[tuple[float, float]]:

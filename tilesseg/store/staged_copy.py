@@ -97,12 +97,9 @@ class StagedCopy:
 
     def open(self, layout: CopyLayout) -> Source:
         """The copy as a source. What could not be copied cannot be read from it either, for the same reason."""
-        source = open_staged(self.image)
-        failed = self.ledger.failed()
-        holes = tuple(
-            (layout.named(source.grid.shape, name).window, str(fields["reason"])) for name, fields in failed.items()
-        )
-        return source.with_holes(holes) if holes else source
+        shape, failed = open_staged(self.image).grid.shape, self.ledger.failed()
+        holes = [(layout.named(shape, name).window, str(fields["reason"])) for name, fields in failed.items()]
+        return open_staged(self.image, holes)
 
     def remove(self) -> None:
         shutil.rmtree(self.folder)

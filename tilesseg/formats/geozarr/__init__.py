@@ -12,22 +12,20 @@ import numpy as np
 
 from tilesseg.errors import SourceError
 from tilesseg.formats.geozarr import conventions
-from tilesseg.formats.geozarr.staged_source import open_staged
+from tilesseg.formats.geozarr.staged_source import staged_reader
+from tilesseg.formats.reading.image import Image, ImageBand, ImageFacts
 from tilesseg.formats.reading.open_options import Opening
 from tilesseg.formats.reading.resample import exact_ratio, output_shape
 from tilesseg.formats.reading.validity import DTYPES
-from tilesseg.formats.zarr.source import ZarrLayer, ZarrSource
+from tilesseg.formats.zarr.source import ZarrLayer, ZarrReader
 from tilesseg.formats.zarr.zarr_array import Axes, ZarrArray, metadata_files
-from tilesseg.formats.zarr.zarr_band import ZarrBand
 from tilesseg.formats.zarr.zarr_hierarchy import Hierarchy, Member, coordinates, find_members, open_node, sibling
 from tilesseg.raster.grid import IDENTITY, Grid
-
-__all__ = ["ZarrSource", "open_geozarr"]
 
 _NO_NAMES = {"", "image", "data", "array", "band_data", "raster", "__xarray_dataarray_variable__"}
 
 
-def open_geozarr(paths: Sequence[str], opening: Opening) -> ZarrSource:
+def open_geozarr(paths: Sequence[str], opening: Opening) -> Image:
     """Open one Zarr array or group; see `formats.open_source`.
 
     Raises:
@@ -39,14 +37,14 @@ def open_geozarr(paths: Sequence[str], opening: Opening) -> ZarrSource:
     path = os.path.abspath(paths[0])
     node = open_node(path)
     if isinstance(node.attrs.get("tilesseg"), dict):
-        source = open_staged(Path(path))
+        reader = staged_reader(Path(path))
     else:
-        source = _assembled(path, find_members(path, node))
-    source = _rescaled(source, opening.scale, opening.offset)
-    return source if opening.resolution is None else _resized(source, opening.resolution)
+        reader = _assembled(path, find_members(path, node))
+    reader = _rescaled(reader, opening.scale, opening.offset)
+    return Image.of(reader if opening.resolution is None else _resized(reader, opening.resolution))
 
 
-def _assembled(path: str, found: Hierarchy) -> ZarrSource:
+def _assembled(path: str, found: Hierarchy) -> ZarrReader:
     axes = [_axes(member) for member in found.members]
     layers = [_layer(member, member_axes) for member, member_axes in zip(found.members, axes, strict=True)]
     shapes = {member.path: layer.array.shape for member, layer in zip(found.members, layers, strict=True)}
@@ -58,16 +56,12 @@ def _assembled(path: str, found: Hierarchy) -> ZarrSource:
         for number, (member, layer) in enumerate(zip(found.members, layers, strict=True))
         for band in _bands(number, member, layer, alone=len(layers) == 1)
     ]
-    return ZarrSource(
-        path=path,
-        grid=grid,
-        all_bands=tuple(bands),
-        selected=tuple(range(len(bands))),
-        layers=tuple(layers),
-        files=tuple(dict.fromkeys(file for folder in found.folders for file in metadata_files(folder))),
-        coarser=_levels(found, axes),
-        notes=notes,
+    files = tuple(dict.fromkeys(file for folder in found.folders for file in metadata_files(folder)))
+    facts = ImageFacts(path, grid, tuple(bands), files, notes=notes)
+    overviews = tuple(
+        ZarrReader(replace(facts, grid=Grid(*level[0].array.shape)), level) for level in _levels(found, axes)
     )
+    return ZarrReader(facts, tuple(layers), overviews=overviews)
 
 
 def _axes(member: Member) -> Axes:
@@ -89,7 +83,7 @@ def _levels(found: Hierarchy, axes: Sequence[Axes]) -> tuple[tuple[ZarrLayer, ..
     return tuple(level for level in levels if len({layer.array.shape for layer in level}) == 1)
 
 
-def _bands(number: int, member: Member, layer: ZarrLayer, *, alone: bool) -> list[ZarrBand]:
+def _bands(number: int, member: Member, layer: ZarrLayer, *, alone: bool) -> list[ImageBand]:
     scale, offset = conventions.find_scaling(member.path, member.attributes)
     count = layer.array.channels
     names: Sequence[str | None]
@@ -100,8 +94,8 @@ def _bands(number: int, member: Member, layer: ZarrLayer, *, alone: bool) -> lis
         listed = coordinates(member, layer.array.axes.channel)
         called = [str(name) for name in listed] if listed is not None and listed.dtype.kind in "UOT" else None
         names = conventions.find_names(member.attributes, called, count)
-    dtype = str(layer.array.dtype)
-    return [ZarrBand(name, number, k, dtype, scale, offset, mask=number) for k, name in enumerate(names)]
+    dtype, file = str(layer.array.dtype), layer.array.path
+    return [ImageBand(name, dtype, file, scale, offset, number, k, mask=number) for k, name in enumerate(names)]
 
 
 def _grid(member: Member, axes: Axes, shape: tuple[int, int]) -> tuple[Grid, tuple[str, ...]]:
@@ -116,20 +110,24 @@ def _grid(member: Member, axes: Axes, shape: tuple[int, int]) -> tuple[Grid, tup
     return grid, (*notes, *([note] if note else []))
 
 
-def _rescaled(source: ZarrSource, scale: float | None, offset: float | None) -> ZarrSource:
+def _rescaled(reader: ZarrReader, scale: float | None, offset: float | None) -> ZarrReader:
+    """The same image, with the user's scale and offset in place of those of its bands."""
     changes: dict[str, Any] = {}
     if scale is not None:
         changes["scale"] = scale
     if offset is not None:
         changes["offset"] = offset
-    return replace(source, all_bands=tuple(replace(band, **changes) for band in source.all_bands))
+    facts = replace(reader.facts, bands=tuple(replace(band, **changes) for band in reader.facts.bands))
+    overviews = tuple(replace(level, facts=replace(level.facts, bands=facts.bands)) for level in reader.overviews)
+    return replace(reader, facts=facts, overviews=overviews)
 
 
-def _resized(source: ZarrSource, resolution: float) -> ZarrSource:
+def _resized(reader: ZarrReader, resolution: float) -> ZarrReader:
     """The same image on pixels of another size, from its first pixel's corner."""
-    grid = source.grid
+    grid = reader.facts.grid
     y, x = (exact_ratio(resolution / side) for side in grid.resolution)
     height, width = output_shape(grid.shape, (y, x))
     a, b, c, d, e, f = grid.transform
     resized = replace(grid, height=height, width=width, transform=(a * x, b * y, c, d * x, e * y, f))
-    return replace(source, grid=resized, step=(y, x))
+    bands = tuple(replace(band, resampled=True) for band in reader.facts.bands)
+    return replace(reader, facts=replace(reader.facts, grid=resized, bands=bands), step=(y, x))

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,11 @@ from zarr.errors import BaseZarrError
 
 from tilesseg.errors import SourceError, StoreError
 from tilesseg.formats.geozarr.conventions import grid_mapping, spatial_attributes
+from tilesseg.formats.reading.image import Image, ImageBand, ImageFacts
 from tilesseg.formats.reading.validity import UNSCALED
 from tilesseg.formats.source import Raw, Source
-from tilesseg.formats.zarr.source import ZarrLayer, ZarrSource
+from tilesseg.formats.zarr.source import ZarrLayer, ZarrReader
 from tilesseg.formats.zarr.zarr_array import Axes, ZarrArray, metadata_files
-from tilesseg.formats.zarr.zarr_band import ZarrBand
 from tilesseg.raster.grid import ControlPoint, Grid, Placement
 from tilesseg.raster.window import Window
 
@@ -146,8 +147,21 @@ class StagedWriter:
                 array[index, *part.slices()] = plane[part.slices(place)]
 
 
-def open_staged(path: Path) -> ZarrSource:
-    """A copy as a source that reads as the image it was made of, as far as it has been copied.
+def open_staged(path: Path, holes: Sequence[tuple[Window, str]] = ()) -> Image:
+    """A copy as an image that reads as the image it was made of, as far as it has been copied.
+
+    Args:
+        path: the Zarr.
+        holes: windows that could not be copied, and why.
+
+    Raises:
+        SourceError: there is none, or it was made by another version.
+    """
+    return Image.of(replace(staged_reader(path), holes=tuple(holes)))
+
+
+def staged_reader(path: Path) -> ZarrReader:
+    """The reader of a copy, see `open_staged`.
 
     Raises:
         SourceError: there is none, or it was made by another version.
@@ -160,18 +174,12 @@ def open_staged(path: Path) -> ZarrSource:
         found = told.get("format") if isinstance(told, Mapping) else None
         raise SourceError(f"{path}: staged format {found}, this version reads {FORMAT}; stage the image again")
     image, valid = (ZarrArray(str(path / name), _CHANNELS) for name in ("image", "valid"))
-    bands = tuple(ZarrBand(layer=0, index=index, **fields) for index, fields in enumerate(told["bands"]))
+    bands = tuple(ImageBand(file=image.path, index=index, **fields) for index, fields in enumerate(told["bands"]))
     folders = [str(path), image.path, valid.path]
-    return ZarrSource(
-        path=str(path),
-        grid=_grid(told["grid"]),
-        all_bands=bands,
-        selected=tuple(range(len(bands))),
-        layers=(ZarrLayer(image),),
-        files=tuple(file for folder in folders for file in metadata_files(folder)),
-        valid=valid,
-        notes=tuple(f"of the image that was copied: {note}" for note in told["notes"]),
-    )
+    files = tuple(file for folder in folders for file in metadata_files(folder))
+    notes = tuple(f"of the image that was copied: {note}" for note in told["notes"])
+    facts = ImageFacts(str(path), _grid(told["grid"]), bands, files, notes=notes)
+    return ZarrReader(facts, (ZarrLayer(image),), valid=valid)
 
 
 def _bands(source: Source) -> list[dict[str, Any]]:

@@ -18,17 +18,17 @@ from tilesseg.formats.geozarr import conventions
 from tilesseg.formats.ome_zarr.level_grids import displaced, finest_grid, level_grid, misfit
 from tilesseg.formats.ome_zarr.metadata import Kind, Multiscale, channel_names
 from tilesseg.formats.ome_zarr.series import Chosen, choose_image
+from tilesseg.formats.reading.image import Image, ImageBand, ImageFacts
 from tilesseg.formats.reading.open_options import Opening
 from tilesseg.formats.reading.validity import DTYPES
-from tilesseg.formats.zarr.source import ZarrLayer, ZarrSource
+from tilesseg.formats.zarr.source import ZarrLayer, ZarrReader
 from tilesseg.formats.zarr.stored_chunks import any_stored
 from tilesseg.formats.zarr.zarr_array import Axes, ZarrArray, metadata_files
-from tilesseg.formats.zarr.zarr_band import ZarrBand
 from tilesseg.formats.zarr.zarr_hierarchy import open_node
 from tilesseg.raster.grid import Grid
 
 
-def open_ome_zarr(paths: Sequence[str], opening: Opening) -> ZarrSource:
+def open_ome_zarr(paths: Sequence[str], opening: Opening) -> Image:
     """Open an image of an OME-Zarr 0.4 or 0.5; see `formats.open_source`.
 
     Args:
@@ -49,23 +49,24 @@ def open_ome_zarr(paths: Sequence[str], opening: Opening) -> ZarrSource:
     first = _array(chosen, 0)
     attributes = {**chosen.attributes, **first.attrs.asdict()}
     finest, notes = finest_grid(chosen.path, chosen.multiscale, _plane(chosen, first), attributes)
-    source = _level(chosen, level, finest, opening)
-    coarser, left = _coarser(chosen, level, source, finest, opening)
-    notes = (*chosen.notes, *notes, *source.notes, *left)
-    return replace(source, levels=coarser, notes=tuple(dict.fromkeys(notes)))
+    reader = _level(chosen, level, finest, opening)
+    coarser, left = _coarser(chosen, level, reader, finest, opening)
+    notes = (*chosen.notes, *notes, *reader.facts.notes, *left)
+    facts = replace(reader.facts, notes=tuple(dict.fromkeys(notes)))
+    return Image.of(replace(reader, facts=facts, levels=coarser))
 
 
 def _coarser(
-    chosen: Chosen, level: int, source: ZarrSource, finest: Grid, opening: Opening
-) -> tuple[tuple[ZarrSource, ...], list[str]]:
+    chosen: Chosen, level: int, reader: ZarrReader, finest: Grid, opening: Opening
+) -> tuple[tuple[ZarrReader, ...], list[str]]:
     """Levels that may be computed from, and what to say of the others."""
-    found: list[ZarrSource] = []
+    found: list[ZarrReader] = []
     notes: list[str] = []
     for number in range(level + 1, len(chosen.multiscale.datasets)):
         name = chosen.multiscale.datasets[number].path
         try:
             one = _level(chosen, number, finest, opening)
-            why = _unfit(chosen, number, one, source, found)
+            why = _unfit(chosen, number, one, reader, found)
         except SourceError as error:
             why = str(error)
         if why is None:
@@ -75,21 +76,21 @@ def _coarser(
     return tuple(found), notes
 
 
-def _unfit(chosen: Chosen, number: int, one: ZarrSource, source: ZarrSource, finer: Sequence[ZarrSource]) -> str | None:
+def _unfit(chosen: Chosen, number: int, one: ZarrReader, reader: ZarrReader, finer: Sequence[ZarrReader]) -> str | None:
     """Why a level cannot stand for the one that is read."""
-    above = finer[-1] if finer else source
-    if one.grid.resolution[0] <= above.grid.resolution[0] or one.grid.resolution[1] <= above.grid.resolution[1]:
+    own, above = one.facts.grid, (finer[-1] if finer else reader).facts.grid
+    if own.resolution[0] <= above.resolution[0] or own.resolution[1] <= above.resolution[1]:
         return "its pixels are not larger than those of the level before"
-    if len(one.all_bands) != len(source.all_bands) or one.raw_dtypes != source.raw_dtypes:
+    if [band.dtype for band in one.facts.bands] != [band.dtype for band in reader.facts.bands]:
         return "its channels or its data type are others"
-    theirs, own = (side.layers[0].array.array.shape for side in (one, source))
+    theirs, ours = (side.layers[0].array.array.shape for side in (one, reader))
     axes = chosen.multiscale.axes
-    if any(theirs[k] != own[k] for k, axis in enumerate(axes) if axis.kind not in ("y", "x", "c")):
-        return f"of {theirs}, and the one that is read of {own}, so that its planes are others"
-    return misfit(chosen.multiscale, number, one.grid.shape, source.native.shape)
+    if any(theirs[k] != ours[k] for k, axis in enumerate(axes) if axis.kind not in ("y", "x", "c")):
+        return f"of {theirs}, and the one that is read of {ours}, so that its planes are others"
+    return misfit(chosen.multiscale, number, own.shape, (reader.facts.native or reader.facts.grid).shape)
 
 
-def _level(chosen: Chosen, number: int, finest: Grid, opening: Opening) -> ZarrSource:
+def _level(chosen: Chosen, number: int, finest: Grid, opening: Opening) -> ZarrReader:
     array, multiscale = _array(chosen, number), chosen.multiscale
     path = _path(chosen, number)
     if not any_stored(path):
@@ -98,16 +99,15 @@ def _level(chosen: Chosen, number: int, finest: Grid, opening: Opening) -> ZarrS
     layers, bands, note = _bands(chosen, ZarrArray(path, axes), array, opening)
     shape = _plane(chosen, array)
     place = displaced(multiscale, number)
-    return ZarrSource(
-        path=chosen.path,
-        grid=finest if number == 0 else level_grid(finest, multiscale, number, shape),
-        all_bands=bands,
-        selected=tuple(range(len(bands))),
-        layers=layers,
+    facts = ImageFacts(
+        chosen.path,
+        finest if number == 0 else level_grid(finest, multiscale, number, shape),
+        bands,
         files=tuple(file for folder in dict.fromkeys((*chosen.folders, path)) for file in metadata_files(folder)),
         notes=tuple(one for one in (note, place) if one),
-        finest=finest,
+        native=finest,
     )
+    return ZarrReader(facts, layers)
 
 
 def _array(chosen: Chosen, number: int) -> zarr.Array[Any]:
@@ -161,7 +161,7 @@ def _step(path: str, kind: str, length: int, asked: int | None) -> int:
 
 def _bands(
     chosen: Chosen, array: ZarrArray, opened: zarr.Array[Any], opening: Opening
-) -> tuple[tuple[ZarrLayer, ...], tuple[ZarrBand, ...], str | None]:
+) -> tuple[tuple[ZarrLayer, ...], tuple[ImageBand, ...], str | None]:
     """Channels that lie in one chunk are a layer: those are there, or absent, together."""
     attributes: Mapping[str, Any] = opened.attrs.asdict()
     together = 1 if array.axes.channel is None else opened.chunks[array.axes.channel]
@@ -170,7 +170,7 @@ def _bands(
     scale = 1.0 if opening.scale is None else opening.scale
     offset = 0.0 if opening.offset is None else opening.offset
     bands = tuple(
-        ZarrBand(name, k // together, k, str(array.dtype), scale, offset, mask=k // together)
+        ImageBand(name, str(array.dtype), array.path, scale, offset, k // together, k, mask=k // together)
         for k, name in enumerate(names)
     )
     layers = (ZarrLayer(array, nodata, absent=True),) * (bands[-1].layer + 1)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -118,7 +117,7 @@ class Reader(ABC):
 
     @abstractmethod
     def storage_block(self, bands: Sequence[int]) -> Shape:
-        """Height and width of what is decoded when one pixel of these bands is read, at most the image's."""
+        """Height and width of what is decoded when one pixel of these bands is read."""
 
     @abstractmethod
     def describe_files(self) -> list[dict[str, Any]]:
@@ -132,7 +131,8 @@ class Reader(ABC):
 
     def block_bytes(self, bands: Sequence[int]) -> int:
         """Bytes that are decoded of one band when one pixel is read."""
-        return prod(self.storage_block(bands)) * max(np.dtype(self.facts.bands[i].dtype).itemsize for i in bands)
+        height, width = np.minimum(self.storage_block(bands), self.facts.grid.shape).tolist()
+        return int(height * width) * max(np.dtype(self.facts.bands[i].dtype).itemsize for i in bands)
 
     @property
     def streamed(self) -> bool:

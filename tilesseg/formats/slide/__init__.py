@@ -10,17 +10,16 @@ import os
 from collections.abc import Sequence
 
 from tilesseg.errors import SourceError
+from tilesseg.formats.reading.image import Image
 from tilesseg.formats.reading.open_options import Opening
 from tilesseg.formats.slide.openslide_reader import open_openslide
 from tilesseg.formats.slide.slide_reader import LevelReader
-from tilesseg.formats.slide.source import SlideSource
+from tilesseg.formats.slide.source import slide_reader
 from tilesseg.formats.slide.tiff_image import open_tiff_slide
 from tilesseg.formats.slide.tiff_open import read_by_tifffile
 
-__all__ = ["SlideSource", "open_ome_tiff", "open_slide"]
 
-
-def open_slide(paths: Sequence[str], opening: Opening) -> SlideSource:
+def open_slide(paths: Sequence[str], opening: Opening) -> Image:
     """Open a slide; see `formats.open_source`.
 
     Raises:
@@ -33,7 +32,7 @@ def open_slide(paths: Sequence[str], opening: Opening) -> SlideSource:
     return _source(open_openslide(path), opening)
 
 
-def open_ome_tiff(paths: Sequence[str], opening: Opening) -> SlideSource:
+def open_ome_tiff(paths: Sequence[str], opening: Opening) -> Image:
     """Open an OME-TIFF, one file or a set with a companion file; see `formats.open_source`.
 
     Raises:
@@ -51,7 +50,7 @@ def _one(paths: Sequence[str]) -> str:
     return paths[0]
 
 
-def _source(reader: LevelReader, opening: Opening) -> SlideSource:
+def _source(reader: LevelReader, opening: Opening) -> Image:
     facts, level = reader.facts, opening.level or 0
     opening.check_numbers(facts.path)
     if not 0 <= level < len(facts.levels):
@@ -60,4 +59,4 @@ def _source(reader: LevelReader, opening: Opening) -> SlideSource:
             f"{len(facts.levels) - 1}"
         )
     scale = 1.0 if opening.scale is None else opening.scale, 0.0 if opening.offset is None else opening.offset
-    return SlideSource(reader, tuple(range(len(facts.names))), level, scale)
+    return Image.of(slide_reader(reader, level, scale))

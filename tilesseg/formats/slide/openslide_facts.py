@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tilesseg.formats.slide.slide_reader import Shape, SlideFacts, SlideLevel, trusted
+from tilesseg.formats.reading.image import Shape
+from tilesseg.formats.reading.pixel_size import coarser_levels
+from tilesseg.formats.slide.slide_reader import SlideFacts, SlideLevel
 
 if TYPE_CHECKING:
     import openslide
@@ -22,7 +24,7 @@ def openslide_facts(slide: openslide.OpenSlide, path: str) -> tuple[SlideFacts, 
     told = slide.properties
     shapes = [(height, width) for width, height in slide.level_dimensions]
     (y, x), size = _bounds(told, shapes[0])
-    steps = trusted(shapes)
+    steps = coarser_levels(shapes)
     levels = [
         SlideLevel(
             shape=_cropped(size, step, (y, x), shapes[number]),

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilesseg.errors import SourceError
+from tilesseg.formats.reading.image import Planes
 from tilesseg.formats.slide.openslide_facts import openslide_facts
-from tilesseg.formats.slide.slide_reader import LevelReader, Planes, SlideFacts, where
+from tilesseg.formats.slide.slide_reader import LevelReader, SlideFacts, where
 from tilesseg.raster.window import Window
 
 if TYPE_CHECKING:

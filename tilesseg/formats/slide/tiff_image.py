@@ -11,8 +11,9 @@ import tifffile
 
 from tilesseg.errors import SourceError
 from tilesseg.formats.reading.open_options import Opening
+from tilesseg.formats.reading.pixel_size import coarser_levels
 from tilesseg.formats.reading.validity import DTYPES
-from tilesseg.formats.slide.slide_reader import SlideFacts, SlideLevel, trusted
+from tilesseg.formats.slide.slide_reader import SlideFacts, SlideLevel
 from tilesseg.formats.slide.tiff_level import TiffLevel, read_level
 from tilesseg.formats.slide.tiff_metadata import TiffTold, band_names, told_by
 from tilesseg.formats.slide.tiff_open import companion_of, missing_files, one_line, open_tiff
@@ -82,7 +83,7 @@ def _levels(series: tifffile.TiffPageSeries, planes: Sequence[int]) -> list[_Fou
         if number == 0 or (one.dtype == series.dtype and len(one) == len(series))
     ]
     shapes = [(int(one.keyframe.imagelength), int(one.keyframe.imagewidth)) for _, one in alike]
-    found = [_Found(alike[k][0], step, read_level(alike[k][1], planes)) for k, step in trusted(shapes)]
+    found = [_Found(alike[k][0], step, read_level(alike[k][1], planes)) for k, step in coarser_levels(shapes)]
     first = found[0].tiff
     stored = first.samples, first.alpha, len(first.planes)
     return [one for one in found if (one.tiff.samples, one.tiff.alpha, len(one.tiff.planes)) == stored]

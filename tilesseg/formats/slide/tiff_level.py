@@ -17,8 +17,8 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from tilesseg.formats.reading.image import Shape
 from tilesseg.formats.slide.jpeg_tiles import Decode, strict_decoder
-from tilesseg.formats.slide.slide_reader import Shape
 from tilesseg.raster.window import Window
 
 OPEN = 8

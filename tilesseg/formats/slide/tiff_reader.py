@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tilesseg.errors import SourceError
-from tilesseg.formats.slide.slide_reader import LevelReader, Planes, SlideFacts, where
+from tilesseg.formats.reading.image import Planes
+from tilesseg.formats.slide.slide_reader import LevelReader, SlideFacts, where
 from tilesseg.formats.slide.tiff_level import ByteFiles, TiffLevel, read_level
 from tilesseg.formats.slide.tiff_open import one_line, open_tiff
 from tilesseg.raster.window import Window

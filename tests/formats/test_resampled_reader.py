@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ from slide_files import halved, leave_out, tissue, write_pyramid
 
 from tilesseg.errors import SourceError
 from tilesseg.formats.open import open_source
+from tilesseg.formats.reading.image import Image, Planes, Reader
 from tilesseg.formats.reading.open_options import Opening
+from tilesseg.formats.reading.pixel_size import at_pixel_size
 from tilesseg.formats.reading.resample import output_shape
-from tilesseg.formats.reading.resampled_source import Rescaled, rescaled
+from tilesseg.formats.reading.resampled_reader import resampled_reader
 from tilesseg.formats.slide import open_slide
-from tilesseg.formats.source import Raw, Source
 from tilesseg.raster.window import Window
 
 IMAGE = tissue((300, 410))
@@ -71,7 +73,7 @@ def test_whole_factors_are_block_means(tmp_path: Path, factor: int) -> None:
     cut = IMAGE[: height * factor, : width * factor].astype(np.float64)
     expected = cut.reshape(height, factor, width, factor, 3).mean(axis=(1, 3)).transpose(2, 0, 1)
     source = open_slide([path], Opening())
-    source = rescaled(source, 0.5 * factor, tolerance=0.05)
+    source = at_pixel_size(source, 0.5 * factor, tolerance=0.05)
     assert source.dtype == np.float32
     np.testing.assert_allclose(source.read(Window(0, 0, height, width)).values, expected, rtol=1e-6)
 
@@ -157,22 +159,25 @@ def test_the_users_pixel_size_counts_more_than_the_files(slide: str) -> None:
 
 def test_micrometres_are_not_wanted_of_pixels_whose_size_nobody_states(tmp_path: Path) -> None:
     path = str(write_pyramid(tmp_path / "unknown.tif", LEVELS, mpp=None))
-    with pytest.raises(SourceError, match=r"0\.5 µm are wanted and it does not say .* input\.mpp"):
+    with pytest.raises(SourceError, match=r"0\.5 µm are requested, and the file gives no size .* input\.mpp"):
         open_source(path, Opening(resolution=0.5))
 
 
 class Counted:
-    """A source that remembers the largest window that was read of it."""
+    """A reader that remembers the largest window that was read of it."""
 
-    def __init__(self, base: Source, storage_block: tuple[int, int]) -> None:
-        self.base, self.storage_block, self.largest = base, storage_block, 0
+    def __init__(self, base: Reader, block: tuple[int, int]) -> None:
+        self.base, self.block, self.largest = base, block, 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.base, name)
 
-    def read_raw(self, window: Window) -> Raw:
+    def storage_block(self, bands: Sequence[int]) -> tuple[int, int]:
+        return self.block
+
+    def read(self, window: Window, bands: Sequence[int]) -> Planes:
         self.largest = max(self.largest, window.area)
-        return self.base.read_raw(window)
+        return self.base.read(window, bands)
 
 
 @pytest.mark.parametrize("rows", [False, True])
@@ -182,11 +187,12 @@ def test_a_large_window_is_read_in_pieces_and_is_the_same_byte_for_byte(
 ) -> None:
     base, step = open_slide([slide], Opening()), (resolution / 0.5, resolution / 0.5)
     height, width = output_shape(base.grid.shape, step)
-    whole = Rescaled(base, replace(base.grid, height=height, width=width), base.native, step)
+    grid = replace(base.grid, height=height, width=width)
+    whole = Image.of(resampled_reader(base.reader, grid, native=base.native, step=step))
     expected = whole.read(whole.grid.window)
-    monkeypatch.setattr("tilesseg.formats.reading.resampled_source._SIDE", 64)
-    counted = Counted(base, (16, base.grid.width) if rows else (64, 64))
-    found = replace(whole, base=counted).read(whole.grid.window)
+    monkeypatch.setattr("tilesseg.formats.reading.resampled_reader._SIDE", 64)
+    counted: Any = Counted(base.reader, (16, base.grid.width) if rows else (64, 64))
+    found = Image.of(replace(whole.reader, base=counted)).read(whole.grid.window)
     assert found.values.tobytes() == expected.values.tobytes()
     np.testing.assert_array_equal(found.valid, expected.valid)
     margin = 2 * int(np.ceil(step[0])) + 2

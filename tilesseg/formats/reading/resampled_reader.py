@@ -1,0 +1,134 @@
+"""A picture on another grid with the same top-left corner: pixels of another size, resampled while they are read.
+
+Output pixel `i` covers the picture from `i·s` to `(i + 1)·s`, `s` being the step, counted from the corner. The pixels
+of a window do not depend on which window is read; see `resample`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from tilesseg.formats.reading.image import Planes, Reader, Shape
+from tilesseg.formats.reading.resample import Pair, resample, source_window
+from tilesseg.raster.grid import Grid
+from tilesseg.raster.window import Window
+
+_SIDE = 4096
+"""Side in pixels of the base of the square that is read at once: the mean of a large window would fill the memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResampledReader(Reader):
+    """Reads the picture of another reader on its own grid; see `reading.image.Reader`."""
+
+    base: Reader
+    step: Pair = (1.0, 1.0)
+    """Size of a pixel in pixels of the base, `(y, x)`."""
+
+    def read(self, window: Window, bands: Sequence[int]) -> Planes:
+        """See `Reader.read`."""
+        if self._as_it_is:
+            return self.base.read(window, bands)
+        masks, shape = [self.facts.bands[i].mask for i in bands], self.base.facts.grid.shape
+        values = np.empty((len(bands), *window.shape), np.float32)
+        valid = [np.empty(window.shape, np.bool_) for _ in set(masks)]
+        for piece in self._pieces(window, bands):
+            place = piece.slices(window)
+            part = read_resampled(
+                lambda source: self.base.read(source, bands), piece, step=self.step, shape=shape, masks=masks
+            )
+            values[:, *place] = part.values
+            for plane, mask in zip(valid, part.valid, strict=True):
+                plane[place] = mask
+        return Planes(values, valid)
+
+    def rows(self, height: int, bands: Sequence[int]) -> Iterator[Planes]:
+        """See `Reader.rows`."""
+        return self.base.rows(height, bands) if self._as_it_is else Reader.rows(self, height, bands)
+
+    def storage_block(self, bands: Sequence[int]) -> Shape:
+        """See `Reader.storage_block`: the base's, in this grid's pixels."""
+        height, width = np.ceil(np.array(self.base.storage_block(bands)) / self.step).astype(int).tolist()
+        return height, width
+
+    def describe_files(self) -> list[dict[str, Any]]:
+        return self.base.describe_files()
+
+    @property
+    def unresampled(self) -> Reader:
+        return self.base.unresampled
+
+    @property
+    def _as_it_is(self) -> bool:
+        return self.step == (1.0, 1.0)
+
+    def _pieces(self, window: Window, bands: Sequence[int]) -> Iterator[Window]:
+        """Parts of a window that cover few enough of the base's pixels; the same pixels however it is cut.
+
+        Full rows where the base is decoded by rows, so that none is decoded once for each part.
+        """
+        by_rows = self.base.storage_block(bands)[1] >= self.base.facts.grid.width
+        most = min(window.width, max(1, int(_SIDE / self.step[1])))
+        width = window.width if by_rows else most
+        height = max(1, int(_SIDE**2 / (width * self.step[1] * self.step[0])))
+        for y in range(window.y, window.y_stop, height):
+            for x in range(window.x, window.x_stop, width):
+                yield Window(y, x, height, width).intersect(window)
+
+
+def resampled_reader(
+    base: Reader,
+    grid: Grid,
+    *,
+    native: Grid,
+    step: Pair = (1.0, 1.0),
+    levels: tuple[Reader, ...] = (),
+    note: str | None = None,
+) -> ResampledReader:
+    """The picture of a reader on another grid.
+
+    Args:
+        base: the level that is read.
+        grid: the grid of the result, with the base's top-left corner.
+        native: the grid of the image's finest pixels.
+        step: size of a pixel in pixels of the base, `(y, x)`.
+        levels: coarser pictures, see `Reader.levels`.
+        note: sentence for the description.
+    """
+    facts = base.facts
+    bands = tuple(replace(band, resampled=band.resampled or step != (1.0, 1.0)) for band in facts.bands)
+    properties = dict(facts.properties)
+    if native.unit == "micrometre":
+        y, x = native.resolution
+        properties["mpp"] = {"y": y, "x": x}
+    notes = (*facts.notes, *([note] if note else []))
+    facts = replace(facts, grid=grid, native=native, bands=bands, properties=properties, notes=notes)
+    return ResampledReader(facts, base, step, levels=levels)
+
+
+def read_resampled(
+    read: Callable[[Window], Planes], window: Window, *, step: Pair, shape: Shape, masks: Sequence[int]
+) -> Planes:
+    """Pixels of a window of the output grid, from those of the base; invalid ones do not contribute.
+
+    Args:
+        read: reads a window of the base.
+        window: output pixels.
+        step: size of an output pixel in pixels of the base, `(y, x)`.
+        shape: shape of the base.
+        masks: number of the mask of each channel that is read.
+    """
+    source = source_window(window, step, shape)
+    base = read(source)
+    values, planes = np.empty((len(masks), *window.shape), np.float32), []
+    for number, valid in zip(sorted(set(masks)), base.valid, strict=True):
+        channels = [k for k, mask in enumerate(masks) if mask == number]
+        if base.values.dtype.kind == "f":
+            valid = valid & np.isfinite(base.values[channels]).all(axis=0)
+        values[channels], plane = resample(base.values[channels], valid, window, scale=step, source=source, shape=shape)
+        planes.append(plane)
+    return Planes(values, planes)
