@@ -29,7 +29,7 @@ from tilesseg.formats.reading.pixel_size import downsample
 from tilesseg.formats.slide import open_slide
 from tilesseg.formats.slide.openslide_reader import open_openslide
 from tilesseg.formats.slide.source import slide_reader
-from tilesseg.formats.slide.tiff_image import open_tiff_slide
+from tilesseg.formats.slide.tiff_reader import open_tiff_slide
 from tilesseg.planning.job import parse_job
 from tilesseg.raster.window import Window
 from tilesseg.run.run_job import run_job

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from tilesseg.formats.open import OpenSource as OpenSource
 from tilesseg.formats.open import open_source as open_source
-from tilesseg.formats.open import to_lonlat as to_lonlat
 from tilesseg.formats.reading.edge_padding import read_reflected as read_reflected
 from tilesseg.formats.registry import FORMATS as FORMATS
 from tilesseg.formats.registry import Format as Format

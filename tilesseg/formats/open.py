@@ -57,13 +57,3 @@ def _at_resolution(image: Image, opening: Opening, path: str) -> Image:
             "give input.mpp (--mpp)"
         )
     return at_pixel_size(image, opening.resolution, tolerance=opening.tolerance)
-
-
-def to_lonlat(points: Sequence[tuple[float, float]], crs: str | None) -> list[tuple[float, float]]:
-    """World coordinates `(x, y)` of a CRS given as WKT as longitude and latitude; without a CRS as they are."""
-    if crs is None:
-        return list(points)
-    from rasterio.warp import transform
-
-    longitudes, latitudes = transform(crs, "OGC:CRS84", *zip(*points, strict=True))
-    return list(zip(longitudes, latitudes, strict=True))

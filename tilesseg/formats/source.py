@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -126,3 +127,14 @@ class Source(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """What `tilesseg inspect` prints: plain JSON data."""
+
+
+def file_state(path: str) -> list[int] | None:
+    """`[size, mtime in ns]`, None where it is gone; of an item in a STAC item collection, its own size and checksum."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        from tilesseg.formats.stac.stac_items import member_state
+
+        return member_state(path)
+    return [found.st_size, found.st_mtime_ns]

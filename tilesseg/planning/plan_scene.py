@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tilesseg.errors import StoreError, TilessegError
 from tilesseg.events import ScenePlanned, SceneRefused
-from tilesseg.formats.reading.source_checks import file_state
+from tilesseg.formats.source import file_state
 from tilesseg.models.bundle import find_bundle
 from tilesseg.planning.plan import PLAN_FILE, check_crop, differences, parse_scene_plan, scene_to_json
 from tilesseg.planning.product_checks import check_products

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tilesseg.errors import SourceError
 from tilesseg.formats.detect import format_of
-from tilesseg.formats.reading.source_checks import file_state
+from tilesseg.formats.source import file_state
 from tilesseg.raster.labels import NODATA
 from tilesseg.raster.region_of_interest import Region, RoiCells, roi_cells
 from tilesseg.raster.window import Window

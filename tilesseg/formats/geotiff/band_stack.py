@@ -12,7 +12,7 @@ from rasterio.crs import CRS
 
 from tilesseg.errors import SourceError
 from tilesseg.formats.geotiff.raster_file import RasterFile
-from tilesseg.formats.reading.georeference import crs_name
+from tilesseg.formats.reading.crs import crs_name
 from tilesseg.formats.reading.resample import Pair, output_shape
 from tilesseg.raster.grid import Grid
 

@@ -9,7 +9,7 @@ from typing import Any
 from rasterio.errors import CRSError
 
 from tilesseg.formats.geotiff.raster_file import settled
-from tilesseg.formats.reading.georeference import round_trip, unit_of
+from tilesseg.formats.reading.crs import round_trip, unit_of
 from tilesseg.raster.grid import IDENTITY, ControlPoint, Grid, Placement, Transform
 
 

@@ -19,7 +19,7 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from tilesseg.errors import SourceError
-from tilesseg.formats.reading.georeference import crs_name, round_trip, unit_of
+from tilesseg.formats.reading.crs import crs_name, round_trip, unit_of
 from tilesseg.formats.zarr.zarr_array import Axes
 from tilesseg.formats.zarr.zarr_hierarchy import Attributes
 from tilesseg.raster.grid import IDENTITY, Grid, Transform

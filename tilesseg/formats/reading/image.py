@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilesseg.errors import SourceError
+from tilesseg.formats.reading.crs import crs_name
 from tilesseg.formats.reading.edge_padding import read_reflected
-from tilesseg.formats.reading.georeference import describe_grid
-from tilesseg.formats.reading.source_checks import file_state, refuse_outside, selection
 from tilesseg.formats.reading.statistics_sample import (
     PIXELS,
     SIDE,
@@ -28,7 +27,7 @@ from tilesseg.formats.reading.statistics_sample import (
 )
 from tilesseg.formats.reading.thumbnail import decimate, thumbnail_shape
 from tilesseg.formats.reading.validity import UNSCALED, Scaling, finish, stacked
-from tilesseg.formats.source import Pixels, Raw, Source
+from tilesseg.formats.source import Pixels, Raw, Source, file_state
 from tilesseg.raster.grid import Grid
 from tilesseg.raster.window import Window
 
@@ -217,7 +216,7 @@ class Image:
             SourceError: no band, or one that the image does not have.
         """
         facts = self.reader.facts
-        return replace(self, selected=selection(indices, len(facts.bands), image=facts.path))
+        return replace(self, selected=_selection(indices, len(facts.bands), image=facts.path))
 
     def read(self, window: Window) -> Pixels:
         """Read any window; see `formats.Source.read`."""
@@ -225,7 +224,7 @@ class Image:
 
     def read_raw(self, window: Window) -> Raw:
         """Read the values of the files; see `formats.Source.read_raw`."""
-        refuse_outside(window, self.grid.window)
+        _refuse_outside(window, self.grid.window)
         return _raw(self.reader.read(window, self.selected))
 
     def rows(self, height: int) -> Iterator[Raw]:
@@ -264,7 +263,7 @@ class Image:
         facts = self.reader.facts
         keys = ("name", "dtype", "scale", "offset", "file")
         return {
-            **describe_grid(facts.grid),
+            **_describe_grid(facts.grid),
             **facts.properties,
             "bands": [{key: getattr(band, key) for key in keys} for band in facts.bands],
             "files": self.reader.describe_files(),
@@ -299,3 +298,38 @@ _: type[Source] = Image
 
 def _raw(planes: Planes) -> Raw:
     return Raw(planes.values, stacked(planes.valid))
+
+
+def _describe_grid(grid: Grid) -> dict[str, Any]:
+    """Size and place of an image."""
+    y, x = grid.resolution
+    return {
+        "height": grid.height,
+        "width": grid.width,
+        "crs": crs_name(grid.crs) if grid.crs else None,
+        "transform": list(grid.transform),
+        "resolution": {"y": y, "x": x, "unit": grid.unit},
+    }
+
+
+def _selection(indices: Sequence[int], count: int, *, image: str) -> tuple[int, ...]:
+    """The bands to read, of an image that has `count`.
+
+    Raises:
+        SourceError: no band, or one that the image does not have.
+    """
+    wrong = [i for i in indices if not 0 <= i < count]
+    if wrong or not indices:
+        asked = f"band {wrong[0]}" if wrong else "no band"
+        raise SourceError(f"{image}: {asked} asked for, the image has 0 to {count - 1}")
+    return tuple(indices)
+
+
+def _refuse_outside(window: Window, inside: Window) -> None:
+    """Refuse a window of raw pixels that leaves the image.
+
+    Raises:
+        ValueError: it does.
+    """
+    if not inside.contains(window):
+        raise ValueError(f"{window} leaves the image of {inside.height} × {inside.width}")

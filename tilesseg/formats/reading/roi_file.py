@@ -26,7 +26,7 @@ from rasterio.warp import transform
 from rasterio.windows import Window as RasterWindow
 
 from tilesseg.errors import SourceError
-from tilesseg.formats.reading.georeference import crs_name
+from tilesseg.formats.reading.crs import crs_name
 from tilesseg.process import QUIET
 from tilesseg.raster.grid import Grid
 from tilesseg.raster.region_of_interest import Region

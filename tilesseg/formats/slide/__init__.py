@@ -13,10 +13,9 @@ from tilesseg.errors import SourceError
 from tilesseg.formats.reading.image import Image
 from tilesseg.formats.reading.open_options import Opening
 from tilesseg.formats.slide.openslide_reader import open_openslide
-from tilesseg.formats.slide.slide_reader import LevelReader
-from tilesseg.formats.slide.source import slide_reader
-from tilesseg.formats.slide.tiff_image import open_tiff_slide
+from tilesseg.formats.slide.source import LevelReader, slide_reader
 from tilesseg.formats.slide.tiff_open import read_by_tifffile
+from tilesseg.formats.slide.tiff_reader import open_tiff_slide
 
 
 def open_slide(paths: Sequence[str], opening: Opening) -> Image:

@@ -18,7 +18,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from tilesseg.formats.reading.image import Shape
-from tilesseg.formats.slide.jpeg_tiles import Decode, strict_decoder
+from tilesseg.formats.slide.tile_decoder import Decode, tile_decoder
 from tilesseg.raster.window import Window
 
 OPEN = 8
@@ -205,7 +205,7 @@ def _plane(level: tifffile.TiffPageSeries, number: int, sample: int, shape: Shap
         raise ValueError(f"{min(len(offsets), len(counts))} tiles are listed, {count * page.shaped[0]} needed")
     mine = slice(sample * count, (sample + 1) * count)
     return TiffPlane(
-        decode=_decoder(stored.keyframe),
+        decode=tile_decoder(stored.keyframe),
         jpeg=stored.keyframe.compression in _JPEG,
         byteorder=stored.parent.byteorder,
         path=str(stored.parent.filehandle.path),
@@ -220,7 +220,7 @@ def _plane(level: tifffile.TiffPageSeries, number: int, sample: int, shape: Shap
 def _raw(page: Any, offset: int) -> TiffPlane:
     nothing = np.zeros(0, np.int64)
     return TiffPlane(
-        decode=_decoder(page.keyframe),
+        decode=tile_decoder(page.keyframe),
         jpeg=False,
         byteorder=page.parent.byteorder,
         path=str(page.parent.filehandle.path),
@@ -230,23 +230,6 @@ def _raw(page: Any, offset: int) -> TiffPlane:
         tables=None,
         rows_at=int(offset),
     )
-
-
-def _decoder(page: tifffile.TiffPage) -> Decode:
-    """What decodes tiles; tifffile looks at the first of them once, for which the file has to be open."""
-    strict = strict_decoder(page)
-    if strict is not None:
-        return strict
-    handle = page.parent.filehandle
-    closed = handle.closed
-    if closed:
-        handle.open()  # of a set of files tifffile keeps one open
-    try:
-        decode: Any = page.decode
-    finally:
-        if closed:
-            handle.close()
-    return lambda data, number, tables: np.asarray(decode(data, number, jpegtables=tables)[0][0])
 
 
 def _alpha(page: tifffile.TiffPage) -> int | None:

@@ -6,14 +6,22 @@ import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import tifffile
 
 from tilesseg.errors import SourceError
 from tilesseg.formats.reading.image import Planes
-from tilesseg.formats.slide.slide_reader import LevelReader, SlideFacts, where
+from tilesseg.formats.reading.open_options import Opening
+from tilesseg.formats.reading.pixel_size import coarser_levels
+from tilesseg.formats.reading.validity import DTYPES
+from tilesseg.formats.slide.source import LevelReader, SlideFacts, SlideLevel, where
 from tilesseg.formats.slide.tiff_level import ByteFiles, TiffLevel, read_level
-from tilesseg.formats.slide.tiff_open import one_line, open_tiff
+from tilesseg.formats.slide.tiff_metadata import TiffTold, band_names, told_by
+from tilesseg.formats.slide.tiff_open import companion_of, missing_files, one_line, open_tiff
+from tilesseg.formats.slide.tiff_pages import choose_pages, choose_series, refuse_missing
 from tilesseg.raster.window import Window
 
 
@@ -85,3 +93,125 @@ def read_levels(choice: TiffChoice) -> list[TiffLevel]:
             raise SourceError(f"{choice.path}: it has {len(file.series)} images now, number {choice.series} was read")
         levels = file.series[choice.series].levels
         return [read_level(levels[number], choice.planes) for number in choice.levels]
+
+
+def open_tiff_slide(path: str, opening: Opening) -> TiffReader:
+    """Open a TIFF as tifffile sees it.
+
+    Raises:
+        SourceError: unreadable, or what is asked for is not in it.
+    """
+    with one_line(f"{path}: cannot be opened"), open_tiff(path) as file:
+        if not file.series:
+            raise SourceError(f"{path}: no image in it")
+        number, notes = choose_series(file.series, opening.series, path)
+        return _reader(file, number, notes, opening, path)
+
+
+def _reader(file: tifffile.TiffFile, number: int, notes: tuple[str, ...], opening: Opening, path: str) -> TiffReader:
+    series = file.series[number]
+    _refuse_type(series, path)
+    refuse_missing(series, opening, path)
+    pages = choose_pages(series, opening, path)
+    _refuse_missing_files(file, series, pages.numbers, path)
+    found = _levels(series, pages.numbers)
+    first, told = found[0].tiff, told_by(file, number, pages)
+    samples = pages.samples if pages.separate else first.samples - (first.alpha is not None)
+    names = band_names(series.keyframe, told.channels, count=len(pages.numbers), samples=samples)
+    together = 1 if pages.separate else samples
+    facts = SlideFacts(
+        path=path,
+        reader="tifffile",
+        files=_files(file, path, first),
+        levels=tuple(
+            SlideLevel(one.tiff.shape, _storage_block(one.tiff), one.step, _storage(one.tiff)) for one in found
+        ),
+        names=tuple(names),
+        dtype=str(np.dtype(series.dtype).newbyteorder("=")),
+        masks=tuple(k // together for k in range(len(names))),
+        mpp=told.mpp,
+        vendor=told.vendor,
+        compression=tifffile.COMPRESSION(series.keyframe.compression).name.lower(),
+        objective=told.objective,
+        series=tuple(one.name for one in file.series) if len(file.series) > 1 else (),
+        mask=_mask(first),
+        notes=(*notes, *told.notes, *_notes(first, series, told)),
+    )
+    return TiffReader(TiffChoice(path, number, tuple(one.number for one in found), pages.numbers), facts)
+
+
+class _Found(NamedTuple):
+    """A level that is read."""
+
+    number: int
+    """In the series."""
+    step: tuple[float, float]
+    tiff: TiffLevel
+
+
+def _levels(series: tifffile.TiffPageSeries, planes: Sequence[int]) -> list[_Found]:
+    """The series itself, and its levels that are coarser pictures of it, stored plane by plane as it is."""
+    alike = [
+        (number, one)
+        for number, one in enumerate(series.levels)
+        if number == 0 or (one.dtype == series.dtype and len(one) == len(series))
+    ]
+    shapes = [(int(one.keyframe.imagelength), int(one.keyframe.imagewidth)) for _, one in alike]
+    found = [_Found(alike[k][0], step, read_level(alike[k][1], planes)) for k, step in coarser_levels(shapes)]
+    first = found[0].tiff
+    stored = first.samples, first.alpha, len(first.planes)
+    return [one for one in found if (one.tiff.samples, one.tiff.alpha, len(one.tiff.planes)) == stored]
+
+
+def _refuse_type(series: tifffile.TiffPageSeries, path: str) -> None:
+    dtype = np.dtype(series.dtype).newbyteorder("=")
+    if str(dtype) not in DTYPES:
+        raise SourceError(f"{path}: values of type {dtype}, one of {', '.join(DTYPES)} needed")
+
+
+def _refuse_missing_files(
+    file: tifffile.TiffFile, series: tifffile.TiffPageSeries, numbers: Sequence[int], path: str
+) -> None:
+    """Refuse an image of which a file is missing: tifffile would give zeros for it."""
+    if len(series) == 1 or all(series[number] is not None for number in numbers):
+        return
+    missing = missing_files(path, file.ome_metadata)
+    if missing:
+        raise SourceError(f"{path}: {missing[0]} of its set is not there, and holds planes that are to be read")
+
+
+def _storage_block(level: TiffLevel) -> tuple[int, int]:
+    raw = level.planes[0].rows_at is not None
+    height, width = (1, level.shape[1]) if raw else level.tile
+    return min(height, level.shape[0]), min(width, level.shape[1])
+
+
+def _storage(level: TiffLevel) -> str:
+    if level.planes[0].rows_at is not None:
+        return "uncompressed rows"
+    height, width = level.tile
+    return f"strips of full rows, {height} each" if width == level.shape[1] else f"tiles of {width} × {height}"
+
+
+def _mask(level: TiffLevel) -> str:
+    if level.alpha is not None:
+        return "alpha"
+    stored = all(one.rows_at is not None or bool((one.counts * one.offsets).all()) for one in level.planes)
+    return "all pixels valid" if stored else "tiles that are in the file"
+
+
+def _files(file: tifffile.TiffFile, path: str, level: TiffLevel) -> tuple[str, ...]:
+    told = [path, companion_of(path) or path, str(file.filehandle.path), *(plane.path for plane in level.planes)]
+    found = dict.fromkeys(str(Path(one)) for one in told)
+    return tuple(found)
+
+
+def _notes(level: TiffLevel, series: tifffile.TiffPageSeries, told: TiffTold) -> list[str]:
+    notes = []
+    if level.alpha is not None:
+        notes.append("alpha says which pixels are valid; it is not one of the image's bands")
+    if level.planes[0].rows_at is None and not series.keyframe.is_tiled:
+        notes.append(f"stored in strips of full rows, {level.tile[0]} each: a window decodes its rows from end to end")
+    if int(series.keyframe.photometric) == 3 and told.vendor != "imagej":
+        notes.append("its values are numbers of colours in a table")
+    return notes

@@ -14,7 +14,7 @@ from shapely.affinity import translate
 from shapely.geometry.polygon import orient
 
 from tilesseg.errors import FormatError
-from tilesseg.formats.open import to_lonlat
+from tilesseg.formats.reading.crs import to_lonlat
 from tilesseg.formats.vector.features import Geometries
 from tilesseg.formats.writer import Mask
 from tilesseg.raster.grid import Grid

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tilesseg.formats.open import to_lonlat
+from tilesseg.formats.reading.crs import to_lonlat
 from tilesseg.raster.grid import Grid
 from tilesseg.raster.tiling import Patch, Tiling, round_up
 from tilesseg.raster.window import Window

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
@@ -81,3 +81,30 @@ def _shard_index(file: Path, array: zarr.Array[Any], count: int) -> NDArray[np.u
         shard.seek(max(0, os.fstat(shard.fileno()).st_size - length) if at_end else 0)
         told = shard.read(16 * count)
     return np.frombuffer(told, "<u8").astype(np.uint64) if len(told) == 16 * count else None
+
+
+_HEADER = 16
+"""Bytes; the last four of them are the length of the whole, from the lowest byte on (Blosc 1 chunk format)."""
+
+
+def by_blosc(array: zarr.Array[Any]) -> bool:
+    """Whether each file of an array is what Blosc made of one chunk; a shard's index notices by itself."""
+    last = array.compressors[-1] if array.compressors else None
+    return array.shards is None and type(last).__name__ in ("Blosc", "BloscCodec")
+
+
+def refuse_shortened(files: Iterable[str]) -> None:
+    """Refuse a file that ends before its chunk does; one that is not there is none.
+
+    Raises:
+        OSError: it does, or cannot be read.
+    """
+    for name in files:
+        try:
+            with open(name, "rb") as file:
+                told, length = file.read(_HEADER), file.seek(0, 2)
+        except FileNotFoundError:
+            continue
+        needed = int.from_bytes(told[12:], "little") if len(told) == _HEADER else _HEADER
+        if length < needed:
+            raise OSError(f"{name} has {length} bytes of the {needed} of its chunk; copy it again")

@@ -13,8 +13,7 @@ import zarr
 from numpy.typing import NDArray
 
 from tilesseg.errors import SourceError
-from tilesseg.formats.zarr.blosc_check import by_blosc, refuse_shortened
-from tilesseg.formats.zarr.stored_chunks import stored_chunks
+from tilesseg.formats.zarr.stored_chunks import by_blosc, refuse_shortened, stored_chunks
 from tilesseg.raster.window import Window
 
 # As in the store: total threads are tiles in flight × this.

@@ -1,12 +1,11 @@
-"""Coordinate reference systems as a grid holds them, and a grid's place as plain JSON data."""
+"""Coordinate reference systems (CRS) as a grid holds them: WKT, units, and longitude and latitude."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 from rasterio.crs import CRS
-
-from tilesseg.raster.grid import Grid
+from rasterio.warp import transform
 
 
 def crs_name(wkt: str | None) -> str:
@@ -31,13 +30,9 @@ def unit_of(crs: CRS) -> tuple[str, float | None]:
     return ("metre" if factor == 1 else name), float(factor)
 
 
-def describe_grid(grid: Grid) -> dict[str, Any]:
-    """Size and place of an image."""
-    y, x = grid.resolution
-    return {
-        "height": grid.height,
-        "width": grid.width,
-        "crs": crs_name(grid.crs) if grid.crs else None,
-        "transform": list(grid.transform),
-        "resolution": {"y": y, "x": x, "unit": grid.unit},
-    }
+def to_lonlat(points: Sequence[tuple[float, float]], crs: str | None) -> list[tuple[float, float]]:
+    """World coordinates `(x, y)` of a CRS given as WKT as longitude and latitude; without a CRS as they are."""
+    if crs is None:
+        return list(points)
+    longitudes, latitudes = transform(crs, "OGC:CRS84", *zip(*points, strict=True))
+    return list(zip(longitudes, latitudes, strict=True))

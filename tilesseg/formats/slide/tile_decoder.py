@@ -20,7 +20,24 @@ _COMPRESSIONS = (6, 7)
 _GREY, _RGB, _YCBCR = 1, 2, 6
 
 
-def strict_decoder(page: Any) -> Decode | None:
+def tile_decoder(page: Any) -> Decode:
+    """What decodes tiles; tifffile looks at the first of them once, for which the file has to be open."""
+    strict = _strict_decoder(page)
+    if strict is not None:
+        return strict
+    handle = page.parent.filehandle
+    closed = handle.closed
+    if closed:
+        handle.open()  # of a set of files tifffile keeps one open
+    try:
+        decode: Any = page.decode
+    finally:
+        if closed:
+            handle.close()
+    return lambda data, number, tables: np.asarray(decode(data, number, jpegtables=tables)[0][0])
+
+
+def _strict_decoder(page: Any) -> Decode | None:
     """What decodes the tiles of a page of tifffile's strictly; None where it is no JPEG of 8-bit grey or colours."""
     kind = int(page.photometric), int(page.samplesperpixel)
     plain = page.compression in _COMPRESSIONS and page.bitspersample == 8 and page.planarconfig == 1
