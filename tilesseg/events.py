@@ -52,6 +52,8 @@ class RunStarted(Event):
     directory: str = ""
     """Path of the run directory."""
     classes: tuple[str, ...] = ()
+    finished_pixels: int = 0
+    """Pixels of the completed scenes together; 0 where nobody counted them."""
 
 
 @dataclass(frozen=True, slots=True)

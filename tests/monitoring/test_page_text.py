@@ -10,14 +10,14 @@ from pretended import CORE, done, planned
 
 from tilesseg.events import RunFinished, RunStarted, SceneRefused, TileFailed
 from tilesseg.monitoring.dashboard.page_text import failures, header, legend, split, workers
-from tilesseg.monitoring.live.run_board import Board
+from tilesseg.monitoring.live.run_board import RunBoard
 
 HOSTILE = """<script>alert(1)</script>"'&"""
 
 
-def board_named(name: str) -> Board:
+def board_named(name: str) -> RunBoard:
     """A board of a run in which all that people name is called `name`: job, folder, scene, worker, reason."""
-    board = Board(f"runs/{name}")
+    board = RunBoard(f"runs/{name}")
     events = [
         RunStarted(2, job=name, directory=name, classes=(name,)),
         planned(name, 2, 3),
@@ -60,7 +60,7 @@ def test_whatever_people_name_things_a_text_has_the_same_elements(text: str) -> 
 
 def test_a_board_without_anything_has_texts_too() -> None:
     assert "no run has begun" in header(None) and "no scene is planned" in legend(None, {}, 1)
-    board = Board("runs/a")
+    board = RunBoard("runs/a")
     assert "nothing has failed" in failures(board) and "no tile is done" in split({})
     board.take(RunStarted(1, job="a"), 1000.0)
     board.take(RunFinished(0, 0, 0, 1.0), 1001.0)

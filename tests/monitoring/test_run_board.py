@@ -21,8 +21,7 @@ from tilesseg.events import (
 )
 from tilesseg.inference import worker_phases as phases
 from tilesseg.monitoring.dashboard.page_text import header
-from tilesseg.monitoring.live.event_rates import Rates
-from tilesseg.monitoring.live.run_board import FAILURES, FORGET_EVERY, STRETCHES, WORKERS, Board
+from tilesseg.monitoring.live.run_board import FAILURES, FORGET_EVERY, RunBoard
 from tilesseg.monitoring.live.scene_board import (
     DONE,
     FAILED,
@@ -33,12 +32,12 @@ from tilesseg.monitoring.live.scene_board import (
     SceneBoard,
     coarsened,
 )
-from tilesseg.monitoring.live.worker_board import WorkerBoard
+from tilesseg.monitoring.live.worker_board import STRETCHES, WORKERS, WorkerBoard
 
 
-def told(*events: object, every: float = 1.0) -> Board:
+def told(*events: object, every: float = 1.0) -> RunBoard:
     """A board that was told the events, one a second."""
-    board = Board("runs/a")
+    board = RunBoard("runs/a")
     for number, event in enumerate(events):
         board.take(event, 1000.0 + number * every)  # type: ignore[arg-type]
     return board
@@ -55,9 +54,9 @@ def test_a_map_says_of_each_tile_what_was_last_told_of_it() -> None:
     )
     lines = board.to_json("a", busy={("a", "r001-c001"): "predicting", ("b", "r001-c002"): "reading"})["map"]["lines"]
     assert lines == ["#s+", "!p·"]
-    facts = board.scenes["a"].facts(3, board.names)
+    facts = board.scenes["a"].facts(3, board.workers.names)
     assert (facts.worker, facts.error) == ("node1:17", "the disk is on fire")
-    assert board.scenes["a"].facts(0, board.names).patches == 9
+    assert board.scenes["a"].facts(0, board.workers.names).patches == 9
 
 
 def test_done_and_failed_tiles_are_not_said_to_be_worked_on_again_but_a_failed_one_may_be() -> None:
@@ -68,7 +67,7 @@ def test_done_and_failed_tiles_are_not_said_to_be_worked_on_again_but_a_failed_o
 
 def test_tiles_of_an_earlier_run_are_done_without_being_counted_twice() -> None:
     board = told(RunStarted(1), planned("a", 2, 2, done=2))
-    board.find_done("a", ["r000-c000", "r000-c001", "not a tile"])
+    board.mark_done_before("a", ["r000-c000", "r000-c001", "not a tile"])
     counts = board.scenes["a"].counts({})
     assert (counts["done"], counts["waiting"], board.done, board.tiles) == (2, 2, 2, 4)
 
@@ -118,18 +117,18 @@ def test_every_kind_of_failure_is_listed_with_its_reason() -> None:
 
 def test_time_left_counts_scenes_that_are_not_planned_yet_like_those_that_are() -> None:
     board = told(RunStarted(4, finished=1), planned("a", 2, 5))
-    assert board.eta is None
+    assert board.pace.eta is None
     for number, tile in enumerate(tiles_of(planned("a", 2, 5))[:5]):
         board.take(done("a", tile, wall=1.0), 1002.0 + number)
-    assert board.left == 25 * CORE**2  # five of this one, ten of each of the two to come
-    assert board.eta == pytest.approx(board.left / 1e6 / board.rate)
+    assert board.pace.left == 25 * CORE**2  # five of this one, ten of each of the two to come
+    assert board.pace.eta == pytest.approx(board.pace.left / 1e6 / board.pace.rate)
     board.tick(1100.0)
-    assert board.eta is None  # nothing of late
+    assert board.pace.eta is None  # nothing has ended in the window
 
 
 def test_a_driver_that_says_nothing_or_leaves_is_told_from_one_that_finishes() -> None:
     board = told(RunStarted(1))
-    board.heard = 1000.0
+    board.last_message = 1000.0
     assert board.state == "running"
     board.tick(1040.0)
     assert board.state == "silent"
@@ -143,27 +142,6 @@ def test_a_run_that_ended_with_failures_has_their_colour_and_not_that_of_success
     assert board.state == "finished with failures"
     assert 'class="state failures"' in header(board)
     assert 'class="state finished"' in header(told(RunStarted(1), RunFinished(0, 0, 0, 1.0)))
-
-
-@given(st.lists(st.tuples(st.floats(0, 1e5), st.floats(0, 100)), max_size=60))
-def test_no_amount_is_lost_however_long_it_goes_on(parts: list[tuple[float, float]]) -> None:
-    rates = Rates(50.0, bins=16)
-    for when, amount in parts:
-        rates.add(50.0 + when, amount)
-    end = rates.last + 1
-    ends, series = rates.series(end, over=0.0)
-    widths = np.diff(ends, prepend=0.0)
-    assert len(series) <= 16
-    assert float((series * widths).sum()) == pytest.approx(sum(amount for _, amount in parts), abs=1e-6)
-
-
-def test_a_steady_rate_is_seen_as_it_is() -> None:
-    rates = Rates(0.0, bins=16)
-    for second in range(100):
-        rates.add(second + 0.5, 3.0)
-    ends, series = rates.series(100.0, over=10.0)
-    assert series == pytest.approx(np.full(len(ends), 3.0), rel=0.05)
-    assert rates.recent(100.0, over=20.0) == pytest.approx(3.0, rel=0.1)
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 60), st.randoms(use_true_random=False))
@@ -210,7 +188,11 @@ def test_a_board_of_100_000_tiles_stays_small_and_does_not_grow_with_the_scenes_
     used.append(tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()
     assert used[0] < 15e6 and used[2] - used[1] < 100_000, used
-    assert len(board.timeline) == STRETCHES and len(board.failures) == FAILURES and len(board.workers) <= WORKERS
+    assert (
+        len(board.workers.timeline) == STRETCHES
+        and len(board.failures) == FAILURES
+        and len(board.workers.by_name) <= WORKERS
+    )
     assert len([scene for scene in board.scenes.values() if scene.state == "complete"]) <= KEPT_FINISHED + FORGET_EVERY
     assert board.failure_count == 2000
     assert len(str(board.to_json())) < 300_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,7 +19,8 @@ from tilesseg.events import (
     TileFailed,
 )
 from tilesseg.monitoring import terminal as progress
-from tilesseg.monitoring.terminal import LineProgress, Tally, TerminalProgress, progress_for
+from tilesseg.monitoring.live.run_board import RunBoard
+from tilesseg.monitoring.terminal import LineProgress, TerminalProgress, figures, progress_for
 
 
 class Terminal(io.StringIO):
@@ -43,27 +45,24 @@ def begin(say: Any, *, tiles: int, done: int, pixels: int, dashboard: str | None
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [100.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress.time, "time", lambda: now[0])
     return now
 
 
-def test_rate_and_eta_follow_from_finished_pixels_and_failures_do_not_count(clock: list[float]) -> None:
-    tally = Tally()
-    begin(tally.take, tiles=10, done=0, pixels=10_000_000)
-    assert tally.eta == "-:--"
-    clock[0] += 2
-    tally.take(done(1_000_000))
-    tally.take(failed(1_000_000))
-    assert (tally.rate, tally.eta) == (0.5, "0:16")
-    assert str(tally) == "2/10 tiles, 0.50 Mpx/s, ETA 0:16, 1 failed"
+def test_the_figures_are_those_of_the_board_and_failures_do_not_count() -> None:
+    board = RunBoard()
+    begin(lambda event: board.take(event, 100.0), tiles=10, done=0, pixels=10_000_000)
+    assert "ETA -:--" in figures(board)
+    board.take(done(1_000_000), 102.0)
+    board.take(failed(1_000_000), 102.0)
+    assert figures(board) == "2/10 tiles, 0.50 Mpx/s, ETA 0:16, 1 failed"
 
 
-def test_hours_are_written_as_hours(clock: list[float]) -> None:
-    tally = Tally()
-    begin(tally.take, tiles=2, done=0, pixels=10_000_000)
-    clock[0] += 1000
-    tally.take(done(1_000_000))
-    assert tally.eta == "2:30:00"
+def test_hours_are_written_as_hours() -> None:
+    board = RunBoard()
+    begin(lambda event: board.take(event, 100.0), tiles=2, done=0, pixels=10_000_000)
+    board.take(replace(done(1_000_000), wall=1000.0), 1100.0)
+    assert "ETA 2:30:00" in figures(board)
 
 
 def test_plain_lines_come_now_and_then_and_at_the_end(clock: list[float]) -> None:
@@ -78,8 +77,8 @@ def test_plain_lines_come_now_and_then_and_at_the_end(clock: list[float]) -> Non
     assert stream.getvalue().splitlines() == [
         "dashboard at http://127.0.0.1:8787/status",
         "scene: tiles to do: 4, 2 done before",
-        "2/4 tiles, 0.33 Mpx/s, ETA 0:06",
-        "4/4 tiles, 0.50 Mpx/s, ETA 0:00",
+        "4/6 tiles, 0.33 Mpx/s, ETA 0:06",
+        "6/6 tiles, 0.50 Mpx/s, ETA 0:00",
         "wrote mask.tif (1.2 s)",
     ]
 

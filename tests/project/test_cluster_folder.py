@@ -336,9 +336,9 @@ def test_every_metric_that_is_asked_for_exists_and_ours_are_all_drawn() -> None:
 
 
 def test_states_that_are_asked_for_exist() -> None:
-    from tilesseg.monitoring.live.run_board import Board
+    from tilesseg.monitoring.live.run_board import RunBoard
 
-    tiles, scenes = set(STATES), set(Board("run").scene_counts())
+    tiles, scenes = set(STATES), set(RunBoard("run").scene_counts())
     for one in expressions():
         for metric, states in re.findall(r'tilesseg_(tiles|scenes)\{[^}]*state=~?"([^"]+)"', one):
             assert set(states.split("|")) <= (tiles if metric == "tiles" else scenes), one

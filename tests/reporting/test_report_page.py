@@ -21,7 +21,7 @@ from small_runs import SmallRun
 from tilesseg.cli.main import run as command
 from tilesseg.cli.report_command import reported
 from tilesseg.errors import SourceError
-from tilesseg.events import TileFailed
+from tilesseg.events import Note, TileFailed
 from tilesseg.formats.writing.preview import encode
 from tilesseg.monitoring.html_templates import templates_of
 from tilesseg.monitoring.humanize import duration
@@ -251,7 +251,7 @@ def test_whatever_goes_wrong_with_a_report_does_not_hide_how_the_run_ended(
 
     monkeypatch.setattr("tilesseg.reporting.html.report_page.write_report", broken)
     with reported(mixed.run.path):
-        (mixed.run.path / "events.jsonl").write_text('{"event": "note"}\n')
+        mixed.run.log(Note("one more"), 2e9)
     remedy = f"try tilesseg report {mixed.run.path}"
     assert capsys.readouterr().err == f"cannot write the report: ZeroDivisionError: oh; {remedy}\n"
 

@@ -14,7 +14,7 @@ from small_runs import SmallRun
 
 from tilesseg.cli.main import run as command
 from tilesseg.cli.status_text import drawn, job_lines, status_text, table_rows
-from tilesseg.events import TileDone, account
+from tilesseg.events import RunStarted, TileDone, account
 from tilesseg.monitoring.humanize import area, duration, pixels, share
 from tilesseg.reporting.status import Watch
 from tilesseg.store.driver_record import driver_record
@@ -47,10 +47,8 @@ def ended(seconds_ago: float, every: float = 1.0, wall: float = 1.0) -> dict[str
 
 
 def tell(small: SmallRun, event: str, when: float) -> None:
-    path = small.run.path / "events.jsonl"
-    with path.open("a", encoding="utf-8") as file:
+    with (small.run.path / "events.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps({"time": when, "event": event}) + "\n")
-    os.utime(path, (when, when))
 
 
 def test_a_run_that_has_just_been_planned_waits(small: SmallRun) -> None:
@@ -81,10 +79,11 @@ def test_where_nothing_was_predicted_the_time_went_to_writing() -> None:
 
 def test_the_rate_is_that_of_the_last_tiles_and_the_time_left_follows_from_it(small: SmallRun) -> None:
     small.plan_scenes("a", "b", "c")
-    small.segment("a", **ended(0))
+    small.run.log(RunStarted(scenes=3), NOW - 8)
     small.segment("b", limit=2, **ended(6))
+    small.segment("a", **ended(0))
     found = watch(small).look(NOW).progress
-    # eight tiles in the eight seconds since the first of them began
+    # eight tiles in the eight seconds since the run began
     assert found.running and found.window == pytest.approx(8.0)
     assert found.rate == pytest.approx(TILE / 1e6, abs=1e-4)
     assert found.left == 10 * TILE and not found.about
@@ -99,7 +98,8 @@ def test_tiles_of_long_ago_do_not_count_while_there_are_newer_ones(small: SmallR
     small.segment("b", **ended(0, every=10, wall=20))
     small.segment("c", limit=4, **ended(5, every=10, wall=20))
     found = watch(small).look(NOW).progress
-    assert found.window == pytest.approx(70.0) and found.rate == pytest.approx(10 * TILE / 1e6 / 70, abs=1e-4)
+    # three times the mean time of a tile, (6 · 1 s + 10 · 20 s) ÷ 16; eight tiles ended in it
+    assert found.window == pytest.approx(38.6) and found.rate == pytest.approx(8 * TILE / 1e6 / 38.6, abs=1e-4)
 
 
 def test_scenes_that_are_not_planned_count_as_the_mean_of_the_others(small: SmallRun) -> None:
@@ -163,7 +163,7 @@ def test_a_run_that_has_said_its_end_is_not_running_though_it_is_young(small: Sm
     for name in small.names:
         small.segment(name, **ended(3))
         small.finish(name)
-    tell(small, "tile_done", NOW - 2)
+    tell(small, "note", NOW - 2)
     assert watch(small).look(NOW).progress.running
     tell(small, "run_finished", NOW - 1)
     found = watch(small).look(NOW).progress

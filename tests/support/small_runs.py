@@ -48,7 +48,7 @@ class SmallRun:
                 try_scene(scene, run=self.run, plan=self.plan, job=self.job)
 
     def segment(self, scene: str, *, limit: int | None = None, fail: Iterable[str] = (), **fields: Any) -> None:
-        """Do the tiles that are not done yet; `fields` replace those of the records."""
+        """Do and log the tiles that are not done yet, in the order of their ends; `fields` replace the records'."""
         store = self.run.scene(scene)
         plan = stored_plan(store)
         assert plan is not None
@@ -58,13 +58,16 @@ class SmallRun:
             set(store.done_names()),
         )
         left = [tile for tile in plan.tiling if tile.name not in done][:limit]
+        records = []
         for number, tile in enumerate(left):
             if tile.name in fail:
                 store.mark_failed(TileFailed(scene, tile.name, tile.core.area, "ValueError: planted", "node1:7"))
                 continue
             record = segmented(tile, source=source, model=self.model, store=store, recipe=recipe)
             own = {key: value(number) if callable(value) else value for key, value in fields.items()}
-            store.mark_done(replace(record, **own))
+            records.append(store.mark_done(replace(record, **own)))
+        for record in sorted(records, key=lambda record: record.started + record.wall):
+            self.run.log(record, record.started + record.wall)
 
     def finish(self, scene: str) -> None:
         store = self.run.scene(scene)

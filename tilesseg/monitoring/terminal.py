@@ -1,9 +1,8 @@
-"""Progress for people: listeners that draw events. Rich on a terminal, a plain line now and then elsewhere."""
+"""Progress for people: listeners that draw the board of a run, as a bar on a terminal, elsewhere as plain lines."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING
 
 from tilesseg.events import (
@@ -15,13 +14,13 @@ from tilesseg.events import (
     RegionStaged,
     RunFinished,
     RunStarted,
-    SceneFinished,
     ScenePlanned,
     SceneRefused,
     TileDone,
     TileFailed,
 )
 from tilesseg.monitoring.humanize import span
+from tilesseg.monitoring.live.run_board import RunBoard
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -30,95 +29,32 @@ if TYPE_CHECKING:
 INTERVAL = 5.0
 """Seconds between two plain lines."""
 MANY = 100
-"""Scenes above which those that go well are only counted."""
+"""Number of scenes above which those that go well are only counted."""
 
 
 def progress_for(stream: IO[str]) -> Listener:
-    """The listener that suits the stream."""
+    """Listener that suits the stream."""
     return TerminalProgress(stream) if stream.isatty() else LineProgress(stream)
 
 
-@dataclass(slots=True)
-class Tally:
-    """The figures of a run, from its events."""
-
-    scenes: int = 0
-    """That are to be done."""
-    planned: int = 0
-    """Scenes whose tiles are known, or that are refused."""
-    segmented: int = 0
-    """Planned scenes that were not refused."""
-    finished: int = 0
-    regions: int = 0
-    copied: int = 0
-    tiles: int = 0
-    pixels: int = 0
-    """Core pixels of the tiles that are known."""
-    done: int = 0
-    failed: int = 0
-    done_pixels: int = 0
-    started: float = field(default_factory=time.monotonic)
-
-    def take(self, event: Event) -> None:
-        match event:
-            case RunStarted():
-                self.scenes, self.started = event.scenes - event.finished, time.monotonic()
-            case ScenePlanned():
-                self.planned, self.segmented = self.planned + 1, self.segmented + 1
-                self.tiles, self.pixels = self.tiles + event.tiles, self.pixels + event.pixels
-                self.regions += event.regions
-            case SceneRefused():
-                self.planned += 1
-            case SceneFinished():
-                self.finished += 1
-            case RegionStaged() | RegionFailed():
-                self.copied += 1
-            case TileDone():
-                self.done, self.done_pixels = self.done + 1, self.done_pixels + event.pixels
-            case TileFailed():
-                self.failed, self.pixels = self.failed + 1, self.pixels - event.pixels
-
-    @property
-    def steps(self) -> int:
-        """Tiles and regions behind us."""
-        return self.done + self.failed + self.copied
-
-    @property
-    def rate(self) -> float:
-        """Mpx/s of finished cores since the start."""
-        return self.done_pixels / 1e6 / max(1e-9, time.monotonic() - self.started)
-
-    @property
-    def eta(self) -> str:
-        """Time left as m:ss, at the rate so far."""
-        if not self.done_pixels:
-            return "-:--"
-        return span(max(0.0, self.pixels + self._unknown - self.done_pixels) / 1e6 / self.rate)
-
-    @property
-    def _unknown(self) -> float:
-        """Pixels of the scenes that are not planned yet, should they be like the others."""
-        return max(0, self.scenes - self.planned) * self.pixels / max(1, self.segmented)
-
-    @property
-    def complete(self) -> bool:
-        """Whether nothing is left to copy or to segment."""
-        tried = self.done + self.failed == self.tiles and self.copied == self.regions
-        return tried and self.planned >= self.scenes
-
-    def __str__(self) -> str:
-        copied = f"{self.copied}/{self.regions} regions copied"
-        if not self.tiles and self.regions:
-            return copied
-        text = f"{self.done + self.failed}/{self.tiles} tiles, {self.rate:.2f} Mpx/s, ETA {self.eta}"
-        text = f"{copied}, {text}" if self.copied < self.regions else text
-        text = f"{self.finished}/{self.scenes} scenes, {text}" if self.scenes > 1 else text
-        return f"{text}, {self.failed} failed" if self.failed else text
+def figures(board: RunBoard) -> str:
+    """Figures of a run as one line: scenes, regions and tiles, rate, time left, failures."""
+    pace = board.pace
+    eta = "-:--" if pace.eta is None else span(pace.eta)
+    text = f"{board.done + board.failed}/{board.tiles} tiles, {pace.rate:.2f} Mpx/s, ETA {eta}"
+    if board.copied < board.regions:
+        text = f"{board.copied}/{board.regions} regions copied, {text}"
+    if board.total > 1:
+        ended = board.finished_before + board.complete + board.broken + board.refused
+        text = f"{ended}/{board.total} scenes, {text}"
+    return f"{text}, {board.failed} failed" if board.failed else text
 
 
-def sentence(event: Event) -> str | None:
-    """What an event that is more than progress says, or None."""
+def sentence(event: Event, *, brief: bool = False) -> str | None:
+    """Sentence of an event that is more than progress, or None; in brief, none of a scene that goes well."""
     match event:
+        case ScenePlanned() | ProductWritten() if brief:
+            return None
         case Note():
             return event.text
         case SceneRefused():
@@ -152,52 +88,50 @@ def _work(event: ScenePlanned) -> str:
 
 
 class LineProgress:
-    """One plain line every few seconds, and at the end."""
+    """Listener that prints a plain line every few seconds, and at the end."""
 
     def __init__(self, stream: IO[str], interval: float = INTERVAL) -> None:
-        self._stream, self._interval, self._tally = stream, interval, Tally()
+        self._stream, self._interval, self.board = stream, interval, RunBoard()
         self._next = 0.0
-        self._many = False
 
     def __call__(self, event: Event) -> None:
-        """Take an event; perhaps say something."""
-        self._tally.take(event)
-        text = sentence(event)
-        if text and not (self._many and isinstance(event, ScenePlanned | ProductWritten)):
-            self._say(text)
+        """Take an event; print its sentence, and the figures where they are due."""
+        now = time.time()
+        self.board.take(event, now)
+        text = sentence(event, brief=self.board.total > MANY)
+        if text:
+            self._print(text)
         if isinstance(event, RunStarted):
-            self._next, self._many = time.monotonic() + self._interval, event.scenes > MANY
+            self._next = now + self._interval
         work = isinstance(event, TileDone | TileFailed | RegionStaged | RegionFailed)
-        if work and (self._tally.complete or time.monotonic() >= self._next):
-            self._next = time.monotonic() + self._interval
-            self._say(str(self._tally))
+        if work and (self.board.all_tried or now >= self._next):
+            self._next = now + self._interval
+            self._print(figures(self.board))
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         print(text, file=self._stream, flush=True)
 
 
 class TerminalProgress:
-    """A bar that stays in place, with sentences above it."""
+    """Listener that draws a bar, which stays in place, with sentences above it."""
 
     def __init__(self, stream: IO[str]) -> None:
-        self._stream, self._tally = stream, Tally()
+        self._stream, self.board = stream, RunBoard()
         self._bar: Progress | None = None
 
     def __call__(self, event: Event) -> None:
         """Take an event and redraw."""
-        self._tally.take(event)
+        self.board.take(event, time.time())
         if isinstance(event, RunStarted):
             self._bar = self._start()
-        text = sentence(event)
-        if self._tally.scenes > MANY and isinstance(event, ScenePlanned | ProductWritten):
-            text = None
+        text = sentence(event, brief=self.board.total > MANY)
         if text and self._bar:
             self._bar.console.print(text, markup=False, highlight=False)
         elif text:
             print(text, file=self._stream, flush=True)
         if self._bar:
-            total = self._tally.tiles + self._tally.regions
-            self._bar.update(self._bar.task_ids[0], total=total, completed=self._tally.steps, text=str(self._tally))
+            total, tried = self._steps()
+            self._bar.update(self._bar.task_ids[0], total=total, completed=tried, text=figures(self.board))
             if isinstance(event, RunFinished):
                 self.close()
 
@@ -207,11 +141,16 @@ class TerminalProgress:
             self._bar.stop()
             self._bar = None
 
+    def _steps(self) -> tuple[int, int]:
+        """Number of tiles and regions, and of those that were tried."""
+        board = self.board
+        return board.tiles + board.regions, board.done + board.failed + board.copied
+
     def _start(self) -> Progress:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
         bar = Progress(BarColumn(), TextColumn("{task.fields[text]}"), console=Console(file=self._stream))
-        bar.add_task("tiles", total=self._tally.tiles + self._tally.regions, text="")
+        bar.add_task("tiles", total=self._steps()[0], text="")
         bar.start()
         return bar

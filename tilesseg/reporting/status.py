@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from tilesseg.events import TileDone
+from tilesseg.monitoring.live.event_log import LogEnd, read_log_end
+from tilesseg.monitoring.live.run_board import RunBoard, StoredScene
 from tilesseg.planning.plan_scene import stored_plan
 from tilesseg.reporting.results import Report, SceneReport, report_of
-from tilesseg.reporting.status_cache import RememberedRun, Signs, ended
+from tilesseg.reporting.status_cache import CachedRun, modified
 from tilesseg.store.driver_record import drivers, left_behind
 from tilesseg.store.run_directory import RunDirectory
 
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from tilesseg.planning.plan import Plan
 
 
-WINDOWS = (120.0, 480.0, 1920.0, 7680.0)
-"""Seconds over which the rate is taken: the first in which enough tiles ended."""
-ENOUGH = 8
 QUIET = 60.0
 """Seconds without any sign after which nobody is thought to work, unless tiles take longer than a third of it."""
 
@@ -100,112 +98,111 @@ class Status:
 
 
 class Watch:
-    """Looks at a run, once or again and again; what cannot change any more is read once."""
+    """Watcher of a run, for one status or many; files that cannot change any more are read once."""
 
     def __init__(self, run: RunDirectory, plan: Plan, names: Sequence[str]) -> None:
-        self.run, self._plan, self._names = RememberedRun(run.path), plan, tuple(names)
+        self.run, self._plan, self._names = CachedRun(run.path), plan, tuple(names)
         self._complete: dict[str, SceneReport] = {}
-        self._shapes: dict[str, int] = {}
+        self._areas: dict[str, int] = {}
 
     def look(self, now: float | None = None) -> Status:
-        """How things stand `now`, in seconds since 1970.
+        """Status at the time `now`, in seconds since 1970.
 
         Raises:
             StoreError: a file of the run is damaged.
         """
         now = time.time() if now is None else now
-        report, signs = self._report(), Signs.of(self.run.path)
-        last_tile, longest = self.run.latest()
-        newest = max(signs.newest, last_tile if last_tile < now + QUIET else 0.0)  # some worker's clock is wrong
-        over = signs.finished and last_tile <= signs.newest + 1
-        recent_sign = not over and now - newest < max(QUIET, 3 * longest)
-        running = bool(drivers(self.run.path)) or (recent_sign and left_behind(self.run.path))
-        recent, window = self._recent(report, now if running else newest)
-        age = round(max(0.0, now - newest), 1) if newest else None
-        return Status(report, self._progress(report, recent, window, running=running, age=age))
+        log, working = read_log_end(self.run.path / "events.jsonl"), drivers(self.run.path)
+        newest = max(log.when, modified(self.run.path / "driver.json"))
+        quiet = log.kind == "run_finished" or now - newest >= max(QUIET, 3 * log.recent.longest)
+        running = bool(working) or (not quiet and left_behind(self.run.path))
+        alone = next((driver.started for driver in working if driver.shard is None), None)
+        report, age = self._report(), round(max(0.0, now - newest), 1) if newest else None
+        seen = now if running else newest
+        return Status(report, self._progress(report, log, seen, retried_since=alone, running=running, age=age))
 
     def _report(self) -> Report:
-        there = self.run.scenes_there()
-        asked = [name for name in self._names if name in there and name not in self._complete]
-        found = {scene.scene: scene for scene in report_of(self.run, self._plan, names=asked).scenes}
-        over = {name: one for name, one in found.items() if one.state == "complete" and self.run.over(name)}
+        present = self.run.scene_folders()
+        names = [name for name in self._names if name in present and name not in self._complete]
+        read = {scene.scene: scene for scene in report_of(self.run, self._plan, names=names).scenes}
+        over = {name: one for name, one in read.items() if one.state == "complete" and self.run.over(name)}
         self._complete.update(over)
-        scenes = (found.get(name) or self._complete.get(name) or _waiting(name) for name in self._names)
+        scenes = (read.get(name) or self._complete.get(name) or _waiting(name) for name in self._names)
         return Report(str(self.run.path), tuple(scenes), name=str(self._plan.spec.name))
 
-    def _recent(self, report: Report, now: float) -> tuple[list[TileDone], float]:
-        """Records of the tiles that ended of late, and how many seconds that is."""
-        found: list[TileDone] = []
-        for window in WINDOWS:
-            since = now - window
-            names = [one.scene for one in report.scenes if one.done and self.run.touched(one.scene, since, one.state)]
-            found = [one for name in names for one in self.run.scene(name).done().values()]
-            found = [one for one in found if since < ended(one) <= now + QUIET]
-            if len(found) >= ENOUGH:
-                break
-        begun = min((one.started for one in found if one.started), default=now - window)
-        return found, max(1e-3, min(window, now - begun))
-
     def _progress(
-        self, report: Report, recent: list[TileDone], window: float, *, running: bool, age: float | None
+        self, report: Report, log: LogEnd, now: float, *, retried_since: float | None, running: bool, age: float | None
     ) -> Progress:
-        speed = Counter[str]()
-        for one in recent:
-            speed[one.scene] += one.pixels
-        scenes = tuple(self._scene(one, speed[one.scene] / 1e6 / window) for one in report.scenes)
-        known = [one for one in scenes if one.pixels is not None]
-        unplanned = sum(one.state == "waiting" for one in scenes)
-        mean = sum(one.pixels or 0 for one in known) / len(known) if known else 0.0
-        left = sum(one.left or 0 for one in known) + round(unplanned * mean)
-        rate = sum(speed.values()) / 1e6 / window
+        stored = {
+            one.scene: self._stored(one, retried_since)
+            for one in report.scenes
+            if one.state not in ("waiting", "refused")
+        }
+        waiting = sum(one.state == "waiting" for one in report.scenes)
+        board = RunBoard.replay(str(self.run.path), recent=log.recent, scenes=stored.values(), waiting=waiting)
+        board.tick(now)
+        pace = board.pace
+        pixels = Counter[str]()
+        for tile in pace.tiles:
+            pixels[tile.scene] += tile.pixels
+        scenes = tuple(
+            _scene(one, stored.get(one.scene), pixels[one.scene] / 1e6 / pace.window) for one in report.scenes
+        )
         return Progress(
             scenes=scenes,
             states=dict(Counter(one.state for one in scenes)),
-            tiles=sum(one.tiles for one in scenes),
-            done=sum(one.done for one in scenes),
-            failed=sum(one.failed for one in scenes),
-            skipped=sum(one.skipped for one in scenes),
-            pixels=sum((one.pixels or 0) - (one.left or 0) for one in known),
-            left=left,
-            about=unplanned > 0,
-            rate=round(rate, 4),
-            window=round(window, 1),
-            eta=_eta(left, rate, known=bool(known) or not unplanned),
+            tiles=board.tiles,
+            done=board.done,
+            failed=board.failed,
+            skipped=board.skipped,
+            pixels=sum(one.area - one.left for one in stored.values()),
+            left=round(pace.left),
+            about=waiting > 0,
+            rate=round(pace.rate, 4),
+            window=round(pace.window, 1),
+            eta=None if pace.eta is None else round(pace.eta, 1),
             running=running,
             age=age,
-            workers=len({one.worker for one in recent}),
+            workers=len({tile.worker for tile in pace.tiles}),
             seconds={part: round(value, 3) for part, value in sorted(_sum(report).items())},
             reduced=sum(one.reduced for one in report.scenes),
         )
 
-    def _scene(self, scene: SceneReport, rate: float) -> SceneProgress:
-        tried = sum(scene.pixels.values())
-        whole = self._whole(scene, tried)
-        left = None if whole is None else max(0, whole - tried) if scene.state == "unfinished" else 0
-        eta = _eta(left, rate) if left is not None and scene.state == "unfinished" else None
-        counts = (scene.tiles, scene.done, len(scene.failed), scene.skipped)
-        return SceneProgress(scene.scene, scene.state, *counts, whole, left, round(rate, 4), eta)
+    def _stored(self, scene: SceneReport, retried_since: float | None) -> StoredScene:
+        """A planned scene for the board; the failed tiles of an earlier execution are still to be tried.
 
-    def _whole(self, scene: SceneReport, tried: int) -> int | None:
-        """Pixels of a scene; where nothing is left, those tried."""
-        if scene.state in ("waiting", "refused"):
-            return None
+        Args:
+            scene: its report.
+            retried_since: start of the driver that has the whole run in hand; None without one.
+        """
+        tried = sum(scene.pixels.values())
+        area = self._area(scene, tried)
+        if scene.failed and retried_since is not None:
+            tried -= self.run.scene(scene.scene).failed_pixels(before=retried_since)
+        left = max(0, area - tried)
+        return StoredScene(scene.tiles, scene.done, len(scene.failed), scene.skipped, area, left)
+
+    def _area(self, scene: SceneReport, tried: int) -> int:
+        """Pixels of a scene; with no tile left, those tried."""
         if not scene.missing:
             return tried
-        if scene.scene not in self._shapes:
+        if scene.scene not in self._areas:
             planned = stored_plan(self.run.scene(scene.scene))
-            self._shapes[scene.scene] = planned.grid.window.area if planned else tried
-        return self._shapes[scene.scene]
+            self._areas[scene.scene] = planned.grid.window.area if planned else tried
+        return self._areas[scene.scene]
+
+
+def _scene(report: SceneReport, stored: StoredScene | None, rate: float) -> SceneProgress:
+    counts = (report.tiles, report.done, len(report.failed), report.skipped)
+    if stored is None:
+        return SceneProgress(report.scene, report.state, *counts, None, None, round(rate, 4), None)
+    eta = round(stored.left / 1e6 / rate, 1) if stored.left and rate else None if stored.left else 0.0
+    eta = eta if report.state == "unfinished" or stored.left else None
+    return SceneProgress(report.scene, report.state, *counts, stored.area, stored.left, round(rate, 4), eta)
 
 
 def _waiting(name: str) -> SceneReport:
     return SceneReport(name, 0, 0, {}, {}, {}, {}, planned=False)
-
-
-def _eta(left: int, rate: float, *, known: bool = True) -> float | None:
-    if not left and known:
-        return 0.0
-    return round(left / 1e6 / rate, 1) if rate > 0 and known else None
 
 
 def _sum(report: Report) -> Counter[str]:

@@ -88,22 +88,24 @@ def _ended(
     return SceneFinished(scene.name, report.state, products, problem)
 
 
-def finished_before(scene: Scene, *, store: Store, plan: Plan, output: jobs.Output) -> bool:
-    """Whether nothing is left to do for a scene.
+def finished_before(scene: Scene, *, store: Store, plan: Plan, output: jobs.Output) -> ScenePlan | None:
+    """Plan of a scene for which nothing is left to do, else None.
 
     It is complete by this plan, its files are as they were, every product is in its place. A few small files are looked
     at, no image is opened. What is damaged is told of when the scene's turn comes, as is one that was refused since.
     """
     try:
         if store.read_json(FINISHED_FILE) is None or store.read_json(REFUSED_FILE) is not None:
-            return False
+            return None
         data = store.read_json(PLAN_FILE)
         if data is None or data.get("key") != plan.key(scene):
-            return False
+            return None
         planned = stored_plan(store)
-        return planned is not None and still_finished(store, plan, planned, output) is not None and unchanged(planned)
+        if planned is None or still_finished(store, plan, planned, output) is None or not unchanged(planned):
+            return None
+        return planned
     except StoreError:
-        return False
+        return None
 
 
 def still_finished(store: Store, plan: Plan, scene: ScenePlan, output: jobs.Output) -> SceneFinished | None:

@@ -58,7 +58,9 @@ class Prepared:
     to_do: tuple[Scene, ...]
     """The others that are to be done."""
     finished: int
-    """Scenes that were found finished."""
+    """Number of scenes that an earlier run has finished."""
+    finished_pixels: int
+    """Pixels of the finished scenes together."""
     refused: dict[str, str]
     """Scenes before the first that cannot be segmented, and why."""
 
@@ -135,7 +137,7 @@ def prepare(
             stored = _stored_plan(directory)
             plan = plan_job(job, machine, stored=stored) if stored else new_plan()
         check_job(plan, found, job.output)  # those that are not chosen now too: their products would be one file
-        to_do = _unfinished(scenes, directory, plan, job)
+        to_do, pixels = _unfinished(scenes, directory, plan, job)
         begin = _begin(share.turned(to_do) if share else to_do, directory, plan, job, only_one=len(scenes) == 1)
         run = RunDirectory.create(directory.path)
         if not share:
@@ -147,7 +149,7 @@ def prepare(
         for name, reason in begin.refused.items():
             refuse(name, reason, run=run)
         first = _first(begin, run=run, plan=plan, job=job, shared=share is not None)
-        yield Prepared(run, plan, scenes, first, begin.others, len(scenes) - len(to_do), begin.refused)
+        yield Prepared(run, plan, scenes, first, begin.others, len(scenes) - len(to_do), pixels, begin.refused)
 
 
 def _measured(plan: Plan, scenes: Sequence[Scene], run: RunDirectory, job: Job, measure: Measure | None) -> Plan:
@@ -158,7 +160,7 @@ def _measured(plan: Plan, scenes: Sequence[Scene], run: RunDirectory, job: Job, 
     """
     if measure is None or plan.compile or not flexible(plan.spec, job.tiling):
         return plan  # compiling every size would take minutes
-    begin = _begin(_unfinished(scenes, run, plan, job), run, plan, job, only_one=len(scenes) == 1)
+    begin = _begin(_unfinished(scenes, run, plan, job)[0], run, plan, job, only_one=len(scenes) == 1)
     large = begin.planned is not None and begin.planned.grid.window.area >= LARGE
     return replace(plan, speeds=measure(plan)) if large else plan
 
@@ -170,8 +172,16 @@ def _job_text(job: Job) -> str:
     return text
 
 
-def _unfinished(scenes: Sequence[Scene], run: RunDirectory, plan: Plan, job: Job) -> list[Scene]:
-    return [s for s in scenes if not finished_before(s, store=run.scene(s.name), plan=plan, output=job.output)]
+def _unfinished(scenes: Sequence[Scene], run: RunDirectory, plan: Plan, job: Job) -> tuple[list[Scene], int]:
+    """Scenes that are still to be done, and the pixels of the finished ones together."""
+    to_do, pixels = [], 0
+    for scene in scenes:
+        planned = finished_before(scene, store=run.scene(scene.name), plan=plan, output=job.output)
+        if planned is None:
+            to_do.append(scene)
+        else:
+            pixels += planned.grid.window.area
+    return to_do, pixels
 
 
 class _Begin(NamedTuple):

@@ -167,6 +167,7 @@ class _Run:
             RunStarted(
                 scenes=len(self.ready.scenes),
                 finished=self.ready.finished,
+                finished_pixels=self.ready.finished_pixels,
                 slots=self.executor.slots,
                 dashboard=link,
                 job=self.job.name,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tilesseg.monitoring.live.run_board import Board, Busy
+from tilesseg.monitoring.live.run_board import Busy, RunBoard
 
 KEPT_RUNS = 5
 """Number of runs that are kept, the latest ones."""
@@ -26,20 +26,20 @@ class Boards:
         Args:
             tables: gives the latest tables of all workers.
         """
-        self.by_run: dict[str, Board] = {}
+        self.by_run: dict[str, RunBoard] = {}
         self.tables = tables
 
-    def of(self, run: str) -> Board:
+    def of(self, run: str) -> RunBoard:
         """The board of a run. A new one takes the place of the oldest, of those that ended if there are any."""
         if run not in self.by_run:
             while len(self.by_run) >= KEPT_RUNS:
                 ended = (name for name, board in self.by_run.items() if board.ended is not None)
                 del self.by_run[next(ended, next(iter(self.by_run)))]
-            self.by_run[run] = Board(run)
+            self.by_run[run] = RunBoard(run)
         return self.by_run[run]
 
     @property
-    def latest(self) -> Board | None:
+    def latest(self) -> RunBoard | None:
         """The board of the run that began last."""
         return next(reversed(self.by_run.values()), None)
 
@@ -47,7 +47,7 @@ class Boards:
         """Take what the driver of a run reports."""
         board = self.of(run)
         for kind, when, content in batch:
-            board.heard = time.time()
+            board.last_message = time.time()
             match kind:
                 case "event":
                     if content.kind == "run_started" and board.began:
@@ -56,7 +56,7 @@ class Boards:
                 case "picture":
                     board.show(*content)
                 case "found":
-                    board.find_done(*content)
+                    board.mark_done_before(*content)
                 case "left":
                     board.leave(when)
 
@@ -70,6 +70,6 @@ class Boards:
         tables = self.tables().values()
         return {(str(row[0]), str(row[1])): str(row[2]) for table in tables for row in table.get("tiles", ())}
 
-    def _renew(self, run: str) -> Board:
+    def _renew(self, run: str) -> RunBoard:
         del self.by_run[run]
         return self.of(run)

@@ -13,7 +13,7 @@ from tilesseg.monitoring.dashboard.boards import Boards
 from tilesseg.monitoring.dashboard.scene_table import SceneList
 from tilesseg.monitoring.dashboard.tile_map import TileMap
 from tilesseg.monitoring.dashboard.timeline_charts import RateChart, Timeline
-from tilesseg.monitoring.live.run_board import Board
+from tilesseg.monitoring.live.run_board import RunBoard
 from tilesseg.monitoring.live.scene_board import SceneBoard
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class View:
         name = scene.name if scene else None
         busy = {tile: phase for (owner, tile), phase in self._boards.busy().items() if owner == name}
         self.scenes.update(board, name)
-        self.tile_map.update(scene, busy, board.names)
+        self.tile_map.update(scene, busy, board.workers.names)
         self.rate.update(board)
         self.timeline.update(board, said)
         self._say("legend", words.legend(scene, busy, self.tile_map.factor))
@@ -121,7 +121,7 @@ class View:
         self._say("workers", words.workers(board, said))
         self._say("failures", words.failures(board))
 
-    def _scene_of(self, board: Board) -> SceneBoard | None:
+    def _scene_of(self, board: RunBoard) -> SceneBoard | None:
         """The scene that was chosen, else one that runs, for as long as it runs, else the last that ended."""
         for wanted in (self._scene, self._followed):
             found = board.scenes.get(wanted or "")
@@ -137,7 +137,7 @@ class View:
         if self.texts[name].text != text:
             self.texts[name].text = text
 
-    def _offer_runs(self, board: Board) -> None:
+    def _offer_runs(self, board: RunBoard) -> None:
         """A choice of runs, where the scheduler has had more than one."""
         runs = [(run, f"{each.job or 'job'} – {run}") for run, each in reversed(self._boards.by_run.items())]
         if self.chooser.options != runs:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from tilesseg.events import account
 from tilesseg.monitoring.dashboard.palette import PART_COLOURS, STATE_COLOURS
 from tilesseg.monitoring.html_templates import templates_of
-from tilesseg.monitoring.live.run_board import Board
+from tilesseg.monitoring.live.run_board import RunBoard
 from tilesseg.monitoring.live.scene_board import SceneBoard
 
 ROWS = 100
@@ -33,7 +33,7 @@ class WorkerRow(NamedTuple):
     """Largest memory that the worker may have, or had."""
 
 
-def header(board: Board | None) -> str:
+def header(board: RunBoard | None) -> str:
     """Job, progress, speed, and time."""
     if board is None:
         return _text("header", None, {}, 0.0, None)
@@ -55,16 +55,16 @@ def split(seconds: Mapping[str, float]) -> str:
     return _text("split", parts, [(part, spent / total) for part, spent in beside.items() if total > 0 and spent > 0])
 
 
-def workers(board: Board, said: Mapping[str, dict[str, Any]]) -> str:
+def workers(board: RunBoard, said: Mapping[str, dict[str, Any]]) -> str:
     """A line for each worker: its tiles, what it does now, its memory now and at most."""
     tables = {str(table.get("worker")): table for table in said.values()}
-    names = [*tables, *(name for name in reversed(board.workers) if name not in tables)]
+    names = [*tables, *(name for name in reversed(board.workers.by_name) if name not in tables)]
     rows = [_worker_row(board, name, tables.get(name)) for name in names]
     largest = max([1.0, *(row.limit for row in rows)])
     return _text("workers", rows[:WORKERS], largest, len(rows) - WORKERS)
 
 
-def failures(board: Board) -> str:
+def failures(board: RunBoard) -> str:
     """Failures, the latest first."""
     rows = list(islice(reversed(board.failures), ROWS))
     return _text("failures", board, rows, board.failure_count - ROWS)
@@ -74,16 +74,16 @@ def _text(name: str, *values: Any) -> str:
     return str(getattr(templates_of(__package__).get_template("texts.html.j2").module, name)(*values))
 
 
-def _share(board: Board) -> float:
+def _share(board: RunBoard) -> float:
     """Share of the pixels that are behind, in percent."""
     if board.ended is not None and not board.stopped:
         return 100.0
     behind = board.done_pixels + board.failed_pixels
-    return 100 * behind / max(1.0, behind + board.left)
+    return 100 * behind / max(1.0, behind + board.pace.left)
 
 
-def _worker_row(board: Board, name: str, table: Mapping[str, Any] | None) -> WorkerRow:
-    known, said = board.workers.get(name), table or {}
+def _worker_row(board: RunBoard, name: str, table: Mapping[str, Any] | None) -> WorkerRow:
+    known, said = board.workers.by_name.get(name), table or {}
     doing = [
         (scene, tile, STATE_COLOURS.get(phase, "#bbb"), seconds)
         for scene, tile, phase, seconds in islice(said.get("tiles", ()), 4)

@@ -11,10 +11,10 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import REGISTRY, Collector
 
 from tilesseg.monitoring.dashboard.boards import Boards
-from tilesseg.monitoring.live.run_board import Board
+from tilesseg.monitoring.live.run_board import RunBoard
 
 Sample = tuple[tuple[str, ...], float]
-Samples = Callable[[Board], Iterable[Sample]]
+Samples = Callable[[RunBoard], Iterable[Sample]]
 
 _registered: list[Any] = []
 _lock = threading.Lock()
@@ -59,7 +59,7 @@ def remove(collector: BoardCollector | None) -> None:
             REGISTRY.unregister(collector)
 
 
-def _filled(family: Any, boards: dict[str, Board], samples: Samples) -> Metric:
+def _filled(family: Any, boards: dict[str, RunBoard], samples: Samples) -> Metric:
     for job, board in boards.items():
         for labels, value in samples(board):
             family.add_metric([job, *labels], value)
@@ -67,7 +67,7 @@ def _filled(family: Any, boards: dict[str, Board], samples: Samples) -> Metric:
     return metric
 
 
-def _tiles(board: Board) -> Iterator[Sample]:
+def _tiles(board: RunBoard) -> Iterator[Sample]:
     for name, scene in board.scenes.items():
         yield (name, "waiting"), max(0, scene.tiles - scene.done - scene.failed)
         yield (name, "done"), scene.done - scene.skipped - scene.retried
@@ -76,37 +76,38 @@ def _tiles(board: Board) -> Iterator[Sample]:
         yield (name, "failed"), scene.failed
 
 
-def _scenes(board: Board) -> Iterator[Sample]:
+def _scenes(board: RunBoard) -> Iterator[Sample]:
     return (((state,), count) for state, count in board.scene_counts().items())
 
 
-def _all_pixels(board: Board) -> Iterator[Sample]:
+def _all_pixels(board: RunBoard) -> Iterator[Sample]:
     yield (), board.done_pixels
 
 
-def _pixels(board: Board) -> Iterator[Sample]:
+def _pixels(board: RunBoard) -> Iterator[Sample]:
     return (((name,), scene.done_pixels) for name, scene in board.scenes.items())
 
 
-def _seconds(board: Board) -> Iterator[Sample]:
+def _seconds(board: RunBoard) -> Iterator[Sample]:
     return (((name, part), spent) for name, scene in board.scenes.items() for part, spent in scene.seconds.items())
 
 
-def _work(board: Board) -> Iterator[Sample]:
+def _work(board: RunBoard) -> Iterator[Sample]:
     return (((name,), scene.work_factor) for name, scene in board.scenes.items())
 
 
-def _rate(board: Board) -> Iterator[Sample]:
-    yield (), 0.0 if board.ended is not None else board.rate
+def _rate(board: RunBoard) -> Iterator[Sample]:
+    yield (), 0.0 if board.ended is not None else board.pace.rate
 
 
-def _eta(board: Board) -> Iterator[Sample]:
-    if board.eta is not None:
-        yield (), board.eta
+def _eta(board: RunBoard) -> Iterator[Sample]:
+    eta = 0.0 if board.ended is not None else board.pace.eta
+    if eta is not None:
+        yield (), eta
 
 
-def _peaks(board: Board) -> Iterator[Sample]:
-    return (((name,), worker.peak_mb * 1e6) for name, worker in board.workers.items())
+def _peaks(board: RunBoard) -> Iterator[Sample]:
+    return (((name,), worker.peak_mb * 1e6) for name, worker in board.workers.by_name.items())
 
 
 GAUGES: tuple[tuple[str, str, list[str], Samples], ...] = (

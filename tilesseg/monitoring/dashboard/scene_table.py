@@ -9,7 +9,7 @@ from bokeh.models import AllIndices, ColumnDataSource, InlineStyleSheet
 from bokeh.models.widgets import DataTable, HTMLTemplateFormatter, TableColumn
 
 from tilesseg.monitoring.dashboard.palette import SCENE_COLOURS
-from tilesseg.monitoring.live.run_board import Board
+from tilesseg.monitoring.live.run_board import RunBoard
 
 LISTED = 100
 """Scenes in the list; how many more there are stands below them."""
@@ -53,7 +53,7 @@ class SceneList:
         )
         self._source.selected.on_change("indices", self._clicked)
 
-    def update(self, board: Board, scene: str | None) -> None:
+    def update(self, board: RunBoard, scene: str | None) -> None:
         """Draw the list, where anything in it changed, with one scene chosen."""
         if (told := (id(board), board.version, scene)) == self._told:
             return
@@ -69,7 +69,7 @@ class SceneList:
             self._source.selected.indices = wanted
         self._ours = False
 
-    def _rows(self, board: Board) -> dict[str, list[Any]]:
+    def _rows(self, board: RunBoard) -> dict[str, list[Any]]:
         listed = board.in_order()[:LISTED]
         rows: dict[str, list[Any]] = {
             "name": [scene.name for scene in listed],

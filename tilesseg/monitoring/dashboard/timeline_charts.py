@@ -19,7 +19,7 @@ from bokeh.plotting import figure
 
 from tilesseg.events import account
 from tilesseg.monitoring.dashboard.palette import ACCENT, INK, PART_COLOURS, STATE_COLOURS
-from tilesseg.monitoring.live.run_board import Board
+from tilesseg.monitoring.live.run_board import RunBoard
 from tilesseg.monitoring.live.worker_board import Stretch
 
 MINUTES = 5.0
@@ -50,11 +50,11 @@ class RateChart:
         plot.yaxis.ticker = BasicTicker(desired_num_ticks=4)
         self._told = (-1, -1.0)
 
-    def update(self, board: Board) -> None:
+    def update(self, board: RunBoard) -> None:
         """Draw the series anew, where there is anything new; it is bounded."""
         told = (board.version, board.now if board.ended is None else 0.0)
         if told != self._told:
-            ends, rates = board.rates.series(board.ended or board.now, over=board.window)
+            ends, rates = board.history.series(board.ended or board.now, over=board.pace.window)
             keep = ends >= min(1.0, ends[-1]) if len(ends) else slice(None)
             self._source.data, self._told = {"at": ends[keep], "rate": rates[keep]}, told
 
@@ -98,14 +98,14 @@ class Timeline:
         plot.yaxis.group_label_orientation = "horizontal"
         plot.yaxis.separator_line_color = "#dde"
         plot.ygrid.visible = False
-        self._board: Board | None = None
-        self._told, self._factors = 0, dict[tuple[str, str], None]()
+        self._board: RunBoard | None = None
+        self._drawn, self._factors = 0, dict[tuple[str, str], None]()
 
     @property
     def workers(self) -> int:
         return len({worker for worker, _ in self._factors})
 
-    def update(self, board: Board, said: Mapping[str, dict[str, Any]]) -> None:
+    def update(self, board: RunBoard, said: Mapping[str, dict[str, Any]]) -> None:
         """Add the bars of the tiles that are new, and go on with the time.
 
         Args:
@@ -113,19 +113,18 @@ class Timeline:
             said: what workers say they do now.
         """
         if board is not self._board:
-            self._board, self._told, self._factors = board, max(0, board.told - len(board.timeline)), {}
+            self._board, self._drawn, self._factors = board, 0, {}
             self._source.data = {column: [] for column in COLUMNS}
-        new = board.told - self._told
-        if new:
-            skipped = max(0, len(board.timeline) - new)
-            self._add(board, list(islice(board.timeline, skipped, None)))
-            self._told = board.told
+        timeline, count = board.workers.timeline, board.workers.stretch_count
+        if count > self._drawn:
+            self._add(board, list(islice(timeline, max(0, len(timeline) - (count - self._drawn)), None)))
+            self._drawn = count
         self._draw_running(board, said)
         end = max(5.0, (board.ended or board.now) - board.began)
         if end != self._time.end:
             self._time.update(start=max(0.0, end - 60 * MINUTES), end=end)
 
-    def _draw_running(self, board: Board, said: Mapping[str, dict[str, Any]]) -> None:
+    def _draw_running(self, board: RunBoard, said: Mapping[str, dict[str, Any]]) -> None:
         """A pale bar for each tile that is worked on, as long as it has taken so far."""
         rows: dict[str, list[Any]] = {column: [] for column in COLUMNS}
         for table in said.values() if board.ended is None else ():
@@ -135,10 +134,10 @@ class Timeline:
         if rows != self._running.data:
             self._running.data = rows
 
-    def _running_bars(self, board: Board, table: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+    def _running_bars(self, board: RunBoard, table: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
         """The tiles of one worker, each in the slot that it will probably be told to have had."""
         name = str(table.get("worker"))
-        ends = board.workers[name].ends if name in board.workers else []
+        ends = board.workers.by_name[name].ends if name in board.workers.by_name else []
         slots = [int(slot) for worker, slot in self._factors if worker == name and int(slot) <= len(ends)]
         slots.sort(key=lambda k: -ends[k - 1])
         for scene, tile, phase, seconds in sorted(table.get("tiles", ()), key=lambda each: -each[3])[: len(slots)]:
@@ -148,7 +147,7 @@ class Timeline:
             colour, words = STATE_COLOURS.get(phase, INK), f"{scene} {tile}"
             yield (name, str(slot)), left, left + seconds, colour, words, phase, seconds, seconds
 
-    def _add(self, board: Board, stretches: list[Stretch]) -> None:
+    def _add(self, board: RunBoard, stretches: list[Stretch]) -> None:
         rows: dict[str, list[Any]] = {column: [] for column in COLUMNS}
         for stretch in stretches:
             row = (stretch.worker, str(stretch.slot + 1))

@@ -112,7 +112,7 @@ class SceneBoard:
             if len(self._errors) < ERRORS:
                 self._errors[place] = event.reason[:REASON]
 
-    def take_found(self, tiles: list[str]) -> None:
+    def mark_done_before(self, tiles: list[str]) -> None:
         """Mark tiles that an earlier run has stored; they are counted already."""
         for tile in tiles:
             place = self.place(tile)
