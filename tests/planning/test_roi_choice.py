@@ -286,7 +286,7 @@ class _Scanned(ArraySource):
 
 def looked_at(source: ArraySource) -> NDArray[np.bool_]:
     cells, _ = choose_cells(source, Input(), stride=50, paths=["a.tif"], name="a")
-    return np.ones((4, 6), bool) if cells is None else cells.looked_at
+    return np.ones((4, 6), bool) if cells is None else cells.in_roi
 
 
 def test_what_was_not_scanned_is_not_looked_at_and_what_cannot_be_read_is() -> None:

@@ -23,7 +23,6 @@ ROOMS_TO_DO = {
     "store",
     "formats",
     "models",
-    "raster",
 }
 """Rooms whose docstrings have not been read for this rule yet."""
 
@@ -39,7 +38,7 @@ def docstrings(path: Path) -> Iterator[tuple[int, str]]:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_every_docstring_names_its_noun(path: Path) -> None:
-    if path.relative_to(PACKAGE).parts[0] in ROOMS_TO_DO:
+    if any(path.is_relative_to(PACKAGE / room) for room in ROOMS_TO_DO):
         return
     found = [
         f"{path.name}:{line}: {text.split(chr(10))[0]}" for line, text in docstrings(path) if text.split()[0] in NO_NOUN

@@ -84,7 +84,7 @@ def some(shape: tuple[int, int], stride: int, *, seed: int = 0, share: float = 0
 
 def pixels_of(cells: RoiCells, shape: tuple[int, int]) -> NDArray[np.bool_]:
     """The oracle: every cell painted pixel by pixel."""
-    whole = cells.looked_at.repeat(cells.stride, axis=0).repeat(cells.stride, axis=1)
+    whole = cells.in_roi.repeat(cells.stride, axis=0).repeat(cells.stride, axis=1)
     return whole[: shape[0], : shape[1]]
 
 
@@ -192,7 +192,7 @@ def test_cells_are_plain_data_and_come_back(data: st.DataObject) -> None:
     cells = RoiCells.of(flags, stride=8, label=255)
     adapter = TypeAdapter(RoiCells)
     back = adapter.validate_python(json.loads(json.dumps(adapter.dump_python(cells, mode="json"))))
-    assert back == cells and (back.looked_at == flags).all()
+    assert back == cells and (back.in_roi == flags).all()
 
 
 def test_a_large_slides_cells_take_little_room_in_the_plan() -> None:
@@ -209,9 +209,9 @@ def test_what_lies_inside_and_outside_is_every_pixel_of_a_window_once(data: st.D
     y, x = data.draw(st.integers(0, shape[0] - 1)), data.draw(st.integers(0, shape[1] - 1))
     window = Window(y, x, data.draw(st.integers(0, shape[0] - y)), data.draw(st.integers(0, shape[1] - x)))
     counts = np.zeros((2, *shape), int)
-    for looked_at in (False, True):
-        for part in cells.inside(window, looked_at=looked_at):
-            counts[int(looked_at)][part.slices()] += 1
+    for in_roi in (False, True):
+        for part in cells.inside(window, in_roi=in_roi):
+            counts[int(in_roi)][part.slices()] += 1
     seen = pixels_of(cells, shape)
     expected = np.zeros(shape, bool)
     expected[window.slices()] = True

@@ -201,7 +201,7 @@ def test_an_overlap_below_two_margins_is_refused_with_one_that_fits() -> None:
 
 def test_a_patch_of_nothing_but_margin_is_refused() -> None:
     with pytest.raises(
-        JobError, match="patch 192 leaves nothing between two margins of 96: take a patch of at least 208"
+        JobError, match="patch 192 leaves nothing between two margins of 96; take a patch of at least 208"
     ):
         crop_lattice(192, margin=96, multiple=16)
     assert crop_lattice(208, margin=96, multiple=16).stride == 16

@@ -109,7 +109,7 @@ def mark_outside(planes: NDArray[np.uint8], final: Window, cells: RoiCells | Non
     if cells is None:
         return 0
     pixels = 0
-    for part in cells.inside(final, looked_at=False):
+    for part in cells.inside(final, in_roi=False):
         place = part.slices(final)
         planes[0][place] = cells.label
         planes[1:, *place] = NODATA

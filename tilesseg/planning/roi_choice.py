@@ -53,11 +53,11 @@ def choose_cells(source: Source, how: Input, *, stride: int, paths: Sequence[str
     region, what = _region(source, how, stride=stride, paths=paths, name=name)
     if region is None:
         return Looked(None)
-    looked_at = roi_cells(region, shape=source.grid.shape, stride=stride)
-    if looked_at.all():
+    in_roi = roi_cells(region, shape=source.grid.shape, stride=stride)
+    if in_roi.all():
         return Looked(None, (f"all of it is looked at: {what} is in every cell of {stride} px",))
-    cells = RoiCells.of(looked_at, stride=stride, label=NODATA if how.outside == "nodata" else 0)
-    if not looked_at.any():
+    cells = RoiCells.of(in_roi, stride=stride, label=NODATA if how.outside == "nodata" else 0)
+    if not in_roi.any():
         return Looked(cells, (f"warning: no tissue was found, so the mask is all {cells.label}; {_ANYWAY}",))
     share = cells.pixels(source.grid.shape) / source.grid.window.area
     note = (

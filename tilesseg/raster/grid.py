@@ -1,7 +1,7 @@
 """A grid: an image's shape and its mapping from pixels to the world.
 
-The only thing in which satellite scenes and microscope slides differ. It flows untouched from the source to
-the product's writer; coarsening it is one method, so every pyramid level lies where it should.
+Satellite scenes and microscope slides differ in their grid alone. The grid goes unchanged from the source to the
+writer of a product; one method coarsens it, so that every level of a pyramid has the right place.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _WGS84_E2 = 0.0066943799901413165
 
 @dataclass(frozen=True, slots=True)
 class ControlPoint:
-    """A ground control point: a place in the image and where that is in the world."""
+    """A ground control point: a position in the image and its position in the world."""
 
     y: float
     """Row, in pixels from the image's top edge."""
@@ -38,7 +38,7 @@ class ControlPoint:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where an image lies by other means than a transform. Carried to the products as it is; never computed with."""
+    """Place of an image by other means than a transform. Copied to the products unchanged; never computed with."""
 
     points: tuple[ControlPoint, ...] = ()
     crs: str | None = None
@@ -54,7 +54,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Where an image's pixels lie."""
+    """Shape of an image, and the place of its pixels in the world."""
 
     height: int
     width: int
@@ -71,7 +71,7 @@ class Grid:
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
-            raise ValueError(f"a grid has at least one pixel: {self.height} × {self.width}")
+            raise ValueError(f"a grid has at least one pixel, not {self.height} × {self.width}")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -79,7 +79,7 @@ class Grid:
 
     @property
     def window(self) -> Window:
-        """All pixels."""
+        """Window of all pixels."""
         return Window(0, 0, self.height, self.width)
 
     @property
@@ -130,7 +130,7 @@ class Grid:
 
 
 def _pixels(length: float) -> int:
-    """Pixels that cover `length`; 21 / 0.7 = 30.000000000000004 takes 30."""
+    """Number of pixels that cover `length`; 21 / 0.7 = 30.000000000000004 takes 30."""
     return max(1, int(np.ceil(round(length, 6))))
 
 

@@ -8,15 +8,15 @@ from numpy.typing import NDArray
 from tilesseg.errors import ModelError
 
 FAILED = 254
-"""Failed, or not yet processed: what a mask is full of at first."""
+"""Label of pixels that failed or are not yet processed; a new mask holds nothing else."""
 NODATA = 255
-"""No data in the image."""
+"""Label of pixels without data in the image."""
 SCORE_STEPS = 250
-"""A stored score of 1; FAILED and NODATA mean in scores what they mean in labels."""
+"""Stored value of a score of 1; FAILED and NODATA mean the same in scores as in labels."""
 _BEYOND = 1e-3
-"""What a score may lie outside 0–1 and still be stored."""
+"""Tolerance: a score this far outside 0–1 is taken for rounding, and stored."""
 _STRIP = 64
-"""Rows worked on at a time, so that what is in between stays in the processor's cache."""
+"""Number of rows computed at a time, so that intermediate results stay in the processor's cache."""
 
 
 def decide(scores: NDArray[np.float32], threshold: float | None = None) -> NDArray[np.uint8]:
@@ -47,7 +47,7 @@ def decide_and_keep(
 
 
 def quantise(scores: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Scores 0–1 as 0–250, rounded to the nearest; a whisker outside is taken for rounding.
+    """Scores 0–1 as 0–250, rounded to the nearest; values just outside 0–1 are taken for rounding.
 
     Raises:
         ModelError: a score is not between 0 and 1.
@@ -55,7 +55,7 @@ def quantise(scores: NDArray[np.float32]) -> NDArray[np.uint8]:
     for score in (scores.min(initial=0), scores.max(initial=0)):
         if not -_BEYOND <= score <= 1 + _BEYOND:
             raise ModelError(
-                f"the model gives a score of {score:.4g}, and scores are stored as 0 to 1; set activation in its "
+                f"cannot store a score of {score:.4g} of the model: scores are stored as 0 to 1; set activation in its "
                 "model.yaml (softmax or sigmoid), or output.scores: false"
             )
     steps: NDArray[np.float32] = np.rint(np.clip(scores, 0, 1) * np.float32(SCORE_STEPS))

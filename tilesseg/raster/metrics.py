@@ -1,4 +1,4 @@
-"""Confusion: how a mask agrees with a reference, as counts that add up over windows."""
+"""Metrics: agreement of a mask with a reference, from confusion matrices that add up over windows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tilesseg.raster.labels import NODATA
 def confusion(reference: NDArray[np.uint8], predicted: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
     """Pixels by reference class and predicted label, `(classes, classes + 1)`.
 
-    The last column counts pixels that hold no class in the mask, 254 and 255. Pixels whose reference is 255 are left
+    The last column counts pixels without a class in the mask, 254 and 255. Pixels whose reference is 255 are left
     out. Matrices of several windows add up.
 
     Args:

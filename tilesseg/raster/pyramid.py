@@ -21,7 +21,7 @@ Labels = NDArray[np.uint8]
 Halve = Callable[[Labels], Labels]
 
 _STRIP = 1 << 16
-"""Cells halved at a time: what is in between stays in the processor's cache."""
+"""Number of cells halved at a time, so that intermediate results stay in the processor's cache."""
 _QUAD = 4
 """Number of cells compared together, as the four 16-bit numbers of a 64-bit one."""
 _LEFT = np.uint64(0x00FF00FF00FF00FF)
@@ -84,7 +84,7 @@ def level_shapes(shape: tuple[int, int], *, smallest: int = 256) -> tuple[tuple[
 @dataclass(slots=True)
 class _Level:
     y: int = 0
-    """Rows of this level given so far."""
+    """Number of rows of this level given so far."""
     odd: Labels | None = None
     """The row that waits for its partner."""
 
@@ -103,11 +103,11 @@ class Cascade:
         self._halve = halve
 
     def add(self, rows: Labels) -> Iterator[Rows]:
-        """Take the next rows `(y, x)` of the full level, give all rows that they complete."""
+        """Take the next rows `(y, x)` of the full level, and give the rows of all levels that they complete."""
         yield from self._descend(0, rows, last=False)
 
     def close(self) -> Iterator[Rows]:
-        """There are no more rows: give what the odd ones that still wait make."""
+        """End the image: give the rows that are made of the odd rows that still wait."""
         yield from self._descend(0, None, last=True)
 
     def _descend(self, level: int, rows: Labels | None, *, last: bool) -> Iterator[Rows]:

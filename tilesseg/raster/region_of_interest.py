@@ -1,4 +1,4 @@
-"""Region of interest: the cells of a scene that are segmented. The rest is neither read nor predicted.
+"""Region of interest (ROI): the cells of a scene that are segmented. The rest is neither read nor predicted.
 
 Cell `(i, j)` of the lattice holds the pixels `i·S … (i + 1)·S − 1` by `j·S … (j + 1)·S − 1`, S being the stride. A
 pixel's value depends on its cell and on the lattice alone: never on tiles, workers or order.
@@ -23,11 +23,11 @@ from tilesseg.raster.window import Window
 
 Spans = list[tuple[int, int]]
 """Half-open ranges along an axis."""
-_ROUNDING = 1e-6  # of a region's pixel; where it matters, its margin makes up for it
+_ROUNDING = 1e-6  # of a region's pixel; the margin of the region covers it
 
 
 class Region(NamedTuple):
-    """Where to look in a scene, at low resolution."""
+    """The region of interest of a scene, as a mask of low resolution."""
 
     mask: NDArray[np.bool_]
     """`(y, x)`, its corner on the scene's."""
@@ -36,7 +36,13 @@ class Region(NamedTuple):
 
     @classmethod
     def stretched(cls, mask: NDArray[np.bool_], *, grid: Grid, native: Grid) -> Region:
-        """From a mask of any size that covers an image: `native` is the image's own grid, `grid` the one read."""
+        """Region from a mask of any size that covers an image.
+
+        Args:
+            mask: True in the region.
+            grid: grid of the image as it is read.
+            native: grid of the image's own finest pixels.
+        """
         y, x = (
             size * side / own / pixels
             for size, side, own, pixels in zip(
@@ -48,97 +54,97 @@ class Region(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RoiCells:
-    """Which cells of a scene's lattice are looked at. Plain data, stored in `plan.json`."""
+    """The cells of a scene's lattice that lie in the region of interest. Plain data, stored in `plan.json`."""
 
     stride: int
     shape: tuple[int, int]
-    """Rows and columns of cells."""
+    """Number of rows and of columns of cells."""
     label: int
-    """What the mask holds in the others."""
+    """Label of the mask outside the region of interest."""
     bits: str
-    """Which are looked at, row by row: packed, compressed by zlib, as base64."""
+    """One bit for each cell, row by row, 1 in the region of interest: packed, compressed by zlib, as base64."""
 
     @classmethod
-    def of(cls, looked_at: NDArray[np.bool_], *, stride: int, label: int) -> RoiCells:
-        """From one boolean for each cell `(row, column)`."""
-        packed = zlib.compress(np.packbits(looked_at).tobytes(), 9)
-        height, width = looked_at.shape
+    def of(cls, in_roi: NDArray[np.bool_], *, stride: int, label: int) -> RoiCells:
+        """Cells from one boolean for each `(row, column)`."""
+        packed = zlib.compress(np.packbits(in_roi).tobytes(), 9)
+        height, width = in_roi.shape
         return cls(stride, (height, width), label, base64.b64encode(packed).decode("ascii"))
 
     @property
-    def looked_at(self) -> NDArray[np.bool_]:
+    def in_roi(self) -> NDArray[np.bool_]:
         """One boolean for each cell `(row, column)`; not to be written to."""
         return _unpacked(self.bits, self.shape)
 
     def touches(self, window: Window) -> bool:
-        """Whether a cell that is looked at shares pixels with a window; what lies outside the image has no cells."""
+        """Whether a window shares pixels with the region of interest; there are no cells outside the image."""
         rows, columns = self._over(window)
-        return not window.empty and bool(self.looked_at[rows, columns].any())
+        return not window.empty and bool(self.in_roi[rows, columns].any())
 
-    def inside(self, window: Window, *, looked_at: bool = True) -> Iterator[Window]:
-        """The parts of a window in the image that lie in cells that are looked at, or in the others.
+    def inside(self, window: Window, *, in_roi: bool = True) -> Iterator[Window]:
+        """The parts of a window in the image that lie in the region of interest, or outside it.
 
         Row of cells by row of cells, neighbours joined.
         """
         side, (rows, columns) = self.stride, self._over(window)
-        for i, row in enumerate(self.looked_at[rows, columns], start=rows.start):
-            for start, stop in _runs(row == looked_at):
+        for i, row in enumerate(self.in_roi[rows, columns], start=rows.start):
+            for start, stop in _runs(row == in_roi):
                 run = Window(i * side, (columns.start + start) * side, side, (stop - start) * side)
                 yield run.intersect(window)
 
     def pixels(self, shape: tuple[int, int]) -> int:
-        """How many pixels of an image of `shape` are looked at."""
+        """Number of pixels of an image of `shape` in the region of interest."""
         heights, widths = (
             np.diff(np.minimum(np.arange(n + 1) * self.stride, size)) for n, size in zip(self.shape, shape, strict=True)
         )
-        return int(heights @ self.looked_at @ widths)
+        return int(heights @ self.in_roi @ widths)
 
     def _over(self, window: Window) -> tuple[slice, slice]:
-        """The cells that a window touches."""
+        """Rows and columns of the cells that a window touches."""
         side = self.stride
         y, x = max(0, window.y // side), max(0, window.x // side)
         return slice(y, max(y, ceil(window.y_stop / side))), slice(x, max(x, ceil(window.x_stop / side)))
 
 
 def roi_cells(region: Region, *, shape: tuple[int, int], stride: int) -> NDArray[np.bool_]:
-    """Which cells a region looks at: those that its pixels overlap, with a margin of one of its pixels.
+    """Cells that the pixels of a region overlap, with a margin of one of its pixels.
 
     Args:
-        region: where to look.
-        shape: of the scene.
+        region: the region of interest.
+        shape: shape of the scene.
         stride: side of a cell.
 
     Returns:
         One boolean for each cell `(row, column)`.
     """
     rows, columns = (
-        _seen(size, stride, step, pixels)
+        _region_spans(size, stride, step, pixels)
         for size, step, pixels in zip(shape, region.step, region.mask.shape, strict=True)
     )
     return _any_inside(region.mask, rows, columns)
 
 
 class RoiWork(NamedTuple):
-    """What is left of a tiling where only some cells are looked at."""
+    """Work of a tiling in a region of interest."""
 
     tiles: int
-    """Tiles that read anything."""
+    """Number of tiles that read anything."""
     patches: int
-    """Patches that they predict at most, those counted twice that two tiles share."""
+    """Number of patches that the tiles predict at most; a patch that two tiles share is counted twice."""
     lattice_patches: int
-    """The same, each counted once."""
+    """Number of these patches, each counted once."""
 
 
 def roi_work(cells: RoiCells, tiling: Tiling) -> RoiWork:
-    """Count what is left to do; the patches under which nothing is valid are not known yet."""
+    """Tiles and patches in a region of interest; patches without a valid pixel are not known yet, and counted."""
     axes = list(zip(tiling.shape, tiling.core, strict=True))
     cores = [[(y, min(y + core, size)) for y in range(0, size, core)] for size, core in axes]
     wholes = [[(0, size)] for size in tiling.shape]
-    looked_at, side = cells.looked_at, cells.stride
+    in_roi, side = cells.in_roi, cells.stride
     return RoiWork(
-        int(_any_inside(looked_at, *(_cells(spans, side) for spans in cores)).sum()),
-        int(_any_inside(looked_at, *(_cells(_supports(tiling.lattice, spans), side) for spans in cores)).sum()),
-        int(_any_inside(looked_at, *(_cells(_supports(tiling.lattice, spans), side) for spans in wholes)).sum()),
+        int(_any_inside(in_roi, *(_cell_spans(spans, side) for spans in cores)).sum()),
+        int(_any_inside(in_roi, *(_cell_spans(_supports(tiling.lattice, spans), side) for spans in cores)).sum()),
+        int(_any_inside(in_roi, *(_cell_spans(_supports(tiling.lattice, spans), side) for spans in wholes)).sum()),
     )
 
 
@@ -156,15 +162,15 @@ def _runs(flags: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
     return zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
 
 
-def _seen(size: int, stride: int, step: float, pixels: int) -> Spans:
-    """For each cell of an axis, the pixels of a region that it overlaps, and one more on each side."""
+def _region_spans(size: int, stride: int, step: float, pixels: int) -> Spans:
+    """For each cell of an axis, the range of a region's pixels that it overlaps, with one more on each side."""
     cells = ((y, min(y + stride, size)) for y in range(0, size, stride))
     spans = ((floor(y / step + _ROUNDING) - 1, ceil(stop / step - _ROUNDING) + 1) for y, stop in cells)
     return [(min(max(0, start), pixels - 1), min(max(1, stop), pixels)) for start, stop in spans]
 
 
 def _supports(lattice: Lattice, cores: Spans) -> Spans:
-    """What each patch that a core computes contributes to it, along an axis of which the cores are all."""
+    """The part of its core to which each patch contributes, along an axis that the cores cover."""
     size = cores[-1][1]
     return [
         (
@@ -176,8 +182,8 @@ def _supports(lattice: Lattice, cores: Spans) -> Spans:
     ]
 
 
-def _cells(spans: Spans, side: int) -> Spans:
-    """The cells that ranges of pixels touch."""
+def _cell_spans(spans: Spans, side: int) -> Spans:
+    """Ranges of the cells that ranges of pixels touch."""
     return [(start // side, ceil(stop / side)) for start, stop in spans]
 
 
@@ -186,8 +192,8 @@ def _any_inside(flags: NDArray[np.bool_], rows: Spans, columns: Spans) -> NDArra
     sums = np.zeros((flags.shape[0] + 1, flags.shape[1] + 1), np.int64)
     sums[1:, 1:] = flags.cumsum(axis=0, dtype=np.int64).cumsum(axis=1)
     (tops, bottoms), (lefts, rights) = np.array(rows).T, np.array(columns).T
-    found = np.empty((len(rows), len(columns)), np.bool_)
-    for out, top, bottom in zip(found, tops, bottoms, strict=True):
+    inside = np.empty((len(rows), len(columns)), np.bool_)
+    for out, top, bottom in zip(inside, tops, bottoms, strict=True):
         between = sums[bottom] - sums[top]
         out[:] = between[rights] > between[lefts]
-    return found
+    return inside

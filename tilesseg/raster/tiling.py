@@ -26,7 +26,7 @@ from tilesseg.raster.window import Window
 
 
 class Patch(NamedTuple):
-    """What the network sees, and the part of its prediction that counts."""
+    """Input window of the network, and the part of its prediction that counts."""
 
     window: Window
     support: Window
@@ -36,7 +36,7 @@ class PatchRow(NamedTuple):
     """One row of the lattice, as far as a tile needs it."""
 
     window: Window
-    """Everything the patches see: one read."""
+    """Window around all its patches: one read."""
     patches: tuple[Patch, ...]
     until: int
     """Core rows above this image row are complete once this row of patches is."""
@@ -51,9 +51,9 @@ class Lattice:
     stride: int
     """Distance between patch origins, S."""
     lead: int
-    """How far patch 0 begins before the image, L."""
+    """Distance from the beginning of patch 0 to the image, L."""
     before: int
-    """Untrusted pixels at the top and left of a patch's prediction, counted from the patch's edge."""
+    """Number of untrusted pixels at the top and left of a patch's prediction, counted from the patch's edge."""
     after: int
     """The same at the bottom and right."""
 
@@ -70,7 +70,7 @@ class Lattice:
 
     @property
     def discarded(self) -> int:
-        """Pixels on each side of every patch that do not count."""
+        """Number of pixels on each side of every patch that do not count."""
         return min(self.before, self.after)
 
     @property
@@ -94,14 +94,14 @@ class Lattice:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """The unit of work, retry and resume. Two integers and what they mean."""
+    """The unit of work, retry and resume: a row and a column, and the windows that follow from them."""
 
     row: int
     column: int
     core: Window
     lattice: Lattice
     shape: tuple[int, int]
-    """Of the whole image."""
+    """Shape of the whole image."""
 
     @property
     def name(self) -> str:
@@ -174,7 +174,7 @@ class Tiling:
 
     @property
     def patches(self) -> int:
-        """Patches predicted by all tiles, those counted twice that two tiles share."""
+        """Number of patches that all tiles predict; a patch that two tiles share is counted twice."""
         (h, w), (height, width) = self.shape, self.core
         return sum(computed(self.lattice, h, height)) * sum(computed(self.lattice, w, width))
 
@@ -226,7 +226,7 @@ def crop_lattice(patch: int, *, margin: int, multiple: int) -> Lattice:
     stride = (patch - lead - margin) // multiple * multiple
     if stride < 1:
         raise JobError(
-            f"patch {patch} leaves nothing between two margins of {margin}: take a patch of at least "
+            f"patch {patch} leaves nothing between two margins of {margin}; take a patch of at least "
             f"{lead + margin + multiple}, or blend: gaussian"
         )
     return Lattice(patch, stride, lead, before=lead, after=patch - lead - stride)
@@ -250,11 +250,11 @@ def blend_lattice(patch: int, *, overlap: int, margin: int, multiple: int) -> La
         near = max(multiple, round(stride / multiple) * multiple)
         raise JobError(
             f"patch {patch} with overlap {overlap} has a stride of {stride}, and this model's patches must begin at "
-            f"multiples of {multiple}: take overlap {patch - near}"
+            f"multiples of {multiple}; take overlap {patch - near}"
         )
     if overlap - lead < margin:
         raise JobError(
-            f"overlap {overlap} does not cover the {margin} px at each side that the network cannot predict: "
+            f"overlap {overlap} does not cover the {margin} px at each side that the network cannot predict; "
             f"take overlap {patch - (patch - round_up(margin, multiple) - margin) // multiple * multiple} or more"
         )
     return Lattice(patch, stride, lead, before=margin, after=margin)
@@ -266,5 +266,5 @@ def round_up(value: int, multiple: int) -> int:
 
 
 def computed(lattice: Lattice, size: int, core: int) -> list[int]:
-    """Patches that each core of an axis computes."""
+    """Number of patches that each core of an axis computes."""
     return [len(lattice.touching(y, min(y + core, size), size)) for y in range(0, size, core)]

@@ -1,4 +1,4 @@
-"""A window: a half-open pixel rectangle, the one way tilesseg says "these pixels".
+"""A window: a half-open rectangle of pixels.
 
 Positions and sizes are whole pixels in `(y, x)` order. A window may lie partly or wholly outside its image:
 patches overhang, and the source reflects (see `formats.read_reflected`).

@@ -144,7 +144,7 @@ def _labels(store: Store, scene: ScenePlan) -> Callable[[Window], NDArray[np.uin
 
     def read(window: Window) -> NDArray[np.uint8]:
         labels = np.array(store.read(window))
-        for part in scene.cells.inside(window, looked_at=False) if scene.cells else ():
+        for part in scene.cells.inside(window, in_roi=False) if scene.cells else ():
             labels[part.slices(window)] = NODATA
         return labels
 
