@@ -70,9 +70,11 @@ def cannot(what: str, because: str | Exception, do: str) -> str:
 
     Args:
         what: the action that failed, and its object.
-        because: its cause; of an exception all lines, joined.
+        because: its cause; of an exception all lines, joined; of one of the system its reason without the path.
         do: remedy, in the imperative.
     """
+    if isinstance(because, OSError) and because.strerror:
+        because = because.strerror
     return f"cannot {what}: {joined_lines(because) if isinstance(because, Exception) else because}; {do}"
 
 

@@ -313,7 +313,7 @@ def test_a_read_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("place", "reason"),
-    [("missing/mask.tif", "No such file"), ("file/mask.tif", "Not a directory"), ("dir", "is a folder")],
+    [("missing/mask.tif", "No such file"), ("file/mask.tif", "Not a directory"), ("dir", "a folder lies there")],
 )
 def test_a_target_that_cannot_be_written_is_refused_in_one_line(place: str, reason: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()

@@ -14,10 +14,11 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tilesseg.atomic_write import published
 from tilesseg.errors import StoreError
 
 IDS = ("SLURM_ARRAY_JOB_ID", "SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
@@ -51,12 +52,12 @@ def driver_record(run: Path, share: str | None = None) -> Iterator[None]:
     """Keep `driver.json` in the run directory while the context lasts; `driver-3-of-8.json` for a share."""
     this = Driver(socket.gethostname(), os.getpid(), time.time(), _id_in_queue(), share)
     path = run / ("driver.json" if share is None else f"driver-{share.replace('/', '-of-')}.json")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        json.dump(asdict(this), file, indent=1)
-        file.flush()
-        temporary.replace(path)
+    with ExitStack() as stack:
+        with published(path) as temporary:
+            file = stack.enter_context(temporary.open("w", encoding="utf-8"))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            json.dump(asdict(this), file, indent=1)
+            file.flush()
         try:
             yield
         finally:

@@ -7,14 +7,13 @@ failed read look the same to a reader of Zarr.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tilesseg.atomic_write import published
 from tilesseg.errors import StoreError
 from tilesseg.events import Event
 
@@ -132,9 +131,8 @@ def read_json(path: Path) -> Any:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with published(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 @contextmanager

@@ -10,7 +10,6 @@ mask's coarser levels, as far as its tiles make them; see `store_levels`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from zarr.errors import BaseZarrError
 
+from tilesseg.atomic_write import published
 from tilesseg.errors import StoreError
 from tilesseg.events import TileDone, TileFailed
 from tilesseg.formats.zarr.sharded_array import Sharded
@@ -87,9 +87,8 @@ class Store:
         if path.exists():
             return
         self._refuse_records(path)
-        temporary = self.folder / f".{path.stem}.{os.getpid()}.zarr"
-        make(temporary)
-        temporary.rename(path)
+        with published(path, folder=True, replace=False) as temporary:
+            make(temporary)
 
     def _refuse_records(self, path: Path) -> None:
         """An empty array under records of done tiles would be a hole that nobody sees."""

@@ -9,7 +9,6 @@ happens in a hidden folder beside the target, and the finished file is moved out
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +26,7 @@ from tilesseg.formats.cog.cog_tiles import empty_levels, fill
 from tilesseg.formats.cog.level_files import CogLevel, bounded_cache, refuse_holes, shapes_of
 from tilesseg.formats.writer import MaskLevel
 from tilesseg.formats.writing.parallel_windows import SIDE, in_order, strips
-from tilesseg.formats.writing.publish import SIDECARS, refusing, scratch
+from tilesseg.formats.writing.publish import growing, publish, refusing
 from tilesseg.formats.writing.xml_text import xml_text
 from tilesseg.raster.grid import IDENTITY, Grid, Placement
 from tilesseg.raster.labels import NODATA
@@ -87,7 +86,7 @@ def write_layers(
     if grid.crs is not None:
         with refusing(path):
             rasterio.CRS.from_wkt(grid.crs)  # a VRT drops what GDAL cannot parse without a word
-    with scratch(path, *texts) as folder, bounded_cache():
+    with growing(path, *texts) as folder, bounded_cache():
         shapes, ready = shapes_of(grid.shape), _ready(layers, grid)
         if ready:
             with refusing(path):
@@ -105,7 +104,7 @@ def write_layers(
             refuse_holes(result, levels)
             for file, text in texts.items():
                 (folder / file.name).write_text(text, encoding="utf-8")
-            return _publish(folder, path, tuple(texts))
+            return publish(folder, path, *texts)
 
 
 def provenance_tags(provenance: Mapping[str, str]) -> dict[str, str]:
@@ -217,14 +216,3 @@ def _band(root: ET.Element, number: int, layer: CogLayer, levels: Sequence[CogLe
         source = ET.SubElement(band, place)
         ET.SubElement(source, "SourceFilename", relativeToVRT="1").text = level.path.name
         ET.SubElement(source, "SourceBand").text = "1"
-
-
-def _publish(folder: Path, path: Path, beside: Sequence[Path]) -> tuple[Path, ...]:
-    """Move the finished files to where they belong, the COG last, and drop the sidecars of a file they replace."""
-    sidecars = [path.with_name(path.name + suffix) for suffix in SIDECARS]
-    written = [path, *beside, *(file for file in sidecars if (folder / file.name).exists())]
-    for target in reversed(written):
-        os.replace(folder / target.name, target)
-    for stale in set(sidecars) - set(written):
-        stale.unlink(missing_ok=True)
-    return tuple(written)

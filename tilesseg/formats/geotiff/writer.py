@@ -11,6 +11,7 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.windows import Window as RasterWindow
 
+from tilesseg.atomic_write import published
 from tilesseg.raster.grid import IDENTITY, Grid
 
 TILE = 512
@@ -35,7 +36,6 @@ def write_image(
         dtype: data type of the file.
         nodata: value that marks invalid pixels.
     """
-    temporary = path.with_name(f".{path.name}.partial")
     place = {} if grid.transform == IDENTITY else {"transform": rasterio.Affine(*grid.transform)}
     profile = {
         "driver": "GTiff",
@@ -54,13 +54,12 @@ def write_image(
         "bigtiff": "if_safer",
         "num_threads": "all_cpus",
     }
-    with rasterio.open(temporary, "w", **profile, **place) as file:
+    with published(path) as temporary, rasterio.open(temporary, "w", **profile, **place) as file:
         file.descriptions = tuple(names)
         y = 0
         for band in rows:
             file.write(band, window=RasterWindow(0, y, grid.width, band.shape[1]))
             y += band.shape[1]
-    temporary.replace(path)
     return path
 
 

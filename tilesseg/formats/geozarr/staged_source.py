@@ -10,8 +10,6 @@ Reading a copy gives what reading the image gives, byte for byte.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -24,7 +22,8 @@ from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 from zarr.errors import BaseZarrError
 
-from tilesseg.errors import SourceError, StoreError
+from tilesseg.atomic_write import published
+from tilesseg.errors import SourceError, StoreError, cannot
 from tilesseg.formats.geozarr.conventions import grid_mapping, spatial_attributes
 from tilesseg.formats.reading.image import Image, ImageBand, ImageFacts
 from tilesseg.formats.reading.validity import UNSCALED
@@ -52,29 +51,27 @@ def create_staged(path: Path, *, source: Source, shard: tuple[int, int], chunk: 
     """
     bands, count = _bands(source), len(dict.fromkeys(source.masks))
     stored = np.result_type(*(band["dtype"] for band in bands))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     attributes = {**spatial_attributes(source.grid), "tilesseg": _told(source, bands)}
+    arrays = (("image", "channel", len(bands), stored, 0), ("valid", "mask", count, np.dtype(bool), True))
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        group = zarr.create_group(str(temporary), attributes=attributes)
-        for name, channels, dtype, fill in (("image", len(bands), stored, 0), ("valid", count, np.dtype(bool), True)):
-            group.create_array(
-                name,
-                shape=(channels, *source.grid.shape),
-                chunks=(1, *chunk),
-                shards=(1, *shard),
-                dtype=dtype,
-                fill_value=fill,
-                compressors=[ZstdCodec(level=1)],
-                dimension_names=("channel" if name == "image" else "mask", "y", "x"),
-            )
-        if source.grid.georeferenced:
-            group["image"].attrs["grid_mapping"] = "spatial_ref"
-            group.create_array("spatial_ref", shape=(), dtype=np.int64, attributes=grid_mapping(source.grid))
-        shutil.rmtree(path, ignore_errors=True)
-        temporary.rename(path)
+        with published(path, folder=True) as temporary:
+            group = zarr.create_group(str(temporary), attributes=attributes)
+            for name, axis, length, dtype, fill in arrays:
+                group.create_array(
+                    name,
+                    shape=(length, *source.grid.shape),
+                    chunks=(1, *chunk),
+                    shards=(1, *shard),
+                    dtype=dtype,
+                    fill_value=fill,
+                    compressors=[ZstdCodec(level=1)],
+                    dimension_names=(axis, "y", "x"),
+                )
+            if source.grid.georeferenced:
+                group["image"].attrs["grid_mapping"] = "spatial_ref"
+                group.create_array("spatial_ref", shape=(), dtype=np.int64, attributes=grid_mapping(source.grid))
     except OSError as error:
-        raise StoreError(f"{path} cannot be written ({error.strerror}); choose another place") from None
+        raise StoreError(cannot(f"write {path}", error, "choose another run directory")) from None
 
 
 class StagedWriter:

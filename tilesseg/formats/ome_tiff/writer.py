@@ -5,7 +5,6 @@ DEFLATE, because every reader knows it; no palette, because readers of microscop
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -21,7 +20,7 @@ from tilesseg.formats.ome_tiff.ome_xml_writer import Note, ome_xml, physical
 from tilesseg.formats.writer import FAILED_CLASS, Mask, MaskLevel, Scores
 from tilesseg.formats.writing.mask_on_image_grid import at_image
 from tilesseg.formats.writing.parallel_windows import SIDE
-from tilesseg.formats.writing.publish import SIDECARS, refusing, scratch
+from tilesseg.formats.writing.publish import growing, publish, refusing
 from tilesseg.formats.writing.tiff_tiles import Pyramid, Spool, TiledLayer, copied
 from tilesseg.raster.grid import Grid
 from tilesseg.raster.labels import FAILED, NODATA, SCORE_STEPS
@@ -107,16 +106,13 @@ def _place_on_earth(grid: Grid) -> Iterator[Note]:
 def _write(
     path: Path, layers: Sequence[TiledLayer], stored: Sequence[MaskLevel], xml: str, grid: Grid, threads: int
 ) -> tuple[Path, ...]:
-    with scratch(path) as folder, refusing(path), ThreadPoolExecutor(threads, "tilesseg") as pool:
+    with growing(path) as folder, refusing(path), ThreadPoolExecutor(threads, "tilesseg") as pool:
         result = folder / path.name
         with (folder / ".levels").open("w+b") as file:
             tiles = _tiles(layers, stored, file, pool)
             _write_levels(result, [((len(layers), *shape), data) for shape, data in tiles], xml, grid)
         _refuse_holes(result, [(len(layers), *shape) for shape, _ in tiles])
-        os.replace(result, path)
-        for suffix in SIDECARS:  # of a file that was replaced
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
-    return (path,)
+        return publish(folder, path)
 
 
 def _tiles(

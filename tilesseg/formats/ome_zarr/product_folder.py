@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tilesseg.errors import FormatError
+from tilesseg.atomic_write import published
+from tilesseg.errors import FormatError, cannot
 from tilesseg.formats.ome_zarr.metadata import PROVENANCE
 
 
@@ -43,33 +43,17 @@ def replacing(path: Path) -> Iterator[Path]:
         FormatError: it cannot be written; or something that tilesseg did not write is there.
     """
     refuse_foreign(path)
-    temporary, old = (path.with_name(f".{path.name}.{what}") for what in ("partial", "old"))
     try:
-        _remove(temporary, old)  # of a run that was killed
-        yield temporary
-        if path.exists():
-            path.rename(old)
-        try:
-            temporary.rename(path)
-        except OSError:
-            if old.exists():
-                old.rename(path)
-            raise
+        with published(path, folder=True) as temporary:
+            yield temporary
     except OSError as error:
-        why = error.strerror or " ".join(str(error).split())
-        raise FormatError(f"{path} cannot be written: {why}; make room or choose another path") from error
-    finally:
-        _remove(temporary, old)
+        raise FormatError(cannot(f"write {path}", error, "make room or choose another path")) from error
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write a file of JSON, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
+    with published(path) as temporary:
         temporary.write_text(json.dumps(content, indent=4, ensure_ascii=False), encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -95,8 +79,3 @@ def _attributes(group: Path) -> dict[str, Any]:
     except FormatError:
         return {}
     return attributes if isinstance(attributes, dict) else {}
-
-
-def _remove(*folders: Path) -> None:
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)

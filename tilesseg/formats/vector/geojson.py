@@ -18,8 +18,8 @@ import shapely
 
 from tilesseg.formats.vector.coordinates import in_lonlat, in_slide
 from tilesseg.formats.vector.features import Choice, Features, area_unit, features
-from tilesseg.formats.vector.growing_file import growing
 from tilesseg.formats.writer import Mask, MaskClass
+from tilesseg.formats.writing.publish import growing, publish, refusing
 
 _IDS = uuid.UUID("5d0c8a76-3f4e-5b0e-9a53-5f3c1f6f7b1e")
 _MEASURED = {"um2": "Mask area µm^2", "px": "Mask area px", "m2": "Mask area m^2"}
@@ -31,14 +31,15 @@ def write(mask: Mask, path: Path, choice: Choice, *, canvas: str) -> tuple[Path,
     Raises:
         FormatError: it cannot be written; nothing is left behind.
     """
-    with growing(path) as folder, (folder / path.name).open("w", encoding="utf-8", newline="\n") as file:
-        file.write(f'{{"type":"FeatureCollection","tilesseg":{_compact(dict(mask.provenance))},"features":[')
-        separator = "\n"
-        for line in _lines(mask, choice, folder, canvas):
-            file.write(separator + line)
-            separator = ",\n"
-        file.write("\n]}\n")
-    return (path,)
+    with growing(path) as folder, refusing(path):
+        with (folder / path.name).open("w", encoding="utf-8", newline="\n") as file:
+            file.write(f'{{"type":"FeatureCollection","tilesseg":{_compact(dict(mask.provenance))},"features":[')
+            separator = "\n"
+            for line in _lines(mask, choice, folder, canvas):
+                file.write(separator + line)
+                separator = ",\n"
+            file.write("\n]}\n")
+        return publish(folder, path)
 
 
 def _lines(mask: Mask, choice: Choice, scratch: Path, canvas: str) -> Iterator[str]:

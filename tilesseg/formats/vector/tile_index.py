@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tilesseg.atomic_write import published
 from tilesseg.formats.reading.crs import to_lonlat
 from tilesseg.raster.grid import Grid
 from tilesseg.raster.tiling import Patch, Tiling, round_up
@@ -18,14 +19,12 @@ def write_tile_index(path: Path, tiling: Tiling, grid: Grid) -> Path:
 
     Longitude and latitude where the grid has a CRS, as RFC 7946 wants; else the grid's own coordinates.
     """
-    temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("w", encoding="utf-8") as file:
+    with published(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write('{"type": "FeatureCollection", "features": [\n')
         for number, (window, properties) in enumerate(_windows(tiling)):
             file.write(",\n" if number else "")
             json.dump(_feature(window, properties, grid), file)
         file.write("\n]}\n")
-    temporary.replace(path)
     return path
 
 

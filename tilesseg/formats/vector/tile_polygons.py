@@ -6,7 +6,6 @@ other. GDAL traces: it gives each 4-connected component as one valid polygon, it
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ import numpy as np
 import rasterio.features
 from numpy.typing import NDArray
 
+from tilesseg.atomic_write import published
 from tilesseg.errors import FormatError
 from tilesseg.formats.vector.polygon_outlines import Polygons, Runs, border_runs, offsets, turned
 from tilesseg.process import QUIET
@@ -50,13 +50,8 @@ def write_parts(read: Read, core: Window, path: Path) -> None:
         place = np.array([window.y, window.x, window.height, window.width])
         own |= {"window": place, "runs": np.stack(runs)}
         arrays |= {f"{number}/{name}": array for name, array in own.items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with published(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
 def parts_of(window: Window) -> Iterator[Window]:

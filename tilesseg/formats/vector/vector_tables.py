@@ -13,12 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet
 import pyogrio.raw
 import shapely
+from pyogrio.errors import CRSError, DataLayerError, DataSourceError
 
+from tilesseg.errors import FormatError, cannot
 from tilesseg.formats.vector.coordinates import in_world
 from tilesseg.formats.vector.features import Choice, Features, area_unit, features
-from tilesseg.formats.vector.growing_file import growing
 from tilesseg.formats.vector.vector_checks import projjson
 from tilesseg.formats.writer import Mask
+from tilesseg.formats.writing.publish import growing, publish, refusing
 
 LAYER = "mask"
 GEOMETRY = "geometry"
@@ -30,14 +32,17 @@ def write(mask: Mask, path: Path, choice: Choice, *, kind: str) -> tuple[Path, .
     Raises:
         FormatError: it cannot be written; nothing is left behind.
     """
-    with growing(path) as folder:
+    with growing(path) as folder, refusing(path):
         schema = _schema(mask)
         batches = (_batch(batch, mask, schema, bool(choice.simplify)) for batch in features(mask, choice, folder))
-        if kind == "geoparquet":
-            _write_parquet(folder / path.name, mask, path, schema, batches)
-        else:
-            _write_layer(folder / path.name, mask, kind, schema, batches)
-    return (path,)
+        try:
+            if kind == "geoparquet":
+                _write_parquet(folder / path.name, mask, path, schema, batches)
+            else:
+                _write_layer(folder / path.name, mask, kind, schema, batches)
+        except (DataSourceError, DataLayerError, CRSError, pa.ArrowException) as error:
+            raise FormatError(cannot(f"write {path}", error, "make room or choose another path")) from error
+        return publish(folder, path)
 
 
 def _schema(mask: Mask) -> pa.Schema:

@@ -6,15 +6,14 @@ its most frequent labels. What is nodata is transparent, what has failed is mage
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tilesseg.errors import FormatError
+from tilesseg.atomic_write import published
+from tilesseg.errors import FormatError, cannot
 from tilesseg.formats.reading.resample import centres
 from tilesseg.formats.writer import FAILED_CLASS, Mask
 from tilesseg.raster.labels import FAILED, NODATA
@@ -170,15 +169,11 @@ def _bands(mask: Mask, x: int, width: int) -> Iterator[Labels]:
 
 def _write_png(path: Path, picture: NDArray[np.uint8]) -> None:
     data = _png(picture)
-    temporary = path.with_name(f".tilesseg-{os.getpid()}-{path.name}")
     try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
+        with published(path) as temporary:
+            temporary.write_bytes(data)
     except OSError as error:
-        raise FormatError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        raise FormatError(cannot(f"write {path}", error, "choose another path")) from error
 
 
 def small_picture(source: Source, size: int) -> bytes:

@@ -1,53 +1,73 @@
-"""Files that are written whole or not at all: they grow in a hidden folder beside their target."""
+"""Files of a product: they grow in a hidden folder beside their target, and take their places when all are complete."""
 
 from __future__ import annotations
 
+import os
 import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import CRSError, RasterioError
 
-from tilesseg.errors import FormatError
+from tilesseg.atomic_write import scratch_folder
+from tilesseg.errors import FormatError, cannot, joined_lines
 
 SIDECARS = (".aux.xml", ".ovr", ".msk")
-"""What GDAL keeps beside a TIFF, and reads with whatever TIFF has that name."""
+"""Suffixes of the files that GDAL keeps beside a TIFF, and reads with whatever TIFF has that name."""
+JOURNALS = ("-wal", "-shm", "-journal")
+"""Suffixes of the files that a reader leaves beside a GeoPackage that it does not close; SQLite would apply them to the
+new one."""
 
 
 @contextmanager
 def refusing(path: Path) -> Iterator[None]:
-    """What GDAL and the file system complain about, as one line that names the target."""
+    """Errors of GDAL and of the file system become a FormatError, in one line that names the target."""
     try:
         yield
     except (RasterioError, CPLE_BaseError) as error:
         free = shutil.disk_usage(path.parent).free / 2**20  # GDAL's words for a full disk seldom say so
-        reason = f"{' '.join(str(error).split())}; {free:.0f} MB are free there"
-        raise FormatError(f"cannot write {path}: {reason}") from error
+        reason = f"{joined_lines(error)} ({free:.0f} MB are free there)"
+        raise FormatError(cannot(f"write {path}", reason, "make room or choose another path")) from error
     except (CRSError, OSError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise FormatError(f"cannot write {path}: {' '.join(reason.split())}") from error
+        raise FormatError(cannot(f"write {path}", error, "make room or choose another path")) from error
 
 
 @contextmanager
-def scratch(path: Path, *beside: Path) -> Iterator[Path]:
-    """A hidden folder beside the target, so that the last step is a rename; removed whatever happens.
+def growing(path: Path, *beside: Path) -> Iterator[Path]:
+    """Hidden folder for the files of a product under their own names, and for what is needed on the way to them.
+
+    Removed whatever happens; `publish` moves the finished files out of it.
 
     Args:
-        path: the target; its folder must exist.
-        beside: what else will be written.
+        path: target of the product; its folder must exist.
+        beside: targets of further files in the same folder.
 
     Raises:
         FormatError: a target is a folder, or nothing can be written there.
     """
-    with refusing(path):
-        for target in (path, *beside):
-            if target.is_dir():
-                raise FormatError(f"cannot write {target}: it is a folder; give another file name")
-        folder = Path(tempfile.mkdtemp(prefix=".tilesseg-", dir=path.parent))
-    try:
+    with ExitStack() as stack:
+        with refusing(path):
+            for target in (path, *beside):
+                if target.is_dir():
+                    raise FormatError(cannot(f"write {target}", "a folder lies there", "choose another path"))
+            folder = stack.enter_context(scratch_folder(path))
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish(folder: Path, path: Path, *beside: Path) -> tuple[Path, ...]:
+    """Move the finished files to their targets, the product last, and remove sidecars of a file that it replaces.
+
+    Returns:
+        All files written, the product first.
+    """
+    sidecars = [path.with_name(path.name + suffix) for suffix in SIDECARS]
+    written = [path, *beside, *(file for file in sidecars if (folder / file.name).exists())]
+    for suffix in JOURNALS if path.suffix == ".gpkg" else ():
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    for target in reversed(written):
+        os.replace(folder / target.name, target)
+    for stale in set(sidecars) - set(written):
+        stale.unlink(missing_ok=True)
+    return tuple(written)

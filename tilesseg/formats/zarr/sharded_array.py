@@ -9,7 +9,6 @@ about three times as long (`benchmarks/parts/pyramid.py`).
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -23,6 +22,7 @@ from numcodecs import zstd
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
+from tilesseg.atomic_write import published
 from tilesseg.errors import StoreError
 from tilesseg.raster.window import Window
 
@@ -94,7 +94,9 @@ class Sharded:
         for place in self._shards(window):
             path, data = self._file(place, plane), self._encoded(values[place.slices(window)])
             if data:
-                _write_whole(path, data)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with published(path) as temporary:
+                    temporary.write_bytes(data)
             else:
                 path.unlink(missing_ok=True)
 
@@ -185,14 +187,3 @@ def _cells(window: Window, sides: Sides, whole: Window) -> Iterator[Window]:
     columns = range(window.x // wide * wide, window.x_stop, wide)
     for y, x in product(rows, columns):
         yield Window(y, x, tall, wide).intersect(whole)
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except BaseException:  # half a shard on a full disk would be there for ever
-        temporary.unlink(missing_ok=True)
-        raise

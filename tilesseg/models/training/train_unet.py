@@ -7,7 +7,6 @@ What the network sees here is what it will see in a run: the same fill of invali
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
+from tilesseg.atomic_write import published
 from tilesseg.errors import JobError, ModelError
 from tilesseg.models.normalisation import mean_std, percentiles
 from tilesseg.models.spec import ClassSpec, ModelSpec, Normalise, PatchSizes, UNetShape, Weights
@@ -219,20 +219,12 @@ def write_bundle(folder: Path, spec: ModelSpec, network: UNet) -> ModelSpec:
     complete = spec.model_copy(update={"weights": Weights(file=WEIGHTS_FILE, sha256=digest)})
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / WEIGHTS_FILE, weights)
-        _replace(folder / "model.yaml", complete.to_yaml().encode())
+        for name, content in ((WEIGHTS_FILE, weights), ("model.yaml", complete.to_yaml().encode())):
+            with published(folder / name) as temporary:
+                temporary.write_bytes(content)
     except OSError as error:
         raise ModelError(f"cannot write the bundle {folder}: {error.strerror}; choose another folder") from None
     return complete
-
-
-def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _check(scenes: Sequence[LabelledScene], training: Training) -> None:
