@@ -118,13 +118,13 @@ class TileDone(Event):
     patches: int
     """Patches predicted."""
     skipped: int
-    """Patches not predicted because nothing under them is valid and looked at."""
+    """Number of patches that were not predicted, because no pixel under them is valid and of interest."""
     counts: Mapping[str, int]
     """Pixels per label (as text), 255 included."""
     areas: Mapping[str, float]
     """Square metres per label, empty where the grid is not of the Earth."""
     outside: int = 0
-    """Pixels of the core that were not looked at."""
+    """Pixels of the core outside the region of interest."""
     read: int = 0
     """Pixels of the image that were read."""
     batch: int = 0

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from tilesseg.cluster.executors import DaskExecutor
 from tilesseg.events import RunFinished, RunStarted, ScenePlanned, TileDone
-from tilesseg.monitoring.dashboard import open_publisher
+from tilesseg.monitoring.dashboard.publisher import open_publisher
 from tilesseg.raster.tiling import tile_name
 
 COLUMNS, CORE = 100, 2048

@@ -20,11 +20,11 @@ from pretended import done, failed, planned, sleep_tile, story, tiles_of
 from small_runs import SmallRun
 
 from tilesseg.events import RunStarted, SceneFinished
-from tilesseg.monitoring.dashboard import open_publisher, page, plugin
+from tilesseg.monitoring.dashboard import page, plugin
 from tilesseg.monitoring.dashboard import scene_picture as picture
 from tilesseg.monitoring.dashboard.boards import KEPT_RUNS, Boards
 from tilesseg.monitoring.dashboard.plugin import Dashboard, answer
-from tilesseg.monitoring.dashboard.publisher import BATCH, LARGEST, Publisher
+from tilesseg.monitoring.dashboard.publisher import BATCH, LARGEST, Publisher, open_publisher
 
 pytestmark = pytest.mark.cluster
 
@@ -203,7 +203,7 @@ def test_names_of_dask_that_are_gone_cost_the_page_alone(client: Client, tmp_pat
     def gone(*_: Any) -> None:
         raise AttributeError("http_application")
 
-    monkeypatch.setattr(page, "add", gone)
+    monkeypatch.setattr(page, "add_page", gone)
     publisher = opened(client, tmp_path)
     assert publisher.note is not None and "AttributeError: http_application" in publisher.note
     assert publisher.link.endswith("/tilesseg/status.json")
@@ -215,7 +215,7 @@ def test_names_of_dask_that_are_gone_cost_the_page_alone(client: Client, tmp_pat
     ("error", "words"),
     [
         (ModuleNotFoundError("No module named 'tilesseg'", name="tilesseg"), "has no tilesseg; install"),
-        (OSError("gone"), "does not take it"),
+        (OSError("gone"), "the scheduler refuses it (OSError: gone); see its log"),
     ],
 )
 def test_a_scheduler_that_cannot_have_the_page_is_told_in_one_sentence(

@@ -15,8 +15,7 @@ from pretended import done, failed, planned, refused, tiles_of
 
 from tilesseg.events import RunFinished, RunStarted, SceneFinished
 from tilesseg.formats.writing.preview import encode
-from tilesseg.monitoring.dashboard import open_publisher
-from tilesseg.monitoring.dashboard.publisher import Publisher
+from tilesseg.monitoring.dashboard.publisher import Publisher, open_publisher
 
 pytestmark = [
     pytest.mark.cluster,
@@ -144,7 +143,7 @@ def test_the_picture_of_a_scene_is_under_its_tiles(watched: Watched, tmp_path: P
     url = "data:image/jpeg;base64," + base64.b64encode(encode(picture, "JPEG", QUALITY=90)).decode()
     tell(RunStarted(1, job="colours", directory="run"))
     tell(planned("bright", 4, 6))
-    tell._tell("picture", ("bright", url))
+    tell._send_later("picture", ("bright", url))
     page.open(tell.link)
     page.wait_for("bright running", "waiting 24")
     page.run("new Promise(done => setTimeout(done, 2500))")

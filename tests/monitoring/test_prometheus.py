@@ -21,8 +21,7 @@ from pretended import CORE, done, planned, story
 from prometheus_client.parser import text_string_to_metric_families
 
 from tilesseg.events import RunStarted
-from tilesseg.monitoring.dashboard import open_publisher
-from tilesseg.monitoring.dashboard.publisher import Publisher
+from tilesseg.monitoring.dashboard.publisher import Publisher, open_publisher
 
 PROMETHEUS = shutil.which("prometheus")
 pytestmark = pytest.mark.cluster

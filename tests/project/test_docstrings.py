@@ -15,8 +15,6 @@ NO_NOUN = {"As", "How", "It", "Of", "That", "Them", "These", "They", "Those", "W
 ROOMS_TO_DO = {
     "cli",
     "run",
-    "reporting",
-    "monitoring",
     "cluster",
     "inference",
     "planning",

@@ -1,10 +1,10 @@
-"""Quantities in words, for people: durations, numbers of things, of pixels, areas."""
+"""Quantities as text for people: durations, counts, pixels, areas, shares."""
 
 from __future__ import annotations
 
 
 def duration(seconds: float | None) -> str:
-    """As `0.4 s`, `42 s`, `7:05 min`, `3:20 h` or `2 d 4 h`."""
+    """Duration as `0.4 s`, `42 s`, `7:05 min`, `3:20 h` or `2 d 4 h`."""
     if seconds is None:
         return "unknown"
     if 0 < seconds < 9.95:
@@ -21,7 +21,7 @@ def duration(seconds: float | None) -> str:
 
 
 def span(seconds: float | None) -> str:
-    """As a clock that runs says it: `7:05` or `3:20:00`, or a dash."""
+    """Duration as on a clock: `7:05` or `3:20:00`; a dash where it is unknown."""
     if seconds is None:
         return "–"
     minutes, rest = divmod(round(seconds), 60)
@@ -30,12 +30,12 @@ def span(seconds: float | None) -> str:
 
 
 def counted(count: int, word: str) -> str:
-    """As `1 tile` or `1,200 tiles`."""
+    """Count of things as `1 tile` or `1,200 tiles`."""
     return f"{count:,} {word}" + "s" * (count != 1)
 
 
 def pixels(count: float) -> str:
-    """As `512 px`, `4.19 Mpx`, `1.2 Gpx` or `3.4 Tpx`."""
+    """Number of pixels as `512 px`, `4.19 Mpx`, `1.2 Gpx` or `3.4 Tpx`."""
     for size, unit in ((1e12, "Tpx"), (1e9, "Gpx"), (1e6, "Mpx"), (1e4, "kpx")):
         if count >= size:
             return f"{count / (1e3 if unit == 'kpx' else size):,.3g} {unit}"
@@ -43,7 +43,7 @@ def pixels(count: float) -> str:
 
 
 def area(hectares: float, *, largest: float | None = None) -> str:
-    """As `35 m²`, `12.5 ha` or `123.4 km²`, in the unit that suits `largest`, so that a column has one."""
+    """Area as `35 m²`, `12.5 ha` or `123.4 km²`, in the unit that suits `largest`, so that a column has one unit."""
     like = hectares if largest is None else largest
     if like < 1:
         return f"{hectares * 1e4:,.0f} m²"
@@ -53,7 +53,7 @@ def area(hectares: float, *, largest: float | None = None) -> str:
 
 
 def share(part: float, whole: float) -> str:
-    """As `12.3 %`; what is there but rounds to nothing is `< 0.1 %`."""
+    """Share as `12.3 %`; a part that rounds to nothing is `< 0.1 %`."""
     if not whole or not part:
         return "0 %"
     value = 100 * part / whole

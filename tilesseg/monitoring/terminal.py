@@ -66,21 +66,21 @@ def sentence(event: Event, *, brief: bool = False) -> str | None:
         case ProductWritten():
             return f"wrote {event.path} ({event.seconds:.1f} s)"
         case RunStarted():
-            return _beginning(event)
+            return _start_sentence(event)
         case ScenePlanned():
-            return _work(event)
+            return _plan_sentences(event)
         case _:
             return None
 
 
-def _beginning(event: RunStarted) -> str | None:
+def _start_sentence(event: RunStarted) -> str | None:
     before = f"scenes: {event.scenes}" if event.scenes > 1 else ""
     before += f", {event.finished} finished before" if event.finished else ""
     link = f"dashboard at {event.dashboard}" if event.dashboard else ""
     return "; ".join(part for part in (before, link) if part) or None
 
 
-def _work(event: ScenePlanned) -> str:
+def _plan_sentences(event: ScenePlanned) -> str:
     copy = f"regions to copy: {event.regions}; " if event.regions else ""
     before = f", {event.done} done before" if event.done else ""
     lines = [f"{event.scene}: {copy}tiles to do: {event.tiles}{before}"]
@@ -136,7 +136,7 @@ class TerminalProgress:
                 self.close()
 
     def close(self) -> None:
-        """Leave the terminal as it was, also when the run is cut off."""
+        """Take the bar down, also when the run is cut off."""
         if self._bar:
             self._bar.stop()
             self._bar = None

@@ -1,4 +1,4 @@
-"""What a run came to, read from its directory alone: from any machine, after a crash, without a port."""
+"""Results of a run, read from its directory alone: from any machine, after a crash, without a port."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HECTARE = 10_000.0
 
 @dataclass(frozen=True, slots=True)
 class SceneReport:
-    """One scene of a run."""
+    """Results of one scene of a run."""
 
     scene: str
     tiles: int
@@ -40,27 +40,27 @@ class SceneReport:
     """Seconds of all tiles by part, see `events.PARTS`."""
     refused: str | None = None
     outside: int = 0
-    """Pixels that were not looked at; among `pixels` they are nodata or the first class."""
+    """Pixels outside the region of interest; among `pixels` they are nodata or the first class."""
     read: int = 0
-    """Pixels of the image that were read, those counted more than once that several tiles see."""
+    """Pixels of the image that were read; pixels that several tiles read count several times."""
     skipped: int = 0
-    """Tiles done that predicted nothing: nothing in them is valid and looked at."""
+    """Number of stored tiles without a prediction: no pixel in them is valid and of interest."""
     patches: int = 0
-    """Patches predicted."""
+    """Number of patches that were predicted."""
     reduced: int = 0
-    """Tiles with smaller batches than planned, for want of device memory."""
+    """Number of tiles with smaller batches than planned, for lack of device memory."""
     products: tuple[str, ...] = ()
-    """Paths that were written."""
+    """Paths of the products that were written."""
     problem: str | None = None
-    """Why a product could not be written."""
+    """Reason why a product could not be written."""
     planned: bool = True
-    """Whether its turn has come."""
+    """Whether the scene is planned; it is when its turn comes."""
     ended: bool = True
-    """Whether its products have been seen to, after its last tile."""
+    """Whether its products were written or failed, after its last tile."""
 
     @property
     def missing(self) -> int:
-        """Tiles that no run has tried yet."""
+        """Number of tiles that no run has tried yet."""
         return self.tiles - self.done - len(self.failed)
 
     @property
@@ -80,27 +80,27 @@ class SceneReport:
 
     @property
     def empty(self) -> bool:
-        """Whether everything done is nodata."""
-        seen = any(n for name, n in self.pixels.items() if name != "nodata")
-        return self.state in ("complete", "failed products") and not seen
+        """Whether all pixels of a complete scene are nodata."""
+        valid = any(count for name, count in self.pixels.items() if name != "nodata")
+        return self.state in ("complete", "failed products") and not valid
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A whole run."""
+    """Results of a whole run."""
 
     directory: str
     scenes: tuple[SceneReport, ...]
     products: tuple[str, ...] = ()
     seconds: float | None = None
     name: str = ""
-    """Of the job."""
+    """Name of the job, or of its model."""
     share: str | None = None
     """Share of the tiles that this process computes, as `3/8`: other processes finish the rest. None: all tiles."""
 
     @property
     def exit_code(self) -> int:
-        """0 complete, 1 nothing was possible, 3 finished with failed tiles, failed products or refused scenes."""
+        """Exit code: 0 complete, 1 nothing was possible, 3 finished with failures or refused scenes."""
         if all(scene.refused for scene in self.scenes):
             return 1
         fine = ("complete", "unfinished", "waiting") if self.share else ("complete",)
@@ -115,26 +115,26 @@ class Report:
 
 
 def report_of(run: RunDirectory, plan: Plan, *, names: Sequence[str], **extra: Any) -> Report:
-    """Read what there is of every scene: one small file of a finished one, the ledger of any other.
+    """Read the results of every scene: one small file of a finished scene, the ledger of any other.
 
     Raises:
         StoreError: a file of the run is damaged.
     """
     alone = len(names) == 1
-    return Report(str(run.path), tuple(_one(run.scene(name), plan, alone=alone) for name in names), **extra)
+    return Report(str(run.path), tuple(_read_scene(run.scene(name), plan, alone=alone) for name in names), **extra)
 
 
-def _one(store: Store, plan: Plan, *, alone: bool) -> SceneReport:
-    """A scene of many whose files are damaged is reported as refused, for that reason."""
+def _read_scene(store: Store, plan: Plan, *, alone: bool) -> SceneReport:
+    """Read a scene; one of many whose files are damaged is reported as refused, for that reason."""
     try:
-        return _found(store, plan)
+        return _read_sound_scene(store, plan)
     except StoreError as error:
         if alone:
             raise
         return SceneReport(store.scene, 0, 0, {}, {}, {}, {}, refused=str(error))
 
 
-def _found(store: Store, plan: Plan) -> SceneReport:
+def _read_sound_scene(store: Store, plan: Plan) -> SceneReport:
     refused = store.read_json(REFUSED_FILE)
     if refused is not None:
         return SceneReport(store.scene, 0, 0, {}, {}, {}, {}, refused=refused["reason"])
@@ -191,7 +191,7 @@ def _sum(records: Iterable[Mapping[str, Any]]) -> Counter[str]:
 
 
 def _by_class(by_label: Mapping[str, Any], spec: ModelSpec) -> dict[str, Any]:
-    """From labels as text to class names, in class order; classes that do not occur are 0."""
+    """Amounts by class name, in class order, from amounts by label as text; 0 for classes that do not occur."""
     if not by_label:
         return {}
     named = {one.name: by_label.get(str(label), 0) for label, one in enumerate(spec.classes)}

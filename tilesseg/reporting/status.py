@@ -1,7 +1,8 @@
-"""Status: how fast a run is, how long it will take, and whether anybody works on it; from its directory alone.
+"""Status of a run, from its directory alone: its pace, the time left, and whether a driver works on it.
 
 It works while a run goes on, after a crash, and where several drivers share a directory. A finished scene costs one
-small file, and only unfinished ones have their ledger read; who looks again reads only what is new.
+small file, only unfinished scenes have their ledger read, and of the events only the last ones are: with these the
+live board is filled, so that status, page and bar give the same pace. A second look reads only what is new.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ if TYPE_CHECKING:
 
 
 QUIET = 60.0
-"""Seconds without any sign after which nobody is thought to work, unless tiles take longer than a third of it."""
+"""Seconds without an event after which a run counts as stopped; three times the longest tile, where that is more."""
 
 
 @dataclass(frozen=True, slots=True)
 class SceneProgress:
-    """How far a scene is."""
+    """Progress of a scene."""
 
     scene: str
     state: str
@@ -38,24 +39,24 @@ class SceneProgress:
     done: int
     failed: int
     skipped: int
-    """Tiles done in which nothing was predicted."""
+    """Number of stored tiles in which nothing was predicted."""
     pixels: int | None
-    """Of the scene; None before it is planned."""
+    """Pixels of the scene; None before it is planned."""
     left: int | None
-    """Pixels whose tiles nobody has tried yet."""
+    """Pixels of the tiles that are still to be tried; None before the scene is planned."""
     rate: float
-    """Mpx/s of late."""
+    """Mpx/s in the window of the job's rate."""
     eta: float | None
     """Seconds left at that rate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a job is."""
+    """Progress of a job."""
 
     scenes: tuple[SceneProgress, ...]
     states: Mapping[str, int]
-    """Scenes by state."""
+    """Number of scenes by state."""
     tiles: int
     done: int
     failed: int
@@ -63,9 +64,9 @@ class Progress:
     pixels: int
     """Pixels of planned scenes whose tiles were tried."""
     left: int
-    """Pixels to do, scenes not planned yet estimated by the mean of the planned ones."""
+    """Pixels still to be tried; scenes that are not planned yet are estimated by the mean of the others."""
     about: bool
-    """Whether there are scenes not planned yet, so that `left`, `eta` and the number of tiles are estimates."""
+    """Whether scenes are not planned yet, so that `left`, `eta` and the number of tiles are estimates."""
     rate: float
     """Mpx/s over the last `window` seconds."""
     window: float
@@ -73,13 +74,13 @@ class Progress:
     """Seconds left at that rate; None where there is no rate."""
     running: bool
     age: float | None
-    """Seconds since the last sign of life."""
+    """Seconds since the last event."""
     workers: int
-    """Worker processes that finished a tile in the window."""
+    """Number of worker processes that finished a tile in the window."""
     seconds: Mapping[str, float]
     """Seconds of all tiles by part, see `events.PARTS`."""
     reduced: int = 0
-    """Tiles with smaller batches than planned, for want of device memory."""
+    """Number of tiles with smaller batches than planned, for lack of device memory."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -87,13 +88,13 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What a run came to so far, and how it goes on."""
+    """Results of a run so far, and its progress."""
 
     report: Report
     progress: Progress
 
     def to_json(self) -> dict[str, Any]:
-        """The report's fields, and `progress`."""
+        """Fields of the report, and `progress`."""
         return {**self.report.to_json(), "progress": self.progress.to_json()}
 
 
@@ -118,14 +119,14 @@ class Watch:
         running = bool(working) or (not quiet and left_behind(self.run.path))
         alone = next((driver.started for driver in working if driver.shard is None), None)
         report, age = self._report(), round(max(0.0, now - newest), 1) if newest else None
-        seen = now if running else newest
-        return Status(report, self._progress(report, log, seen, retried_since=alone, running=running, age=age))
+        at = max(now, log.when) if running else newest  # the clock of the driver may be ahead
+        return Status(report, self._progress(report, log, at, retried_since=alone, running=running, age=age))
 
     def _report(self) -> Report:
         present = self.run.scene_folders()
         names = [name for name in self._names if name in present and name not in self._complete]
         read = {scene.scene: scene for scene in report_of(self.run, self._plan, names=names).scenes}
-        over = {name: one for name, one in read.items() if one.state == "complete" and self.run.over(name)}
+        over = {name: scene for name, scene in read.items() if scene.state == "complete" and self.run.over(name)}
         self._complete.update(over)
         scenes = (read.get(name) or self._complete.get(name) or _waiting(name) for name in self._names)
         return Report(str(self.run.path), tuple(scenes), name=str(self._plan.spec.name))
@@ -134,11 +135,11 @@ class Watch:
         self, report: Report, log: LogEnd, now: float, *, retried_since: float | None, running: bool, age: float | None
     ) -> Progress:
         stored = {
-            one.scene: self._stored(one, retried_since)
-            for one in report.scenes
-            if one.state not in ("waiting", "refused")
+            scene.scene: self._stored(scene, retried_since)
+            for scene in report.scenes
+            if scene.state not in ("waiting", "refused")
         }
-        waiting = sum(one.state == "waiting" for one in report.scenes)
+        waiting = sum(scene.state == "waiting" for scene in report.scenes)
         board = RunBoard.replay(str(self.run.path), recent=log.recent, scenes=stored.values(), waiting=waiting)
         board.tick(now)
         pace = board.pace
@@ -146,16 +147,16 @@ class Watch:
         for tile in pace.tiles:
             pixels[tile.scene] += tile.pixels
         scenes = tuple(
-            _scene(one, stored.get(one.scene), pixels[one.scene] / 1e6 / pace.window) for one in report.scenes
+            _scene(scene, stored.get(scene.scene), pixels[scene.scene] / 1e6 / pace.window) for scene in report.scenes
         )
         return Progress(
             scenes=scenes,
-            states=dict(Counter(one.state for one in scenes)),
+            states=dict(Counter(scene.state for scene in scenes)),
             tiles=board.tiles,
             done=board.done,
             failed=board.failed,
             skipped=board.skipped,
-            pixels=sum(one.area - one.left for one in stored.values()),
+            pixels=sum(scene.area - scene.left for scene in stored.values()),
             left=round(pace.left),
             about=waiting > 0,
             rate=round(pace.rate, 4),
@@ -165,15 +166,15 @@ class Watch:
             age=age,
             workers=len({tile.worker for tile in pace.tiles}),
             seconds={part: round(value, 3) for part, value in sorted(_sum(report).items())},
-            reduced=sum(one.reduced for one in report.scenes),
+            reduced=sum(scene.reduced for scene in report.scenes),
         )
 
     def _stored(self, scene: SceneReport, retried_since: float | None) -> StoredScene:
         """A planned scene for the board; the failed tiles of an earlier execution are still to be tried.
 
         Args:
-            scene: its report.
-            retried_since: start of the driver that has the whole run in hand; None without one.
+            scene: results of the scene so far.
+            retried_since: start of the driver that has the whole run in hand; None where there is none.
         """
         tried = sum(scene.pixels.values())
         area = self._area(scene, tried)

@@ -1,4 +1,4 @@
-"""summary.csv: a line for each scene of a run, for spreadsheets and scripts."""
+"""`summary.csv`: a line for each scene of a run, for spreadsheets and scripts."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ def write_summary(run: RunDirectory, report: Report) -> Path:
     """Write `summary.csv` of a run whole: a line for each scene, in the job's order.
 
     Columns: `scene`, `state`, numbers of tiles and patches; pixels by class (`water_px`), with `failed_px` and
-    `nodata_px`; hectares by class (`water_ha`) where any scene has them; `not_looked_at_px`; `seconds` of all its
-    tiles together; `products`, parted by semicolons; `reason` of what was refused or failed.
+    `nodata_px`; hectares by class (`water_ha`) where any scene has them; `not_looked_at_px`, pixels outside the region
+    of interest (the name is older than the term); `seconds` of all tiles together; `products`, separated by
+    semicolons; `reason` of refusals and failures.
 
     Raises:
-        OSError: it cannot be written.
+        StoreError: the file cannot be written.
     """
     classes = _names(scene.pixels for scene in report.scenes)
     areas = _names(scene.hectares for scene in report.scenes)
@@ -39,15 +40,15 @@ def write_summary(run: RunDirectory, report: Report) -> Path:
     return run.path / SUMMARY_FILE
 
 
-def _names(of_scenes: Iterable[Any]) -> list[str]:
-    """What any scene has, in the order of the classes, `failed` and `nodata` last."""
-    names = dict.fromkeys(name for one in of_scenes for name in one)
+def _names(tables: Iterable[Any]) -> list[str]:
+    """Names of the classes in any of the tables, in their order, `failed` and `nodata` last."""
+    names = dict.fromkeys(name for table in tables for name in table)
     return sorted(names, key=lambda name: ("failed", "nodata").index(name) if name in ("failed", "nodata") else -1)
 
 
 def _row(scene: SceneReport) -> dict[str, Any]:
     failures = (f"{tile}: {why}" for tile, why in scene.failed.items())
-    reasons = [one for one in (scene.refused, scene.problem, *failures) if one]
+    reasons = [reason for reason in (scene.refused, scene.problem, *failures) if reason]
     return {
         "scene": scene.scene,
         "state": scene.state,

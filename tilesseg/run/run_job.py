@@ -30,7 +30,7 @@ from tilesseg.events import (
     SceneRefused,
     tell,
 )
-from tilesseg.monitoring.dashboard import open_publisher
+from tilesseg.monitoring.dashboard.publisher import open_publisher
 from tilesseg.planning.memory import estimate
 from tilesseg.planning.patch_speed import speed_at
 from tilesseg.planning.plan import Plan, plan_job

@@ -12,13 +12,13 @@ KEPT_RUNS = 5
 """Number of runs that are kept, the latest ones."""
 
 Message = tuple[str, float, Any]
-"""A kind, when, and what: `event`, `picture` (scene, URL), `found` (scene, tiles), `here`, `left`."""
+"""Kind, time and content: `event`, `picture` (scene, URL), `done before` (scene, tiles), `here`, `left`."""
 Tables = Mapping[str, dict[str, Any]]
 """Table of each worker that has sent one, by address: its threads' phases, its memory and memory limit in bytes."""
 
 
 class Boards:
-    """Boards by run directory, and what the workers report with their heartbeats."""
+    """Boards by run directory, and the tables that workers send with their heartbeats."""
 
     def __init__(self, tables: Callable[[], Tables] = dict) -> None:
         """Hold no run yet.
@@ -44,7 +44,7 @@ class Boards:
         return next(reversed(self.by_run.values()), None)
 
     def take(self, run: str, batch: list[Message]) -> None:
-        """Take what the driver of a run reports."""
+        """Take a batch of messages from the driver of a run."""
         board = self.of(run)
         for kind, when, content in batch:
             board.last_message = time.time()
@@ -55,13 +55,13 @@ class Boards:
                     board.take(content, when)
                 case "picture":
                     board.show(*content)
-                case "found":
+                case "done before":
                     board.mark_done_before(*content)
                 case "left":
                     board.leave(when)
 
     def tick(self) -> None:
-        """Let every board know what time it is."""
+        """Let time go on for every board."""
         for board in self.by_run.values():
             board.tick(time.time())
 

@@ -1,4 +1,4 @@
-"""The page `/tilesseg`: what a browser gets, and how it stays up to date. Added to a running scheduler's dashboard."""
+"""The page `/tilesseg`, added to the dashboard of a running scheduler: the document of a browser, and its updates."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from bokeh.models import InlineStyleSheet
 from bokeh.models.widgets import Div, Select
 
-from tilesseg.monitoring.dashboard import page_text as words
+from tilesseg.monitoring.dashboard import page_text
 from tilesseg.monitoring.dashboard.boards import Boards
-from tilesseg.monitoring.dashboard.scene_table import SceneList
+from tilesseg.monitoring.dashboard.scene_table import SceneTable
 from tilesseg.monitoring.dashboard.tile_map import TileMap
 from tilesseg.monitoring.dashboard.timeline_charts import RateChart, Timeline
 from tilesseg.monitoring.live.run_board import RunBoard
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 EVERY = 1000
-"""Milliseconds between two looks at the board."""
+"""Milliseconds between two updates."""
 TEXTS = ("header", "legend", "split", "workers", "failures")
 
 
-def add(scheduler: Scheduler, boards: Boards) -> None:
-    """Add the page and its tab; these are names of distributed that may change.
+def add_page(scheduler: Scheduler, boards: Boards) -> None:
+    """Add the page and its tab, by names of distributed that may change.
 
     Raises:
         RuntimeError: the dashboard of this scheduler is switched off.
@@ -34,14 +34,14 @@ def add(scheduler: Scheduler, boards: Boards) -> None:
     from distributed.dashboard.core import BokehApplication
     from distributed.dashboard.scheduler import template_variables
 
-    theirs = [app for app in scheduler.http_application.applications if hasattr(app, "app_paths")]
-    if not theirs:
+    pages = [app for app in scheduler.http_application.applications if hasattr(app, "app_paths")]
+    if not pages:
         raise RuntimeError("its dashboard is switched off, or it has no bokeh")
-    prefix = (getattr(theirs[0], "_prefix", "") or "").strip("/")
+    prefix = (getattr(pages[0], "_prefix", "") or "").strip("/")
     shared = template_variables(scheduler)
 
     def serve(server: Scheduler, extra: dict[str, Any], doc: Any) -> None:
-        show(boards, extra, doc)
+        fill_document(boards, extra, doc)
 
     application = BokehApplication({"/tilesseg": serve}, scheduler, prefix=prefix, template_variables=shared)
     scheduler.http_application.add_application(application)
@@ -51,7 +51,7 @@ def add(scheduler: Scheduler, boards: Boards) -> None:
         shared["pages"].insert(1, "tilesseg")
 
 
-def show(boards: Boards, extra: dict[str, Any], doc: Any) -> None:
+def fill_document(boards: Boards, extra: dict[str, Any], doc: Any) -> None:
     """Fill a document for one browser."""
     from distributed.dashboard.components.scheduler import BOKEH_THEME, env
 
@@ -69,14 +69,14 @@ def show(boards: Boards, extra: dict[str, Any], doc: Any) -> None:
 
 
 class View:
-    """What one browser looks at."""
+    """View of one browser: the run and the scene that it shows, and its charts."""
 
     def __init__(self, boards: Boards, *, scene: str | None = None, run: str | None = None) -> None:
         self._boards, self._scene, self._run = boards, scene, run
         self._followed: str | None = None
         self._shown = ""
         self.scenes, self.tile_map, self.rate, self.timeline = (
-            SceneList(self.choose),
+            SceneTable(self.choose),
             TileMap(),
             RateChart(),
             Timeline(),
@@ -96,49 +96,49 @@ class View:
         return [*self.texts.values(), self.chooser, *(chart.root for chart in charts)]
 
     def choose(self, scene: str) -> None:
-        """A person wants to see a scene."""
+        """Show a scene, which a person has chosen."""
         self._scene = scene
         self.update()
 
     def update(self) -> None:
-        """Send what is new."""
+        """Send the changes since the last update."""
         self._boards.tick()
         board = self._boards.by_run.get(self._run or "") or self._boards.latest
-        self._say("header", words.header(board))
+        self._show_text("header", page_text.header(board))
         if board is None:
             return
         self._offer_runs(board)
-        said = self._boards.tables()
+        tables = self._boards.tables()
         scene = self._scene_of(board)
         name = scene.name if scene else None
         busy = {tile: phase for (owner, tile), phase in self._boards.busy().items() if owner == name}
         self.scenes.update(board, name)
         self.tile_map.update(scene, busy, board.workers.names)
         self.rate.update(board)
-        self.timeline.update(board, said)
-        self._say("legend", words.legend(scene, busy, self.tile_map.factor))
-        self._say("split", words.split(board.seconds))
-        self._say("workers", words.workers(board, said))
-        self._say("failures", words.failures(board))
+        self.timeline.update(board, tables)
+        self._show_text("legend", page_text.legend(scene, busy, self.tile_map.factor))
+        self._show_text("split", page_text.split(board.seconds))
+        self._show_text("workers", page_text.workers(board, tables))
+        self._show_text("failures", page_text.failures(board))
 
     def _scene_of(self, board: RunBoard) -> SceneBoard | None:
-        """The scene that was chosen, else one that runs, for as long as it runs, else the last that ended."""
-        for wanted in (self._scene, self._followed):
-            found = board.scenes.get(wanted or "")
-            if found is not None and (wanted == self._scene or found.state == "running"):
-                return found
+        """Scene that a person has chosen, else one that runs, for as long as it runs, else the last that ended."""
+        for name in (self._scene, self._followed):
+            scene = board.scenes.get(name or "")
+            if scene is not None and (name == self._scene or scene.state == "running"):
+                return scene
         running = next((scene for scene in board.in_order() if scene.state == "running"), None)
         latest = max(board.scenes.values(), key=lambda scene: scene.ended, default=None)
-        found = running or board.scenes.get(self._followed or "") or latest
-        self._followed = found.name if found else None
-        return found
+        followed = running or board.scenes.get(self._followed or "") or latest
+        self._followed = followed.name if followed else None
+        return followed
 
-    def _say(self, name: str, text: str) -> None:
+    def _show_text(self, name: str, text: str) -> None:
         if self.texts[name].text != text:
             self.texts[name].text = text
 
     def _offer_runs(self, board: RunBoard) -> None:
-        """A choice of runs, where the scheduler has had more than one."""
+        """Offer a choice of runs, where the scheduler has had more than one."""
         runs = [(run, f"{each.job or 'job'} – {run}") for run, each in reversed(self._boards.by_run.items())]
         if self.chooser.options != runs:
             self.chooser.update(options=runs, visible=len(runs) > 1)
@@ -147,7 +147,7 @@ class View:
             self.chooser.value = board.run
 
     def _choose_run(self, attribute: str, old: str, new: str) -> None:
-        if new == self._shown:  # it is the page itself that says so
+        if new == self._shown:  # the page itself has set the value
             return
         latest = self._boards.latest
         self._run = None if latest is not None and new == latest.run else new
@@ -155,7 +155,7 @@ class View:
 
 
 def _argument(doc: Any, name: str) -> str | None:
-    """Of the page's address: `?scene=` and `?run=`."""
+    """Argument in the page's address: `?scene=` or `?run=`."""
     request = doc.session_context.request if doc.session_context else None
-    found = request.arguments.get(name) if request else None
-    return found[0].decode("utf-8", "replace") if found else None
+    values = request.arguments.get(name) if request else None
+    return values[0].decode("utf-8", "replace") if values else None

@@ -1,4 +1,4 @@
-"""Colours of the page: what each state of a tile and each part of the work looks like."""
+"""Colours of the page, by state of a tile, part of the work, and state of a scene."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ STATE_COLOURS = dict(
 )
 """Failed is the magenta of 254 in every product."""
 STATE_OPACITY = dict(zip(STATES, (0.30, 0.85, 0.85, 0.85, 0.38, 0.55, 0.95, 0.60), strict=True))
-"""What is done lets the image through."""
+"""Opacity of a square by state; the image shows through tiles that are done."""
 PART_COLOURS = {
     "predict": "#f5a623",
     "wait": "#8fc1f2",
@@ -25,4 +25,4 @@ SCENE_COLOURS = {
     "failed products": "#e0218a",
 }
 INK, ACCENT = "#34495e", "#eaaa6d"
-"""The accent is that of Dask's navigation."""
+"""Colours of texts and of the rate; the accent is the colour of Dask's navigation."""

@@ -1,4 +1,4 @@
-"""The plugin of the scheduler: it receives what drivers report, and adds page, JSON and metrics."""
+"""Plugin of the scheduler: it receives the batches of drivers, and adds the page, the JSON and the metrics."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from distributed.diagnostics.plugin import SchedulerPlugin
 
+from tilesseg.errors import reason_of
 from tilesseg.inference.worker_phases import METRIC
-from tilesseg.monitoring.dashboard import prometheus_metrics, routes
+from tilesseg.monitoring.dashboard import prometheus_metrics, status_json
 from tilesseg.monitoring.dashboard.boards import Boards, Message, Tables
 from tilesseg.version import __version__
 
@@ -20,7 +21,7 @@ NAME = "tilesseg"
 
 
 class Dashboard(SchedulerPlugin):
-    """Holds the boards, and shows them. There is no hook on tasks: the scheduler does nothing per task."""
+    """Holder of the boards in a scheduler. There is no hook on tasks: the scheduler does nothing per task."""
 
     idempotent = True
     name = NAME
@@ -28,27 +29,27 @@ class Dashboard(SchedulerPlugin):
     def __init__(self) -> None:
         self.boards = Boards(self._tables)
         self.problems: dict[str, str] = {}
-        """What could not be added, `page`, `json` or `metrics`, and why."""
+        """Reason why the `page`, the `json` or the `metrics` could not be added."""
         self.scheduler: Scheduler | None = None
         self._collector: Any = None
 
     async def start(self, scheduler: Scheduler) -> None:
-        """Add the page, the JSON and the metrics; what this version of Dask does not let us add is left out."""
+        """Add the page, the JSON and the metrics; a part that fails in this version of Dask is left out."""
         self.scheduler = scheduler
         scheduler.handlers["tilesseg_take"] = self._receive
-        for what, add in (("json", self._add_json), ("page", self._add_page), ("metrics", self._add_metrics)):
+        for part, add in (("json", self._add_json), ("page", self._add_page), ("metrics", self._add_metrics)):
             try:
                 add(scheduler)
             except Exception as error:
-                # ^ of any kind: these are names that distributed may change; the answer goes to the driver
-                self.problems[what] = f"{type(error).__name__}: {error}"
+                # ^ of any kind: these are names that distributed may change; the driver prints the reason
+                self.problems[part] = reason_of(error)
 
     async def close(self) -> None:
-        """The scheduler ends: the registry of Prometheus belongs to the whole process."""
-        prometheus_metrics.remove(self._collector)
+        """Take the metrics out of the registry of Prometheus, which belongs to the whole process."""
+        prometheus_metrics.remove_collector(self._collector)
 
     async def _receive(self, run: str, batch: bytes) -> None:
-        """The handler of what `deliver` sends."""
+        """Take a batch that `deliver` has sent."""
         self.boards.take(run, pickle.loads(batch))
 
     def _tables(self) -> Tables:
@@ -60,27 +61,27 @@ class Dashboard(SchedulerPlugin):
         }
 
     def _add_json(self, scheduler: Scheduler) -> None:
-        routes.add(scheduler, self.boards)
+        status_json.add_route(scheduler, self.boards)
 
     def _add_page(self, scheduler: Scheduler) -> None:
         from tilesseg.monitoring.dashboard import page
 
-        page.add(scheduler, self.boards)
+        page.add_page(scheduler, self.boards)
 
     def _add_metrics(self, scheduler: Scheduler) -> None:
-        self._collector = prometheus_metrics.add(self.boards)
+        self._collector = prometheus_metrics.add_collector(self.boards)
 
 
 def deliver(client: Client, run: str, batch: list[Message]) -> None:
     """Hand a batch to the plugin of a client's scheduler.
 
-    By a handler of our own: `run_on_scheduler` writes a line into the scheduler's log for each call.
+    The plugin has a handler of its own: `run_on_scheduler` writes a line into the scheduler's log for each call.
     """
     scheduler: Any = client.scheduler
     client.sync(scheduler.tilesseg_take, run=run, batch=pickle.dumps(batch))
 
 
 def answer(dask_scheduler: Any = None) -> dict[str, Any]:
-    """Runs in the scheduler: which version is there, and what could not be added."""
-    found = dask_scheduler.plugins.get(NAME)
-    return {"version": __version__, "problems": dict(found.problems) if found else None}
+    """Version of tilesseg in the scheduler, where this runs, and the problems of the plugin there."""
+    plugin = dask_scheduler.plugins.get(NAME)
+    return {"version": __version__, "problems": dict(plugin.problems) if plugin else None}

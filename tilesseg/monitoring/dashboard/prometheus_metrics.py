@@ -1,4 +1,4 @@
-"""The figures of all runs of a scheduler as Prometheus metrics, on its own `/metrics`."""
+"""Figures of all runs of a scheduler as Prometheus metrics, on its own `/metrics`."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ _lock = threading.Lock()
 
 
 class BoardCollector(Collector):
-    """Reads the boards whenever Prometheus asks. The label `scene` stands for scenes that run or ended lately."""
+    """Reader of the boards for Prometheus. The label `scene` stands for scenes that run, or are among the last."""
 
     def __init__(self, boards: Boards) -> None:
         self._boards = boards
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing beforehand: the registry need not ask what the names are."""
+        """No metrics beforehand: the registry need not know the names."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """All metrics of all boards; of two runs with one job's name, those of the later."""
+        """All metrics of all boards; where two runs have the same job, those of the later run."""
         self._boards.tick()
         boards = {board.job: board for board in self._boards.by_run.values() if board.began}
-        for name, words, labels, samples in GAUGES:
-            yield _filled(GaugeMetricFamily(name, words, labels=["job", *labels]), boards, samples)
-        for name, words, labels, samples in COUNTERS:
-            yield _filled(CounterMetricFamily(name, words, labels=["job", *labels]), boards, samples)
+        for name, help_text, labels, samples in GAUGES:
+            yield _filled(GaugeMetricFamily(name, help_text, labels=["job", *labels]), boards, samples)
+        for name, help_text, labels, samples in COUNTERS:
+            yield _filled(CounterMetricFamily(name, help_text, labels=["job", *labels]), boards, samples)
 
 
-def add(boards: Boards) -> BoardCollector:
-    """Put a scheduler's boards into the registry of this process, in place of an earlier one's."""
+def add_collector(boards: Boards) -> BoardCollector:
+    """Put a scheduler's boards into the registry of this process, in place of those of an earlier scheduler."""
     collector = BoardCollector(boards)
     with _lock:
         while _registered:
@@ -51,8 +51,8 @@ def add(boards: Boards) -> BoardCollector:
     return collector
 
 
-def remove(collector: BoardCollector | None) -> None:
-    """Take a collector out again, if it is still there."""
+def remove_collector(collector: BoardCollector | None) -> None:
+    """Take a collector out of the registry, if it is still there."""
     with _lock:
         if collector is not None and collector in _registered:
             _registered.remove(collector)
@@ -111,10 +111,10 @@ def _peaks(board: RunBoard) -> Iterator[Sample]:
 
 
 GAUGES: tuple[tuple[str, str, list[str], Samples], ...] = (
-    ("tilesseg_tiles", "Tiles by what became of them", ["scene", "state"], _tiles),
-    ("tilesseg_scenes", "Scenes by what became of them", ["state"], _scenes),
-    ("tilesseg_rate_mpx_per_second", "Mpx/s of finished tiles, of late", [], _rate),
-    ("tilesseg_eta_seconds", "Seconds left at the rate of late", [], _eta),
+    ("tilesseg_tiles", "Tiles by state", ["scene", "state"], _tiles),
+    ("tilesseg_scenes", "Scenes by state", ["state"], _scenes),
+    ("tilesseg_rate_mpx_per_second", "Mpx/s of the tiles that ended lately", [], _rate),
+    ("tilesseg_eta_seconds", "Seconds left at this rate", [], _eta),
     ("tilesseg_work_factor", "Predicted pixels / scene pixels", ["scene"], _work),
     ("tilesseg_worker_peak_bytes", "Largest resident memory of a worker so far", ["worker"], _peaks),
 )

@@ -1,4 +1,4 @@
-"""Driver → scheduler: a listener that tells what happens in batches, from threads of its own."""
+"""Driver → scheduler: a listener that reports events in batches, from threads of its own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tilesseg.errors import reason_of
 from tilesseg.events import Event, ScenePlanned
 from tilesseg.store.ledger import Ledger
 from tilesseg.version import __version__
@@ -19,49 +20,59 @@ if TYPE_CHECKING:
 
 
 INTERVAL, BATCH, HERE = 0.5, 500, 5.0
-"""Seconds between two batches; messages after which one goes at once; seconds after which an empty one says: here."""
+"""Seconds between two batches; number of messages that are sent at once; seconds until the driver says it is there."""
 LARGEST = 20_000
-"""Messages that may wait for a scheduler that does not answer; then we give up, and the run goes on."""
+"""Number of messages that may wait for a scheduler that does not answer; then the page is given up, not the run."""
 PATIENCE = 5.0
-"""Seconds that the last batch has."""
+"""Seconds for the last batch."""
 PICTURES = 100
-"""Scenes of a run that get a picture: the first ones."""
+"""Number of scenes of a run that get a picture: the first ones."""
 
 
-def connect(client: Client, *, run: Path, quick_look: bool) -> Publisher | str:
-    """See `tilesseg.monitoring.dashboard.open_publisher`."""
+def open_publisher(client: Client, *, run: Path, quick_look: bool = True) -> Publisher | str:
+    """Listener that shows a run in the dashboard of its scheduler. It never fails a run, and never holds it up.
+
+    Args:
+        client: connected to the scheduler.
+        run: the run directory.
+        quick_look: whether to draw a small picture of each scene; the driver reads it.
+
+    Returns:
+        The listener, to be closed at the end; or the one sentence why there is no page.
+    """
     from tilesseg.monitoring.dashboard.plugin import Dashboard, answer
 
     try:
         version = client.run_on_scheduler(answer)["version"]
         if version != __version__:
-            return f"no page /tilesseg: the scheduler has tilesseg {version} and this is {__version__}"
+            versions = f"the scheduler has tilesseg {version} and the driver {__version__}"
+            return f"no page /tilesseg: {versions}; install {__version__} there"
         client.register_plugin(Dashboard())
         problems = client.run_on_scheduler(answer)["problems"] or {}
     except ModuleNotFoundError as error:
         return f"no page /tilesseg: the scheduler has no {error.name or 'tilesseg'}; install tilesseg there"
     except Exception as error:
         # ^ of any kind: a page is not worth a run
-        return f"no page /tilesseg: the scheduler does not take it ({type(error).__name__}: {error})"
+        return f"no page /tilesseg: the scheduler refuses it ({reason_of(error)}); see its log"
     if "page" in problems and "json" in problems:
-        return f"no page /tilesseg: the scheduler does not take it ({problems['page']})"
+        return f"no page /tilesseg: the scheduler refuses it ({problems['page']}); see its log"
     link = (client.dashboard_link or "").removesuffix("/status")
     return Publisher(client, run=run, quick_look=quick_look, problems=problems, link=link)
 
 
 class Publisher:
-    """Takes every event of a run and sends them on, some at a time. Close it at the end."""
+    """Listener that sends every event of a run on, some at a time. Close it at the end."""
 
     def __init__(
         self, client: Client, *, run: Path, quick_look: bool = True, problems: dict[str, str] | None = None, link: str
     ) -> None:
         self.trouble: str | None = None
-        """Why nothing is sent any more, or None."""
+        """Reason why nothing is sent any more, or None."""
         problems = problems or {}
         self.link = link + ("/tilesseg/status.json" if "page" in problems else "/tilesseg")
-        """Where to look."""
+        """Address of the page, or of its JSON."""
         self.note = None
-        """What to say of it once, or None."""
+        """Sentence about the page that the driver prints once, or None."""
         if "page" in problems:
             self.note = f"no page /tilesseg, but its figures at {self.link}: {problems['page']}"
         self._client, self._run = client, Path(run).absolute()
@@ -80,9 +91,9 @@ class Publisher:
         """Take an event; returns at once."""
         if self.trouble or self._closing:
             return
-        self._tell("event", event)
+        self._send_later("event", event)
         if isinstance(event, ScenePlanned) and event.done:
-            self._tell("found", (event.scene, None))
+            self._send_later("done before", (event.scene, None))
         if isinstance(event, ScenePlanned) and self._left:
             self._left -= 1
             self._planned.append(event.scene)
@@ -92,7 +103,7 @@ class Publisher:
         """Send the rest, within a few seconds."""
         if self._closing:
             return
-        self._tell("left", None)
+        self._send_later("left", None)
         self._closing = True
         for sleeper in (self._wake, self._drawing, self._leaving):
             sleeper.set()
@@ -100,16 +111,16 @@ class Publisher:
         if self._painter.is_alive():
             self._painter.join(PATIENCE)
 
-    def _tell(self, kind: str, what: Any) -> None:
-        self._waiting.append((kind, time.time(), what))
+    def _send_later(self, kind: str, content: Any) -> None:
+        self._waiting.append((kind, time.time(), content))
         if len(self._waiting) >= BATCH:
             self._wake.set()
         if len(self._waiting) > LARGEST:
-            self.trouble = f"the scheduler does not take what is told it: {LARGEST} events wait"
+            self.trouble = f"the page /tilesseg has stopped: {LARGEST} events wait for a scheduler that does not answer"
             self._waiting.clear()
 
     def _send_all(self) -> None:
-        """The sending thread."""
+        """Thread that sends the batches."""
         sent = time.monotonic()
         while not self.trouble:
             self._wake.wait(INTERVAL)
@@ -126,15 +137,15 @@ class Publisher:
 
         batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), 2 * BATCH))]
         try:
-            batch = [self._with_tiles(message) if message[0] == "found" else message for message in batch]
+            batch = [self._with_tiles(message) if message[0] == "done before" else message for message in batch]
             deliver(self._client, str(self._run), batch or [("here", time.time(), None)])
         except Exception as error:
             # ^ of any kind: a page is not worth a run
-            self.trouble = f"the page /tilesseg is told no more ({type(error).__name__}: {error})"
+            self.trouble = f"the page /tilesseg has stopped: {reason_of(error)}"
             self._waiting.clear()
 
     def _with_tiles(self, message: Message) -> Message:
-        """Look up which tiles of a scene an earlier run has stored."""
+        """Message with the names of the tiles that an earlier run has stored of its scene."""
         kind, when, (scene, _) = message
         try:
             return kind, when, (scene, Ledger(self._run / "scenes" / scene).done_names())
@@ -142,7 +153,7 @@ class Publisher:
             return kind, when, (scene, [])
 
     def _paint_all(self) -> None:
-        """The painting thread: one scene after the other, never more than two a second."""
+        """Thread that draws the pictures of scenes, never more than two a second."""
         from tilesseg.monitoring.dashboard.scene_picture import picture_of
 
         while not self.trouble and not self._closing:
@@ -152,5 +163,5 @@ class Publisher:
                 scene = self._planned.popleft()
                 url = picture_of(self._run / "scenes" / scene)
                 if url is not None:
-                    self._tell("picture", (scene, url))
+                    self._send_later("picture", (scene, url))
                 self._leaving.wait(INTERVAL)

@@ -1,4 +1,4 @@
-"""A small picture of a scene for the page: drawn in the driver, because the scheduler may not see the files."""
+"""A small picture of a scene for the page, drawn in the driver: the scheduler may not see the files."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import json
 from pathlib import Path
 
 SIZE, LARGEST = 640, 200_000
-"""Long side in pixels to begin with, and bytes at most."""
+"""Long side of the first try, in pixels; size of a picture in bytes, at most."""
 
 
 def picture_of(folder: Path) -> str | None:
-    """The image of a planned scene as a data URL of at most some 200 kB, or None where there is none to be had.
+    """Image of a planned scene as a data URL of at most 200 kB, or None where it cannot be drawn.
 
     Args:
-        folder: the scene's, in the run directory.
+        folder: folder of the scene in the run directory.
     """
     from tilesseg.formats.writing.preview import SLOW, small_picture
     from tilesseg.planning.plan import PLAN_FILE, parse_scene_plan
@@ -29,6 +29,6 @@ def picture_of(folder: Path) -> str | None:
             size = size * 3 // 4
             data = small_picture(source, size)
     except Exception:
-        # ^ of any kind: then there is no picture; the tiles will tell what is wrong with the image
+        # ^ of any kind: then there is no picture; the tiles will say what is wrong with the image
         return None
     return "data:image/jpeg;base64," + base64.b64encode(data).decode("ascii")

@@ -1,4 +1,4 @@
-"""The list of scenes: one line each, to click on. Those that run stand first, then those with something wrong."""
+"""Table of the scenes, to click on: scenes that run first, then those with something wrong."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tilesseg.monitoring.dashboard.palette import SCENE_COLOURS
 from tilesseg.monitoring.live.run_board import RunBoard
 
 LISTED = 100
-"""Scenes in the list; how many more there are stands below them."""
+"""Number of scenes in the table, at most; a line below them says how many more there are."""
 NAME = '<span style="color:<%- colour %>">●</span> <span title="<%- name %> (<%- state %>)"><%- name %></span>'
 SHARE = (
     '<div style="position:relative;height:14px;margin-top:3px;background:#eceff2;border-radius:3px;overflow:hidden">'
@@ -28,13 +28,13 @@ STYLE = """
 COLUMNS = ("name", "state", "colour", "tiles", "share", "wrong")
 
 
-class SceneList:
-    """A table whose chosen line is a scene's name; `chosen` is called when a person clicks."""
+class SceneTable:
+    """Table with a line for each scene; `chosen` is called with the name of the scene that a person clicks."""
 
     def __init__(self, chosen: Callable[[str], None]) -> None:
         self._source = ColumnDataSource({column: [] for column in COLUMNS})
         self._chosen, self._ours = chosen, False
-        self._told: tuple[Any, ...] = ()
+        self._drawn: tuple[Any, ...] = ()
         columns = [
             TableColumn(field="name", title="scene", formatter=HTMLTemplateFormatter(template=NAME), width=130),
             TableColumn(field="tiles", title="tiles", formatter=HTMLTemplateFormatter(template=SHARE), width=100),
@@ -54,16 +54,16 @@ class SceneList:
         self._source.selected.on_change("indices", self._clicked)
 
     def update(self, board: RunBoard, scene: str | None) -> None:
-        """Draw the list, where anything in it changed, with one scene chosen."""
-        if (told := (id(board), board.version, scene)) == self._told:
+        """Draw the table, where anything in it changed, with one scene chosen."""
+        if (state := (id(board), board.version, scene)) == self._drawn:
             return
-        self._told = told
+        self._drawn = state
         rows = self._rows(board)
         names = rows["name"]
         self._ours = True
         if rows != self._source.data:
             self._source.data = rows
-            self.root.view.filter = AllIndices()  # a table looks again only where its view changes, not its figures
+            self.root.view.filter = AllIndices()  # a table is drawn again only where its view changes, not its figures
         wanted = [names.index(scene)] if scene in names else []
         if list(self._source.selected.indices) != wanted:
             self._source.selected.indices = wanted
@@ -90,11 +90,13 @@ class SceneList:
 
     def _clicked(self, attribute: str, old: list[int], new: list[int]) -> None:
         names, tiles = self._source.data["name"], self._source.data["tiles"]
-        if not self._ours and new and new[0] < len(names) and tiles[new[0]]:  # it may be shorter than when it was drawn
+        if (
+            not self._ours and new and new[0] < len(names) and tiles[new[0]]
+        ):  # the table may be shorter than when it was drawn
             self._chosen(names[new[0]])
 
 
 def _append(rows: dict[str, list[Any]], name: str, state: str, colour: str) -> None:
-    """A line that is no scene."""
+    """Append a line that is no scene."""
     for column, value in zip(COLUMNS, (name, state, colour, "", 0, 0), strict=True):
         rows[column].append(value)

@@ -1,4 +1,4 @@
-"""The chosen scene: its picture, and a square over it for each tile, coloured by what the tile's state is."""
+"""Map of the chosen scene: its picture, and over the picture a square for each tile, in the colour of its state."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from bokeh.plotting import figure
 from numpy.typing import NDArray
 
 from tilesseg.monitoring.dashboard.palette import STATE_COLOURS, STATE_OPACITY
-from tilesseg.monitoring.live.scene_board import STATES, Facts, SceneBoard, coarsened
+from tilesseg.monitoring.live.scene_board import STATES, SceneBoard, TileFacts, coarsened
 from tilesseg.raster.tiling import tile_name
 
 SQUARES = 5000
-"""Number of squares, at most; more tiles share them."""
+"""Number of squares, at most; a scene of more tiles has several to a square."""
 COLUMNS = (
     "left",
     "right",
@@ -39,7 +39,7 @@ TOOLTIP = """
 
 
 class TileMap:
-    """A figure that is told the whole scene once, and after that only the squares that changed."""
+    """Figure that gets the whole scene once, and after that only the squares that changed."""
 
     def __init__(self) -> None:
         self._squares = ColumnDataSource({column: [] for column in COLUMNS})
@@ -47,15 +47,15 @@ class TileMap:
         self._drawn: SceneBoard | None = None
         self._states: NDArray[np.uint8] = np.zeros((0, 0), np.uint8)
         self.factor = 1
-        """How many tiles a square is high and wide."""
+        """Number of tiles that a square is high and wide."""
         self.root = self._figure()
 
     def update(self, scene: SceneBoard | None, busy: Mapping[str, str], workers: list[str]) -> None:
-        """Draw what is new.
+        """Draw the changes.
 
         Args:
-            scene: the chosen one.
-            busy: its tiles that are worked on, and what is done with each.
+            scene: the chosen scene.
+            busy: phase of each of its tiles that a worker has in hand.
             workers: names by number.
         """
         if scene is None:
@@ -101,7 +101,7 @@ class TileMap:
             hover_fill_alpha="opacity",
             source=self._squares,
         )
-        # The picture must not have a say: its height counts upwards where the axis goes down.
+        # The picture is no renderer of the ranges: its height counts upwards where the axis goes down.
         plot.x_range.renderers = plot.y_range.renderers = [squares]
         plot.add_tools(HoverTool(renderers=[squares], tooltips=TOOLTIP, point_policy="follow_mouse"))
         plot.axis.visible = False
@@ -121,26 +121,26 @@ class TileMap:
         rows, columns = states.shape
         high, wide = (side * self.factor for side in scene.core)
         row, column = np.divmod(np.arange(rows * columns), columns)
-        said = [self._said(scene, states, place, workers) for place in range(rows * columns)]
+        facts = [self._facts(scene, states, place, workers) for place in range(rows * columns)]
         return {
             "left": column * wide,
             "right": np.minimum((column + 1) * wide, scene.shape[1]),
             "top": row * high,
             "bottom": np.minimum((row + 1) * high, scene.shape[0]),
-            **{key: [each[key] for each in said] for key in COLUMNS[4:]},
+            **{key: [each[key] for each in facts] for key in COLUMNS[4:]},
         }
 
     def _some(
         self, scene: SceneBoard, states: NDArray[np.uint8], places: NDArray[np.intp], workers: list[str]
     ) -> dict[str, list[tuple[int, Any]]]:
-        """What changes of some squares."""
-        said = {int(place): self._said(scene, states, int(place), workers) for place in places}
-        return {key: [(place, each[key]) for place, each in said.items()] for key in COLUMNS[4:]}
+        """Changes of some squares, by column."""
+        facts = {int(place): self._facts(scene, states, int(place), workers) for place in places}
+        return {key: [(place, each[key]) for place, each in facts.items()] for key in COLUMNS[4:]}
 
-    def _said(self, scene: SceneBoard, states: NDArray[np.uint8], place: int, workers: list[str]) -> dict[str, Any]:
+    def _facts(self, scene: SceneBoard, states: NDArray[np.uint8], place: int, workers: list[str]) -> dict[str, Any]:
         state = STATES[states.flat[place]]
         row, column = divmod(place, states.shape[1])
-        facts, name = Facts(), scene.tile_at(place)
+        facts, name = TileFacts(), scene.tile_at(place)
         if self.factor == 1:
             facts = scene.facts(place, workers)
         else:

@@ -1,4 +1,4 @@
-"""Charts of the page: the rate over time, and what each worker did in the last minutes."""
+"""Charts of the page over time: the rate of the run, and the tiles of each worker in the last minutes."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from tilesseg.monitoring.live.run_board import RunBoard
 from tilesseg.monitoring.live.worker_board import Stretch
 
 MINUTES = 5.0
-"""Length of the timeline, up to now."""
+"""Minutes that the timeline shows."""
 WORKERS = 24
-"""Workers in the timeline, at most."""
+"""Number of workers in the timeline, at most."""
 BARS = 6000
-"""Parts of tiles in the timeline, at most: 24 workers with two tiles a second at the same time."""
+"""Number of bars in the timeline, at most: parts of the tiles of 24 workers with two tiles a second each."""
 CLOCK = """
 const [h, m, s] = [Math.floor(tick / 3600), Math.floor(tick / 60) % 60, Math.round(tick) % 60]
 const two = (number) => String(number).padStart(2, "0")
@@ -48,19 +48,19 @@ class RateChart:
         plot.add_tools(HoverTool(renderers=[line], tooltips="@rate{0.00} Mpx/s at @at{00:00:00}", mode="vline"))
         plot.y_range.start = 0
         plot.yaxis.ticker = BasicTicker(desired_num_ticks=4)
-        self._told = (-1, -1.0)
+        self._drawn = (-1, -1.0)
 
     def update(self, board: RunBoard) -> None:
-        """Draw the series anew, where there is anything new; it is bounded."""
-        told = (board.version, board.now if board.ended is None else 0.0)
-        if told != self._told:
+        """Draw the series anew, where it has changed."""
+        state = (board.version, board.now if board.ended is None else 0.0)
+        if state != self._drawn:
             ends, rates = board.history.series(board.ended or board.now, over=board.pace.window)
             keep = ends >= min(1.0, ends[-1]) if len(ends) else slice(None)
-            self._source.data, self._told = {"at": ends[keep], "rate": rates[keep]}, told
+            self._source.data, self._drawn = {"at": ends[keep], "rate": rates[keep]}, state
 
 
 class Timeline:
-    """A row for each tile that a worker has at the same time; a tile's bar is split as its time was."""
+    """Chart with a row for each tile that a worker has at the same time; a tile's bar has a part for each phase."""
 
     def __init__(self) -> None:
         self._source = ColumnDataSource({column: [] for column in COLUMNS})
@@ -105,12 +105,12 @@ class Timeline:
     def workers(self) -> int:
         return len({worker for worker, _ in self._factors})
 
-    def update(self, board: RunBoard, said: Mapping[str, dict[str, Any]]) -> None:
+    def update(self, board: RunBoard, tables: Mapping[str, dict[str, Any]]) -> None:
         """Add the bars of the tiles that are new, and go on with the time.
 
         Args:
             board: the run.
-            said: what workers say they do now.
+            tables: what each worker has in hand, by address.
         """
         if board is not self._board:
             self._board, self._drawn, self._factors = board, 0, {}
@@ -119,15 +119,15 @@ class Timeline:
         if count > self._drawn:
             self._add(board, list(islice(timeline, max(0, len(timeline) - (count - self._drawn)), None)))
             self._drawn = count
-        self._draw_running(board, said)
+        self._draw_running(board, tables)
         end = max(5.0, (board.ended or board.now) - board.began)
         if end != self._time.end:
             self._time.update(start=max(0.0, end - 60 * MINUTES), end=end)
 
-    def _draw_running(self, board: RunBoard, said: Mapping[str, dict[str, Any]]) -> None:
-        """A pale bar for each tile that is worked on, as long as it has taken so far."""
+    def _draw_running(self, board: RunBoard, tables: Mapping[str, dict[str, Any]]) -> None:
+        """Draw a pale bar for each tile that a worker has in hand, as long as it has taken so far."""
         rows: dict[str, list[Any]] = {column: [] for column in COLUMNS}
-        for table in said.values() if board.ended is None else ():
+        for table in tables.values() if board.ended is None else ():
             for values in self._running_bars(board, table):
                 for column, value in zip(COLUMNS, values, strict=True):
                     rows[column].append(value)
@@ -135,7 +135,7 @@ class Timeline:
             self._running.data = rows
 
     def _running_bars(self, board: RunBoard, table: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-        """The tiles of one worker, each in the slot that it will probably be told to have had."""
+        """Bars of the tiles that one worker has in hand, each in the slot where it will probably end."""
         name = str(table.get("worker"))
         ends = board.workers.by_name[name].ends if name in board.workers.by_name else []
         slots = [int(slot) for worker, slot in self._factors if worker == name and int(slot) <= len(ends)]
@@ -144,8 +144,8 @@ class Timeline:
             left = board.now - board.began - seconds
             slot = next((k for k in slots if ends[k - 1] - board.began <= left + 1), slots[0])
             slots.remove(slot)
-            colour, words = STATE_COLOURS.get(phase, INK), f"{scene} {tile}"
-            yield (name, str(slot)), left, left + seconds, colour, words, phase, seconds, seconds
+            colour, name_of_tile = STATE_COLOURS.get(phase, INK), f"{scene} {tile}"
+            yield (name, str(slot)), left, left + seconds, colour, name_of_tile, phase, seconds, seconds
 
     def _add(self, board: RunBoard, stretches: list[Stretch]) -> None:
         rows: dict[str, list[Any]] = {column: [] for column in COLUMNS}
@@ -164,7 +164,7 @@ class Timeline:
 
 
 def _bars(stretch: Stretch, row: tuple[str, str], began: float) -> list[tuple[Any, ...]]:
-    """A tile's predicting and waiting one after the other, as long as they took together; in truth they alternate."""
+    """Bars of a tile: predicting and waiting one after the other, although they alternate."""
     left, bars = stretch.began - began, []
     spent, _ = account(stretch.seconds)
     spent["other"] = max(0.0, stretch.wall - sum(spent.values()))
@@ -177,7 +177,7 @@ def _bars(stretch: Stretch, row: tuple[str, str], began: float) -> list[tuple[An
 
 
 def _plot(name: str, **options: Any) -> Any:
-    """A figure in the manner of Dask's own."""
+    """Figure in the style of Dask's own."""
     plot: Any = figure(
         name=name, **{"sizing_mode": "stretch_both", "toolbar_location": None, "min_border_right": 12, **options}
     )

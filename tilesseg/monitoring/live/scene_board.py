@@ -1,4 +1,4 @@
-"""What is known of the tiles of one scene, in a few bytes each: for the map of the dashboard."""
+"""State of one scene: its counts, and for the map of the dashboard each of its tiles in a few bytes."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from tilesseg.events import ScenePlanned, TileDone, TileFailed
 from tilesseg.raster.tiling import tile_name, tile_position
 
 STATES = ("waiting", "reading", "predicting", "writing", "done", "skipped", "failed", "retried")
-"""What can be said of a tile. Skipped: nothing in it was predicted. Retried: done, but not at the first attempt."""
+"""States of a tile. Skipped: nothing in it was predicted. Retried: done, but not at the first attempt."""
 WAITING, READING, PREDICTING, WRITING, DONE, SKIPPED, FAILED, RETRIED = range(len(STATES))
 LETTERS = "·rpw#s!+"
-"""The same, a letter each, for a map in plain text."""
+"""Letter of each state, for a map in plain text."""
 IMPORTANT_FIRST = (FAILED, PREDICTING, WRITING, READING, WAITING, RETRIED, DONE, SKIPPED)
-"""Which of several states is shown where one square stands for many tiles; it is done when all of them are."""
+"""States by importance: a square that stands for many tiles shows the most important of their states."""
 ERRORS = 500
-"""Reasons of failed tiles that are kept of a scene."""
+"""Number of failed tiles of a scene whose reasons are kept."""
 REASON = 300
-"""Letters that are kept of a reason."""
+"""Number of letters that are kept of a reason."""
 
 KEPT_FINISHED, KEPT_FAILED = 50, 200
-"""Scenes that stay in detail after their end: the last ones, and the last ones that something is wrong with."""
+"""Numbers of scenes that stay in detail after their end: complete ones, and ones with something wrong."""
 KEPT_TILES = 1_000_000
-"""Tiles of scenes that ended, all together."""
+"""Number of tiles of ended scenes that stay in detail, all together."""
 
 _RANK = np.argsort(np.array(IMPORTANT_FIRST)).astype(np.uint8)
 _STATE = np.array(IMPORTANT_FIRST, np.uint8)
 
 
-class Facts(NamedTuple):
-    """What is said of a tile under the pointer."""
+class TileFacts(NamedTuple):
+    """TileFacts of a tile, for the tooltip on the map."""
 
     worker: str = ""
     seconds: float = 0.0
@@ -43,20 +43,20 @@ class Facts(NamedTuple):
 
 
 class SceneBoard:
-    """One scene: how far it is, and of each tile its state and a few facts."""
+    """One scene: its counts, and the state and a few facts of each tile."""
 
     def __init__(self, event: ScenePlanned, *, when: float) -> None:
         self.name, self.state = event.scene, "running"
         self.shape, self.core, self.began, self.ended = event.shape, event.core, when, 0.0
-        self.tiles, self.found = event.tiles + event.done, event.done
+        self.tiles = event.tiles + event.done
         self.done, self.failed, self.skipped, self.retried = event.done, 0, 0, 0
-        self.pixels, self.done_pixels, self.failed_pixels = event.pixels, 0, 0
+        self.pixels, self.done_pixels = event.pixels, 0
         self.regions, self.copied = event.regions, 0
         self.work_factor, self.notes = event.work_factor, event.notes
         self.seconds: dict[str, float] = {}
         self.problem: str | None = None
         self.picture: str | None = None
-        """An image of the scene as a data URL, once there is one."""
+        """Image of the scene as a data URL, once there is one."""
         self._errors: dict[int, str] = {}
         rows, columns = (-(-size // max(1, core)) for size, core in zip(event.shape, event.core, strict=True))
         self.states = np.zeros((rows, columns), np.uint8)
@@ -70,13 +70,8 @@ class SceneBoard:
         """Rows and columns of tiles."""
         return self.states.shape[0], self.states.shape[1]
 
-    @property
-    def left(self) -> int:
-        """Pixels that are still to be segmented."""
-        return max(0, self.pixels - self.done_pixels - self.failed_pixels) if self.state == "running" else 0
-
     def place(self, tile: str) -> int | None:
-        """Where a tile named `r012-c034` stands in the map, row by row; None where it has no such place."""
+        """Place of a tile in the map, counted row by row; None for a name without a place."""
         try:
             row, column = tile_position(tile)
         except ValueError:
@@ -89,7 +84,7 @@ class SceneBoard:
         return tile_name(*divmod(place, self.grid[1]))
 
     def take_done(self, event: TileDone, worker: int) -> int:
-        """Note a stored tile; the state it has now."""
+        """Count a stored tile; returns its state."""
         self.done, self.done_pixels = self.done + 1, self.done_pixels + event.pixels
         for part, spent in event.seconds.items():
             self.seconds[part] = self.seconds.get(part, 0.0) + spent
@@ -104,8 +99,8 @@ class SceneBoard:
         return state
 
     def take_failed(self, event: TileFailed, worker: int) -> None:
-        """Note a tile that could not be made."""
-        self.failed, self.failed_pixels = self.failed + 1, self.failed_pixels + event.pixels
+        """Count a tile that failed."""
+        self.failed += 1
         place = self.place(event.tile)
         if place is not None:
             self.states.flat[place], self._worker[place] = FAILED, worker
@@ -113,21 +108,21 @@ class SceneBoard:
                 self._errors[place] = event.reason[:REASON]
 
     def mark_done_before(self, tiles: list[str]) -> None:
-        """Mark tiles that an earlier run has stored; they are counted already."""
+        """Mark the tiles that an earlier run has stored; `done` counts them already."""
         for tile in tiles:
             place = self.place(tile)
             if place is not None and self.states.flat[place] == WAITING:
                 self.states.flat[place] = DONE
 
-    def facts(self, place: int, workers: list[str]) -> Facts:
-        """What is said of a tile under the pointer.
+    def facts(self, place: int, workers: list[str]) -> TileFacts:
+        """TileFacts of a tile.
 
         Args:
-            place: of the tile, row by row.
-            workers: their names, by the numbers that were given to `take_done`.
+            place: place of the tile, counted row by row.
+            workers: names of the workers, by the numbers that were given to `take_done`.
         """
         number = int(self._worker[place])
-        return Facts(
+        return TileFacts(
             worker=workers[number] if 0 <= number < len(workers) else "",
             seconds=round(float(self._seconds[place]), 2),
             patches=int(self._patches[place]),
@@ -136,7 +131,7 @@ class SceneBoard:
         )
 
     def states_with(self, busy: dict[str, str]) -> NDArray[np.uint8]:
-        """States `(rows, columns)` together with what workers say they do now: tile → reading, predicting, writing."""
+        """States `(rows, columns)` together with the phase of each tile that a worker has in hand, by its name."""
         result = self.states.copy()
         for tile, phase in busy.items():
             place = self.place(tile)
@@ -145,17 +140,17 @@ class SceneBoard:
         return result
 
     def counts(self, busy: dict[str, str]) -> dict[str, int]:
-        """Tiles by state; those that are not the job's to do are among the waiting only while it runs."""
+        """Number of tiles by state."""
         counted = np.bincount(self.states_with(busy).ravel(), minlength=len(STATES))
         return {word: int(count) for word, count in zip(STATES, counted, strict=True)}
 
     def lines(self, busy: dict[str, str]) -> list[str]:
-        """The map as text: a line for each row of tiles, a letter for each tile."""
+        """Map as text: a line for each row of tiles, a letter for each tile."""
         letters = np.array(list(LETTERS))
         return ["".join(row) for row in letters[self.states_with(busy)]]
 
     def to_json(self) -> dict[str, Any]:
-        """What a list of scenes says of this one."""
+        """Figures of the scene for the list of scenes."""
         return {
             "scene": self.name,
             "state": self.state,
@@ -178,7 +173,7 @@ def coarsened(states: NDArray[np.uint8], most: int) -> tuple[NDArray[np.uint8], 
     """States on a coarser grid of at most `most` squares, each with the most important state of its tiles.
 
     Returns:
-        `(rows, columns)` uint8, and how many tiles a square is high and wide.
+        `(rows, columns)` uint8, and the number of tiles that a square is high and wide.
     """
     factor = 1
     while -(-states.shape[0] // factor) * -(-states.shape[1] // factor) > most:
@@ -191,12 +186,12 @@ def coarsened(states: NDArray[np.uint8], most: int) -> tuple[NDArray[np.uint8], 
 
 
 def too_many(scenes: Iterable[SceneBoard]) -> list[str]:
-    """Names of the scenes that ended long enough ago to be let go of."""
-    found, ended = [], sorted((s for s in scenes if s.state != "running"), key=lambda scene: -scene.ended)
+    """Names of the scenes that ended before the last ones, to be forgotten."""
+    names, ended = [], sorted((s for s in scenes if s.state != "running"), key=lambda scene: -scene.ended)
     for wrong, most in ((False, KEPT_FINISHED), (True, KEPT_FAILED)):
         tiles = 0
         for number, scene in enumerate(scene for scene in ended if (scene.state != "complete") == wrong):
             tiles += scene.states.size
             if number >= most or (number and tiles > KEPT_TILES):
-                found.append(scene.name)
-    return found
+                names.append(scene.name)
+    return names

@@ -162,7 +162,7 @@ def _score(score: SeamScore) -> str:
 
 
 def _origin(plan: Plan, scene: ScenePlan, report: SceneReport) -> dict[str, str]:
-    """Where the mask of a scene comes from, and where it went; empty values are not shown."""
+    """Origin of the mask of a scene, and its products; empty values are not shown."""
     layout = scene.layout
     names = [Path(without_secrets(path)).name.removesuffix("?…") for path in scene.paths]
     more = f" and {len(names) - 4:,} more" if len(names) > 4 else ""

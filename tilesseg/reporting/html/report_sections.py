@@ -33,7 +33,7 @@ ORDER = ("failed tiles", "failed products", "refused", "unfinished", "waiting", 
 
 
 class TimeShares(NamedTuple):
-    """Where the time of tiles went."""
+    """Shares of the parts of the work in the time of tiles."""
 
     shares: Sequence[Share]
     beside: Mapping[str, str]
@@ -55,7 +55,7 @@ class SceneRow(NamedTuple):
 
     scene: SceneReport
     anchor: str | None
-    """Where the page shows the scene in detail; None if it does not."""
+    """Anchor of the scene's details on the page; None without details."""
     commonest: str
     """Class of most pixels, and its share."""
 
@@ -70,7 +70,7 @@ class SceneTable(NamedTuple):
 
 
 class FailureTable(NamedTuple):
-    """What was refused or failed, by reason, the most frequent reasons first."""
+    """Refusals and failures by reason, the most frequent reasons first."""
 
     rows: Sequence[tuple[str, Sequence[str]]]
     """Reasons, each with the scenes and tiles that it concerns."""

@@ -40,7 +40,7 @@ class Share(NamedTuple):
 
 
 class TileOutcome(NamedTuple):
-    """What became of a tile, for the map."""
+    """Outcome of a tile, for the map."""
 
     kind: str
     """`done`, `skipped`, `failed` or `left`."""
@@ -102,7 +102,7 @@ class Rectangle(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TimelineLayout:
-    """Who worked when: a lane for each worker, 1000 units wide."""
+    """Timeline of the workers: a lane for each of them, 1000 units wide."""
 
     lanes: Mapping[str, tuple[float, float, Sequence[Rectangle]]]
     """By worker: top and height of its lane, and its bars."""

@@ -1,4 +1,4 @@
-"""`/tilesseg/status.json`: the figures for machines. Needs no bokeh."""
+"""`/tilesseg/status.json`: the figures of a run for programs. Needs no bokeh."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from distributed import Scheduler
 
 ROUTE = r"/(?:.*/)?tilesseg/status\.json"
-"""Also under the prefix that a scheduler may be given."""
+"""Path of the JSON, also under the prefix that a scheduler may have."""
 
 
-class Status(RequestHandler):
-    """`?run=` chooses a run by its directory, the latest else; `?scene=` adds the map of a scene's tiles."""
+class StatusHandler(RequestHandler):
+    """Answers with the board of the run in `?run=`, else the latest; `?scene=` adds the map of a scene's tiles."""
 
     def initialize(self, dask_server: Any = None, extra: Any = None, boards: Any = None) -> None:
         self.server, self.extra = dask_server, extra or {}
@@ -33,6 +33,8 @@ class Status(RequestHandler):
         self.write(json.dumps({**data, "runs": list(self.boards.by_run)}))
 
 
-def add(scheduler: Scheduler, boards: Boards) -> None:
+def add_route(scheduler: Scheduler, boards: Boards) -> None:
     """Add the route to a running scheduler."""
-    scheduler.http_application.add_handlers(".*", [(ROUTE, Status, {"dask_server": scheduler, "boards": boards})])
+    scheduler.http_application.add_handlers(
+        ".*", [(ROUTE, StatusHandler, {"dask_server": scheduler, "boards": boards})]
+    )
