@@ -186,7 +186,7 @@ def test_scores_are_not_written_over_a_folder_of_somebody_else(slide: Path) -> N
     theirs = slide.parent / "x.zarr"
     theirs.mkdir()
     (theirs / "thesis.txt").write_text("three years")
-    with pytest.raises(FormatError, match="tilesseg did not write it"):
+    with pytest.raises(FormatError, match="that tilesseg did not write lies there"):
         finished(slide, slide.parent, [{"format": "scores-ome-zarr", "path": str(theirs)}], 1.0)
     assert not (slide.parent / "run").exists()
     assert (theirs / "thesis.txt").exists()
@@ -194,7 +194,7 @@ def test_scores_are_not_written_over_a_folder_of_somebody_else(slide: Path) -> N
 
 def test_a_folder_in_the_way_of_a_file_is_refused_also_in_a_folder_called_labels(slide: Path) -> None:
     (slide.parent / "labels" / "a.tif").mkdir(parents=True)
-    with pytest.raises(FormatError, match="in the way"):
+    with pytest.raises(FormatError, match="a folder lies there"):
         finished(slide, slide.parent, [{"format": "cog", "path": str(slide.parent / "labels" / "a.tif")}], 1.0)
     assert not (slide.parent / "run").exists()
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tilesseg.errors import FormatError
 from tilesseg.formats.registry import FORMATS, resolve
 from tilesseg.formats.writer import Check, Mask, MaskClass, Scores
+from tilesseg.formats.writing.publish import check_target
 from tilesseg.planning.job import Job
 from tilesseg.planning.plan import PLAN_FILE, parse_plan, plan_job
 from tilesseg.planning.scene_list import find_scenes
@@ -78,11 +79,7 @@ def check_products(store: Store, plan: Plan, scene: ScenePlan, output: jobs.Outp
         if place in taken:
             raise FormatError(f"{path} is {taken[place]} and {what}; put {{scene}} into the path, or give each its own")
         taken[place] = what
-        folder = next(parent for parent in path.absolute().parents if parent.exists())
-        in_the_way = path.is_dir() and not replaceable
-        if in_the_way or not folder.is_dir() or not os.access(folder, os.W_OK):
-            obstacle = path if in_the_way else folder
-            raise FormatError(f"{path} cannot be written ({obstacle} is in the way); choose another path")
+        check_target(path, folder=replaceable)
     _let_writers_look(store, plan, scene, output)
 
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tilesseg.cluster import connect as cluster
-from tilesseg.errors import FormatError, StoreError, reason_of
+from tilesseg.errors import FormatError, StoreError, cannot, reason_of
 from tilesseg.events import Listener, RegionFailed, RegionStaged, RunStarted, ScenePlanned, tell
 from tilesseg.formats.open import open_source
+from tilesseg.formats.writing.publish import check_target
 from tilesseg.planning.band_match import choose_bands
 from tilesseg.planning.cluster_options import Cluster
 from tilesseg.planning.staging import copy_layout
@@ -162,9 +163,10 @@ def _check(out: Path) -> None:
         raise FormatError(f"{out} has the suffix {out.suffix or 'none'}, and a copy is a .zarr; give it that")
     if out.exists():
         raise FormatError(f"{out} exists; remove it, or choose another name")
-    folder = out.absolute().parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise FormatError(f"{out} cannot be written ({folder} is no folder, or not yours); choose another path")
+    check_target(out, folder=True)
+    if not out.absolute().parent.is_dir():
+        cause = f"{out.absolute().parent} does not exist"
+        raise FormatError(cannot(f"write {out}", cause, "make that folder first"))
 
 
 def _publish(copy: StagedCopy, out: Path) -> None:

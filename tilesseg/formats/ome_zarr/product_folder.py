@@ -21,18 +21,9 @@ def refuse_foreign(path: Path) -> None:
         FormatError: there is.
     """
     if os.path.lexists(path) and not (path.is_dir() and PROVENANCE in _attributes(path)):
-        raise FormatError(f"{path} is there and tilesseg did not write it: it is not replaced; choose another path")
-
-
-def refuse_unwritable(path: Path) -> None:
-    """Refuse a path whose folder cannot be written.
-
-    Raises:
-        FormatError: it cannot.
-    """
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise FormatError(f"{path} cannot be written: {folder} is read-only; choose another path")
+        what = "a folder" if path.is_dir() else "a file"
+        cause = f"{what} that tilesseg did not write lies there"
+        raise FormatError(cannot(f"write {path}", cause, "choose another path"))
 
 
 @contextmanager

@@ -13,10 +13,11 @@ from tilesseg.formats.ome_zarr.image_labels import check_list, find_home, frames
 from tilesseg.formats.ome_zarr.level_transforms import Frames, standing_alone
 from tilesseg.formats.ome_zarr.metadata import group_attributes, image_label, multiscales, omero
 from tilesseg.formats.ome_zarr.product_arrays import ReadPlane, create_array, fill, make_group, read_from
-from tilesseg.formats.ome_zarr.product_folder import refuse_foreign, refuse_unwritable, replacing
+from tilesseg.formats.ome_zarr.product_folder import refuse_foreign, replacing
 from tilesseg.formats.ome_zarr.product_levels import coarser
 from tilesseg.formats.writer import Mask, Scores
 from tilesseg.formats.writing.mask_on_image_grid import at_image
+from tilesseg.formats.writing.publish import check_target
 from tilesseg.raster.pyramid import HALVES, Halve, halve_mean
 from tilesseg.raster.window import Window
 
@@ -112,7 +113,7 @@ def check_ome_zarr(content: Mask | Scores, path: Path, **options: Any) -> None:
         home = find_home(content, path, options.get("version"))
         frames_beside(home, content)
         check_list(path.parent, home.version)
-    refuse_unwritable(path)
+    check_target(path, folder=True)
 
 
 def _write_beside(mask: Mask, path: Path, overviews: str, version: str | None, threads: int) -> tuple[Path, ...]:

@@ -8,9 +8,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from rasterio._err import CPLE_BaseError
-from rasterio.errors import CRSError, RasterioError
-
 from tilesseg.atomic_write import scratch_folder
 from tilesseg.errors import FormatError, cannot, joined_lines
 
@@ -24,6 +21,9 @@ new one."""
 @contextmanager
 def refusing(path: Path) -> Iterator[None]:
     """Errors of GDAL and of the file system become a FormatError, in one line that names the target."""
+    from rasterio._err import CPLE_BaseError
+    from rasterio.errors import CRSError, RasterioError
+
     try:
         yield
     except (RasterioError, CPLE_BaseError) as error:
@@ -32,6 +32,35 @@ def refusing(path: Path) -> Iterator[None]:
         raise FormatError(cannot(f"write {path}", reason, "make room or choose another path")) from error
     except (CRSError, OSError) as error:
         raise FormatError(cannot(f"write {path}", error, "make room or choose another path")) from error
+
+
+def check_target(path: Path, *, folder: bool = False) -> None:
+    """Refuse, before the first tile, a target that could not be written after the last one.
+
+    Args:
+        path: the target; folders on the way to it may be missing, and are made later.
+        folder: whether the product is a folder, which may take the place of another.
+
+    Raises:
+        FormatError: a folder lies there, a part of the path is a file, or the folder cannot be written.
+    """
+    if not folder:
+        _refuse_folder(path)
+    parent = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+    if not parent.is_dir():
+        cause = f"{parent} is a file, a folder needed"
+    elif os.access(parent, os.W_OK | os.X_OK):
+        return
+    elif os.statvfs(parent).f_flag & os.ST_RDONLY:
+        cause = f"{parent} lies on a read-only file system"
+    else:
+        cause = f"no write permission in {parent}"
+    raise FormatError(cannot(f"write {path}", cause, "choose another path"))
+
+
+def _refuse_folder(target: Path) -> None:
+    if target.is_dir():
+        raise FormatError(cannot(f"write {target}", "a folder lies there", "choose another path"))
 
 
 @contextmanager
@@ -50,8 +79,7 @@ def growing(path: Path, *beside: Path) -> Iterator[Path]:
     with ExitStack() as stack:
         with refusing(path):
             for target in (path, *beside):
-                if target.is_dir():
-                    raise FormatError(cannot(f"write {target}", "a folder lies there", "choose another path"))
+                _refuse_folder(target)
             folder = stack.enter_context(scratch_folder(path))
         yield folder
 
