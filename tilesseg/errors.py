@@ -78,7 +78,7 @@ def cannot(what: str, because: str | Exception, do: str) -> str:
     return f"cannot {what}: {joined_lines(because) if isinstance(because, Exception) else because}; {do}"
 
 
-def joined_lines(error: Exception) -> str:
+def joined_lines(error: BaseException) -> str:
     """All lines of an exception's text, as one line; the name of its kind where it has no text."""
     return " ".join(str(error).split()) or type(error).__name__
 

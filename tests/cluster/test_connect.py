@@ -159,7 +159,7 @@ def test_a_scheduler_that_goes_away_ends_the_run_in_one_line_and_the_next_run_fi
 
         slow = tmp_path / "models" / "labels" / "model.yaml"
         slow.write_text(slow.read_text().replace("fakes:Identity", "fakes:Slow"))
-        with pytest.raises(JobError, match="scheduler has gone away; what is done is kept"):
+        with pytest.raises(JobError, match="scheduler has gone away, and what is done is kept; run again"):
             run_job(job, executor=DaskExecutor(client), listeners=[stop_at_the_first_tile])
         client.close()
     serial = job.model_copy(update={"cluster": Cluster(kind="serial")})
@@ -287,7 +287,7 @@ def test_workers_without_tilesseg_are_refused_and_not_waited_for(tmp_path: Path)
             there = Cluster(kind="address", address=running.scheduler_address)
             with cluster.connect(there, "cpu") as executor:
                 assert isinstance(executor, DaskExecutor)
-                with pytest.raises(JobError, match=r"says .*No module named 'tilesseg'.*; install tilesseg where the"):
+                with pytest.raises(JobError, match=r"reports .*No module named 'tilesseg'.*; install tilesseg where"):
                     cluster.ask_machine(executor, there)
         finally:
             worker.terminate()

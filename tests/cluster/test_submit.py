@@ -154,7 +154,7 @@ def test_a_run_in_the_queue_is_refused_until_it_has_left_or_the_new_job_comes_af
 ) -> None:
     job = write_job(tmp_path, SLURM)
     submit(job)
-    with pytest.raises(StoreError, match=r"run is in the queue already, as job 17; wait .* tilesseg cancel"):
+    with pytest.raises(StoreError, match=r"run: it is in the queue already, as job 17; wait .* tilesseg cancel"):
         submit(job)
     submit(job, after="17")
     assert "--dependency=afterany:17" in (tmp_path / "run" / "submit" / "2" / "driver.sh").read_text()
@@ -204,11 +204,11 @@ def test_a_folder_with_a_space_is_one_word_to_the_shell_and_to_the_queue(tmp_pat
 @pytest.mark.parametrize(
     ("cluster", "changes", "refusal"),
     [
-        ({"kind": "local"}, {}, (JobError, "cluster.kind is local, and submit knows .* slurm.*; .* tilesseg run JOB")),
-        ({**SLURM, "kind": "lsf"}, {}, (JobError, "cluster.kind is lsf, and submit knows")),
+        ({"kind": "local"}, {}, (JobError, "cluster.kind is local: submit knows .* slurm.*; use tilesseg run JOB")),
+        ({**SLURM, "kind": "lsf"}, {}, (JobError, "cluster.kind is lsf: submit knows")),
         (SLURM, {"model": "./nothing"}, (ModelError, "nothing")),
         (SLURM, {"scenes": "*.tiff"}, (JobError, "matches nothing|no ")),
-        ({"kind": "kubernetes", "image": "it", "workers": 1}, {}, (JobError, "cluster.driver names no manifest")),
+        ({"kind": "kubernetes", "image": "it", "workers": 1}, {}, (JobError, "cluster.driver has no manifest")),
     ],
 )
 def test_nonsense_is_refused_before_anything_is_submitted(
@@ -227,14 +227,14 @@ def test_a_machine_without_the_queue_is_refused_by_the_command_it_lacks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(JobError, match=r"cluster\.kind is slurm, and there is no command sbatch on PATH"):
+    with pytest.raises(JobError, match=r"cluster\.kind slurm: there is no command sbatch on PATH; "):
         submit(write_job(tmp_path, SLURM))
     assert not (tmp_path / "run").exists()
 
 
 def test_what_the_queue_says_when_it_refuses_reaches_the_user_in_one_line(tmp_path: Path, queue: FakeQueue) -> None:
     (queue.folder / "sbatch").write_text("#!/bin/bash\necho 'sbatch: error: no such\n account' >&2; exit 1")
-    with pytest.raises(JobError, match=r"ended with code 1: sbatch: error: no such account$"):
+    with pytest.raises(JobError, match=r"ended with code 1: sbatch: error: no such account; "):
         submit(write_job(tmp_path, SLURM))
     assert submitted_jobs(tmp_path / "run") == []
 
@@ -245,13 +245,13 @@ def test_cancel_ends_jobs_last_first_then_the_workers_that_bear_the_runs_name(tm
     assert list(cancel(run)) == [f"ended job {job} of the queue slurm" for job in (18, 17, 30, 31)]
     assert queue.said("scancel") == ["--quiet 18 17", "--quiet 30 31"]
     assert f"--name={queue_name(run)}" in queue.said("squeue")[-1]
-    with pytest.raises(StoreError, match=r"nothing works on .*: 0 jobs in a queue, 0 drivers; "):
+    with pytest.raises(StoreError, match=r"cannot cancel .*run: it has 0 jobs in a queue and 0 drivers; "):
         list(cancel(run))
 
 
 def test_of_two_who_submit_a_run_at_the_same_time_one_does(tmp_path: Path, queue: FakeQueue) -> None:
     job = write_job(tmp_path, SLURM)
-    with held(tmp_path / "run" / "locks" / "submit"), pytest.raises(StoreError, match="is being submitted by "):
+    with held(tmp_path / "run" / "locks" / "submit"), pytest.raises(StoreError, match="is submitting it; "):
         submit(job)
     assert queue.said("sbatch") == []
 
@@ -282,7 +282,7 @@ def test_another_job_that_has_an_old_number_is_neither_waited_for_nor_cancelled(
     job = write_job(tmp_path, SLURM)
     run = submit(job).run
     (queue.folder / "queue").write_text("17 /data/other.sh\n")  # the queue was set up anew and counts from 1 again
-    with pytest.raises(StoreError, match="nothing works on"):
+    with pytest.raises(StoreError, match="it has 0 jobs in a queue and 0 drivers"):
         list(cancel(run))
     assert queue.said("scancel") == []
     assert submit(job).jobs[0].id == "18"
@@ -369,7 +369,7 @@ def test_a_driver_knows_its_job_of_the_queue(tmp_path: Path, monkeypatch: pytest
 def test_a_driver_of_another_machine_is_named_and_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     process = started_driver(tmp_path)
     monkeypatch.setattr("tilesseg.store.driver_record.socket.gethostname", lambda: "elsewhere")
-    with pytest.raises(StoreError, match=rf"worked on by process {process.pid} on .*; run tilesseg cancel there"):
+    with pytest.raises(StoreError, match=rf"cannot end process {process.pid} on .*; run tilesseg cancel there"):
         list(cancel(tmp_path))
     assert process.poll() is None
     process.terminate()
@@ -410,13 +410,14 @@ def test_a_driver_of_another_user_is_named_in_one_line(tmp_path: Path, monkeypat
 def test_a_run_that_is_worked_on_here_is_not_submitted(tmp_path: Path, queue: FakeQueue) -> None:
     job = write_job(tmp_path, SLURM)
     (tmp_path / "run").mkdir()
-    with driver_record(tmp_path / "run"), pytest.raises(StoreError, match=rf"worked on by process {os.getpid()} on"):
+    working = rf"process {os.getpid()} on .* is working on it;"
+    with driver_record(tmp_path / "run"), pytest.raises(StoreError, match=working):
         submit(job)
     assert queue.said("sbatch") == []
 
 
 def test_cancel_of_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="there is no run in"):
+    with pytest.raises(StoreError, match="there is no folder "):
         list(cancel(tmp_path / "nothing"))
 
 
@@ -442,9 +443,9 @@ def test_logs_are_those_of_drivers_then_those_of_workers_by_age(run: Path) -> No
 
 
 def test_logs_that_are_not_there_are_refused(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="no log of a worker 99; tilesseg logs RUN lists all"):
+    with pytest.raises(StoreError, match="no log of a worker 99; leave out --worker"):
         find_logs(run, worker="99")
-    with pytest.raises(StoreError, match="has no log; a run in a queue has some as soon as it begins"):
+    with pytest.raises(StoreError, match="has no log; wait until the run"):
         find_logs(tmp_path / "other")
 
 
@@ -473,7 +474,7 @@ def test_following_tells_whole_lines_that_come_and_files_that_come(run: Path) ->
 
 def test_a_run_whose_logs_are_yet_to_come_can_be_followed_and_no_run_cannot(tmp_path: Path) -> None:
     assert Follower(tmp_path).begin() == []
-    with pytest.raises(StoreError, match="there is no run in"):
+    with pytest.raises(StoreError, match="there is no folder "):
         Follower(tmp_path / "nothing").begin()
 
 
@@ -527,7 +528,7 @@ def test_kubernetes_gets_the_users_own_job_with_name_image_command_and_amounts(
 def test_a_manifest_that_is_no_job_is_refused(tmp_path: Path, queue: FakeQueue) -> None:
     (tmp_path / "it.yaml").write_text("kind: Job")
     cluster = {"kind": "kubernetes", "image": "it", "workers": 2, "driver": {"manifest": "it.yaml"}}
-    with pytest.raises(JobError, match=r"it\.yaml has no spec\.template\.spec\.containers"):
+    with pytest.raises(JobError, match=r"it\.yaml is not a Job: spec\.template\.spec\.containers"):
         submit(write_job(tmp_path, cluster))
     assert not (tmp_path / "run" / "submit").exists()
 

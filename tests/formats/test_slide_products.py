@@ -292,7 +292,7 @@ def test_pixels_asked_for_where_only_polygons_are_written_are_refused(tmp_path: 
 
 def test_labels_beside_an_image_have_the_pixels_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr("tilesseg.cli.segment_command._carry_out", lambda job, **_: asked.append(job) or 0)
+    monkeypatch.setattr("tilesseg.cli.segment_command._execute", lambda job, **_: asked.append(job) or 0)
     segment(["a.zarr"], "m", beside="cells", at="image")
     assert [one.resolution for one in asked[0].output.products] == ["image"]
     assert not asked[0].output.preview  # the run is removed, and a picture in it would go with it

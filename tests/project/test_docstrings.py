@@ -13,9 +13,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 NO_NOUN = {"As", "How", "It", "Of", "That", "Them", "These", "They", "Those", "What", "Where", "Which", "Who"}
 """First words that leave the noun out: `Of each convolution.` says less than `Padding of each convolution.`"""
 ROOMS_TO_DO = {
-    "cli",
     "run",
-    "cluster",
     "inference",
     "planning",
     "store",

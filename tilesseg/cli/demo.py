@@ -25,12 +25,12 @@ from tilesseg.store.run_directory import RunDirectory
 
 MODEL = "landscape"
 STRIP = 512
-"""Rows generated and compared at a time."""
+"""Number of rows that are generated and compared at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """What the demo came to."""
+    """Outcome of the demo."""
 
     report: Report
     scene: Path
@@ -46,7 +46,7 @@ class DemoResult:
 
     @property
     def text(self) -> str:
-        """The result for people."""
+        """Outcome as text for people."""
         classes = ", ".join(f"{name} {value:.3f}" for name, value in self.iou.items())
         return (
             f"mean IoU {self.mean_iou:.3f} against the truth ({classes}), {self.seconds:.0f} s in all\n"
@@ -60,12 +60,12 @@ def run_demo(
     """Make the scene, segment it, compare the mask with the truth.
 
     Args:
-        directory: where scene, run, mask and picture go.
+        directory: folder for scene, run, mask and picture.
         size: side of the scene in pixels.
-        seed: of the landscape.
+        seed: seed of the landscape.
         listener: called with every event.
-        engine: as in a job.
-        precision: as in a job.
+        engine: `engine` of the job.
+        precision: `precision` of the job.
 
     Raises:
         TilessegError: the directory cannot be written, or holds the run of another scene.
@@ -108,7 +108,7 @@ def _strips(size: int, seed: int) -> Iterator[NDArray[Any]]:
 
 
 def _agreement(read: Callable[[Window], NDArray[np.uint8]], *, size: int, seed: int) -> dict[str, float]:
-    """IoU of each class between the stored mask and the truth, where the sensor saw anything."""
+    """IoU of each class between the stored mask and the truth, over valid pixels."""
     total = np.zeros((len(CLASSES), len(CLASSES) + 1), np.int64)
     for window in _windows(size):
         truth = landscape((size, size), seed, window=window)

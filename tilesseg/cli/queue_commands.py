@@ -1,4 +1,4 @@
-"""`tilesseg submit`, `logs`, `cancel`: a run in the queue of a cluster, seen from its directory."""
+"""`tilesseg submit`, `logs`, `cancel`: a run in the queue of a cluster."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -16,46 +16,46 @@ def submit(
         typer.Option(min=2, metavar="N", help="Share the tiles among N elements of a job array, without a scheduler."),
     ] = None,
     after: Annotated[
-        str | None, typer.Option(metavar="ID", help="Begin when this job of the queue has ended, however it ended.")
+        str | None, typer.Option(metavar="ID", help="Begin after the end of this job of the queue, successful or not.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the script, and submit nothing.")] = False,
 ) -> None:
     """Hand a job to the queue of the cluster and return; submitted again, it goes on where it stopped."""
-    from tilesseg.cluster.queue.submit import submit as hand_in
+    from tilesseg.cluster.queue.submit import submit as submit_job
 
-    done = hand_in(job, array=array, after=after, dry_run=dry_run)
+    done = submit_job(job, array=array, after=after, dry_run=dry_run)
     if dry_run:
         print("\n".join(done.scripts), end="")
         return
-    for one in done.jobs:
-        elements = f", {one.array} elements" if one.array else ""
-        print(f"submitted job {one.id}{elements}: {one.script}")
+    for accepted in done.jobs:
+        elements = f", {accepted.array} elements" if accepted.array else ""
+        print(f"submitted job {accepted.id}{elements}: {accepted.script}")
     print(f"run directory: {done.run}")
     print(f"watch it: tilesseg status {done.run} --watch; end it: tilesseg cancel {done.run}")
 
 
 def logs(
     run: RunFolder,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on with what is written, until Ctrl-C.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Print new lines too, until Ctrl-C.")] = False,
     worker: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only workers whose file has this in its name, as a job's id.")
+        str | None,
+        typer.Option(metavar="NAME", help="Print only workers whose file name contains this, as a job id."),
     ] = None,
-    tail: Annotated[int, typer.Option(min=0, help="Lines from the end of each file; 0: all.")] = 20,
+    tail: Annotated[int, typer.Option(min=0, help="Number of lines from the end of each file; 0: all.")] = 20,
 ) -> None:
-    """Print what the driver and the workers of a run have printed, from its directory alone."""
+    """Print the logs of the driver and the workers of a run, from its directory alone."""
     from tilesseg.cluster.queue.logs import Follower, find_logs, last_lines
 
     follower = Follower(run, worker)
-    found = follower.begin() if follow else find_logs(run, worker=worker)
-    for path in found:
+    for path in follower.begin() if follow else find_logs(run, worker=worker):
         _print_lines(path, last_lines(path, tail))
-    with suppress(KeyboardInterrupt):  # who has read enough has done nothing wrong
+    with suppress(KeyboardInterrupt):  # Ctrl-C is the usual end of reading, no failure
         for path, lines in follower.forever() if follow else ():
             _print_lines(path, lines)
 
 
 def cancel(run: RunFolder) -> None:
-    """End the driver and the workers of a run, here or in a queue; what is done is kept, and it can go on."""
+    """End the driver and the workers of a run, here or in a queue; finished tiles are kept, and the run can go on."""
     from tilesseg.cluster.queue.cancel import cancel as end
 
     for line in end(run):

@@ -1,4 +1,4 @@
-"""`tilesseg segment`: one scene without a job file; what to write follows from the names of the files."""
+"""`tilesseg segment`: one scene without a job file; the formats follow from the names of the files."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -22,7 +22,7 @@ SUFFIXES = {
     ".fgb": "flatgeobuf",
     ".parquet": "geoparquet",
 }
-"""Formats of `--out` by the end of its name, the first that fits."""
+"""Format of a file by the end of its name, the first that fits."""
 
 
 def segment(
@@ -69,13 +69,13 @@ def segment(
     from tilesseg.planning.job import parse_job
 
     if score_class and scores is None:
-        raise JobError(f"--score-class {score_class[0]} says which scores to write, and no file is given; add --scores")
+        raise JobError(f"--score-class {score_class[0]} has no file to write its scores to; add --scores FILE")
     products = [_product(path, at=at) for path in out or ()]
     products += [{"format": "ome-zarr", "beside": beside, "resolution": at}] if beside else []
     if not products:
-        raise JobError("nothing to write: 0 files are given; add --out mask.tif, or --beside NAME for an OME-Zarr")
+        raise JobError("there is no file to write; add --out mask.tif, or --beside NAME for an OME-Zarr")
     if at != "model" and not any("resolution" in product for product in products):
-        raise JobError(f"--at {at} chooses the pixels of a mask, and only polygons are written; leave it out")
+        raise JobError(f"--at {at} chooses the pixels of a mask, but only polygons are written; leave it out")
     products += [_product(scores, kind="scores-")] if scores else []
     target = out[0] if out else scores or Path(f"{beside}-of-{Path(image[0]).name}")
     read = given(bands=names(bands), scale=scale, offset=offset, mpp=mpp, resolution=resolution, level=level, t=t, z=z)
@@ -91,19 +91,19 @@ def segment(
             "dir": str(run_dir or target.with_name(f".{target.name}.run")),
             "products": products,
             "scores": score_class or scores is not None,
-            "preview": bool(out or scores),  # inside an image there is no place for one
+            "preview": bool(out or scores),  # an image has no place for a quick look
         },
         "cluster": {"kind": "local", "workers": or_auto(workers)},
     }
-    return _carry_out(parse_job(data, where="arguments"), keep=run_dir is not None)
+    return _execute(parse_job(data, where="arguments"), keep=run_dir is not None)
 
 
-def _carry_out(job: Any, *, keep: bool) -> int:
+def _execute(job: Any, *, keep: bool) -> int:
     import shutil
 
     from tilesseg.cluster.forkserver import warm_up
 
-    warm_up(job.cluster)  # it imports at the same time as the next line
+    warm_up(job.cluster)  # it imports at the same time as the next lines
     from tilesseg.cli.status_text import summary
     from tilesseg.run.run_job import run_job
 
@@ -113,29 +113,31 @@ def _carry_out(job: Any, *, keep: bool) -> int:
     if not keep and report.exit_code == 0:
         shutil.rmtree(job.output.dir)
     elif report.exit_code:
-        print(f"the run is kept in {job.output.dir}; the same command tries its failed tiles again")
+        print(f"the run is kept in {job.output.dir}; run the same command again to repeat its failed tiles")
     return report.exit_code
 
 
 def _product(path: Path, *, kind: str = "", at: str = "model") -> dict[str, Any]:
-    """What a file of this name is.
+    """Product of a job for a file, whose format follows from its name.
 
     Raises:
-        JobError: no format has such a name, or it has no pixels of its own to choose.
+        JobError: no format has such a name.
     """
-    found = next((name for suffix, name in SUFFIXES.items() if path.name.lower().endswith(suffix)), None)
+    format_name = next((name for suffix, name in SUFFIXES.items() if path.name.lower().endswith(suffix)), None)
     rasters = ("cog", "ome-tiff", "ome-zarr")
-    if found is None or (kind and found not in rasters):
-        what, can = ("scores", "--scores") if kind else ("masks", "--out")
-        usual = ", ".join(suffix for suffix, name in SUFFIXES.items() if not kind or name in rasters)
-        raise JobError(f"{can} {path} has the suffix {path.suffix or 'none'}, and {what} are written as {usual}")
-    own = {} if kind or at == "model" or found not in rasters else {"resolution": at}
-    return {"format": f"{kind}{found}", "path": str(path), **own}
+    if format_name is None or (kind and format_name not in rasters):
+        content, option = ("scores", "--scores") if kind else ("masks", "--out")
+        suffixes = ", ".join(suffix for suffix, name in SUFFIXES.items() if not kind or name in rasters)
+        raise JobError(
+            f"cannot write {content} to {option} {path}: its suffix is {path.suffix or 'none'}; use one of {suffixes}"
+        )
+    resolution = {} if kind or at == "model" or format_name not in rasters else {"resolution": at}
+    return {"format": f"{kind}{format_name}", "path": str(path), **resolution}
 
 
 def _plain(path: Path) -> str:
-    """A file's name without the suffix that says its format."""
-    suffix = next((one for one in SUFFIXES if path.name.lower().endswith(one)), path.suffix)
+    """Name of a file without the suffix of its format."""
+    suffix = next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), path.suffix)
     return path.name[: len(path.name) - len(suffix)] or path.name
 
 

@@ -1,10 +1,11 @@
-"""Who does the work. `SerialExecutor` defines the meaning; every other executor must give what it gives.
+"""Executors: a function is mapped over items in this process, in threads or on Dask workers.
 
-An executor knows nothing of tiles: it maps a function over items and yields results as they come. The function
-answers failures as values. An item whose worker process died has no answer, so the caller says what stands for it.
+`SerialExecutor` defines the meaning; every other executor must yield the same results. An executor knows nothing of
+tiles: it yields results as they come. The function returns failures as values. An item whose worker process died has no
+result, so the caller names a substitute.
 
-Items may depend on results: where an iterator has nothing to give until one that is under way has come back, it gives
-`LATER`, and is asked again after the next result. So the tiles of a scene follow its planning, and no worker waits.
+Items may depend on results: an iterator whose next item depends on a running item yields `LATER`, and is continued
+after the next result. So the tiles of a scene follow its planning, and no worker waits.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
 
-GONE = "the Dask scheduler has gone away; what is done is kept: run again to go on"
+GONE = "the Dask scheduler has gone away, and what is done is kept; run again to go on"
 DIED = "its worker process died, also when the tile ran alone (out of memory, or its device failed?)"
 LOOK_EVERY = 5.0
-"""Seconds after which the workers are counted again."""
+"""Seconds between two counts of the workers."""
 PAUSE = 1.0
-"""Seconds until an item is given out again where only workers are left that cannot work."""
+"""Seconds until an item is submitted again where no worker is able to work."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -38,12 +39,12 @@ class _Later(enum.Enum):
 
 
 LATER: Final = _Later.LATER
-"""In place of an item: nothing now, ask again after the next result."""
+"""Substitute for an item: no item now, continue after the next result."""
 Later = Literal[_Later.LATER]
 
 
 class UnfitWorker(Exception):
-    """Raised by a function in a worker process that cannot work at all: another one is to do the item."""
+    """Raised by a function in a worker process that cannot work at all: another worker has to do the item."""
 
     def __init__(self, reason: str, worker: str | None = None) -> None:
         super().__init__(reason, worker)
@@ -51,34 +52,34 @@ class UnfitWorker(Exception):
 
 
 class Executor(Protocol):
-    """Runs a function over many items."""
+    """Mapping of a function over many items."""
 
     @property
     def slots(self) -> int:
-        """Items worked on at the same time."""
+        """Number of items that are computed at the same time."""
 
     def map(
         self, function: Callable[[Item], Result], items: Iterable[Item | Later], *, lost: Callable[[Item, str], Result]
     ) -> Iterator[Result]:
-        """Results in the order in which they are ready; `lost` answers for an item that killed its worker."""
+        """Results in the order in which they are ready; `lost` gives the result of an item that killed its worker."""
 
 
 class SerialExecutor:
-    """One after the other, in this thread."""
+    """Executor that computes one item after the other, in this thread."""
 
     slots = 1
 
     def map(
         self, function: Callable[[Item], Result], items: Iterable[Item | Later], *, lost: Callable[[Item, str], Result]
     ) -> Iterator[Result]:
-        """As `Executor.map`; nothing is ever lost without this process."""
+        """Results as of `Executor.map`; no item is ever lost."""
         for item in items:
-            assert item is not LATER, "nothing is under way that could be waited for"
+            assert item is not LATER, "no item is running that the next one could depend on"
             yield function(item)
 
 
 class ThreadExecutor:
-    """A few threads of this process; reading and writing overlap computing."""
+    """Executor with threads of this process; reading and writing overlap computing."""
 
     def __init__(self, threads: int) -> None:
         self.slots = threads
@@ -86,7 +87,7 @@ class ThreadExecutor:
     def map(
         self, function: Callable[[Item], Result], items: Iterable[Item | Later], *, lost: Callable[[Item, str], Result]
     ) -> Iterator[Result]:
-        """As `Executor.map`, with a bounded number of items in flight."""
+        """Results as of `Executor.map`, with a bounded number of items in flight."""
         queue = iter(items)
         with concurrent.futures.ThreadPoolExecutor(self.slots, "tilesseg") as pool:
             running = {pool.submit(function, item) for item in _pull(queue, self.slots)}
@@ -102,29 +103,28 @@ class ThreadExecutor:
 
 
 class DaskExecutor:
-    """The workers of a Dask cluster, fed through a bounded window: only coordinates go out.
+    """Executor with the workers of a Dask cluster, fed through a bounded window; only coordinates are sent.
 
-    A window of about twice the threads keeps every worker busy and bounds what one dying worker can take with it; it
-    follows the workers as they come and go. No `resources=`: it switches the scheduler's queuing off (distributed
-    #9164).
+    A window of about twice the threads keeps every worker busy and bounds the loss when a worker dies; its size follows
+    the workers as they come and go. No `resources=`: it switches the scheduler's queuing off (distributed #9164).
     """
 
     def __init__(self, client: Client, *, left_out: Callable[[str, str], None] = lambda worker, reason: None) -> None:
         """Use a connected client.
 
         Args:
-            client: connected to the scheduler.
-            left_out: told of a worker that joined during the run and cannot work, and why.
+            client: client that is connected to the scheduler.
+            left_out: called with the address of a worker that joined during the run and cannot work, and the reason.
         """
         self.client, self.left_out = client, left_out
         self._unfit: dict[str, str] = {}
         self._slots, self._looked = 1, float("-inf")
 
     def leave_out(self, worker: str, reason: str) -> None:
-        """Give nothing more to a worker.
+        """Submit nothing more to a worker.
 
         Raises:
-            JobError: none is left.
+            JobError: no other worker is left.
         """
         self._unfit[worker], self._looked = reason, float("-inf")
         if not self._able():
@@ -137,21 +137,21 @@ class DaskExecutor:
         return self._slots
 
     def _able(self) -> dict[str, int]:
-        """Threads of the workers that may be used, by address.
+        """Number of threads of each worker that is able to work, by address.
 
         Raises:
-            JobError: nobody answers.
+            JobError: the scheduler does not answer.
         """
         try:
             threads: dict[str, int] = self.client.nthreads()
-        except (OSError, AttributeError):  # the latter where the client has let go of its scheduler meanwhile
+        except (OSError, AttributeError):  # AttributeError: the client has closed its connection meanwhile
             raise JobError(GONE) from None
         return {worker: number for worker, number in threads.items() if worker not in self._unfit}
 
     def map(
         self, function: Callable[[Item], Result], items: Iterable[Item | Later], *, lost: Callable[[Item, str], Result]
     ) -> Iterator[Result]:
-        """As `Executor.map`. Items whose worker died run again alone, so that the blame is certain."""
+        """Results as of `Executor.map`. Items whose worker died run again alone, to identify the item at fault."""
         queue, suspects = iter(items), list[Item]()
         while True:
             answers = 0
@@ -203,10 +203,10 @@ class DaskExecutor:
                 self.client.cancel([future for _, future in under_way.values()])
 
     def _fetch(self, futures: list[Future[Any]]) -> dict[Any, Any]:
-        """The answers of those that came out well, in one message: one for each is what a driver would wait for most.
+        """Results of the finished tasks, fetched in one message; a message for each would dominate the driver's time.
 
-        A worker that dies takes answers with it that nobody has fetched yet: those are computed again, and this waits
-        for them. What has no answer then says so itself.
+        Results that a dying worker had not yet delivered are computed again by Dask, and awaited here. A task without a
+        result raises its own error.
         """
         fine = {future.key: future for future in futures if future.status == "finished"}
         answers = self.client.gather(fine, errors="skip") if fine else {}
@@ -220,14 +220,14 @@ class DaskExecutor:
             time.sleep(PAUSE)
 
     def _submit(self, function: Callable[[Item], Result], items: list[Item]) -> list[Future[Any]]:
-        """One message for all of them, whatever their number."""
+        """Futures of items, submitted in one message."""
         if not items:
             return []
         if self.client.status != "running":
             raise JobError(GONE)
         workers = list(self._able()) or None if self._unfit else None
         keys = [_key(function, item) for item in items]
-        others = workers is not None  # those that join later too: these may all leave
+        others = workers is not None  # or nothing could run once the present workers have left
         futures: list[Future[Any]] = self.client.map(
             function, items, key=keys, pure=False, workers=workers, allow_other_workers=others
         )
@@ -235,7 +235,7 @@ class DaskExecutor:
 
 
 def worker_address() -> str | None:
-    """The address of the Dask worker that this runs on, or None."""
+    """Address of the Dask worker that runs this function; None outside of workers."""
     from distributed import get_worker
 
     try:
@@ -246,7 +246,7 @@ def worker_address() -> str | None:
 
 
 def _pull(queue: Iterator[Item | Later], number: int) -> list[Item]:
-    """The next items, as many as there are now."""
+    """Next items, at most `number`, as far as they are known now."""
     items: list[Item] = []
     while len(items) < number:
         item = next(queue, LATER)
@@ -260,6 +260,6 @@ _tries = iter(range(1 << 62))
 
 
 def _key(function: Any, item: Any) -> tuple[Any, ...]:
-    """A name for the dashboard, and never the same one twice: a retry is another task."""
+    """Key of a task: a name for the dashboard, and never the same twice, since a retry is another task."""
     name = getattr(function, "key", None)
     return (*(name(item) if name else (type(function).__name__,)), next(_tries))

@@ -1,9 +1,9 @@
-"""A warm start for workers: while the client plans, a server imports what they need, and they are forked from it.
+"""Fork server of the workers: it imports their libraries while the client plans, and workers are forked from it.
 
-Without it, Python and its libraries are loaded anew for each worker once the plan is made, and again for one that takes
-the place of a worker that died. It is `multiprocessing`'s own fork server; it imports and does nothing else before it
-forks, so that no thread and no device is inherited. It lives as long as the workers. Linux only; elsewhere, and where
-the calling program has such a server of its own, workers are spawned.
+Without it, each worker would load Python and its libraries anew once the plan is made, and so would each replacement of
+a dead worker. The server is `multiprocessing`'s own; before it forks, it only imports, so that workers inherit neither
+threads nor devices. It lives as long as the workers. On other systems than Linux, and where the calling program has
+its own fork server, workers are spawned.
 """
 
 from __future__ import annotations
@@ -24,30 +24,31 @@ if TYPE_CHECKING:
 
 
 SINGLE = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-"""As Dask's nannies set for their workers: several tiles share the cores. Read when a library is loaded."""
+"""Variables that Dask's nannies set for their workers, for several tiles share the cores; read when libraries load."""
 METHOD = "distributed.worker.multiprocessing-method"
 
-_SERVER: Any = getattr(forkserver, "_forkserver", None)  # what the module's functions are methods of
+_SERVER: Any = getattr(forkserver, "_forkserver", None)  # the object whose methods are the module's functions
 _LOCK = Lock()
 _environment: dict[str, str] | None = None
-"""That our server has; None where it does not run."""
+"""Environment of our server; None where it does not run."""
 _users = 0
+"""Number of clusters whose workers come from our server."""
 
 
 class Start(NamedTuple):
-    """How the nannies of one cluster start their workers."""
+    """Settings with which the nannies of a cluster start their workers."""
 
     config: dict[str, str]
-    """Settings of Dask."""
+    """Configuration of Dask."""
     environment: dict[str, str]
-    """What this process's environment has come to since the server was started."""
+    """Variables of this process that have changed since the server was started."""
 
 
-def warm_up(asked: Cluster) -> None:
-    """Start the server, where workers are started on this machine, and unless it runs. Returns at once."""
-    if asked.kind == "local":
+def warm_up(section: Cluster) -> None:
+    """Start the server, unless it runs, for workers on this machine. Returns at once."""
+    if section.kind == "local":
         with _LOCK:
-            _start(environment_of(asked))
+            _start(environment_of(section))
 
 
 def cool_down() -> None:
@@ -60,11 +61,11 @@ def cool_down() -> None:
 
 
 @contextmanager
-def forked(asked: Cluster) -> Iterator[Start]:
-    """While workers live, how they are started."""
+def forked(section: Cluster) -> Iterator[Start]:
+    """Settings for starting workers; the server lives until the context ends."""
     global _users
     with _LOCK:
-        ours = _start(environment_of(asked))
+        ours = _start(environment_of(section))
         _users += ours
     try:
         yield _from_server() if ours else Start({}, {})
@@ -75,12 +76,12 @@ def forked(asked: Cluster) -> Iterator[Start]:
 
 
 def _start(environment: Mapping[str, str]) -> bool:
-    """Whether our server runs; `environment` is set for it beside this process's own."""
+    """Start our server, with `environment` beside this process's own, and return whether it runs."""
     global _environment
     if sys.platform != "linux" or not hasattr(_SERVER, "_stop"):
         return False
     if _environment is None and getattr(_SERVER, "_forkserver_pid", None) is not None:
-        return False  # it is the calling program's
+        return False  # the server is the calling program's
     if _environment is None:
         _environment = {**SINGLE, **os.environ, **environment}
         forkserver.set_forkserver_preload(["tilesseg.cluster.forkserver_preload"])
@@ -96,7 +97,7 @@ def _from_server() -> Start:
 
 @contextmanager
 def _set(environment: Mapping[str, str]) -> Iterator[None]:
-    """This process's environment, for as long as it takes to start another."""
+    """Set variables of this process's environment while another process starts."""
     before = dict(os.environ)
     os.environ.update(environment)
     try:

@@ -1,4 +1,4 @@
-"""What the server of `warm` imports, and with it every worker that is forked from it. Imported there alone."""
+"""Imports of the fork server, which every forked worker inherits. Imported by the server alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib
 import signal
 from contextlib import suppress
 
-signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the client ends the others
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the client ends the workers
 
 for _name in (
     "distributed.nanny",
@@ -15,7 +15,7 @@ for _name in (
     "tilesseg.run.worker",
     "tilesseg.models.engines.openvino_engine",
 ):
-    with suppress(ImportError):  # of an extra; said where it is wanted
+    with suppress(ImportError):  # an extra; reported where it is needed
         importlib.import_module(_name)
 gc.collect()
 gc.freeze()  # or the workers' collectors would copy these pages

@@ -1,7 +1,6 @@
-"""Clusters elsewhere: started, sized, waited for, ended. What their classes get is in `recipes`.
+"""Clusters on other machines: started, sized, waited for, ended. Their arguments come from `launch_arguments`.
 
-The libraries that start them are extras; the section `cluster` names what is wanted, and nothing here is imported
-before it is.
+The libraries that start clusters are extras; each is imported only where the section `cluster` requests its kind.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tilesseg.cluster.launch_arguments import SCHEDULER, arguments_of
 from tilesseg.cluster.local_workers import dashboard_address
-from tilesseg.errors import JobError
+from tilesseg.errors import JobError, joined_lines
 from tilesseg.planning.cluster_options import QUEUES, seconds_of
 
 if TYPE_CHECKING:
@@ -32,31 +31,33 @@ if TYPE_CHECKING:
 EXTRAS = {**dict.fromkeys(QUEUES, "queues"), "ssh": "ssh", "kubernetes": "kubernetes", "gateway": "gateway"}
 QUEUE_CLASSES = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "lsf": "LSFCluster", "sge": "SGECluster"}
 PATIENCE = {**dict.fromkeys(QUEUES, "1d"), "kubernetes": "1h", "gateway": "1h"}
+"""Time within which the first worker has to come, by kind: a queue may be full, an image may be large."""
 SOON = "1m"
-"""How long the first worker may take: a queue may be full, an image may be large. Others: a minute."""
+"""Time within which the first worker of any other kind has to come."""
 ELSEWHERE = {
     **SCHEDULER,
-    # Before the first tile is measured: half a second, as Dask takes it, would be too little for any tile.
+    # Assumed duration of a tile before the first has ended; Dask's half a second is too short for any tile.
     "distributed.scheduler.unknown-task-duration": "1m",
 }
 ADAPTING = {"interval": "10s", "wait_count": 30, "target_duration": "1s"}
-"""The scheduler sees no more than two tiles for each thread, however many there are. So it is to ask for a thread for
-each tile it sees: the workers double each time that they have arrived. One that is idle for five minutes leaves."""
+"""Arguments of `adapt`. The scheduler sees at most two tiles for each thread, however many tiles there are, so it
+requests a thread for each tile that it sees: the number of workers doubles each time. A worker leaves after five idle
+minutes."""
 Result = TypeVar("Result")
 LOOK_EVERY, TELL_AFTER = 1.0, 10.0
-"""Seconds."""
+"""Seconds between two looks for the first worker, and until a message says that the run waits."""
 SUBMIT_AGAIN = (5.0, 20.0)
-"""Seconds after which a queue that has taken jobs before, and refuses one, is asked again."""
+"""Seconds after which a job is submitted again to a queue that refuses it and has taken jobs before."""
 
 
 @contextmanager
-def started(asked: Cluster, *, logs: Path | None, say: Callable[[str], None]) -> Iterator[Client]:
-    """A cluster with its first worker; it ends with the context, and its workers with it.
+def started(section: Cluster, *, logs: Path | None, say: Callable[[str], None]) -> Iterator[Client]:
+    """Cluster with its first worker; the cluster and its workers end with the context.
 
     Args:
-        asked: of a kind that is started, not reached, and not on this machine.
-        logs: folder for what the workers of a queue print.
-        say: told that one is waiting.
+        section: section `cluster` of a kind that is started on other machines.
+        logs: folder for the output of workers in a queue.
+        say: called with a message while the run waits.
 
     Raises:
         JobError: the library is missing, the cluster cannot start, or no worker joins it in time.
@@ -65,39 +66,39 @@ def started(asked: Cluster, *, logs: Path | None, say: Callable[[str], None]) ->
     from distributed import Client
 
     refusals: list[str] = []
-    if logs is not None and asked.kind in QUEUES:
+    if logs is not None and section.kind in QUEUES:
         logs.mkdir(parents=True, exist_ok=True)
     with dask.config.set(ELSEWHERE), ExitStack() as stack:
-        opened = _open(asked, arguments_of(asked, logs=logs), refusals)
-        cluster = _attempt(asked, lambda: stack.enter_context(opened))
+        opened = _open(section, arguments_of(section, logs=logs), refusals)
+        cluster = _attempt(section, lambda: stack.enter_context(opened))
         with _quiet():
-            _attempt(asked, lambda: _size(cluster, asked))
-            client = _attempt(asked, lambda: stack.enter_context(Client(cluster, set_as_default=False)))
-            patience = asked.patience or PATIENCE.get(asked.kind, SOON)
-            wait_for_first(client, who=f"kind {asked.kind}", patience=patience, refusals=refusals, say=say)
+            _attempt(section, lambda: _size(cluster, section))
+            client = _attempt(section, lambda: stack.enter_context(Client(cluster, set_as_default=False)))
+            patience = section.patience or PATIENCE.get(section.kind, SOON)
+            wait_for_first(client, who=f"kind {section.kind}", patience=patience, refusals=refusals, say=say)
         yield client
 
 
 def wait_for_first(
     client: Client, *, who: str, patience: str, refusals: Sequence[str] = (), say: Callable[[str], None]
 ) -> None:
-    """Wait until one worker is there; those that come later are used from then on.
+    """Wait until the first worker is there; workers that come later are used from then on.
 
     Args:
-        client: of the scheduler that they join.
-        who: named in what is said.
-        patience: how long, as `2h`.
-        refusals: what the queue says meanwhile; the first one ends the waiting.
-        say: told that one is waiting.
+        client: client of the scheduler that workers join.
+        who: name of the cluster, for messages.
+        patience: time to wait, as `2h`.
+        refusals: messages of the queue, filled meanwhile; the first message ends the waiting.
+        say: called with a message while the run waits.
 
     Raises:
-        JobError: nothing could be submitted, or none came in time.
+        JobError: nothing could be submitted, or no worker came in time.
     """
     begun, tell_after = time.monotonic(), TELL_AFTER
     while not _has_worker(client):
         waited = time.monotonic() - begun
         if refusals:
-            raise JobError(f"{who} cannot start a worker: {refusals[0]}")
+            raise JobError(f"{who} cannot start a worker: {refusals[0]}; change the section cluster accordingly")
         if waited > seconds_of(patience):
             raise JobError(f"{who} has 0 workers after {patience}; start workers, or set a longer cluster.patience")
         if waited > tell_after:
@@ -113,67 +114,68 @@ def _has_worker(client: Client) -> bool:
     return True
 
 
-def _attempt(asked: Cluster, action: Callable[[], Result]) -> Result:
-    """Do what is in the hands of another library.
+def _attempt(section: Cluster, action: Callable[[], Result]) -> Result:
+    """Result of an action of another library.
 
     Raises:
-        JobError: whatever it said, with the kind.
+        JobError: the action fails; with the kind and the library's message.
     """
     try:
         return action()
     except ImportError as error:
-        extra = EXTRAS.get(asked.kind)
-        way = f"pip install 'tilesseg[{extra}]'" if extra else "install it"
-        raise JobError(f"kind {asked.kind} needs a library that is not here ({error}); {way}") from None
+        extra = EXTRAS.get(section.kind)
+        remedy = f"pip install 'tilesseg[{extra}]'" if extra else "install it"
+        raise JobError(f"cluster.kind {section.kind} needs a library that is missing ({error}); {remedy}") from None
     except Exception as error:  # of a library that tilesseg does not know
-        raise JobError(f"cluster of kind {asked.kind} cannot start: {one_line(error)}") from error
+        problem = cause_of(error)
+        raise JobError(f"cluster of kind {section.kind} cannot start: {problem}; change the section cluster") from error
 
 
-def one_line(error: BaseException) -> str:
-    """What an error says, and what it comes from; of the queue alone, where dask-jobqueue reports what it said."""
+def cause_of(error: BaseException) -> str:
+    """Message of an error and of its causes, as one line; of dask-jobqueue only the queue's own output."""
     _, _, queue = str(error).rpartition("stderr:\n")
     if queue.strip():
         return " ".join(queue.split())
-    said = " ".join(str(error).split()) or type(error).__name__
-    return f"{said} ({one_line(error.__cause__)})" if error.__cause__ else said
+    message = joined_lines(error)
+    return f"{message} ({cause_of(error.__cause__)})" if error.__cause__ else message
 
 
-def _size(cluster: Any, asked: Cluster) -> None:
-    """Ask for the workers, and for others in place of those that leave."""
+def _size(cluster: Any, section: Cluster) -> None:
+    """Request the workers, and replacements for workers that leave."""
     from distributed import SpecCluster
 
     settings = ADAPTING if isinstance(cluster, SpecCluster) else {}
-    if asked.adaptive:
-        cluster.scale(asked.adaptive.minimum)
-        cluster.adapt(minimum=asked.adaptive.minimum, maximum=asked.adaptive.maximum, **settings)
-    elif asked.workers != "auto":
-        cluster.scale(asked.workers)
+    if section.adaptive:
+        cluster.scale(section.adaptive.minimum)
+        cluster.adapt(minimum=section.adaptive.minimum, maximum=section.adaptive.maximum, **settings)
+    elif section.workers != "auto":
+        cluster.scale(section.workers)
         if hasattr(cluster, "job_script"):  # dask-jobqueue submits again only while it adapts
-            cluster.adapt(minimum=asked.workers, maximum=asked.workers, **settings)
+            cluster.adapt(minimum=section.workers, maximum=section.workers, **settings)
 
 
-def _open(asked: Cluster, arguments: dict[str, Any], refusals: list[str]) -> AbstractContextManager[Any]:
-    """The cluster of a kind, not yet started."""
-    if asked.kind in QUEUES:
-        return _queue(asked, arguments, refusals)
-    opener = {"ssh": _ssh, "kubernetes": _kubernetes, "gateway": _gateway}.get(asked.kind, _by_name)
-    return opener(asked, arguments)
+def _open(section: Cluster, arguments: dict[str, Any], refusals: list[str]) -> AbstractContextManager[Any]:
+    """Cluster of the requested kind, not yet started."""
+    if section.kind in QUEUES:
+        return _queue(section, arguments, refusals)
+    opener = {"ssh": _ssh, "kubernetes": _kubernetes, "gateway": _gateway}.get(section.kind, _by_name)
+    return opener(section, arguments)
 
 
 @contextmanager
-def _queue(asked: Cluster, arguments: dict[str, Any], refusals: list[str]) -> Iterator[Any]:
+def _queue(section: Cluster, arguments: dict[str, Any], refusals: list[str]) -> Iterator[Any]:
     import dask_jobqueue
 
-    kind = getattr(dask_jobqueue, QUEUE_CLASSES[asked.kind])
-    heard = _heard(kind.job_cls, refusals)
+    kind = getattr(dask_jobqueue, QUEUE_CLASSES[section.kind])
+    recording = _recording(kind.job_cls, refusals)
     head = {"dashboard_address": dashboard_address("")} | arguments.get("scheduler_options", {})
-    ours = {"job_cls": heard, "silence_logs": logging.CRITICAL}
+    ours = {"job_cls": recording, "silence_logs": logging.CRITICAL}
     with kind(**{**ours, **arguments, "scheduler_options": head}) as cluster:
         yield cluster
 
 
-def _heard(job_class: Any, refusals: list[str]) -> Any:
-    """The class of jobs, where what the queue says is kept: dask-jobqueue only logs it, and waits for ever."""
+def _recording(job_class: Any, refusals: list[str]) -> Any:
+    """Class of jobs that records the queue's refusals; dask-jobqueue only logs them, and waits for ever."""
     from distributed.core import Status
 
     accepted: list[str] = []
@@ -186,7 +188,7 @@ def _heard(job_class: Any, refusals: list[str]) -> Any:
             except (OSError, RuntimeError) as error:
                 if pause is None:
                     job.status = Status.failed
-                    refusals.append(one_line(error))
+                    refusals.append(cause_of(error))
                     raise
             await asyncio.sleep(pause)
         raise AssertionError("the last pause is None")
@@ -199,35 +201,35 @@ def _heard(job_class: Any, refusals: list[str]) -> Any:
 
 
 @contextmanager
-def _ssh(asked: Cluster, arguments: dict[str, Any]) -> Iterator[Any]:
-    """As `distributed.SSHCluster`, which gives all workers one environment; here each may have a GPU of its own."""
-    import asyncssh  # noqa: F401 # the classes below import it where nobody sees it fail
+def _ssh(section: Cluster, arguments: dict[str, Any]) -> Iterator[Any]:
+    """Cluster like `distributed.SSHCluster`, but each worker has its own environment, and so its own GPU."""
+    import asyncssh  # noqa: F401 # the classes below import it where a failure stays unseen
     from distributed import SpecCluster
 
-    scheduler, workers, rest = ssh_specs(asked, arguments)
+    scheduler, workers, rest = ssh_specs(section, arguments)
     with SpecCluster(workers, scheduler, **{"name": "tilesseg", "silence_logs": logging.CRITICAL, **rest}) as cluster:
         yield cluster
 
 
-def ssh_specs(asked: Cluster, arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[int, Any], dict[str, Any]]:
-    """The scheduler, the workers, and what else `SpecCluster` gets."""
+def ssh_specs(section: Cluster, arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[int, Any], dict[str, Any]]:
+    """Scheduler, workers, and further arguments of `SpecCluster`."""
     from distributed.deploy.ssh import Scheduler, Worker
 
     rest = dict(arguments)
     worker, head = rest.pop("worker_options"), rest.pop("scheduler_options")
     name = rest.pop("worker_class")
     way = {"connect_options": rest.pop("connect_options"), "remote_python": rest.pop("remote_python")}
-    scheduler = {"cls": Scheduler, "options": {"address": asked.hosts[0], "kwargs": head, **way}}
+    scheduler = {"cls": Scheduler, "options": {"address": section.hosts[0], "kwargs": head, **way}}
     workers = {}
-    for number, host in enumerate(asked.hosts):
-        gpu = {"CUDA_VISIBLE_DEVICES": str(asked.hosts[:number].count(host))} if asked.gpus else {}
+    for number, host in enumerate(section.hosts):
+        gpu = {"CUDA_VISIBLE_DEVICES": str(section.hosts[:number].count(host))} if section.gpus else {}
         own = {**worker, "env": {**worker["env"], **gpu}}
         workers[number] = {"cls": Worker, "options": {"address": host, "kwargs": own, "worker_class": name, **way}}
     return scheduler, workers, rest
 
 
 @contextmanager
-def _kubernetes(asked: Cluster, arguments: dict[str, Any]) -> Iterator[Any]:
+def _kubernetes(section: Cluster, arguments: dict[str, Any]) -> Iterator[Any]:
     from dask_kubernetes.operator import KubeCluster
 
     manifest, rest = kubernetes_manifest(arguments)
@@ -236,7 +238,7 @@ def _kubernetes(asked: Cluster, arguments: dict[str, Any]) -> Iterator[Any]:
 
 
 def kubernetes_manifest(arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The `DaskCluster` that the operator makes, without a GPU for its scheduler, and what else `KubeCluster` gets."""
+    """Manifest of a `DaskCluster` without a GPU for its scheduler, and further arguments of `KubeCluster`."""
     from dask_kubernetes.operator import make_cluster_spec
 
     rest = {"name": f"tilesseg-{uuid.uuid4().hex[:8]}", **arguments}
@@ -251,22 +253,22 @@ def kubernetes_manifest(arguments: dict[str, Any]) -> tuple[dict[str, Any], dict
 
 
 @contextmanager
-def _gateway(asked: Cluster, arguments: dict[str, Any]) -> Iterator[Any]:
+def _gateway(section: Cluster, arguments: dict[str, Any]) -> Iterator[Any]:
     from dask_gateway import Gateway
 
-    with Gateway(address=asked.address) as gateway, gateway.new_cluster(**arguments) as cluster:
+    with Gateway(address=section.address) as gateway, gateway.new_cluster(**arguments) as cluster:
         yield cluster
 
 
 @contextmanager
-def _by_name(asked: Cluster, arguments: dict[str, Any]) -> Iterator[Any]:
-    with pkgutil.resolve_name(asked.kind)(**arguments) as cluster:
+def _by_name(section: Cluster, arguments: dict[str, Any]) -> Iterator[Any]:
+    with pkgutil.resolve_name(section.kind)(**arguments) as cluster:
         yield cluster
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without tornado's traceback of each job that could not be submitted: it is said in one line."""
+    """Hide tornado's traceback of each job that could not be submitted; our message is one line."""
     log = logging.getLogger("tornado.application")
     level = log.level
     log.setLevel(logging.CRITICAL)

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from tilesseg.cluster import connect as cluster
 from tilesseg.cluster.executors import DaskExecutor, Executor, SerialExecutor
 from tilesseg.cluster.forkserver import cool_down, warm_up
+from tilesseg.cluster.local_workers import refuse_unguarded_script
 from tilesseg.cluster.queue.submit import named_cluster
 from tilesseg.cluster.queue.submitted_jobs import LOGS
-from tilesseg.cluster.script_guard import refuse_unguarded_script
 from tilesseg.errors import JobError
 from tilesseg.events import (
     Event,

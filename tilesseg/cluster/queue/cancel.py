@@ -1,6 +1,6 @@
-"""Cancelling: the drivers of a run and the workers that they started are ended; what is done is kept.
+"""Cancelling: the drivers of a run and their workers are ended; what is done is kept.
 
-A driver that is asked to end ends its workers itself. Those that are left, because it had no time, are found by name.
+A driver that receives SIGTERM ends its workers itself. Workers that outlive it are identified by their name.
 """
 
 from __future__ import annotations
@@ -9,58 +9,59 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tilesseg.cluster.queue.schedulers import Ordered, Queue, queue_name, queue_of
+from tilesseg.cluster.queue.schedulers import Queue, SubmittedJob, queue_name, queue_of
 from tilesseg.cluster.queue.submitted_jobs import submitted_jobs
 from tilesseg.errors import StoreError
 from tilesseg.store.driver_record import Driver, drivers, end_driver
 
 WITHIN = 60.0
-"""Seconds that a driver has to end."""
+"""Seconds within which a driver has to end."""
 LOOK_EVERY = 0.5
+"""Seconds between two looks at the queue."""
 
 
 def cancel(run: Path) -> Iterator[str]:
-    """End everything that works on a run, or waits to; say what, one line for each.
+    """End all jobs and drivers of a run, and yield a line for each.
 
     Raises:
-        StoreError: nothing works on it, or who does is on another machine or does not end.
-        JobError: the queue it was submitted to cannot be asked from here.
+        StoreError: nothing works on the run, or a driver is on another machine or does not end.
+        JobError: the queue of a job cannot be reached from here.
     """
     if not run.is_dir():
-        raise StoreError(f"there is no run in {run}; give the folder of a run")
-    found = [f"job {job} of the queue {kind}" for kind, job in _cancel_submitted(run)]
+        raise StoreError(f"there is no folder {run}; give the folder of a run")
+    ended = [f"job {job} of the queue {kind}" for kind, job in _cancel_submitted(run)]
     ids = {one.id for one in submitted_jobs(run)}
-    pods = f"{queue_name(run)}-"  # of Kubernetes, which are their own machines and know no id, begin like this
+    pods = f"{queue_name(run)}-"  # names of pods, which are machines of their own and know no job id, begin like this
     for driver in drivers(run):
         if driver.job not in ids and not (ids and driver.host.startswith(pods)):
             _end(driver, run)
-            found.append(str(driver))
-    if not found:
+            ended.append(str(driver))
+    if not ended:
         raise StoreError(
-            f"nothing works on {run}: 0 jobs in a queue, 0 drivers; tilesseg run or submit goes on with it"
+            f"cannot cancel {run}: it has 0 jobs in a queue and 0 drivers; tilesseg run or submit goes on with it"
         )
-    yield from (f"ended {what}" for what in found)
+    yield from (f"ended {what}" for what in ended)
 
 
 def _end(driver: Driver, run: Path) -> None:
-    """End a driver that no queue knows.
+    """End a driver that is not in a queue.
 
     Raises:
-        StoreError: it is elsewhere, or goes on.
+        StoreError: the driver is on another machine, or does not end.
     """
     if not driver.here:
         raise StoreError(
-            f"{run} is being worked on by {driver}, and this is another machine; run tilesseg cancel there"
+            f"cannot end {driver}, which works on {run}: this is another machine; run tilesseg cancel there"
         )
     if not end_driver(driver, run, within=WITHIN):
         raise StoreError(
-            f"{driver} has not ended within {WITHIN:.0f} s after SIGTERM; look at it: kill -9 {driver.pid}"
+            f"cannot end {driver}: it still runs {WITHIN:.0f} s after SIGTERM; end it by kill -9 {driver.pid}"
         )
 
 
 def _cancel_submitted(run: Path) -> Iterator[tuple[str, str]]:
-    """End what was submitted: drivers, the last one first, since it may wait for the others; then their workers."""
-    by_kind: dict[str, list[Ordered]] = {}
+    """End submitted jobs: drivers, the last first, since it may wait for the others; then their workers."""
+    by_kind: dict[str, list[SubmittedJob]] = {}
     for one in submitted_jobs(run):
         by_kind.setdefault(one.queue, []).append(one)
     for kind, jobs in by_kind.items():
@@ -69,7 +70,7 @@ def _cancel_submitted(run: Path) -> Iterator[tuple[str, str]]:
         if ended:
             queue.cancel(ended)
             _wait_until_gone(jobs, queue, run)
-        # A run may be known here by another path than where it was submitted, and its name follows from that.
+        # The run may have had another path where it was submitted, and its name in the queue follows from that path.
         names = dict.fromkeys(queue_name(Path(one.script).parents[2]) for one in jobs)
         workers = [worker for name in names for worker in queue.named(name)]
         if workers:
@@ -77,16 +78,16 @@ def _cancel_submitted(run: Path) -> Iterator[tuple[str, str]]:
         yield from ((kind, job) for job in (*ended, *workers))
 
 
-def _wait_until_gone(jobs: Sequence[Ordered], queue: Queue, run: Path) -> None:
-    """Give drivers the time to end their workers.
+def _wait_until_gone(jobs: Sequence[SubmittedJob], queue: Queue, run: Path) -> None:
+    """Wait while drivers end their workers.
 
     Raises:
-        StoreError: they stay.
+        StoreError: a driver is still in the queue.
     """
     end = time.monotonic() + WITHIN
     while left := queue.waiting(jobs):
         if time.monotonic() > end:
             raise StoreError(
-                f"job {left[-1]} of {run} is in the queue {WITHIN:.0f} s after it was cancelled; try again"
+                f"cannot cancel job {left[-1]} of {run}: it is still in the queue after {WITHIN:.0f} s; try again"
             )
         time.sleep(LOOK_EVERY)

@@ -1,6 +1,6 @@
-"""The scripts that queues get: what is asked of a queue, in the words of each.
+"""Scripts of jobs for SLURM, PBS and Kubernetes, made from the same requirements.
 
-That of SLURM has been run; those of PBS and Kubernetes are written by their documentation.
+The script for SLURM has been tested; those for PBS and Kubernetes follow their documentation.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from pathlib import Path
 
 import yaml
 
-from tilesseg.errors import JobError
+from tilesseg.errors import JobError, cannot
 from tilesseg.planning.cluster_options import clock, seconds_of
 
 WARNING = 120
-"""Seconds before its wall time at which SLURM asks a driver to end; a quarter of a wall time that is short."""
+"""Seconds before its wall time at which SLURM sends SIGTERM to a driver; at most a quarter of the wall time."""
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """A job of a queue: a command, and what it needs."""
+class JobRequest:
+    """Requested job of a queue: a command, and its resources."""
 
     name: str
     command: tuple[str, ...]
     logs: Path
-    """Folder of the file that the command's output goes to."""
+    """Folder for the file with the command's output."""
     cores: int = 1
     memory: int = 2**30
-    """In bytes."""
+    """Bytes of memory."""
     gpus: int = 0
     walltime: str | None = None
     queue: str | None = None
@@ -39,100 +39,100 @@ class Order:
     array: int | None = None
     """Number of elements of a job array; each gets `--part i/n`."""
     after: str | None = None
-    """Job that has to end before."""
+    """Id of a job that has to end before."""
     image: str | None = None
     manifest: Path | None = None
-    """`kubernetes`: the Job that becomes the script."""
+    """File of the Job that becomes the script (`kubernetes`)."""
 
 
-def slurm_script(order: Order) -> str:
-    """For sbatch."""
-    element = "%A_%a" if order.array else "%j"
+def slurm_script(request: JobRequest) -> str:
+    """Script for sbatch."""
+    element = "%A_%a" if request.array else "%j"
     lines = [
-        f"--job-name={order.name}",
-        f"--output={shlex.quote(f'{order.logs}/driver-'.replace('%', '%%') + f'{element}.log')}",
+        f"--job-name={request.name}",
+        f"--output={shlex.quote(f'{request.logs}/driver-'.replace('%', '%%') + f'{element}.log')}",
         "--open-mode=append",
         "--nodes=1",
         "--ntasks=1",
-        f"--cpus-per-task={order.cores}",
-        f"--mem={-(-order.memory // 2**20)}M",
-        *_given("--time={}", order.walltime),
-        f"--signal=B:TERM@{_warning(order.walltime)}",
+        f"--cpus-per-task={request.cores}",
+        f"--mem={-(-request.memory // 2**20)}M",
+        *_given("--time={}", request.walltime),
+        f"--signal=B:TERM@{_warning(request.walltime)}",
         "--requeue",
         "--export=ALL",
-        *_given("--partition={}", order.queue),
-        *_given("--account={}", order.account),
-        *_given("--gres=gpu:{}", order.gpus),
-        *_given("--array=1-{}", order.array),
-        *_given("--dependency=afterany:{}", order.after),
-        *order.directives,
+        *_given("--partition={}", request.queue),
+        *_given("--account={}", request.account),
+        *_given("--gres=gpu:{}", request.gpus),
+        *_given("--array=1-{}", request.array),
+        *_given("--dependency=afterany:{}", request.after),
+        *request.directives,
     ]
-    return _shell("#SBATCH", lines, order, _command(order, "SLURM_ARRAY_TASK_ID"))
+    return _shell("#SBATCH", lines, request, _command(request, "SLURM_ARRAY_TASK_ID"))
 
 
-def pbs_script(order: Order) -> str:
-    """For qsub."""
-    gpus = f":ngpus={order.gpus}" if order.gpus else ""
+def pbs_script(request: JobRequest) -> str:
+    """Script for qsub."""
+    gpus = f":ngpus={request.gpus}" if request.gpus else ""
     lines = [
-        f"-N {order.name}",
+        f"-N {request.name}",
         "-j oe",
         "-o /dev/null",
-        f"-l select=1:ncpus={order.cores}:mem={-(-order.memory // 2**20)}mb{gpus}",
-        *_given("-l walltime={}", order.walltime and clock(seconds_of(order.walltime))),
+        f"-l select=1:ncpus={request.cores}:mem={-(-request.memory // 2**20)}mb{gpus}",
+        *_given("-l walltime={}", request.walltime and clock(seconds_of(request.walltime))),
         "-r y",
         "-V",
-        *_given("-q {}", order.queue),
-        *_given("-A {}", order.account),
-        *_given("-J 1-{}", order.array),
-        *_given("-W depend=afterany:{}", order.after),
-        *order.directives,
+        *_given("-q {}", request.queue),
+        *_given("-A {}", request.account),
+        *_given("-J 1-{}", request.array),
+        *_given("-W depend=afterany:{}", request.after),
+        *request.directives,
     ]
-    # PBS shows a job's output when it has ended; a file that is written meanwhile can be read meanwhile.
-    log = f'exec >>{shlex.quote(f"{order.logs}/driver-")}"$PBS_JOBID".log 2>&1'
-    return _shell("#PBS", lines, order, log, _command(order, "PBS_ARRAY_INDEX"))
+    # PBS shows a job's output only after its end; this file can be read while the job runs.
+    log = f'exec >>{shlex.quote(f"{request.logs}/driver-")}"$PBS_JOBID".log 2>&1'
+    return _shell("#PBS", lines, request, log, _command(request, "PBS_ARRAY_INDEX"))
 
 
-def kubernetes_manifest(order: Order) -> str:
-    """The user's own Job, since volumes and accounts are different everywhere, with name, image, command and amounts.
+def kubernetes_manifest(request: JobRequest) -> str:
+    """User's own Job with name, image, command and resources; volumes and accounts differ everywhere.
 
     Raises:
-        JobError: there is none, it is no Job, or an array is asked for, or to wait for another one.
+        JobError: the file is missing or no Job, or the request is an array or has to wait for another job.
     """
-    if order.array:
-        raise JobError(f"--array {order.array} is for slurm and pbs, and cluster.kind is kubernetes; leave it out")
-    if order.after:
-        raise JobError(f"--after {order.after} is for slurm and pbs, and cluster.kind is kubernetes; leave it out")
-    if order.manifest is None:
-        raise JobError(
-            "cluster.kind is kubernetes and cluster.driver names no manifest; name the file of a Job of yours"
-        )
+    if request.array:
+        raise JobError(f"--array {request.array} is for slurm and pbs, and cluster.kind is kubernetes; leave it out")
+    if request.after:
+        raise JobError(f"--after {request.after} is for slurm and pbs, and cluster.kind is kubernetes; leave it out")
+    if request.manifest is None:
+        raise JobError("cluster.kind is kubernetes, and cluster.driver has no manifest; set it to the file of a Job")
     try:
-        data = yaml.safe_load(order.manifest.read_text(encoding="utf-8"))
+        data = yaml.safe_load(request.manifest.read_text(encoding="utf-8"))
         container = data["spec"]["template"]["spec"]["containers"][0]
-        data["metadata"]["name"] = order.name
+        data["metadata"]["name"] = request.name
     except OSError as error:
-        raise JobError(f"no manifest at {order.manifest}: {error.strerror}") from None
+        raise JobError(cannot(f"read the manifest {request.manifest}", str(error.strerror), "give its path")) from None
     except (yaml.YAMLError, KeyError, IndexError, TypeError):
-        raise JobError(f"{order.manifest} has no spec.template.spec.containers with one in it; give a Job") from None
-    amounts = {"cpu": str(order.cores), "memory": str(order.memory)}
+        raise JobError(
+            f"{request.manifest} is not a Job: spec.template.spec.containers has no container; give the file of a Job"
+        ) from None
+    amounts = {"cpu": str(request.cores), "memory": str(request.memory)}
     container.pop("args", None)
     container.update(
-        image=order.image,
-        command=["python", *order.command[1:]],
+        image=request.image,
+        command=["python", *request.command[1:]],
         resources={"requests": amounts, "limits": {"memory": amounts["memory"]}},
     )
     return yaml.safe_dump(data, sort_keys=False)
 
 
-def _shell(directive: str, lines: Sequence[str], order: Order, *commands: str) -> str:
-    """A script of bash: directives, setup, commands."""
-    return "\n".join(["#!/bin/bash", *(f"{directive} {line}" for line in lines), *order.setup, *commands, ""])
+def _shell(directive: str, lines: Sequence[str], request: JobRequest, *commands: str) -> str:
+    """Bash script of directives, setup and commands."""
+    return "\n".join(["#!/bin/bash", *(f"{directive} {line}" for line in lines), *request.setup, *commands, ""])
 
 
-def _command(order: Order, element: str) -> str:
-    """Replaces the shell, so that a signal for the job reaches it."""
-    part = f' --part "${element}/{order.array}"' if order.array else ""
-    return f"exec {shlex.join(order.command)}{part}"
+def _command(request: JobRequest, element: str) -> str:
+    """Command that replaces the shell, so that signals for the job reach it."""
+    part = f' --part "${element}/{request.array}"' if request.array else ""
+    return f"exec {shlex.join(request.command)}{part}"
 
 
 def _given(text: str, value: object) -> list[str]:

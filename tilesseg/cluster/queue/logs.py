@@ -1,4 +1,4 @@
-"""What driver and workers of a run have printed: the files of its folder `logs`, read from its directory alone."""
+"""Logs of a run: the output of its driver and workers, in the folder `logs` of the run directory."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from tilesseg.cluster.queue.submitted_jobs import LOGS
 from tilesseg.errors import StoreError
 
 LOOK_EVERY = 0.5
-"""Seconds."""
+"""Seconds between two looks for new lines."""
 AT_A_TIME = 1 << 20
-"""Bytes of a log that are looked at from its end; nobody reads more of one on a terminal."""
+"""Bytes at the end of a log within which the last lines are searched."""
 
 
 def find_logs(run: Path, *, worker: str | None = None) -> list[Path]:
-    """The files, drivers first, each kind in the order in which they began.
+    """Log files: first those of drivers, then those of workers, each in the order in which they began.
 
     Args:
         run: the run directory.
-        worker: only those of workers whose file's name has this in it.
+        worker: text that the file name of a worker has to contain; None means all files.
 
     Raises:
-        StoreError: there are none.
+        StoreError: there is no such file.
     """
     files = _files(run, worker)
     if not files:
-        what = f"no log of a worker {worker}" if worker is not None else "no log"
-        why = "a run in a queue has some as soon as it begins" if worker is None else "tilesseg logs RUN lists all"
-        raise StoreError(f"{run / LOGS} has {what}; {why}")
+        if worker is not None:
+            raise StoreError(f"{run / LOGS} has no log of a worker {worker}; leave out --worker to see all logs")
+        raise StoreError(f"{run / LOGS} has no log; wait until the run, if it is in a queue, has begun")
     return files
 
 
 def _files(run: Path, worker: str | None) -> list[Path]:
-    found = [path for path in (run / LOGS).glob("*") if path.is_file()]
-    mine = [path for path in found if worker is None or (worker in path.name and not _of_driver(path))]
-    return sorted(mine, key=lambda path: (not _of_driver(path), path.stat().st_mtime, path.name))
+    files = [path for path in (run / LOGS).glob("*") if path.is_file()]
+    chosen = [path for path in files if worker is None or (worker in path.name and not _of_driver(path))]
+    return sorted(chosen, key=lambda path: (not _of_driver(path), path.stat().st_mtime, path.name))
 
 
 def last_lines(path: Path, count: int) -> list[str]:
-    """The last lines of a file; 0 is all of them."""
+    """Last lines of a file; all lines where `count` is 0."""
     with path.open("rb") as file:
         if count:
             file.seek(max(0, path.stat().st_size - AT_A_TIME))
@@ -51,34 +51,34 @@ def last_lines(path: Path, count: int) -> list[str]:
 
 @dataclass(slots=True)
 class Follower:
-    """Tells lines that are written from now on, in files that come later too."""
+    """Reader of lines that are written from now on, also in files that come later."""
 
     run: Path
     worker: str | None = None
     places: dict[Path, int] = field(default_factory=dict)
-    """How far each file has been read."""
+    """Number of bytes of each file that have been read."""
 
     def begin(self) -> list[Path]:
-        """The files that are there; what they have now is not told again.
+        """Existing files; their present lines are not read again.
 
         Raises:
             StoreError: there is no such run.
         """
         if not self.run.is_dir():
-            raise StoreError(f"there is no run in {self.run}; give the folder of a run")
-        found = _files(self.run, self.worker)
-        self.places.update({path: path.stat().st_size for path in found})
-        return found
+            raise StoreError(f"there is no folder {self.run}; give the folder of a run")
+        files = _files(self.run, self.worker)
+        self.places.update({path: path.stat().st_size for path in files})
+        return files
 
     def news(self) -> Iterator[tuple[Path, list[str]]]:
-        """Whole lines that came since the last call, for each file that has any."""
+        """New whole lines since the last call, for each file that has any."""
         for path in _files(self.run, self.worker):
             lines = self._read(path)
             if lines:
                 yield path, lines
 
     def forever(self) -> Iterator[tuple[Path, list[str]]]:
-        """News, until somebody has had enough."""
+        """New lines, without end: until Ctrl-C."""
         while True:
             yield from self.news()
             time.sleep(LOOK_EVERY)

@@ -1,6 +1,6 @@
-"""The queues that a run can be submitted to, and the commands they know.
+"""Queues that a run can be submitted to, and their commands.
 
-A queue is a row of `QUEUES`. SLURM has been run; PBS and Kubernetes are written by their documentation.
+A queue is a row of `QUEUES`. SLURM has been tested; PBS and Kubernetes follow their documentation.
 """
 
 from __future__ import annotations
@@ -15,53 +15,54 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tilesseg.cluster.queue.job_scripts import Order, kubernetes_manifest, pbs_script, slurm_script
+from tilesseg.cluster.queue.job_scripts import JobRequest, kubernetes_manifest, pbs_script, slurm_script
 from tilesseg.errors import JobError
 
 PATIENCE = 60
-"""Seconds that a command of a queue has to answer."""
+"""Seconds within which a command of a queue has to end."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ordered:
-    """A job that a queue has taken."""
+class SubmittedJob:
+    """Job that a queue has accepted."""
 
     queue: str
     """Kind of the queue."""
     id: str
     script: str
     time: float
-    """When, in seconds since 1970."""
+    """Time of submission, in seconds since 1970."""
     host: str
-    """Where it was submitted."""
+    """Machine that submitted the job."""
     array: int | None = None
+    """Number of elements of a job array."""
 
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """How one kind of queue is spoken to."""
+    """Commands of one kind of queue."""
 
     programs: tuple[str, ...]
-    """What has to be on PATH."""
+    """Programs that have to be on PATH."""
     suffix: str
-    """Of the script's name."""
-    script: Callable[[Order], str]
+    """Suffix of the script's name."""
+    script: Callable[[JobRequest], str]
     submit: Callable[[Path], str]
-    """Hands a script in; gives the job's id."""
-    waiting: Callable[[Sequence[Ordered]], list[str]]
-    """Ids of those jobs that wait or run."""
+    """Function that submits a script and returns the job's id."""
+    waiting: Callable[[Sequence[SubmittedJob]], list[str]]
+    """Function from jobs to the ids of those jobs that wait or run."""
     named: Callable[[str], list[str]]
-    """Ids of this user's jobs of a name, that wait or run."""
+    """Function from a name to the ids of this user's jobs of that name that wait or run."""
     cancel: Callable[[Sequence[str]], None]
 
 
 def queue_name(run: Path) -> str:
-    """What the jobs of a run's workers are called, so that they can be found: `tilesseg-1a2b3c4d`."""
+    """Name of the jobs of a run's workers in the queue: `tilesseg-1a2b3c4d`."""
     return f"tilesseg-{hashlib.sha256(os.path.abspath(run).encode()).hexdigest()[:8]}"
 
 
 def queue_of(kind: str, *, used: bool = True) -> Queue:
-    """The queue of a kind of cluster, if its commands are here, or will not be used.
+    """Queue of a kind of cluster. Its commands have to be on PATH, unless `used` is false.
 
     Raises:
         JobError: this kind has no queue, or its commands are not on PATH.
@@ -69,30 +70,40 @@ def queue_of(kind: str, *, used: bool = True) -> Queue:
     queue = QUEUES.get(kind)
     if queue is None:
         raise JobError(
-            f"cluster.kind is {kind}, and submit knows the queues of {', '.join(QUEUES)}; carry the job out here: "
+            f"cannot submit a job whose cluster.kind is {kind}: submit knows the queues of {', '.join(QUEUES)}; use "
             "tilesseg run JOB"
         )
     for program in queue.programs if used else ():
         if shutil.which(program) is None:
-            raise JobError(f"cluster.kind is {kind}, and there is no command {program} on PATH; go where there is one")
+            raise JobError(
+                f"cannot reach the queue of cluster.kind {kind}: there is no command {program} on PATH; use a machine "
+                "that has it, such as a login node"
+            )
     return queue
 
 
 def _ask(*command: str) -> str:
-    """What a command of a queue prints.
+    """Output of a command of a queue.
 
     Raises:
-        JobError: it fails, with what it says.
+        JobError: the command fails; with its message.
     """
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, stdin=subprocess.DEVNULL)
     except FileNotFoundError:
-        raise JobError(f"there is no command {command[0]} on PATH; go where the queue is") from None
+        raise JobError(
+            f"cannot reach the queue: there is no command {command[0]} on PATH; use a machine that has it"
+        ) from None
     except subprocess.TimeoutExpired:
-        raise JobError(f"{command[0]} has not answered within {PATIENCE} s; try again when the queue does") from None
+        raise JobError(
+            f"cannot reach the queue: {command[0]} has not answered within {PATIENCE} s; try again later"
+        ) from None
     if done.returncode:
-        said = " ".join((done.stderr or done.stdout).split())
-        raise JobError(f"{shlex.join(command)} ended with code {done.returncode}: {said}")
+        output = " ".join((done.stderr or done.stdout).split())
+        raise JobError(
+            f"cannot run {shlex.join(command)}: it ended with code {done.returncode}: {output}; remove the cause "
+            "and try again"
+        )
     return done.stdout.strip()
 
 
@@ -100,11 +111,11 @@ def _slurm_submit(script: Path) -> str:
     return _ask("sbatch", "--parsable", str(script)).partition(";")[0]
 
 
-def _slurm_waiting(ordered: Sequence[Ordered]) -> list[str]:
-    """Their scripts must be the run's, too: a SLURM that was set up anew gives old numbers to other jobs."""
+def _slurm_waiting(jobs: Sequence[SubmittedJob]) -> list[str]:
+    """Ids of the jobs in the queue whose script is the run's too: a SLURM that was set up anew gives old ids again."""
     lines = _ask("squeue", "--me", "--noheader", "--format=%F %o").splitlines()
     there = {(job, script) for job, _, script in (line.strip().partition(" ") for line in lines)}
-    return [one.id for one in ordered if (one.id, one.script) in there]
+    return [one.id for one in jobs if (one.id, one.script) in there]
 
 
 def _slurm_named(name: str) -> list[str]:
@@ -115,9 +126,9 @@ def _slurm_cancel(ids: Sequence[str]) -> None:
     _ask("scancel", "--quiet", *ids)
 
 
-def _pbs_waiting(ordered: Sequence[Ordered]) -> list[str]:
+def _pbs_waiting(jobs: Sequence[SubmittedJob]) -> list[str]:
     there = set(_ask("qselect", "-u", getpass.getuser()).split())
-    return [one.id for one in ordered if one.id in there]
+    return [one.id for one in jobs if one.id in there]
 
 
 def _pbs_cancel(ids: Sequence[str]) -> None:
@@ -125,16 +136,16 @@ def _pbs_cancel(ids: Sequence[str]) -> None:
 
 
 def _kubernetes_submit(script: Path) -> str:
-    """One that has ended has the same name, and what it consists of cannot be changed."""
+    """Submit a Job, after deleting an ended Job of the same name, whose content cannot be changed."""
     _ask("kubectl", "delete", "-f", str(script), "--ignore-not-found")
     return _ask("kubectl", "apply", "-f", str(script), "-o", "name")
 
 
-def _kubernetes_waiting(ordered: Sequence[Ordered]) -> list[str]:
-    def active(one: Ordered) -> str:
+def _kubernetes_waiting(jobs: Sequence[SubmittedJob]) -> list[str]:
+    def active(one: SubmittedJob) -> str:
         return _ask("kubectl", "get", "-f", one.script, "--ignore-not-found", "-o", "jsonpath={.status.active}")
 
-    return [one.script for one in ordered if active(one)]
+    return [one.script for one in jobs if active(one)]
 
 
 def _kubernetes_cancel(scripts: Sequence[str]) -> None:
@@ -171,4 +182,4 @@ QUEUES = {
         _kubernetes_cancel,
     ),
 }
-"""By kind of cluster."""
+"""Queue by kind of cluster."""

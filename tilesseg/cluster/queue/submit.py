@@ -1,7 +1,7 @@
-"""Submitting a run: the driver itself becomes a job of the queue, and whoever submitted it may go home.
+"""Submitting a run: the driver itself becomes a job of the queue.
 
-What is submitted is kept in the run directory: `submit/<n>/job.yaml`, the job with absolute paths, and the script
-beside it; `submitted.json` lists the jobs. Submitting again goes on with the run.
+The run directory keeps `submit/<n>/job.yaml`, the job with absolute paths, and the script beside it; `submitted.json`
+lists the jobs. Submitting again goes on with the run.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pathlib import Path
 
 import yaml
 
-from tilesseg.cluster.queue.job_scripts import Order
-from tilesseg.cluster.queue.schedulers import Ordered, Queue, queue_name, queue_of
+from tilesseg.cluster.queue.job_scripts import JobRequest
+from tilesseg.cluster.queue.schedulers import Queue, SubmittedJob, queue_name, queue_of
 from tilesseg.cluster.queue.submitted_jobs import LOGS, remember, submitted_jobs, waiting_jobs
 from tilesseg.errors import StoreError, TilessegError
 from tilesseg.planning.cluster_options import QUEUES as QUEUE_KINDS
@@ -33,11 +33,11 @@ from tilesseg.store.run_directory import RunDirectory
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """What came of it."""
+    """Outcome of a submission."""
 
     run: Path
-    jobs: tuple[Ordered, ...]
-    """What the queue has taken, in this order; none where it was a trial."""
+    jobs: tuple[SubmittedJob, ...]
+    """Jobs that the queue has accepted, in this order; none after `--dry-run`."""
     scripts: tuple[str, ...]
 
 
@@ -49,11 +49,11 @@ def submit(path: Path, *, array: int | None = None, after: str | None = None, dr
         array: number of elements of a job array that share the tiles, without a scheduler between them; a last job,
             which waits for them, finishes what they have left. None: one driver, whose workers are jobs of their own.
         after: id of a job that has to end before.
-        dry_run: make the scripts, and write and submit nothing.
+        dry_run: whether only the scripts are made, and nothing is written or submitted.
 
     Raises:
-        TilessegError: the job cannot work, this kind has no queue, its commands are not here, it refuses, or the run
-            is in the queue or being worked on.
+        TilessegError: the job cannot work, its kind has no queue, the queue's commands are missing or refuse the job,
+            or the run is in the queue or being worked on.
     """
     job = anchored(read_job(path), Path.cwd())
     run = Path(os.path.abspath(job.output.dir))
@@ -63,64 +63,68 @@ def submit(path: Path, *, array: int | None = None, after: str | None = None, dr
         if not dry_run:
             _refuse_twice(run, queue, job.cluster.kind, after=after)
         folder = run / "submit" / str(_next_number(run))
-        orders = orders_of(job.cluster, folder / "job.yaml", run=run, array=array, after=after, beside=path.parent)
-        scripts = tuple(queue.script(order) for order in orders)
+        requests = requests_of(job.cluster, folder / "job.yaml", run=run, array=array, after=after, beside=path.parent)
+        scripts = tuple(queue.script(request) for request in requests)
         if dry_run:
             return Submitted(run, (), scripts)
         _write(job, folder, run=run, array=array)
-        taken: list[Ordered] = []
+        accepted: list[SubmittedJob] = []
         try:
-            for order in orders:
-                ready = replace(order, after=taken[-1].id) if taken else order
-                taken.append(_hand_in(ready, queue, job.cluster.kind, folder=folder))
-                remember(run, taken[-1])
+            for request in requests:
+                ready = replace(request, after=accepted[-1].id) if accepted else request
+                accepted.append(_submit_one(ready, queue, job.cluster.kind, folder=folder))
+                remember(run, accepted[-1])
         except TilessegError:
-            if taken:  # no array without the job that finishes what it leaves
-                queue.cancel([one.id for one in taken])
+            if accepted:  # no array without the job that finishes what it leaves
+                queue.cancel([job.id for job in accepted])
             raise
-    return Submitted(run, tuple(taken), tuple(Path(one.script).read_text(encoding="utf-8") for one in taken))
+    return Submitted(run, tuple(accepted), tuple(Path(job.script).read_text(encoding="utf-8") for job in accepted))
 
 
 @contextmanager
 def _turn(run: Path) -> Iterator[None]:
-    """Nobody else submits the run meanwhile, or both would find it free.
+    """Hold the right to submit the run, or two processes could submit it at the same time.
 
     Raises:
-        StoreError: somebody does.
+        StoreError: another process is submitting the run.
     """
     path = run / "locks" / "submit"
     with held(path) as got:
         if not got:
-            raise StoreError(f"{run} is being submitted by {holder(path)}; wait for it: tilesseg status {run}")
+            raise StoreError(
+                f"cannot submit {run}: {holder(path)} is submitting it; wait for it, and see tilesseg status {run}"
+            )
         yield
 
 
 def _refuse_twice(run: Path, queue: Queue, kind: str, *, after: str | None) -> None:
-    """Refuse a run that somebody works on, or will; that which it is to come after may.
+    """Refuse a run that is in a queue or being worked on; only the job `after` may be.
 
     Raises:
-        StoreError: with who it is.
+        StoreError: there is such a job or driver; with its name.
     """
     waiting = [one for one in waiting_jobs(run, queue, kind) if one != after]
     if waiting:
         raise StoreError(
-            f"{run} is in the queue already, as job {waiting[-1]}; wait for it, let this one come --after it, or end "
-            f"it: tilesseg cancel {run}"
+            f"cannot submit {run}: it is in the queue already, as job {waiting[-1]}; wait for it, submit "
+            f"--after it, or end it by tilesseg cancel {run}"
         )
     known_jobs = {one.id for one in submitted_jobs(run)}
     working = [one for one in drivers(run) if one.job not in known_jobs]
     if working:
-        raise StoreError(f"{run} is being worked on by {working[0]}; wait for it, or end it: tilesseg cancel {run}")
+        raise StoreError(
+            f"cannot submit {run}: {working[0]} is working on it; wait for it, or end it by tilesseg cancel {run}"
+        )
 
 
 def _next_number(run: Path) -> int:
-    """Of the folder for what is submitted next."""
+    """Number of the next folder in `submit`."""
     taken = [int(path.name) for path in (run / "submit").glob("*") if path.name.isdecimal()]
     return max(taken, default=0) + 1
 
 
 def _write(job: Job, folder: Path, *, run: Path, array: int | None) -> None:
-    """The job as it is now, for the driver: what the user changes in his file meanwhile is for the next time."""
+    """Write the job for the driver; later changes of the user's file are for the next submission."""
     directory = RunDirectory.create(run)
     (directory.path / LOGS).mkdir(exist_ok=True)
     folder.mkdir(parents=True)
@@ -129,37 +133,37 @@ def _write(job: Job, folder: Path, *, run: Path, array: int | None) -> None:
     (folder / "job.yaml").write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
-def _hand_in(order: Order, queue: Queue, kind: str, *, folder: Path) -> Ordered:
-    script = folder / f"{order.name.rpartition('-')[2]}.{queue.suffix}"
-    script.write_text(queue.script(order), encoding="utf-8")
-    return Ordered(kind, queue.submit(script), str(script), time.time(), socket.gethostname(), order.array)
+def _submit_one(request: JobRequest, queue: Queue, kind: str, *, folder: Path) -> SubmittedJob:
+    script = folder / f"{request.name.rpartition('-')[2]}.{queue.suffix}"
+    script.write_text(queue.script(request), encoding="utf-8")
+    return SubmittedJob(kind, queue.submit(script), str(script), time.time(), socket.gethostname(), request.array)
 
 
-def orders_of(
+def requests_of(
     cluster: Cluster, job: Path, *, run: Path, array: int | None, after: str | None, beside: Path
-) -> list[Order]:
-    """What the queue is asked for: the driver; or the array, and the job that finishes what the array has left.
+) -> list[JobRequest]:
+    """Jobs to submit: the driver; or the array, and the job that finishes what the array has left.
 
     Args:
         cluster: the section of the job.
-        job: the file that `tilesseg run` gets.
+        job: path of the job file for `tilesseg run`.
         run: the run directory.
         array: number of elements of the array, or None.
         after: id of a job that has to end before.
-        beside: folder that the path of a manifest is seen from.
+        beside: folder that the path of a manifest is relative to.
     """
     command = (sys.executable, "-m", "tilesseg", "run", str(job))
-    order = Order(f"{queue_name(run)}-driver", command, logs=run / LOGS, account=cluster.account, after=after)
+    request = JobRequest(f"{queue_name(run)}-driver", command, logs=run / LOGS, account=cluster.account, after=after)
     if array is None:
-        return [_driver(order, cluster, beside)]
-    elements = _array(order, cluster, array)
+        return [_driver(request, cluster, beside)]
+    elements = _array(request, cluster, array)
     return [elements, replace(elements, name=f"{queue_name(run)}-finish", array=None)]
 
 
-def _driver(order: Order, cluster: Cluster, beside: Path) -> Order:
+def _driver(request: JobRequest, cluster: Cluster, beside: Path) -> JobRequest:
     driver = cluster.driver
     return replace(
-        order,
+        request,
         cores=driver.cores,
         memory=bytes_of(driver.memory),
         walltime=driver.walltime or cluster.walltime,
@@ -171,14 +175,14 @@ def _driver(order: Order, cluster: Cluster, beside: Path) -> Order:
     )
 
 
-def _array(order: Order, cluster: Cluster, array: int) -> Order:
-    """Elements that need what a worker needs."""
+def _array(request: JobRequest, cluster: Cluster, array: int) -> JobRequest:
+    """Request for a job array, whose elements have the resources of a worker."""
     exports = tuple(f"export {key}={shlex.quote(value)}" for key, value in cluster.environment.items())
     return replace(
-        order,
-        name=f"{order.name.removesuffix('-driver')}-array",
-        cores=cluster.cores or order.cores,
-        memory=bytes_of(cluster.memory) if cluster.memory else order.memory,
+        request,
+        name=f"{request.name.removesuffix('-driver')}-array",
+        cores=cluster.cores or request.cores,
+        memory=bytes_of(cluster.memory) if cluster.memory else request.memory,
         gpus=cluster.gpus,
         walltime=cluster.walltime,
         queue=cluster.queue,

@@ -1,4 +1,4 @@
-"""What was submitted for a run: `submitted.json` in its directory, oldest first; and what is still in the queue."""
+"""Jobs that were submitted for a run: `submitted.json` in its directory, oldest first; and those still in the queue."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from tilesseg.cluster.queue.schedulers import Ordered, Queue
+from tilesseg.cluster.queue.schedulers import Queue, SubmittedJob
 from tilesseg.errors import StoreError
 from tilesseg.store.ledger import read_json, write_json
 
 FILE = "submitted.json"
 LOGS = "logs"
-"""Folder of a run for what its driver and its workers print."""
+"""Folder of a run for the output of its driver and workers."""
 
 
-def submitted_jobs(run: Path) -> list[Ordered]:
-    """The jobs that were ever submitted for a run.
+def submitted_jobs(run: Path) -> list[SubmittedJob]:
+    """Jobs that were ever submitted for a run.
 
     Raises:
         StoreError: the list is damaged.
     """
     path = run / FILE
     try:
-        return [Ordered(**one) for one in read_json(path) or ()]
+        return [SubmittedJob(**one) for one in read_json(path) or ()]
     except TypeError as error:
         raise StoreError(f"{path} is damaged ({error}); delete it once nothing of the run is in the queue") from None
 
 
-def remember(run: Path, job: Ordered) -> None:
-    """Add a job to those that were submitted for a run."""
-    jobs: Sequence[Ordered] = [*submitted_jobs(run), job]
+def remember(run: Path, job: SubmittedJob) -> None:
+    """Add a job to the submitted jobs of a run."""
+    jobs: Sequence[SubmittedJob] = [*submitted_jobs(run), job]
     write_json(run / FILE, [asdict(one) for one in jobs])
 
 
 def waiting_jobs(run: Path, queue: Queue, kind: str) -> list[str]:
-    """What the queue calls those that wait or run."""
+    """Ids of the run's jobs that wait or run."""
     own = [one for one in submitted_jobs(run) if one.queue == kind]
     return queue.waiting(own) if own else []
