@@ -194,7 +194,7 @@ def _by_class(by_label: Mapping[str, Any], spec: ModelSpec) -> dict[str, Any]:
     """Amounts by class name, in class order, from amounts by label as text; 0 for classes that do not occur."""
     if not by_label:
         return {}
-    named = {one.name: by_label.get(str(label), 0) for label, one in enumerate(spec.classes)}
+    named = {kind.name: by_label.get(str(label), 0) for label, kind in enumerate(spec.classes)}
     for label, name in ((FAILED, "failed"), (NODATA, "nodata")):
         if by_label.get(str(label)):
             named[name] = by_label[str(label)]

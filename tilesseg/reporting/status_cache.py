@@ -50,8 +50,8 @@ class CachedStore(Store):
 
     def failed_pixels(self, *, before: float) -> int:
         """Pixels of the tiles that failed before a time, in seconds since 1970."""
-        records = self.failed().items()
-        return sum(one.pixels for name, one in records if modified(self.folder / "failed" / f"{name}.json") < before)
+        folder, records = self.folder / "failed", self.failed().values()
+        return sum(record.pixels for record in records if modified(folder / f"{record.tile}.json") < before)
 
 
 def _record(fields: dict[str, Any], path: Path) -> TileDone:

@@ -82,7 +82,7 @@ class View:
             Timeline(),
         )
         style = InlineStyleSheet(
-            css=files("tilesseg.monitoring.dashboard").joinpath("words.css").read_text(encoding="utf-8")
+            css=files("tilesseg.monitoring.dashboard").joinpath("texts.css").read_text(encoding="utf-8")
         )
         self.texts = {
             name: Div(name=name, margin=0, sizing_mode="stretch_width", stylesheets=[style]) for name in TEXTS

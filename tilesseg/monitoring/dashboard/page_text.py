@@ -55,11 +55,11 @@ def split(seconds: Mapping[str, float]) -> str:
     return _text("split", parts, [(part, spent / total) for part, spent in beside.items() if total > 0 and spent > 0])
 
 
-def workers(board: RunBoard, said: Mapping[str, dict[str, Any]]) -> str:
+def workers(board: RunBoard, tables: Mapping[str, dict[str, Any]]) -> str:
     """A line for each worker: its tiles, what it does now, its memory now and at most."""
-    tables = {str(table.get("worker")): table for table in said.values()}
-    names = [*tables, *(name for name in reversed(board.workers.by_name) if name not in tables)]
-    rows = [_worker_row(board, name, tables.get(name)) for name in names]
+    by_name = {str(table.get("worker")): table for table in tables.values()}
+    names = [*by_name, *(name for name in reversed(board.workers.by_name) if name not in by_name)]
+    rows = [_worker_row(board, name, by_name.get(name)) for name in names]
     largest = max([1.0, *(row.limit for row in rows)])
     return _text("workers", rows[:WORKERS], largest, len(rows) - WORKERS)
 

@@ -16,20 +16,9 @@ from tilesseg.raster.tiling import tile_name
 
 SQUARES = 5000
 """Number of squares, at most; a scene of more tiles has several to a square."""
-COLUMNS = (
-    "left",
-    "right",
-    "top",
-    "bottom",
-    "colour",
-    "opacity",
-    "tile",
-    "state",
-    "worker",
-    "seconds",
-    "patches",
-    "error",
-)
+EDGES = ("left", "right", "top", "bottom")
+FACTS = ("colour", "opacity", "tile", "state", "worker", "seconds", "patches", "error")
+COLUMNS = EDGES + FACTS
 TOOLTIP = """
 <div style="max-width: 320px">
 <div><b>@tile</b> · @state</div>
@@ -86,10 +75,7 @@ class TileMap:
         )
         plot.image_url(url="url", x=0, y=0, w="w", h="h", anchor="top_left", source=self._picture)
         squares = plot.quad(
-            left="left",
-            right="right",
-            top="top",
-            bottom="bottom",
+            **dict(zip(EDGES, EDGES, strict=True)),
             fill_color="colour",
             fill_alpha="opacity",
             line_color="white",
@@ -127,7 +113,7 @@ class TileMap:
             "right": np.minimum((column + 1) * wide, scene.shape[1]),
             "top": row * high,
             "bottom": np.minimum((row + 1) * high, scene.shape[0]),
-            **{key: [each[key] for each in facts] for key in COLUMNS[4:]},
+            **{key: [each[key] for each in facts] for key in FACTS},
         }
 
     def _some(
@@ -135,7 +121,7 @@ class TileMap:
     ) -> dict[str, list[tuple[int, Any]]]:
         """Changes of some squares, by column."""
         facts = {int(place): self._facts(scene, states, int(place), workers) for place in places}
-        return {key: [(place, each[key]) for place, each in facts.items()] for key in COLUMNS[4:]}
+        return {key: [(place, each[key]) for place, each in facts.items()] for key in FACTS}
 
     def _facts(self, scene: SceneBoard, states: NDArray[np.uint8], place: int, workers: list[str]) -> dict[str, Any]:
         state = STATES[states.flat[place]]

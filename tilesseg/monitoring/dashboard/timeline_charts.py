@@ -70,25 +70,9 @@ class Timeline:
         self.root = plot = _plot(
             "timeline", tools="xpan,xwheel_zoom,reset", x_range=self._time, y_range=self._rows, toolbar_location="above"
         )
-        bars = plot.hbar(
-            y="row",
-            left="left",
-            right="right",
-            height=0.86,
-            fill_color="colour",
-            line_color=None,
-            source=self._source,
-        )
-        now = plot.hbar(
-            y="row",
-            left="left",
-            right="right",
-            height=0.86,
-            fill_color="colour",
-            fill_alpha=0.3,
-            line_color="colour",
-            source=self._running,
-        )
+        place: dict[str, Any] = {"y": "row", "left": "left", "right": "right", "height": 0.86, "fill_color": "colour"}
+        bars = plot.hbar(**place, line_color=None, source=self._source)
+        now = plot.hbar(**place, fill_alpha=0.3, line_color="colour", source=self._running)
         tooltips = "<div><b>@tile</b> @wall{0.00} s in all</div><div>@part @spent{0.00} s</div>"
         plot.add_tools(HoverTool(renderers=[bars, now], tooltips=tooltips, point_policy="follow_mouse"))
         plot.yaxis.major_label_text_font_size = "0px"
@@ -101,16 +85,12 @@ class Timeline:
         self._board: RunBoard | None = None
         self._drawn, self._factors = 0, dict[tuple[str, str], None]()
 
-    @property
-    def workers(self) -> int:
-        return len({worker for worker, _ in self._factors})
-
     def update(self, board: RunBoard, tables: Mapping[str, dict[str, Any]]) -> None:
         """Add the bars of the tiles that are new, and go on with the time.
 
         Args:
             board: the run.
-            tables: what each worker has in hand, by address.
+            tables: table of each worker, with the tiles that it has in hand, by address.
         """
         if board is not self._board:
             self._board, self._drawn, self._factors = board, 0, {}
