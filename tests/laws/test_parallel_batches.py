@@ -16,7 +16,7 @@ from test_planned_model import FAST, label_job, unet_job
 
 from tilesseg.cluster import connect as cluster
 from tilesseg.cluster.executors import DaskExecutor, SerialExecutor, ThreadExecutor
-from tilesseg.models.engines.parallel_batches import MOST_BATCHES, BatchSlots, choose_parallel_batches
+from tilesseg.models.engines.batches import MOST_BATCHES, BatchSlots, choose_parallel_batches
 from tilesseg.models.load import load_model
 from tilesseg.models.network import Call
 from tilesseg.models.training.synthetic_landscape import landscape

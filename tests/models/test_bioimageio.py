@@ -365,7 +365,7 @@ def test_a_probability_needs_no_activation_where_its_range_or_its_example_says_s
     shown = spec_of(folder, ends_with(test_tensor={"source": "out.npy"}))
     assert {said.activation, shown.activation} == {"none"}
     assert (said.decision.threshold, shown.decision.threshold) == (0.5, 0.5)
-    assert "does not say that it is between 0 and 1" in refusal(tmp_path / "neither", ends_with())
+    assert "not stated to be between 0 and 1" in refusal(tmp_path / "neither", ends_with())
 
 
 @pytest.mark.parametrize(
@@ -469,16 +469,16 @@ REFUSED = {
         new(weights={"onnx": {"source": "https://x/net.onnx"}}),
         "onnx (net.onnx, which is not in the folder)",
     ),
-    "a data set": (new(type="dataset"), "describes a dataset, not a model"),
+    "a data set": (new(type="dataset"), "describes a dataset; give the description of a model"),
     "older": (new(format_version="0.3.2"), "format_version 0.3.2, tilesseg reads 0.4 and 0.5"),
     "a second file": (
         new(weights={"onnx": {"source": "weights.pt", "external_data": {"source": "more.data"}}}),
-        "the onnx weights keep data in a second file",
+        "the onnx weights have a second file",
     ),
     "no axes": (changed(new(), "inputs.0.axes", None), "does not follow its format 0.5.4"),
     "no range": (
         changed(new(), "inputs.0.data", {"type": "float32"}),
-        "says no range of its input, and its example None is not here",
+        "states no range of its input, and its example None is missing",
     ),
 }
 

@@ -16,7 +16,7 @@ from test_torch_engine import make_bundle, nuclei_spec, save_script, unet_bundle
 from tilesseg.errors import DeviceLost, ModelError, OutOfDeviceMemory
 from tilesseg.formats.open import open_source
 from tilesseg.models.bundle import Bundle, find_bundle
-from tilesseg.models.engines.runtime_errors import refusal
+from tilesseg.models.engines.out_of_memory import refusal
 from tilesseg.models.hardware import able, cpu_of
 from tilesseg.models.load import choose_for, load_model
 from tilesseg.models.network import Call, activate, plain
@@ -369,11 +369,11 @@ def test_what_is_chosen(kind, able, asked, chosen):
         ("unet", Able(ALL), {"engine": "onnxruntime"}, "does not read; write auto or torch or openvino"),
         ("exported", Able(ALL), {"engine": "openvino"}, "does not read; write auto or torch"),
         ("unet", CUDA, {"engine": "openvino"}, "the device is cuda:0"),
-        ("unet", AMX, {"precision": "fp16"}, "fp16 is asked for, and openvino on cpu computes in fp32, bf16"),
+        ("unet", AMX, {"precision": "fp16"}, "fp16 is requested, and openvino on cpu computes in fp32, bf16"),
         ("onnx", AMX, {"engine": "onnxruntime", "precision": "bf16"}, "computes in fp32"),
         ("unet", AMX, {"precision": "int8"}, "precision int8 is unknown"),
         ("unet", AMX, {"engine": "jax"}, "engine jax is unknown"),
-        ("tensorflow", AMX, {}, "has engine tensorflow; known are"),
+        ("tensorflow", AMX, {}, "has unknown engine tensorflow; write"),
         ("package.module:Class", AMX, {"engine": "torch"}, "brings its own code"),
         ("package.module:Class", AMX, {"precision": "bf16"}, "brings its own code"),
     ],

@@ -20,8 +20,8 @@ from test_torch_engine import nuclei_spec
 from tilesseg.errors import ModelError
 from tilesseg.models import load as models
 from tilesseg.models.crop_safety.patch_dependence import tiling_hazards
+from tilesseg.models.engines.batches import BatchSlots
 from tilesseg.models.engines.onnx_engine import _providers, open_onnx
-from tilesseg.models.engines.parallel_batches import BatchSlots
 from tilesseg.models.network import activate
 from tilesseg.models.normalisation import mean_std
 
@@ -156,7 +156,7 @@ def test_a_network_with_two_inputs_or_outputs_is_refused(tmp_path):
 
 @pytest.mark.parametrize("data", [b"", b"a text named .onnx", b"\x08\x08"])
 def test_a_file_that_is_not_onnx_is_refused(tmp_path, data):
-    assert "is not an ONNX network" in refusal(make_bundle(tmp_path, data))
+    assert "by onnxruntime: " in refusal(make_bundle(tmp_path, data))
 
 
 def test_a_patch_the_network_cannot_take_is_refused_in_one_line(tmp_path):

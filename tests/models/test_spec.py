@@ -128,7 +128,7 @@ def test_a_spec_that_is_no_mapping_is_refused_in_one_line(data: Any) -> None:
 
 
 def test_further_problems_are_counted() -> None:
-    with pytest.raises(ModelError, match=r"\(and 1 more\)$"):
+    with pytest.raises(ModelError, match=r"\(and 1 more\); correct the spec$"):
         parse_spec(spec_with({"margin": -1, "resolution": -1}), where="here")
 
 
@@ -141,7 +141,7 @@ def test_a_missing_spec_is_refused_in_one_line(tmp_path: Path) -> None:
 def test_a_spec_that_is_not_yaml_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.yaml"
     path.write_bytes(content)
-    with pytest.raises(ModelError, match=r"is not YAML") as refusal:
+    with pytest.raises(ModelError, match=r"; write it as YAML") as refusal:
         read_spec(path)
     assert "\n" not in str(refusal.value)
 

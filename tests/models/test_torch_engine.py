@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from tilesseg.errors import DeviceLost, ModelError, OutOfDeviceMemory
 from tilesseg.models import load as models
 from tilesseg.models.engines import torch_engine
-from tilesseg.models.engines.parallel_batches import BatchSlots
+from tilesseg.models.engines.batches import BatchSlots
 from tilesseg.models.network import Call
 from tilesseg.models.normalisation import Normalisation, mean_std
 from tilesseg.models.spec import ModelSpec, UNetShape
@@ -235,7 +235,7 @@ def test_damaged_torchscript_is_refused_in_one_line(tmp_path):
 def test_devices_that_are_not_here_are_refused(tmp_path):
     folder = unet_bundle(tmp_path)[1]
     assert "unknown" in refusal(folder, device="gpu")
-    assert "not here" in refusal(folder, device="cuda:99")
+    assert "does not exist" in refusal(folder, device="cuda:99")
     assert load_model(folder, device="cpu").device == "cpu"
 
 

@@ -185,7 +185,7 @@ def test_the_margin_covers_the_reach_in_whole_strides() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"bands": ("a",)}, "scene 0 has 2 bands, the training names 1"),
+        ({"bands": ("a",)}, "scene 0 has 2 bands, the training 1; give the same bands"),
         ({"patch": 128}, r"scene 0 is \(96, 96\), smaller than a patch of 128"),
         ({"patch": 33}, r"patches of 0 \+ k·2, not 33"),
     ],

@@ -84,7 +84,7 @@ def test_what_was_decided_stays_decided_when_a_run_goes_on_elsewhere(tmp_path: P
 
 
 def test_what_the_machine_has_not_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="openvino is asked for and not installed"):
+    with pytest.raises(ModelError, match="openvino is requested and not installed"):
         plan_job(unet_job(tmp_path, engine="openvino"), Machine("cpu", 1, 1, PLAIN))
 
 
@@ -244,13 +244,13 @@ def test_plan_run_report_and_products_name_engine_and_precision(
     job = unet_job(tmp_path, engine="torch", precision="fp32")
     (tmp_path / "job.yaml").write_text(json.dumps(job.model_dump(mode="json")))
     assert run(["plan", str(tmp_path / "job.yaml")]) == 0
-    assert "engine torch, fp32: PyTorch is asked for" in capsys.readouterr().out
+    assert "engine torch, fp32: PyTorch is requested" in capsys.readouterr().out
     assert run(["plan", str(tmp_path / "job.yaml"), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["engine"], told["precision"], told["compile"]) == ("torch", "fp32", False) and told["why"]
     assert run(["run", str(tmp_path / "job.yaml")]) == 0
-    assert "engine torch, fp32: PyTorch is asked for" in capsys.readouterr().err
-    assert "torch, fp32: PyTorch is asked for" in (tmp_path / "run" / "report.html").read_text()
+    assert "engine torch, fp32: PyTorch is requested" in capsys.readouterr().err
+    assert "torch, fp32: PyTorch is requested" in (tmp_path / "run" / "report.html").read_text()
     with rasterio.open(tmp_path / "run" / "scenes" / "scene" / "scene.tif") as file:
         assert (file.tags()["TILESSEG_ENGINE"], file.tags()["TILESSEG_PRECISION"]) == ("torch", "fp32")
 

@@ -16,7 +16,7 @@ from tilesseg.cluster.launch import SOON, started, wait_for_first
 from tilesseg.cluster.launch_arguments import threads_per_worker
 from tilesseg.cluster.local_workers import nannies, refuse_unguarded_script, visible_gpus
 from tilesseg.errors import JobError
-from tilesseg.models.engines.parallel_batches import choose_parallel_batches
+from tilesseg.models.engines.batches import choose_parallel_batches
 from tilesseg.models.hardware import able, kind_of
 from tilesseg.planning.cluster_options import HERE, bytes_of
 from tilesseg.planning.machine import Machine

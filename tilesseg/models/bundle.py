@@ -1,8 +1,8 @@
-"""A bundle: a `model.yaml` and its weights file, found by whatever a user may write for MODEL.
+"""Bundles: a `model.yaml` and its weights file, found by what a user writes for MODEL.
 
-A folder, a file, `package://name/path`, an https address with its sha256, or the name of a known bundle. A folder of
-bioimage.io, which has a description of its own instead of `model.yaml`, is a bundle too. Finding
-reads the spec alone; the weights are hashed by `verify_weights`, before anything loads them.
+MODEL is a folder, a file, `package://name/path`, an https address with its sha256, or the name of a known bundle. A
+folder of bioimage.io, which has a description of its own instead of `model.yaml`, is a bundle too. `find_bundle` reads
+the spec alone; `verify_weights` hashes the weights, before anything loads them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from tilesseg.errors import ModelError
+from tilesseg.errors import ModelError, cannot
 from tilesseg.models.bioimageio.rdf_description import FILES, is_description, read_description
 from tilesseg.models.download import fetch_bundle
 from tilesseg.models.spec import ModelSpec, Weights, read_spec
@@ -23,7 +23,7 @@ SPEC_FILE = "model.yaml"
 SPEC_SUFFIXES = (".yaml", ".yml")
 SHIPPED = Path(__file__).parent.parent / "bundles"
 EXTRAS = {"ukis_csmask": "clouds", "onnxruntime": "onnx"}
-"""Which extra of tilesseg installs a package that a bundle needs."""
+"""Extra of tilesseg that installs a package, by the package's name."""
 RUNTIMES = {"onnx": "onnxruntime"}
 """Engines whose runtime is not always installed."""
 
@@ -34,15 +34,15 @@ class Bundle:
 
     spec: ModelSpec
     folder: Path
-    """Where the spec lies."""
+    """Folder of the spec."""
     weights_path: Path | None
     """None for an engine that is code alone."""
 
     @property
     def sha256(self) -> str:
-        """Names the model exactly: hash of the spec, which holds the hash of the weights file.
+        """Identity of the model: hash of the spec, which holds the hash of the weights file.
 
-        The description is left out, and so are defaults, so that a later version of tilesseg gives the same.
+        The description and values left at their defaults are not hashed: later versions of tilesseg give the same hash.
         """
         text = self.spec.model_dump_json(exclude={"description"}, exclude_defaults=True)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -50,14 +50,14 @@ class Bundle:
 
 @dataclass(frozen=True, slots=True)
 class KnownModel:
-    """One row of `tilesseg models`."""
+    """A row of `tilesseg models`."""
 
     name: str
     folder: Path
     spec: ModelSpec | None
     """None where the spec cannot be read; `problem` says why."""
     problem: str | None
-    """Why it cannot be used as things are, e.g. `needs extra clouds`."""
+    """Reason why it cannot be used here, such as `needs extra clouds`; None if it can."""
 
 
 def find_bundle(reference: str | Path, *, schemes: Sequence[str] = ("https",)) -> Bundle:
@@ -67,10 +67,10 @@ def find_bundle(reference: str | Path, *, schemes: Sequence[str] = ("https",)) -
         reference: a bundle folder or its `model.yaml`, or the description of bioimage.io in their place; a weights
             file with its spec beside it;
             `package://name/path`; `https://…/model.yaml#sha256=…`; or a name from `list_models`.
-        schemes: what an address may begin with.
+        schemes: schemes that an address may have.
 
     Raises:
-        ModelError: nothing is there, the spec is wrong, or the weights or the package that holds them are missing.
+        ModelError: there is no such bundle, the spec is wrong, or the weights or their package are missing.
     """
     text = str(reference)
     if "://" not in text:
@@ -83,7 +83,7 @@ def find_bundle(reference: str | Path, *, schemes: Sequence[str] = ("https",)) -
 
 
 def list_models() -> tuple[KnownModel, ...]:
-    """The bundles in the wheel, then those in the folders on `TILESSEG_MODELS`; unusable ones say why."""
+    """Bundles in the wheel, then bundles in the folders on `TILESSEG_MODELS`; an unusable bundle says why."""
     return tuple(_known())
 
 
@@ -91,18 +91,19 @@ def verify_weights(bundle: Bundle) -> None:
     """Compare the weights file with the sha256 in the spec.
 
     Raises:
-        ModelError: the file cannot be read, or is not the one that the spec was written for.
+        ModelError: the file cannot be read, or has another sha256.
     """
     if bundle.weights_path is None or bundle.spec.weights is None:
         return
     try:
         with bundle.weights_path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise ModelError(f"cannot read the weights {bundle.weights_path}: {error.strerror}") from None
-    if found != bundle.spec.weights.sha256:
+        why = error.strerror or error
+        raise ModelError(cannot(f"read the weights {bundle.weights_path}", why, "get the file again")) from None
+    if digest != bundle.spec.weights.sha256:
         raise ModelError(
-            f"{bundle.weights_path} has sha256 {found[:12]}…, the spec says {bundle.spec.weights.sha256[:12]}…; "
+            f"{bundle.weights_path} has sha256 {digest[:12]}…, the spec says {bundle.spec.weights.sha256[:12]}…; "
             "get the weights file again, or correct weights.sha256 if you meant to change it"
         )
 
@@ -122,17 +123,17 @@ def _at(path: Path) -> Bundle:
         return _of_weights(path)
     if _is_name(str(path)):
         known = ", ".join(row.name for row in _known()) or "none"
-        raise ModelError(f"no model is named {path}; known are: {known}; or give a bundle folder")
+        raise ModelError(f"no model is named {path}; give a bundle folder, or a known name: {known}")
     raise ModelError(f"no model at {path}; give a bundle folder, a weights file with its spec, or a known name")
 
 
 def _spec_in(folder: Path) -> Path:
-    """The spec of a folder: `model.yaml`, else a description of bioimage.io, else `model.yaml`, to be missed."""
+    """Path of the spec in a folder: `model.yaml`, else a description of bioimage.io, else the missing `model.yaml`."""
     return next((folder / name for name in (SPEC_FILE, *FILES) if (folder / name).is_file()), folder / SPEC_FILE)
 
 
 def _read(spec_file: Path, weights: Path | None = None) -> Bundle:
-    """A spec with its weights file; `weights` chooses among those of a description of bioimage.io."""
+    """Read a spec with its weights file; `weights` chooses among the weights of a description of bioimage.io."""
     if is_description(spec_file):
         spec, path = read_description(spec_file, weights=weights)
         return Bundle(spec, spec_file.parent, path)
@@ -173,7 +174,7 @@ def _package_folder(package: str, *, wanted_by: str) -> Path:
 
 
 def _known() -> Iterator[KnownModel]:
-    """Rows by folder name; the first of two bundles of one name hides the second."""
+    """Rows of known bundles; the first of two bundles of the same name hides the second."""
     seen: set[str] = set()
     for folder in _folders():
         if folder.name not in seen:

@@ -1,7 +1,7 @@
 """Bundles fetched once over https into the user's cache, each file checked against its sha256 before it appears.
 
-The address names a `model.yaml` and its sha256; the weights lie beside it there, and the spec holds their sha256:
-so the one hash that the user wrote covers everything.
+The address names a `model.yaml` and its sha256. The weights lie beside it on the server, and the spec holds their
+sha256: so the hash in the address covers all files.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PIECE = 1 << 20
 
 
 def cache_folder() -> Path:
-    """Where fetched bundles are kept: `TILESSEG_CACHE`, else the user's cache folder."""
+    """Folder of fetched bundles: `TILESSEG_CACHE`, else `tilesseg` in the user's cache folder."""
     chosen = os.environ.get("TILESSEG_CACHE")
     if chosen:
         return Path(chosen).expanduser()
@@ -35,14 +35,14 @@ def cache_folder() -> Path:
 
 
 def fetch_bundle(address: str, *, schemes: Sequence[str] = ("https",)) -> Path:
-    """Bring a bundle into the cache, unless it is there; the folder of its `model.yaml`.
+    """Fetch a bundle into the cache, unless it is there already; returns the folder of its `model.yaml`.
 
     Args:
         address: `https://…/model.yaml#sha256=<64 hex digits>`.
-        schemes: what the address may begin with.
+        schemes: schemes that the address may have.
 
     Raises:
-        ModelError: another scheme, no sha256, not reachable, or not what the sha256 says.
+        ModelError: the address has another scheme or no sha256, cannot be reached, or gives a file of another sha256.
     """
     url, sha256 = _parse(address, schemes)
     folder = cache_folder() / "models" / sha256
@@ -59,7 +59,7 @@ def _parse(address: str, schemes: Sequence[str]) -> tuple[str, str]:
     url, fragment = urldefrag(address)
     scheme = urlsplit(url).scheme
     if scheme not in schemes:
-        raise ModelError(f"{url} begins with {scheme}://, models are fetched over {' or '.join(schemes)}:// only")
+        raise ModelError(f"{url} begins with {scheme}://; give an address that begins with {' or '.join(schemes)}://")
     if not urlsplit(url).path.endswith((".yaml", ".yml")):
         raise ModelError(f"{url} is not a model.yaml; give the address of the spec, the weights lie beside it")
     name, _, sha256 = fragment.partition("=")
@@ -78,9 +78,9 @@ def _fetch(url: str, sha256: str, path: Path) -> None:
         raise ModelError(f"cannot write to the cache {path.parent}: {error.strerror}; set TILESSEG_CACHE") from None
     try:
         with os.fdopen(handle, "wb") as file:
-            found = _download(url, file)
-        if found != sha256:
-            raise ModelError(f"{url} has sha256 {found[:12]}…, not {sha256[:12]}…; correct the one you gave")
+            digest = _download(url, file)
+        if digest != sha256:
+            raise ModelError(f"{url} has sha256 {digest[:12]}…, not {sha256[:12]}…; correct the sha256 in the address")
         os.replace(partial, path)
     except (OSError, HTTPException) as error:
         if isinstance(error, HTTPError):

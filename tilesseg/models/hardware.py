@@ -1,4 +1,4 @@
-"""What this machine can do: runtimes installed, precisions that its device accelerates, the name of its processor."""
+"""Hardware of this machine: its runtimes, the precisions that its device accelerates, the name of its processor."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from tilesseg.models.runtime_choice import Able
 
 RUNTIMES = ("torch", "openvino", "onnxruntime")
 CPU_FLAGS = ("amx_bf16", "avx512_bf16", "bf16")
-"""Words of `/proc/cpuinfo` that mean bf16 in hardware: Intel's and AMD's, and the one of ARM."""
+"""Flags in `/proc/cpuinfo` that mean bf16 in hardware: of Intel, of AMD and Intel, of ARM."""
 
 
 def kind_of(device: str) -> str:
-    """`cpu` or `cuda`: what `auto` is here, and of what kind a device is that is named.
+    """Kind of a device: `cpu` or `cuda`, also for `auto`.
 
-    PyTorch takes a second and more to import, and is asked only where it may have been built for GPUs.
+    PyTorch takes a second and more to import: it is imported only if it may have been built for GPUs.
 
     Raises:
-        ModelError: no such device here.
+        ModelError: this machine has no such device.
     """
     if device == "cpu" or (device == "auto" and version("torch").endswith("+cpu")):
         return "cpu"
@@ -31,13 +31,13 @@ def kind_of(device: str) -> str:
 
 
 def able(device: str = "auto") -> Able:
-    """Ask this machine. PyTorch is imported only to find a GPU, so not for `cpu`.
+    """Abilities of this machine. PyTorch is imported only to find a GPU, so not for `cpu`.
 
     Args:
         device: `auto` (cuda where there is one, else cpu), `cpu`, `cuda`, `cuda:1` …
 
     Raises:
-        ModelError: no such device here.
+        ModelError: this machine has no such device.
     """
     runtimes = tuple(name for name in RUNTIMES if find_spec(name) is not None)
     if device != "cpu":
@@ -51,11 +51,11 @@ def able(device: str = "auto") -> Able:
 
 
 def cpu_of(cpuinfo: str) -> tuple[frozenset[str], str]:
-    """Flags and name of the first processor in the text of `/proc/cpuinfo`; none, where the system has no such file."""
+    """Flags and name of the first processor in the text of `/proc/cpuinfo`, which is empty if this is not Linux."""
     lines = [line.partition(":") for line in cpuinfo.splitlines()]
-    found = {key.strip().lower(): value.strip() for key, _, value in reversed(lines)}
-    flags = found.get("flags") or found.get("features") or ""
-    return frozenset(flags.split()), found.get("model name") or platform.processor() or platform.machine()
+    facts = {key.strip().lower(): value.strip() for key, _, value in reversed(lines)}
+    flags = facts.get("flags") or facts.get("features") or ""
+    return frozenset(flags.split()), facts.get("model name") or platform.processor() or platform.machine()
 
 
 @cache
@@ -67,7 +67,7 @@ def _cpuinfo() -> str:
 
 
 def _cuda(runtimes: tuple[str, ...], device: str) -> Able:
-    """Tensor cores: bf16 from capability 8, fp16 from 7. Has not been run on a GPU."""
+    """Abilities of a GPU: its tensor cores take bf16 from capability 8, fp16 from 7. Has not been run on a GPU."""
     import torch
 
     major, _ = torch.cuda.get_device_capability(device)

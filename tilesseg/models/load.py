@@ -1,4 +1,4 @@
-"""Loading a model: from its bundle, on a device, by the runtime and precision that are chosen for it."""
+"""Loading a model from its bundle, on a device, by the runtime and in the precision that are chosen for it."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ from typing import Any, Protocol, cast, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from tilesseg.errors import ModelError
+from tilesseg.errors import ModelError, cannot
 from tilesseg.models.bundle import Bundle, find_bundle, verify_weights
-from tilesseg.models.engines.parallel_batches import BatchSlots
+from tilesseg.models.engines.batches import BatchSlots
 from tilesseg.models.hardware import able as ask_machine
-from tilesseg.models.network import Call, Network, plain, refuse_other_shape
+from tilesseg.models.network import Call, Network, plain, refuse_other_bands, refuse_other_shape
 from tilesseg.models.runtime_choice import KINDS, NOT_INSTALLED, Able, Choice, Runtime, choose
 from tilesseg.models.spec import ModelSpec
 from tilesseg.process import available_cores
 
 
 class Engine(Protocol):
-    """A network in its runtime. Safe to call from several threads; it computes for some of them at a time."""
+    """A network in its runtime. Safe to call from several threads; a limited number of threads computes at a time."""
 
     @property
     def device(self) -> str:
-        """Where it computes: `cpu`, `cuda:0` and so on."""
+        """Device that computes: `cpu`, `cuda:0` and so on."""
 
     def predict(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
-        """As `Model.predict`."""
+        """See `Model.predict`."""
 
 
 @runtime_checkable
 class Fused(Protocol):
-    """An engine that puts the ends of a call into its network."""
+    """An engine that computes the steps of a call (`Call`) in its runtime."""
 
     def network(self, call: Call) -> Network:
-        """As `Model.network`."""
+        """See `Model.network`."""
 
 
 class OpenOwn(Protocol):
-    """What `engine: package.module:Class` names."""
+    """A function or class that `engine: package.module:Class` names."""
 
     def __call__(self, spec: ModelSpec, weights: Path | None, *, device: str, threads: int) -> Engine:
         """Load a network. `weights` is the verified file; `device` is `auto` or the runtime's own word.
 
         Raises:
-            ModelError: the weights are not what the spec says, or the device is not there.
+            ModelError: the weights do not fit the spec, or there is no such device.
         """
 
 
@@ -60,7 +60,7 @@ class Model(Protocol):
 
     @property
     def device(self) -> str:
-        """Where it computes: `cpu`, `cuda:0` and so on."""
+        """Device that computes: `cpu`, `cuda:0` and so on."""
 
     def predict(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
         """Activated scores of a batch of normalised patches.
@@ -77,12 +77,12 @@ class Model(Protocol):
 
     @property
     def choice(self) -> Choice:
-        """Runtime and precision, and why."""
+        """Runtime and precision, with the reason for both."""
 
     def network(self, call: Call) -> Network:
-        """The network with the ends that a scene needs. Safe to call from several threads.
+        """Network with the steps that a scene needs (`Call`). Safe to call from several threads.
 
-        May take seconds: an engine compiles here. Keep it; the same call gives the same network.
+        May take seconds, because an engine compiles here. Keep the result: the same call gives the same network.
         """
 
 
@@ -95,8 +95,8 @@ ENGINES: Mapping[tuple[str, Runtime], str] = {
     ("torchscript", "openvino"): "tilesseg.models.engines.openvino_engine:open_openvino",
     ("onnx", "openvino"): "tilesseg.models.engines.openvino_engine:open_openvino",
 }
-"""What opens each kind of file in each runtime. These take `BatchSlots` in place of the threads
-that `OpenOwn` takes, and the precision; those of torch take whether to compile."""
+"""Functions that open each kind of file in each runtime. They take `BatchSlots` in place of the threads that
+`OpenOwn` takes, and the precision; functions of torch also take whether to compile."""
 
 
 def load_model(
@@ -122,16 +122,19 @@ def load_model(
             share `threads`.
 
     Raises:
-        ModelError: not found, damaged, not what its spec says, or the runtime or precision cannot be had.
+        ModelError: there is no such model, it is damaged, it does not fit its spec, or the runtime or precision is not
+            available.
     """
     bundle = reference if isinstance(reference, Bundle) else find_bundle(reference)
     spec = bundle.spec
     if bundle.weights_path is None and spec.engine in KINDS:
-        raise ModelError(f"model {spec.name}: engine {spec.engine} needs the section `weights`; add it")
+        raise ModelError(
+            f"model {spec.name} has engine {spec.engine} and no section `weights`; add this section to its model.yaml"
+        )
     verify_weights(bundle)
     choice = choose_for(bundle, ask_machine(device), engine, precision)
     if compiled and choice.runtime != "torch":
-        raise ModelError(f"torch.compile is asked for, and {choice.runtime} computes; write engine: torch")
+        raise ModelError(f"compile is requested and engine {choice.runtime} is chosen; write engine: torch")
     options: dict[str, Any] = {"device": device}
     cores = threads or available_cores()
     if choice.runtime == "own":
@@ -144,12 +147,12 @@ def load_model(
 
 
 def choose_for(bundle: Bundle, able: Able, engine: str = "auto", precision: str = "auto") -> Choice:
-    """As `choose`, and where OpenVINO would be chosen for a foreign network, see whether it can convert it.
+    """Choose as `choose`; before OpenVINO is chosen for a foreign network, try whether it can convert the network.
 
-    Takes seconds where it converts. `plan` calls it once; workers load what it chose.
+    A conversion takes seconds. `plan` chooses once; workers load what is chosen.
 
     Raises:
-        ModelError: as `choose`, or OpenVINO is asked for and cannot convert the network.
+        ModelError: see `choose`; or OpenVINO is requested and cannot convert the network.
     """
     choice = choose(bundle.spec, able, engine, precision)
     if choice.runtime != "openvino" or bundle.spec.engine == "unet" or find_spec("openvino") is None:
@@ -174,12 +177,14 @@ def _opener(spec: ModelSpec, runtime: Runtime) -> Any:
     try:
         return pkgutil.resolve_name(dotted)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ModelError(f"model {spec.name} has engine {dotted}, which cannot be imported: {error}") from None
+        raise ModelError(
+            cannot(f"import engine {dotted} of model {spec.name}", error, "install it, or correct engine in model.yaml")
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)
 class _HeldToSpec:
-    """Any engine, its shapes compared with its spec at every call: a wrong one would shift or mislabel the mask."""
+    """Any engine, its shapes compared with its spec at every call: a wrong shape would shift or mislabel the mask."""
 
     spec: ModelSpec
     engine: Engine
@@ -194,8 +199,7 @@ class _HeldToSpec:
         return cast("Fused", self.engine).network(call) if fused else plain(self.predict, call, self.spec)
 
     def predict(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
-        if patches.shape[1] != len(self.spec.bands):
-            raise ModelError(f"model {self.spec.name} takes {len(self.spec.bands)} bands, not {patches.shape[1]}")
+        refuse_other_bands(self.spec, patches.shape[1])
         scores = self.engine.predict(patches)
         refuse_other_shape(self.spec, patches.shape, scores.shape)
         return scores

@@ -1,4 +1,4 @@
-"""The network as a scene calls it: what is fused into it, its activation, and its NumPy reference."""
+"""Network of a scene: the steps fused into it, its activation, and its reference in NumPy."""
 
 from __future__ import annotations
 
@@ -31,40 +31,40 @@ def activate(scores: NDArray[Any], activation: Activation) -> NDArray[np.float32
 
 
 Network = Callable[[NDArray[Any]], NDArray[Any]]
-"""From raw patches `(n, channel, P, Q)` of the call's dtype to labels `(n, p, q)` uint8, or to activated scores
-`(n, score, p, q)` float32, p being P − shrink − 2 · margin, in memory of their own. `n` is the same at every call, or
-each shape may be compiled anew. Raises ValueError where one of these scores is not finite, OutOfDeviceMemory,
+"""Function from raw patches `(n, channel, P, Q)` of the call's dtype to labels `(n, p, q)` uint8, or to activated
+scores `(n, score, p, q)` float32, p being P − shrink − 2 · margin, in new memory. `n` should be the same at every
+call: each shape may be compiled anew. Raises ValueError if a score is not finite, OutOfDeviceMemory,
 DeviceLost, ModelError."""
 
 V = TypeVar("V", bound=Any)
 
 _STRIP = 64
-"""Rows worked on at a time."""
+"""Rows that are computed at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The ends of a network as a scene needs them; fixed by its plan."""
+    """Steps that a scene needs around its network, fixed by its plan: input type, normalisation, decision, margin."""
 
     dtype: np.dtype[Any]
-    """Of raw patches."""
+    """Data type of raw patches."""
     normalisation: Normalisation
     labels: bool
-    """Whether labels are wanted (every pixel has one prediction), else activated scores, to be blended or stored."""
+    """Whether the result is labels (every pixel is predicted once), else activated scores, to be blended or stored."""
     margin: int = 0
-    """Pixels on each side of a prediction that nobody uses: the network leaves them out."""
+    """Unused pixels on each side of a prediction: the network leaves them out."""
 
 
 def plain(predict: Callable[[NDArray[np.float32]], NDArray[np.float32]], call: Call, spec: ModelSpec) -> Network:
-    """The network of a call, for an engine that takes normalised patches and gives activated scores."""
-    own = threading.local()  # a buffer for each thread that calls: the engine says itself how many compute at a time
+    """Network of a call, for an engine that takes normalised patches and gives activated scores."""
+    own = threading.local()  # a buffer for each calling thread: the engine itself limits how many compute at a time
 
     def network(patches: NDArray[Any]) -> NDArray[Any]:
         buffer: NDArray[np.float32] | None = getattr(own, "buffer", None)
         if buffer is None or buffer.shape != patches.shape:
             buffer = own.buffer = np.empty(patches.shape, np.float32)
         for number, values in enumerate(patches):
-            for y in range(0, values.shape[1], _STRIP):  # what is in between stays in the processor's cache
+            for y in range(0, values.shape[1], _STRIP):  # intermediate values stay in the processor's cache
                 call.normalisation.apply(values[:, y : y + _STRIP], out=buffer[number, :, y : y + _STRIP])
         scores = centre(predict(buffer), call.margin)
         if np.may_share_memory(scores, buffer):  # a network that passes its input on
@@ -72,19 +72,19 @@ def plain(predict: Callable[[NDArray[np.float32]], NDArray[np.float32]], call: C
         if not call.labels:
             refuse_infinite(scores)
             return np.ascontiguousarray(scores)
-        return np.stack([_decided(one, spec.decision.threshold) for one in scores])
+        return np.stack([_decided(each, spec.decision.threshold) for each in scores])
 
     return network
 
 
 def centre(values: V, margin: int) -> V:
-    """Without `margin` pixels on each side of the last two axes of an array or a tensor: a view."""
-    found: V = values[..., margin:-margin, margin:-margin] if margin else values
-    return found
+    """View of an array or a tensor without `margin` pixels on each side of the last two axes."""
+    inner: V = values[..., margin:-margin, margin:-margin] if margin else values
+    return inner
 
 
 def _decided(scores: NDArray[np.float32], threshold: float | None) -> NDArray[np.uint8]:
-    """Labels `(y, x)` from scores `(channel, y, x)`; raises as `refuse_infinite`."""
+    """Labels `(y, x)` from scores `(channel, y, x)`; raises ValueError if a score is not finite."""
     labels = np.empty(scores.shape[1:], np.uint8)
     for y in range(0, len(labels), _STRIP):
         rows = scores[:, y : y + _STRIP]
@@ -94,37 +94,46 @@ def _decided(scores: NDArray[np.float32], threshold: float | None) -> NDArray[np
 
 
 def refuse_infinite(scores: NDArray[np.float32]) -> None:
-    """Raises ValueError where a score is NaN or infinite."""
+    """Raise ValueError if a score is NaN or infinite."""
     if not (np.isfinite(scores.min()) and np.isfinite(scores.max())):
         raise ValueError("the model gave scores that are not finite")
 
 
-def refuse_other_shape(spec: ModelSpec, given: tuple[int, ...], found: tuple[int, ...], *, margin: int = 0) -> None:
-    """Compare the shape of scores `found` for patches `given` with the spec: a wrong one would shift or mislabel.
+def refuse_other_bands(spec: ModelSpec, bands: int) -> None:
+    """Compare the number of bands of patches with the spec.
+
+    Raises:
+        ModelError: the model takes another number of bands.
+    """
+    if bands != len(spec.bands):
+        raise ModelError(f"model {spec.name} takes {len(spec.bands)} bands, not {bands}; give it these bands")
+
+
+def refuse_other_shape(spec: ModelSpec, given: tuple[int, ...], scores: tuple[int, ...], *, margin: int = 0) -> None:
+    """Compare the shape of scores for patches `given` with the spec: a wrong shape would shift or mislabel the mask.
 
     Args:
-        spec: the model's.
-        given: `(n, channel, P, Q)`.
-        found: of scores that lack `margin` pixels on each side.
+        spec: spec of the model.
+        given: shape of patches `(n, channel, P, Q)`.
+        scores: shape of scores that lack `margin` pixels on each side.
         margin: see `Call`.
 
     Raises:
         ModelError: the network gives another shape than its spec promises, or takes another number of bands.
     """
     n, channels, height, width = given
-    if channels != len(spec.bands):
-        raise ModelError(f"model {spec.name} takes {len(spec.bands)} bands, not {channels}")
+    refuse_other_bands(spec, channels)
     lost = spec.patch.shrink + 2 * margin
     promised = (n, spec.score_channels, height - lost, width - lost)
-    if found != promised:
+    if scores != promised:
         raise ModelError(
-            f"model {spec.name} gives scores {found} for patches {given}, its spec promises {promised}; correct "
+            f"model {spec.name} gives scores {scores} for patches {given}, its spec promises {promised}; correct "
             "classes, decision or patch.shrink in its model.yaml"
         )
 
 
 def repeated(corner: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """Patches `(n, channel, y, x)` of a shape that are the same square `(channel, y, x)` over and over."""
+    """Patches of the shape `(n, channel, y, x)`, filled with the same square `(channel, y, x)` side by side."""
     side = corner.shape[-1]
     rows, columns = (-(-size // side) for size in shape[2:])
     return np.tile(corner, (shape[0], 1, rows, columns))[..., : shape[2], : shape[3]].copy()

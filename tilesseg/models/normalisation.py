@@ -1,4 +1,4 @@
-"""Normalisation: raw pixel values to what the network was trained on. One code path for training and inference.
+"""Normalisation: from raw pixel values to the values that the network was trained on; the same for training and runs.
 
 Never per tile: a tile-wise statistic makes brightness jump at tile borders, whatever the overlap. Statistics
 that depend on the image are computed once per scene and stored in the plan as a `Normalisation`.
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Normalisation:
-    """`(value · scale + offset − subtract) ÷ divide` per band, then clipped to `clip`, then one of the last two."""
+    """`(value · scale + offset − subtract) ÷ divide` per band, then clipped to `clip`, then `sigmoid` or `binarize`."""
 
     subtract: tuple[float, ...]
     divide: tuple[float, ...]
@@ -25,7 +25,7 @@ class Normalisation:
     sigmoid: bool = False
     """Whether the logistic function follows."""
     binarize: float | None = None
-    """Above it 1 follows, elsewhere 0."""
+    """Threshold: values above it become 1, others 0; None leaves them."""
 
     def __post_init__(self) -> None:
         if len(self.subtract) != len(self.divide):
@@ -62,7 +62,7 @@ def mean_std(sample: NDArray[Any], *, eps: float = 0.0) -> tuple[tuple[float, ..
 
 
 def percentiles(sample: NDArray[Any], low: float, high: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The `low` and `high` percentiles (0–100) of each band of `sample (channel, n)`."""
+    """Percentiles `low` and `high` (0–100) of each band of `sample (channel, n)`."""
     bottom, top = np.percentile(sample.astype(np.float64), [low, high], axis=1)
     return tuple(map(float, bottom)), tuple(map(float, top))
 

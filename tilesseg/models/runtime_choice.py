@@ -1,7 +1,7 @@
-"""Which runtime carries a network, in which precision, and why: `engine` and `precision` of a job, `auto` decided.
+"""Choice of the runtime and the precision of a network, with the reason: `engine` and `precision` of a job.
 
-`spec.engine` says what kind of file a network is; the runtime that reads it is chosen here. What a machine is able to
-do is asked on the machine that will compute (`machine`).
+`spec.engine` is the kind of the network's file; the runtime that reads it is chosen here. The abilities of a machine
+are read on the machine that will compute (`hardware`).
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ KINDS: Mapping[str, tuple[Runtime, ...]] = {
     "exported": ("torch",),
     "onnx": ("onnxruntime", "openvino"),
 }
-"""Runtimes that read each kind of file, its own first."""
+"""Runtimes that read each kind of file, the native runtime first."""
 TITLES: Mapping[Runtime, str] = {"torch": "PyTorch", "openvino": "OpenVINO", "onnxruntime": "onnxruntime"}
 EXTRAS: Mapping[str, str] = {"openvino": "openvino", "onnxruntime": "onnx"}
-"""Which extra of tilesseg installs a runtime."""
+"""Extra of tilesseg that installs a runtime, by its name."""
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
 NOT_INSTALLED = ", OpenVINO is not installed"
 
 
 @dataclass(frozen=True, slots=True)
 class Able:
-    """What a machine can do: asked where the network will run."""
+    """Abilities of a machine on which networks run."""
 
     runtimes: tuple[str, ...] = ("torch",)
-    """Those that are installed."""
+    """Installed runtimes."""
     fast: tuple[str, ...] = ("fp32",)
     """Precisions that the device accelerates, the best first."""
     device: str = "cpu"
     processor: str = ""
-    """Its name, to remember measurements by."""
+    """Name of the processor or GPU: stored measurements belong to it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The decision; stored in the plan, and every worker must be able to follow it."""
+    """Chosen runtime and precision; stored in the plan, and every worker must be able to follow it."""
 
     runtime: Runtime = "torch"
     precision: Precision = "fp32"
@@ -56,20 +56,21 @@ class Choice:
 
 
 NATIVE, LEAST = Choice(), Able()
-"""What nobody has chosen, and what every machine can do."""
+"""Defaults: the native runtime of PyTorch in fp32; a machine with PyTorch and fp32 only."""
 
 
 def choose(spec: ModelSpec, able: Able, engine: str = "auto", precision: str = "auto") -> Choice:
-    """Decide by what is installed and what the device accelerates.
+    """Choose by the installed runtimes and the precisions that the device accelerates.
 
     Args:
-        spec: of the network.
-        able: what the machine can do that will compute.
+        spec: spec of the network.
+        able: abilities of the machine that will compute.
         engine: `auto`, or a runtime: `torch`, `openvino`, `onnxruntime`.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
 
     Raises:
-        ModelError: what is asked for is not installed, does not read this kind of file, or is not for this device.
+        ModelError: the requested runtime is not installed, does not read this kind of file, or does not support this
+            device or precision.
     """
     if precision != "auto" and precision not in PRECISIONS:
         raise ModelError(f"precision {precision} is unknown; write auto, {', '.join(PRECISIONS)}")
@@ -77,7 +78,7 @@ def choose(spec: ModelSpec, able: Able, engine: str = "auto", precision: str = "
         return _own(spec, engine, precision)
     if spec.engine not in KINDS:
         known = ", ".join(KINDS)
-        raise ModelError(f"model {spec.name} has engine {spec.engine}; known are {known}, or package.module:Class")
+        raise ModelError(f"model {spec.name} has unknown engine {spec.engine}; write {known}, or package.module:Class")
     runtime, because = _runtime(spec, able, engine)
     computed, why = _precision(runtime, able, precision)
     return Choice(runtime, computed, f"{because}; {why}")
@@ -86,14 +87,14 @@ def choose(spec: ModelSpec, able: Able, engine: str = "auto", precision: str = "
 def _own(spec: ModelSpec, engine: str, precision: str) -> Choice:
     if engine not in ("auto", "own") or precision not in ("auto", "fp32"):
         raise ModelError(
-            f"model {spec.name} brings its own code ({spec.engine}), and {engine} in {precision} is asked for; write "
+            f"model {spec.name} brings its own code ({spec.engine}), and {engine} in {precision} is requested; write "
             "engine: auto and precision: auto"
         )
     return Choice("own", "fp32", f"the model brings its own code ({spec.engine})")
 
 
 def _runtime(spec: ModelSpec, able: Able, engine: str) -> tuple[Runtime, str]:
-    """The runtime, and why."""
+    """Runtime, and the reason for it."""
     reads, on_cpu, kind = KINDS[spec.engine], able.device == "cpu", spec.engine
     if engine == "auto":
         if on_cpu and "openvino" in reads and "openvino" in able.runtimes:
@@ -115,32 +116,32 @@ def _runtime(spec: ModelSpec, able: Able, engine: str) -> tuple[Runtime, str]:
         )
     if runtime not in able.runtimes:
         raise ModelError(
-            f"engine {engine} is asked for and not installed; pip install 'tilesseg[{EXTRAS.get(engine, engine)}]'"
+            f"engine {engine} is requested and not installed; pip install 'tilesseg[{EXTRAS.get(engine, engine)}]'"
         )
     if runtime == "openvino" and not on_cpu:
         raise ModelError(f"engine openvino computes on CPUs, and the device is {able.device}; write device cpu or auto")
-    return runtime, f"{TITLES[runtime]} is asked for"
+    return runtime, f"{TITLES[runtime]} is requested"
 
 
-def _precision(runtime: Runtime, able: Able, asked: str) -> tuple[Precision, str]:
-    """The precision, and why."""
+def _precision(runtime: Runtime, able: Able, requested: str) -> tuple[Precision, str]:
+    """Precision, and the reason for it."""
     offered, place = _offered(runtime, able.device), "processor" if able.device == "cpu" else "device"
-    if asked == "auto":
+    if requested == "auto":
         for fast in able.fast:
             if fast != "fp32" and fast in offered and runtime != "onnxruntime":
                 return fast, f"this {place} accelerates {fast}"
         return "fp32", "in fp32" if runtime == "onnxruntime" else f"this {place} accelerates nothing below fp32"
-    if asked not in offered:
+    if requested not in offered:
         raise ModelError(
-            f"precision {asked} is asked for, and {runtime} on {able.device} computes in {', '.join(offered)}; "
-            "write one of them or auto"
+            f"precision {requested} is requested, and {runtime} on {able.device} computes in {', '.join(offered)}; "
+            "write auto, or a precision of this list"
         )
-    slowly = asked not in able.fast and asked != "fp32"
-    return asked, f"{asked} is asked for" + (f", which this {place} does not accelerate" if slowly else "")
+    slowly = requested not in able.fast and requested != "fp32"
+    return requested, f"{requested} is requested" + (f", which this {place} does not accelerate" if slowly else "")
 
 
 def _offered(runtime: Runtime, device: str) -> tuple[Precision, ...]:
-    """What a runtime can compute in; onnxruntime in fp16 by TensorRT, which rebuilds the network and is only asked."""
+    """Precisions of a runtime; onnxruntime computes fp16 by TensorRT, which rebuilds the network: only on request."""
     if runtime == "onnxruntime":
         return ("fp32",) if device == "cpu" else ("fp32", "fp16")
     return ("fp32", "bf16") if device == "cpu" else PRECISIONS

@@ -1,22 +1,30 @@
-"""`ModelSpec`: everything the engine must know about a network, read from `model.yaml` beside the weights.
+"""`ModelSpec`: all facts about a network that an engine needs, read from `model.yaml` beside the weights.
 
-The folder of both is a *bundle*. Field names follow STAC MLM and bioimage.io where they have one. A spec is
-complete or refused: no normalisation is guessed, no colour invented, no patch size rounded behind your back.
+The folder of both is a *bundle*. Keys have the names of STAC MLM and bioimage.io, if they have such a key. A spec is
+complete or refused: no normalisation is guessed, no colour invented, no patch size rounded silently.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from tilesseg.errors import ModelError, first_problem
-from tilesseg.models.colours import hexadecimal, red_green_blue
+from tilesseg.errors import ModelError, cannot, first_problem
 from tilesseg.models.normalisation import Normalisation
 
 FORMAT: Literal[1] = 1
+NAMED_COLOURS = {
+    "black": "#000000", "white": "#ffffff", "grey": "#808080", "gray": "#808080", "silver": "#c0c0c0",
+    "red": "#ff0000", "maroon": "#800000", "orange": "#ffa500", "yellow": "#ffff00", "olive": "#808000",
+    "lime": "#00ff00", "green": "#008000", "aqua": "#00ffff", "cyan": "#00ffff", "teal": "#008080",
+    "blue": "#0000ff", "navy": "#000080", "fuchsia": "#ff00ff", "magenta": "#ff00ff", "purple": "#800080",
+    "brown": "#a52a2a", "tan": "#d2b48c", "pink": "#ffc0cb",
+}  # fmt: skip
+"""Names of colours."""
 
 
 class _Strict(BaseModel):
@@ -29,16 +37,17 @@ class ClassSpec(_Strict):
     name: str = Field(min_length=1)
     """Name of the class."""
     colour: str
-    """Colour of the class: `#rrggbb`, or a name of `colours.NAMED`."""
+    """Colour of the class: `#rrggbb`, or a name such as `green`."""
 
     @field_validator("colour")
     @classmethod
     def _known(cls, value: str) -> str:
-        return hexadecimal(value)
+        return _hexadecimal(value)
 
     @property
     def rgb(self) -> tuple[int, int, int]:
-        return red_green_blue(self.colour)
+        """Red, green and blue, each 0 … 255."""
+        return int(self.colour[1:3], 16), int(self.colour[3:5], 16), int(self.colour[5:7], 16)
 
 
 class Weights(_Strict):
@@ -68,7 +77,7 @@ class UNetShape(_Strict):
 
 
 class Normalise(_Strict):
-    """How the values become what the network was trained on: one of five kinds, always written out."""
+    """Normalisation from the image's values to the values that the network was trained on; always written out."""
 
     kind: Literal["mean_std", "range", "none", "scene_mean_std", "scene_percentiles"]
     """Kind of normalisation. `mean_std`, `range`: fixed numbers. `scene_…`: computed once per scene. `none`: values
@@ -122,7 +131,7 @@ class Normalise(_Strict):
 
 
 class PatchSizes(_Strict):
-    """The sides, in pixels, that the network accepts: `offset + k · multiple`, or one `fixed` size."""
+    """Sides in pixels that the network accepts: `offset + k · multiple`, or a single `fixed` size."""
 
     fixed: int | None = Field(None, ge=1)
     """Only side that the network takes; default: the sides of `offset` and `multiple`."""
@@ -150,7 +159,7 @@ class PatchSizes(_Strict):
 
     @property
     def rule(self) -> str:
-        """The legal sizes in words."""
+        """Legal sizes in words."""
         return f"only {self.fixed}" if self.fixed else f"{self.offset} + k·{self.multiple}"
 
     def legal(self, size: int) -> bool:
@@ -159,7 +168,7 @@ class PatchSizes(_Strict):
         return size == self.fixed if self.fixed else size >= self.offset and (size - self.offset) % self.multiple == 0
 
     def at_least(self, size: int) -> int:
-        """The smallest legal size that is not below `size`; the fixed one where there is one."""
+        """Smallest legal size from `size` on; the fixed size if there is one."""
         if self.fixed:
             return self.fixed
         size = max(size, self.shrink + 2 * self.halo + 1, self.offset)
@@ -167,7 +176,7 @@ class PatchSizes(_Strict):
 
 
 class Decision(_Strict):
-    """From scores to a label: the highest score (ties to the lower class), or one score against a threshold."""
+    """Decision from scores to a label: the highest score (ties to the lower class), or a score against a threshold."""
 
     kind: Literal["argmax", "threshold"] = "argmax"
     """Kind of decision: `argmax` over the scores, or `threshold` of one score."""
@@ -182,7 +191,7 @@ class Decision(_Strict):
 
 
 class ModelSpec(_Strict):
-    """A network's contract. Print its JSON Schema with `tilesseg schema model`."""
+    """Contract of a network. Print its JSON Schema with `tilesseg schema model`."""
 
     format: Literal[1] = FORMAT
     """Version of this file's format."""
@@ -235,7 +244,7 @@ class ModelSpec(_Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelSpec:
-        names = [one.name for one in self.classes]
+        names = [each.name for each in self.classes]
         if len(set(names)) < len(names):
             raise ValueError(f"classes are named twice: {', '.join(names)}")
         low, high = self.input_range
@@ -259,19 +268,19 @@ class ModelSpec(_Strict):
 
     @property
     def score_channels(self) -> int:
-        """Channels the network gives: one for a threshold, else one per class."""
+        """Number of score channels: one for a threshold, else one per class."""
         return 1 if self.decision.kind == "threshold" else len(self.classes)
 
     @property
     def score_names(self) -> tuple[str, ...]:
-        """What each score channel is the score of: the one of a threshold model is that of its second class."""
-        names = tuple(one.name for one in self.classes)
+        """Class of each score channel; the only score of a threshold model belongs to its second class."""
+        names = tuple(each.name for each in self.classes)
         return names[1:] if self.decision.kind == "threshold" else names
 
     def normalisation(
         self, subtract: tuple[float, ...] | None = None, divide: tuple[float, ...] | None = None
     ) -> Normalisation:
-        """The arithmetic of `normalise`; a `scene_…` kind takes the scene's statistics."""
+        """Arithmetic of `normalise`; a `scene_…` kind takes the scene's statistics."""
         if self.normalise.needs_scene and (subtract is None or divide is None):
             raise ValueError(f"normalise kind {self.normalise.kind} needs the statistics of a scene")
         if subtract is None or divide is None:
@@ -282,7 +291,7 @@ class ModelSpec(_Strict):
     def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         n, rule = len(self.bands), self.normalise
         if rule.kind == "mean_std":
-            assert rule.mean is not None and rule.std is not None  # _complete has seen to it
+            assert rule.mean is not None and rule.std is not None  # _complete refuses anything else
             return rule.mean, rule.std
         if rule.kind == "range":
             low, high = _spread(rule.low, n), _spread(rule.high, n)
@@ -290,7 +299,7 @@ class ModelSpec(_Strict):
         return (0.0,) * n, (1.0,) * n
 
     def to_yaml(self) -> str:
-        """The text of a `model.yaml`, without what is left at its default."""
+        """Text of a `model.yaml`, without values left at their defaults."""
         data = self.model_dump(mode="json", exclude_defaults=True)
         # PyYAML writes the line end U+0085 plainly and then reads it as a space; escaped, it comes back.
         plain = "\x85" not in self.model_dump_json()
@@ -306,22 +315,34 @@ def read_spec(path: Path) -> ModelSpec:
     """Read a `model.yaml`.
 
     Raises:
-        ModelError: the file is missing, is not YAML, or says something a spec cannot say.
+        ModelError: the file is missing, is not YAML, or is not a spec.
     """
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ModelError(
-            f"no model spec at {path} ({error.strerror}); a bundle is a folder with a model.yaml"
+            f"no model spec at {path} ({error.strerror}); give a bundle, a folder with a model.yaml"
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        raise ModelError(cannot(f"read {path}", error, "write it as YAML")) from None
     return parse_spec(data, where=str(path))
 
 
 def parse_spec(data: Any, *, where: str) -> ModelSpec:
-    """Check a spec given as plain data; `where` names it in the refusal."""
+    """Parse a spec given as plain data; `where` names it in the refusal."""
     try:
         return ModelSpec.model_validate(data)
     except ValidationError as error:
-        raise ModelError(f"{where}: {first_problem(error)}") from None
+        raise ModelError(f"{where}: {first_problem(error)}; correct the spec") from None
+
+
+def _hexadecimal(colour: str) -> str:
+    """Return a colour as `#rrggbb` in lower case.
+
+    Raises:
+        ValueError: the colour is neither `#rrggbb` nor a name of `NAMED_COLOURS`.
+    """
+    written = NAMED_COLOURS.get(colour.lower(), colour.lower())
+    if not re.fullmatch(r"#[0-9a-f]{6}", written):
+        raise ValueError(f"unknown colour {colour!r}; write #rrggbb or one of {', '.join(sorted(NAMED_COLOURS))}")
+    return written

@@ -1,6 +1,6 @@
-"""Inputs and outputs of a bioimage.io description, formats 0.4 and 0.5 alike: what they say of one 2-D image.
+"""Inputs and outputs of a bioimage.io description, of formats 0.4 and 0.5, as tensors of a 2-D image.
 
-0.4 writes axes as a string and shapes as lists, 0.5 a list of axis objects. Both become a `Tensor`. Sources: the
+0.4 writes axes as a string and shapes as lists, 0.5 as a list of axis objects. Both become a `Tensor`. Sources: the
 documentation of bioimageio.spec, `model/v0_4` and `model/v0_5`.
 """
 
@@ -16,12 +16,12 @@ from tilesseg.errors import ModelError
 MICROMETRES = {"micrometer": 1.0, "nanometer": 1e-3, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6}
 ORDER = "bcyx"
 MOST = 10_000
-"""Channels that are believed."""
+"""Largest number of channels that is taken for correct."""
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """The sizes that one side of an image may have: `smallest + k · step`; one size where `step` is 0."""
+    """Legal sizes of a side of an image: `smallest + k · step`; a single size if `step` is 0."""
 
     smallest: int
     step: int = 0
@@ -29,37 +29,38 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One input or output with the axes (batch, channel, y, x)."""
+    """An input or output with the axes (batch, channel, y, x)."""
 
     name: str
     channels: tuple[str, ...]
     sides: tuple[Side, Side] | None
-    """Of y and x; None for an output, whose sides follow from the input's."""
+    """Sides of y and x; None for an output, whose sides follow from the input's."""
     cut: int
-    """How much smaller an output is than the input, both sides together."""
+    """Number of pixels by which an output is smaller than the input, both sides together."""
     halo: int
     """Border of an output that its authors do not trust."""
     mpp: float | None
-    """Micrometres per pixel, where they are said."""
+    """Micrometres per pixel, if stated."""
     dtype: str
     range: tuple[float, float] | None
-    """Of the values, where both ends are said."""
+    """Range of the values, if both ends are stated."""
     test: str | None
-    """The file that holds an example."""
+    """File of an example."""
     steps: tuple[tuple[str, Mapping[str, Any]], ...]
     """Preprocessing of an input, postprocessing of an output: names and arguments."""
 
 
 def tensors(data: Mapping[str, Any], *, where: str) -> tuple[Tensor, Tensor]:
-    """The one input and the one output of a description.
+    """Input and output of a description.
 
     Raises:
-        ModelError: there are several, or they are no 2-D images (batch, channel, y, x) of one pixel size.
+        ModelError: there are several, or they are no 2-D images (batch, channel, y, x) of the same pixel size.
     """
     inputs, outputs = data.get("inputs") or [], data.get("outputs") or []
     if len(inputs) != 1 or len(outputs) != 1:
         raise ModelError(
-            f"{where} describes {len(inputs)} inputs and {len(outputs)} outputs, tilesseg gives one image and takes one"
+            f"{where} describes {len(inputs)} inputs and {len(outputs)} outputs, tilesseg takes one of each; take "
+            "such a network"
         )
     old = isinstance(inputs[0]["axes"], str)
     read, given = (_old, data.get("test_inputs")) if old else (_new, None)
@@ -79,7 +80,7 @@ def _old(one: Mapping[str, Any], source: Mapping[str, Any] | None, *, where: str
         cut, channels = _old_cut(shape, source, where=where, name=name)
     halo = one.get("halo") or [0] * 4
     if not 1 <= channels <= MOST:
-        raise ModelError(f"{where}: {name} has {channels} channels, tilesseg takes 1 to {MOST}")
+        raise ModelError(f"{where}: {name} has {channels} channels; take a network of 1 to {MOST}")
     names = (name,) if channels == 1 else tuple(f"{name} {k}" for k in range(1, channels + 1))
     return Tensor(
         name=name,
@@ -96,16 +97,19 @@ def _old(one: Mapping[str, Any], source: Mapping[str, Any] | None, *, where: str
 
 
 def _old_cut(shape: Any, source: Mapping[str, Any], *, where: str, name: str) -> tuple[int, int]:
-    """How much smaller an output of format 0.4 is than its input, and its number of channels."""
+    """Pixels by which an output of format 0.4 is smaller than its input, and its number of channels."""
     taken = source["shape"]
     if not isinstance(shape, Mapping):
         if isinstance(taken, Mapping):
-            raise ModelError(f"{where}: {name} has one shape and its input has many; tilesseg needs them to agree")
+            raise ModelError(f"{where}: {name} has one shape and its input has many; take a network of the same shapes")
         cuts, channels = [int(i) - int(o) for i, o in zip(taken[2:], shape[2:], strict=True)], shape[1]
     else:
-        if [float(one or 0) for one in shape["scale"][2:]] != [1.0, 1.0]:
-            raise ModelError(f"{where}: {name} has pixels of another size than its input, scale {shape['scale']}")
-        cuts = [int(-2 * one) for one in shape["offset"][2:]]
+        if [float(factor or 0) for factor in shape["scale"][2:]] != [1.0, 1.0]:
+            raise ModelError(
+                f"{where}: {name} has pixels of another size than its input, scale {shape['scale']}; take a network of "
+                "scale 1"
+            )
+        cuts = [int(-2 * offset) for offset in shape["offset"][2:]]
         least = taken["min"] if isinstance(taken, Mapping) else taken
         channels = round(least[1] * float(shape["scale"][1] or 0) + 2 * shape["offset"][1])
     return _one_cut(cuts, where, name), int(channels)
@@ -119,7 +123,7 @@ def _new(one: Mapping[str, Any], source: Mapping[str, Any] | None, *, where: str
     _ordered("".join(next(spatial, "?") if letter == "s" else letter for letter in letters), where, name)
     _, channel, *space = axes
     if [_named(axis) for axis in space] == ["x", "y"]:
-        raise ModelError(f"{where}: {name} has the axes bcxy, tilesseg gives bcyx; describe a network of that order")
+        raise ModelError(f"{where}: {name} has the axes bcxy, tilesseg gives bcyx; take a network of that order")
     facts = one.get("data") or {}
     facts = facts[0] if isinstance(facts, Sequence) else facts
     sides = tuple(_side(axis, space, where=where) for axis in space) if source is None else None
@@ -152,32 +156,38 @@ def _side(axis: Mapping[str, Any], space: Sequence[Mapping[str, Any]], *, where:
         return Side(size["min"], size["step"])
     other = next((one for one in space if _named(one) == size.get("axis_id") and one is not axis), None)
     if other is None or (isinstance(other["size"], Mapping) and "axis_id" in other["size"]) or size.get("offset"):
-        raise ModelError(f"{where}: the size of axis {_named(axis)} is {dict(size)}, which tilesseg cannot follow")
+        raise ModelError(
+            f"{where}: the size of axis {_named(axis)} is {dict(size)}, which is not the size of y or x; correct it"
+        )
     return _side(other, space, where=where)
 
 
 def _new_cut(space: Sequence[Mapping[str, Any]], source: Mapping[str, Any], *, where: str, name: str) -> int:
-    """How much smaller an output of format 0.5 is than its input."""
+    """Pixels by which an output of format 0.5 is smaller than its input."""
     cuts = []
     for axis, taken in zip(space, [one for one in source["axes"] if one["type"] == "space"], strict=True):
         size = axis["size"]
         if float(axis.get("scale", 1.0)) != float(taken.get("scale", 1.0)):
             raise ModelError(
                 f"{where}: {name} has pixels of scale {axis.get('scale', 1.0)} and its input of "
-                f"{taken.get('scale', 1.0)}; tilesseg needs them to agree"
+                f"{taken.get('scale', 1.0)}; take a network of equal scales"
             )
         if isinstance(size, int) and isinstance(taken["size"], int):
             cuts.append(taken["size"] - size)
         elif isinstance(size, Mapping) and size.get("tensor_id") == source["id"]:
             cuts.append(-int(size.get("offset", 0)))
         else:
-            raise ModelError(f"{where}: {name} has sides {size}, which do not follow from its input's {taken['size']}")
+            raise ModelError(
+                f"{where}: {name} has sides {size}, which do not follow from its input's {taken['size']}; correct them"
+            )
     return _one_cut(cuts, where, name)
 
 
 def _one_cut(cuts: Sequence[int], where: str, name: str) -> int:
     if min(cuts) < 0 or len(set(cuts)) > 1:
-        raise ModelError(f"{where}: {name} is {cuts} px smaller than its input in y and x; tilesseg needs one, from 0")
+        raise ModelError(
+            f"{where}: {name} is {cuts} px smaller than its input in y and x; take a network with equal cuts"
+        )
     return cuts[0]
 
 
@@ -194,16 +204,16 @@ def _named(axis: Mapping[str, Any]) -> str:
 
 
 def _mpp(space: Sequence[Mapping[str, Any]]) -> float | None:
-    """Micrometres per pixel: where both sides have a unit of length, and agree."""
-    found = {float(axis.get("scale", 1.0)) * MICROMETRES.get(str(axis.get("unit")), math.nan) for axis in space}
-    (only, *others) = found
+    """Micrometres per pixel, if both sides have a unit of length and agree."""
+    sizes = {float(axis.get("scale", 1.0)) * MICROMETRES.get(str(axis.get("unit")), math.nan) for axis in space}
+    (only, *others) = sizes
     return None if others or math.isnan(only) else only
 
 
 def _range(given: Any) -> tuple[float, float] | None:
     try:
         low, high = (float(end) for end in given)
-    except (TypeError, ValueError):  # one end is left out
+    except (TypeError, ValueError):  # an end is left out
         return None
     return (low, high) if math.isfinite(low) and math.isfinite(high) and low < high else None
 

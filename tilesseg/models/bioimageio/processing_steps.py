@@ -1,7 +1,7 @@
 """Pre- and postprocessing of a bioimage.io description, as the normalisation, activation and decision of a spec.
 
 The steps before the network are one chain: fixed linear scalings, at most one statistic of the whole scene, clipping,
-and at the end a sigmoid or a threshold. What does not fit into that chain is refused, never left out.
+and at the end a sigmoid or a threshold. A step that does not fit into the chain is refused, never left out.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from tilesseg.errors import ModelError, first_problem
 from tilesseg.models.spec import Decision, Normalise
 
 EPS = 1e-6
-"""The published default of `eps`."""
+"""Published default of `eps`."""
 _FLOATS = ("float32", "float64")
 _LARGEST = float(np.finfo(np.float32).max)
-"""The other end of a clip that has one."""
+"""Other end of a clip that has a single end."""
 Step = tuple[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class _Chain:
-    """What the steps so far do: `value · gain + shift` per band, then a statistic, then the rest."""
+    """Result of the steps so far: `value · gain + shift` per band, then a statistic, then the rest."""
 
     bands: int
     dtype: str
@@ -38,12 +38,12 @@ class _Chain:
 
 
 def normalise_of(steps: Sequence[Step], *, bands: int, dtype: str, where: str) -> tuple[Normalise, tuple[float, float]]:
-    """The normalisation, and the scaling `(scale, offset)` before it, of an input's preprocessing.
+    """Normalisation that an input's preprocessing makes, and the scaling `(scale, offset)` before it.
 
     Args:
         steps: names and arguments, in order.
         bands: channels of the input.
-        dtype: what the description says of the image.
+        dtype: data type of the image, as described.
         where: names the description in a refusal.
 
     Raises:
@@ -61,7 +61,9 @@ def normalise_of(steps: Sequence[Step], *, bands: int, dtype: str, where: str) -
     try:
         return _normalise(chain, where)
     except ValidationError as error:
-        raise ModelError(f"{where}: its preprocessing makes no normalisation: {first_problem(error)}") from None
+        raise ModelError(
+            f"{where}: its preprocessing makes no normalisation: {first_problem(error)}; write a model.yaml for it"
+        ) from None
 
 
 def decision_of(
@@ -72,11 +74,11 @@ def decision_of(
     Args:
         steps: names and arguments, in order.
         scores: channels of the output.
-        probability: whether the one score is known to lie between 0 and 1.
+        probability: whether a single score is known to lie between 0 and 1.
         where: names the description in a refusal.
 
     Raises:
-        ModelError: a step that is neither, or one score without a scale.
+        ModelError: a step is neither, or the scale of a single score is unknown.
     """
     activation: Literal["softmax", "sigmoid", "none"] = "none"
     threshold: float | None = None
@@ -88,14 +90,14 @@ def decision_of(
             threshold = float(np.nextafter(np.float32(arguments["threshold"]), np.float32(np.inf)))  # above, not at it
         elif name != "ensure_dtype" or (threshold is None and arguments.get("dtype") not in _FLOATS):
             raise ModelError(
-                f"{where}: postprocessing {name} cannot be carried out on scores that are blended; "
+                f"{where}: postprocessing {name} cannot be computed from blended scores; "
                 "write a model.yaml for this network"
             )
     if scores > 1:
         return activation, Decision()
     if threshold is None and not (probability or activation == "sigmoid"):
         raise ModelError(
-            f"{where} gives one score and does not say that it is between 0 and 1; write a model.yaml, with a threshold"
+            f"{where} gives a single score, not stated to be between 0 and 1; write a model.yaml with a threshold"
         )
     return activation, Decision(kind="threshold", threshold=0.5 if threshold is None else threshold)
 
@@ -119,7 +121,7 @@ def _normalise(chain: _Chain, where: str) -> tuple[Normalise, tuple[float, float
 
 
 def _linear(chain: _Chain, gain: Any, shift: Any) -> _Chain:
-    """`value · gain + shift`, numbers or one for each band, after what the chain does."""
+    """Chain with `value · gain + shift` at its end; both are numbers, or a number for each band."""
     _open(chain)
     if chain.statistic or (chain.clip and not (isinstance(gain, float) and isinstance(shift, float) and gain > 0)):
         raise ValueError("it comes after clip or statistics of the scene")
@@ -185,7 +187,7 @@ def _clip(chain: _Chain, arguments: Mapping[str, Any]) -> _Chain:
 
 
 def _ensure_dtype(chain: _Chain, arguments: Mapping[str, Any]) -> _Chain:
-    """Nothing where it only says float, or what the image is already."""
+    """Chain as it is: the step changes nothing, as it names float or the type of the image; else it is refused."""
     unchanged = chain == _Chain(chain.bands, chain.dtype, (1.0,) * chain.bands, (0.0,) * chain.bands)
     if arguments.get("dtype") not in _FLOATS and not (unchanged and arguments.get("dtype") == chain.dtype):
         raise ValueError(f"it rounds values to {arguments.get('dtype')}, and the network gets float32")
@@ -216,7 +218,7 @@ def _only(arguments: Mapping[str, Any], *known: str) -> None:
 
 
 def _number(value: Any) -> Any:
-    """A float, or floats where a list is given; PyYAML reads 1e-6 as text."""
+    """A float, or floats for a list; PyYAML reads 1e-6 as text."""
     return tuple(map(float, value)) if isinstance(value, list | tuple) else float(value)
 
 

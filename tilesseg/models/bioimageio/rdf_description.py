@@ -1,8 +1,7 @@
 """Models of bioimage.io as they are published: `rdf.yaml` or `bioimageio.yaml`, formats 0.4 and 0.5, as a `ModelSpec`.
 
-What a description says is taken at its word: sizes, halo, pre- and postprocessing, pixel size. What it says and a spec
-cannot say is refused in one line. Nothing is downloaded: the folder holds the files. Source: the documentation of
-bioimageio.spec.
+Sizes, halo, pre- and postprocessing and pixel size are taken as described. Anything that a spec cannot express is
+refused in one line. Nothing is downloaded: the folder holds the files. Source: the documentation of bioimageio.spec.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import yaml
 
-from tilesseg.errors import ModelError
+from tilesseg.errors import ModelError, cannot
 from tilesseg.models.bioimageio.input_output_tensors import Side, Tensor, tensors
 from tilesseg.models.bioimageio.processing_steps import decision_of, normalise_of
 from tilesseg.models.spec import ModelSpec, parse_spec
@@ -27,11 +26,11 @@ from tilesseg.models.spec import ModelSpec, parse_spec
 FILES = ("bioimageio.yaml", "rdf.yaml")
 FORMATS = ("0.4", "0.5")
 ENGINES = ("torchscript", "onnx")
-"""Kinds of weights that are also our engines, the preferred one first: torch is always installed."""
+"""Kinds of weights that are also our engines, the preferred kind first: torch is always installed."""
 WHOLE = 32
-"""Patches begin at multiples of at most this: what networks halve five times."""
+"""Largest stride multiple: 2^5, of networks that halve the size five times."""
 NAMELESS = re.compile(r"background|prediction|probabilit(y|ies)|scores?|masks?|output\d*|(channel|c)[ _]?\d*")
-"""Names of an output that say nothing of what is found."""
+"""Names of an output that do not name a class."""
 COLOURS = ("lime", "red", "blue", "yellow", "cyan", "orange", "purple", "teal", "pink", "brown", "olive", "navy")
 
 
@@ -41,14 +40,14 @@ def is_description(path: Path) -> bool:
 
 
 def read_description(path: Path, *, weights: Path | None = None) -> tuple[ModelSpec, Path]:
-    """Read a description; the spec, and the weights file that it names.
+    """Read a description: the spec, and the path of the weights file that it names.
 
     Args:
         path: `rdf.yaml` or `bioimageio.yaml`, in the folder that holds the files it names.
-        weights: of several weights files, the one wanted; default: TorchScript, else ONNX.
+        weights: path of a weights file, if it names several; default: TorchScript, else ONNX.
 
     Raises:
-        ModelError: it is no description of a model, or of one that tilesseg cannot represent.
+        ModelError: it is no description of a model, or tilesseg cannot represent the model.
     """
     data, where = _load(path), str(path)
     try:
@@ -68,21 +67,21 @@ def _load(path: Path) -> Mapping[str, Any]:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ModelError(f"no description at {path}: {error.strerror}") from None
+        raise ModelError(cannot(f"read {path}", error.strerror or error, "give the folder of the model")) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        raise ModelError(cannot(f"read {path}", error, "get it again: it is not YAML")) from None
     version = str(data.get("format_version")) if isinstance(data, dict) else "none"
     if not version.startswith(tuple(f"{known}." for known in FORMATS)):
         raise ModelError(f"{path} has format_version {version}, tilesseg reads {' and '.join(FORMATS)}; convert it")
     if data.get("type", "model") != "model":
-        raise ModelError(f"{path} describes a {data['type']}, not a model")
+        raise ModelError(f"{path} describes a {data['type']}; give the description of a model")
     return dict(data)
 
 
 def _weights(
     entries: Mapping[str, Any], folder: Path, *, wanted: Path | None, where: str
 ) -> tuple[str, Mapping[str, Any], Path]:
-    """Kind, entry and file of the weights to load."""
+    """Kind, entry and path of the weights to load."""
     missing = []
     for kind in ENGINES:
         if kind in entries:
@@ -92,22 +91,24 @@ def _weights(
             elif wanted is None or wanted.resolve() == file.resolve():
                 if entries[kind].get("external_data"):
                     raise ModelError(
-                        f"{where}: the {kind} weights keep data in a second file, whose hash nobody checks"
+                        f"{where}: the {kind} weights have a second file without a hash; export them as one file"
                     )
                 return kind, entries[kind], file
     if wanted is not None:
-        raise ModelError(f"{wanted} is none of the weights in {where}: {', '.join(entries) or 'none'}")
+        raise ModelError(f"{wanted} is not a weights file of {where}; take one of {', '.join(entries) or 'none'}")
     there = missing or list(entries) or ["none"]
-    raise ModelError(f"{where} has weights as {', '.join(there)}, tilesseg loads {' and '.join(ENGINES)} files")
+    raise ModelError(
+        f"{where} has weights as {', '.join(there)}, tilesseg loads {' and '.join(ENGINES)} files; convert the weights"
+    )
 
 
 def _local(source: str, folder: Path) -> Path:
-    """Where a file lies that is named by a path or by an address."""
+    """Path in the folder of a file that is named by a path or an address."""
     return folder / (Path(urlsplit(source).path).name if "://" in source else source)
 
 
 def _sha256(entry: Mapping[str, Any], file: Path) -> str:
-    """The published hash; where there is none, that of the file as it is now."""
+    """Published hash of the weights; without it, the hash of the file as it is now."""
     if entry.get("sha256"):
         return str(entry["sha256"]).lower()
     with file.open("rb") as opened:
@@ -115,7 +116,7 @@ def _sha256(entry: Mapping[str, Any], file: Path) -> str:
 
 
 def _spec(data: Mapping[str, Any], source: Tensor, target: Tensor, *, where: str, folder: Path) -> dict[str, Any]:
-    """The spec as plain data, without engine and weights."""
+    """Spec as plain data, without engine and weights."""
     normalise, scaling = normalise_of(source.steps, bands=len(source.channels), dtype=source.dtype, where=where)
     out = target.range or _example_range(target, folder)
     probability = out is not None and out[0] >= 0 and out[1] <= 1
@@ -138,12 +139,14 @@ def _spec(data: Mapping[str, Any], source: Tensor, target: Tensor, *, where: str
 
 
 def _patch(source: Tensor, target: Tensor, *, where: str) -> dict[str, Any]:
-    """The sides of a square patch that both axes allow."""
+    """Section `patch`: sides of a square patch that both axes allow."""
     assert source.sides is not None  # of an input
     y, x = source.sides
     least = max(y.smallest, x.smallest)
     if not (_allows(y, least) and _allows(x, least)) or (y.step and x.step and y.step != x.step):
-        raise ModelError(f"{where} takes no square patch: y is {_said(y)} and x is {_said(x)}")
+        raise ModelError(
+            f"{where} takes no square patch: y is {_in_words(y)} and x is {_in_words(x)}; take a network that does"
+        )
     rest = {"shrink": target.cut, "halo": target.halo}
     if not (y.step and x.step):
         return {"fixed": least, "stride_multiple": math.gcd(least, WHOLE), **rest}
@@ -155,34 +158,34 @@ def _allows(side: Side, size: int) -> bool:
     return size == side.smallest or (side.step > 0 and (size - side.smallest) % side.step == 0)
 
 
-def _said(side: Side) -> str:
+def _in_words(side: Side) -> str:
     return f"{side.smallest} + k·{side.step}" if side.step else str(side.smallest)
 
 
 def _classes(target: Tensor) -> list[tuple[str, str]]:
-    """Names and colours. One score is that of a foreground, whose background has no name of its own."""
+    """Names and colours of the classes. A single score belongs to a foreground; its background gets a name."""
     names = target.channels
     if len(names) == 1:
-        found = "foreground" if NAMELESS.fullmatch(names[0].lower()) else names[0]
-        return [("background", "black"), (found, COLOURS[0])]
+        foreground = "foreground" if NAMELESS.fullmatch(names[0].lower()) else names[0]
+        return [("background", "black"), (foreground, COLOURS[0])]
     colours = itertools.cycle(COLOURS)
     return [(name, "black" if name.lower() == "background" else next(colours)) for name in names]
 
 
 def _input_range(source: Tensor, folder: Path, *, where: str, matters: bool) -> tuple[float, float]:
-    """What the imagery spans: as it is said, else that of 8 bit, else that of the example."""
+    """Range of the imagery: as described, else of 8 bit, else of the example."""
     if source.range is not None:
         return source.range
     if source.dtype == "uint8":
         return 0.0, 255.0
-    found = _example_range(source, folder)
-    if found is None and matters:
-        raise ModelError(f"{where} says no range of its input, and its example {source.test} is not here; put it there")
-    return found or (0.0, 1.0)  # any unit will do for a network that is given the scene's own statistics
+    example = _example_range(source, folder)
+    if example is None and matters:
+        raise ModelError(f"{where} states no range of its input, and its example {source.test} is missing; get it, too")
+    return example or (0.0, 1.0)  # any range will do if the normalisation takes the scene's own statistics
 
 
 def _example_range(tensor: Tensor, folder: Path) -> tuple[float, float] | None:
-    """From the lowest to the highest value of the test tensor, where it is there."""
+    """Lowest and highest value of the test tensor; None if it is missing."""
     file = _local(tensor.test, folder) if tensor.test else None
     if file is None or file.suffix != ".npy" or not file.is_file():
         return None

@@ -1,1 +1,1 @@
-"""Whether and with which margin `crop` is exact for a network."""
+"""Whether `crop` is exact for a network, and with which margin."""

@@ -1,7 +1,7 @@
-"""The nodes of an ONNX file, read from its protobuf without the package `onnx`: onnxruntime cannot list them.
+"""Nodes of an ONNX file, read from its protobuf without the package `onnx`: onnxruntime cannot list them.
 
-Only what `hazards` asks for is decoded, everything else is skipped by its length, so a file of gigabytes costs a
-page or two. Wire format: https://protobuf.dev/programming-guides/encoding/; field numbers: onnx.proto.
+Only the fields that `patch_dependence` needs are decoded; others are skipped by their length, so a file of gigabytes
+costs a page or two. Wire format: https://protobuf.dev/programming-guides/encoding/; field numbers: onnx.proto.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tilesseg.errors import ModelError
+from tilesseg.errors import ModelError, cannot
 
 Span = tuple[int, int]
 _GRAPH, _FUNCTION = 7, 25  # ModelProto
@@ -25,29 +25,29 @@ _INT64_DATA, _TENSOR_NAME, _RAW_DATA = 7, 8, 9  # TensorProto
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One operation."""
+    """An operation."""
 
     op: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: dict[str, list[int]] = field(default_factory=dict)
-    """Those that are an integer or integers, or a tensor of int64."""
+    """Attributes that are an integer, integers, or a tensor of int64."""
 
 
 @dataclass(frozen=True, slots=True)
 class Nodes:
-    """All operations of a file, those inside branches, loops and functions included."""
+    """All operations of a file, also inside branches, loops and functions."""
 
     nodes: tuple[Node, ...]
     constants: dict[str, list[int]]
-    """Names of what does not depend on the input, with the numbers of short int64 tensors, else empty."""
+    """Values that do not depend on the input, by name: numbers of a short int64 tensor, else an empty list."""
 
 
 def read_nodes(path: Path) -> Nodes:
     """Read an ONNX file.
 
     Raises:
-        ModelError: it cannot be read, or is not ONNX.
+        ModelError: the file cannot be read, or is not ONNX.
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -60,7 +60,7 @@ def read_nodes(path: Path) -> Nodes:
                     parts = [part for number, part in _messages(data, span) if number == _FUNCTION_NODE]
                     nodes += [_node(data, part, nodes, constants) for part in parts]
     except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror}") from None
+        raise ModelError(cannot(f"read {path}", error.strerror or error, "give an ONNX file")) from None
     except (ValueError, IndexError) as error:
         raise ModelError(f"{path} is not an ONNX file ({error}); export it again") from None
     if not nodes:
@@ -114,7 +114,7 @@ def _attribute(
 
 
 def _tensor(data: mmap.mmap, span: Span) -> tuple[str, list[int]]:
-    """Name and, where it is short, the values of a tensor read as int64."""
+    """Name of a tensor and, if it is short, its values as int64."""
     name, values = "", []
     for number, part in _messages(data, span):
         if number == _TENSOR_NAME:
@@ -127,14 +127,14 @@ def _tensor(data: mmap.mmap, span: Span) -> tuple[str, list[int]]:
 
 
 def _messages(data: mmap.mmap, span: Span) -> Iterator[tuple[int, Span]]:
-    """The fields with a length: messages, strings and packed numbers."""
+    """Fields with a length: messages, strings and packed numbers."""
     for number, part in _fields(data, span):
         if not isinstance(part, int):
             yield number, part
 
 
 def _fields(data: mmap.mmap, span: Span) -> Iterator[tuple[int, Span | int]]:
-    """Every field of a message: its number with its bytes' place, or its value where it is a varint."""
+    """Fields of a message: number, and either the span of its bytes or the value of a varint."""
     at, stop = span
     while at < stop:
         key, at = _varint(data, at)

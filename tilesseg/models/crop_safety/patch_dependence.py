@@ -1,9 +1,9 @@
 """Layers that make a network unfit for `crop`: their output at a pixel depends on the whole patch.
 
 With instance or group normalisation, batch statistics, global pooling or attention no margin is wide enough: tiles
-differ at their borders (Buglakova et al., ICCV 2025, https://arxiv.org/abs/2503.19545). They are named here by
-type, in a torch module, a TorchScript file, a program of torch.export or an ONNX file. What a name does not show,
-`receptive_margin` does.
+differ at their borders (Buglakova et al., ICCV 2025, https://arxiv.org/abs/2503.19545). Such layers are recognised by
+their type, in a torch module, a TorchScript file, a program of torch.export or an ONNX file. `receptive_margin`
+measures the dependence that a type does not show.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ _CALLS = {**dict.fromkeys(GLOBAL_CALLS, _never), **REDUCING_CALLS}
 
 
 def tiling_hazards(model: nn.Module | Path) -> tuple[str, ...]:
-    """Names of the layers that see the whole patch, sorted; empty where none was found.
+    """Names of the layers whose output depends on the whole patch, sorted.
 
-    Layer normalisation over channels alone stays within a pixel and is not named. Not recognised: pooling whose
+    Layer normalisation over channels alone stays within a pixel and is not listed. Not recognised: pooling whose
     kernel was fixed to the whole patch at export; and in TorchScript, attention written as `matmul`.
 
     Args:
@@ -74,7 +74,7 @@ def tiling_hazards(model: nn.Module | Path) -> tuple[str, ...]:
             file holds no layers: give the module.
 
     Raises:
-        ModelError: the file is not what it is named.
+        ModelError: the file is not of the kind that its suffix says.
     """
     if not isinstance(model, Path):
         return tuple(sorted({*_in_modules(model), *_in_script(model), *_in_program(model)}))
@@ -118,7 +118,7 @@ def _in_script(model: nn.Module) -> Iterator[str]:
 
 
 def _without_dead_branches(model: nn.Module) -> Any:
-    """The graph after freezing: a scripted `interpolate` holds the code of every mode, global pooling included."""
+    """Graph after freezing: a scripted `interpolate` holds the code of every mode, also of global pooling."""
     import torch
 
     with warnings.catch_warnings():
@@ -130,30 +130,30 @@ def _without_dead_branches(model: nn.Module) -> Any:
 
 
 def _in_program(model: nn.Module) -> Iterator[str]:
-    """Calls of a program of torch.export, of which the arguments are known."""
+    """Calls of a program of torch.export, whose arguments are known."""
     from tilesseg.models.exported.export_program import Program
 
     if not isinstance(model, Program):
         return
     held = model.held
-    for one in model.operations:
-        if one.target in PROGRAM_CALLS or _sees_all(one):
-            yield one.target
-        elif one.target == "aten::matmul" and not any(_name(argument) in held for argument in one.arguments[:2]):
+    for call in model.operations:
+        if call.target in PROGRAM_CALLS or _mixes_pixels(call):
+            yield call.target
+        elif call.target == "aten::matmul" and not any(_name(argument) in held for argument in call.arguments[:2]):
             yield "matmul of two activations"
 
 
-def _sees_all(one: Operation) -> bool:
-    """Whether a call mixes all pixels, for these arguments."""
-    second = next(iter(one.arguments[1].values()), None) if len(one.arguments) > 1 else None
-    if one.target in REDUCING_PROGRAM:
+def _mixes_pixels(call: Operation) -> bool:
+    """Whether a call with these arguments mixes all pixels."""
+    second = next(iter(call.arguments[1].values()), None) if len(call.arguments) > 1 else None
+    if call.target in REDUCING_PROGRAM:
         return second not in PER_PIXEL_AXES
-    if one.target in ("aten::softmax", "aten::_softmax", "aten::log_softmax", "aten::_log_softmax"):
+    if call.target in ("aten::softmax", "aten::_softmax", "aten::log_softmax", "aten::_log_softmax"):
         return [second] not in PER_PIXEL_AXES
-    if one.target in ("aten::layer_norm", "aten::native_layer_norm"):
+    if call.target in ("aten::layer_norm", "aten::native_layer_norm"):
         return not isinstance(second, list) or len(second) > 1
-    if one.target in ("aten::batch_norm", "aten::instance_norm"):  # (input, weight, bias, mean, var, use_input, …)
-        return bool(one.arguments[5] == {"as_bool": True})
+    if call.target in ("aten::batch_norm", "aten::instance_norm"):  # (input, weight, bias, mean, var, use_input, …)
+        return bool(call.arguments[5] == {"as_bool": True})
     return False
 
 
@@ -178,7 +178,7 @@ def _in_nodes(graph: Nodes) -> Iterator[str]:
 
 
 def _axes(node: Node, graph: Nodes) -> list[int]:
-    """The axes that a node reduces: an attribute, from opset 18 on a second input; empty where unknown."""
+    """Axes that a node reduces: an attribute, or a second input from opset 18 on; empty if unknown."""
     if "axes" in node.attributes or len(node.inputs) < 2:
         return node.attributes.get("axes", [])
     return graph.constants.get(node.inputs[1], [])

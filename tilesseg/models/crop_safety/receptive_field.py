@@ -1,8 +1,8 @@
-"""The receptive field, measured: how far around a pixel a network looks, and so the margin that `crop` needs.
+"""Receptive field of a network, measured: the distance from which an input changes a score, so the margin of `crop`.
 
 A network with stride multiple m treats the m × m pixels of a cell differently (phases), and its patches lie on
 multiples of m. The margin is the largest reach beyond the cell over all phases: max over p of `before(p) − p` and
-`after(p) − (m − 1 − p)`. That is the reach of the cell as a whole, so one measurement of the whole cell gives it.
+`after(p) − (m − 1 − p)`. This is the reach of the cell as a whole, so a single measurement of the cell gives it.
 Rounded up to m: 96 for the U-Net of depth 4 with transposed convolutions, 112 with bilinear interpolation.
 """
 
@@ -29,23 +29,24 @@ from tilesseg.models.unet.architecture import UNet
 from tilesseg.models.unet.unet_shapes import patch_rule
 
 LARGEST = 2048
-"""Side of the largest patch on which the reach is looked for; a field beyond it counts as unbounded."""
+"""Side of the largest patch on which the reach is measured; a field beyond it counts as unbounded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Receptive:
-    """What a network's structure says about tiling."""
+    """Properties of a network's structure that matter for tiling."""
 
     margin: int | None
-    """Measured, a multiple of the stride multiple; None where unbounded or not measurable."""
+    """Measured margin, a multiple of the stride multiple; None if unbounded or not measurable."""
     hazards: tuple[str, ...]
-    """Layers that see the whole patch (see `tiling_hazards`): `crop` must be refused where there is one."""
+    """Layers whose output depends on the whole patch (see `tiling_hazards`): with such a layer `crop` is refused."""
 
 
 def receptive_field(spec: ModelSpec, weights: Path | None) -> Receptive:
-    """What a bundle's structure says.
+    """Margin and hazards of a bundle's network.
 
-    Our U-Net is measured from its shape, a program of torch.export from its graph; of others the layers are listed.
+    Our U-Net is measured from its shape, a program of torch.export from its graph; of other networks only the layers
+    are read.
 
     Raises:
         ModelError: the weights file cannot be read.
@@ -64,32 +65,32 @@ def receptive_field(spec: ModelSpec, weights: Path | None) -> Receptive:
 
 
 def _program_margin(program: Program, spec: ModelSpec) -> int | None:
-    """The margin of a program of torch.export, or None where it takes one size only or cannot be measured."""
+    """Margin of a program of torch.export; None if it takes a single size or cannot be measured."""
     sizes = spec.patch
     if sizes.fixed or sizes.multiple != sizes.stride_multiple or program.shape[0].fixed not in (None, 1):
         return None
     try:
         return receptive_margin(program, len(spec.bands), sizes.stride_multiple, offset=sizes.offset)
-    except (ModelError, RuntimeError):  # the structure hangs together for the numbers it was exported with, no others
+    except (ModelError, RuntimeError):  # the structure is valid only for the numbers that it was exported with
         return None
 
 
 def receptive_margin(module: torch.nn.Module, channels: int, multiple: int, *, offset: int = 0) -> int | None:
-    """The margin that makes `crop` exact, measured on the structure of a torch module, not on its numbers.
+    """Margin that makes `crop` exact, measured on the structure of a torch module, not on its numbers.
 
     On a copy in double precision all parameters become positive, rectifiers pass everything and pooling averages:
-    then no gradient dies or cancels, and what the gradient of one cell of the output touches is its field.
+    then no gradient vanishes or cancels, and the inputs with a gradient of an output cell are the field of the cell.
 
     Args:
-        module: takes `(1, channels, y, x)`; left alone. Not TorchScript, whose calls cannot be exchanged: see
-            `perturbed_margin`.
+        module: network for `(1, channels, y, x)`, not changed. Not TorchScript, whose calls cannot be exchanged:
+            see `perturbed_margin`.
         channels: bands of its input.
-        multiple: its stride multiple; sides of `offset + k · multiple` must be legal.
-        offset: see `multiple`.
+        multiple: its stride multiple.
+        offset: sides of `offset + k · multiple` must be legal.
 
     Returns:
-        A multiple of `multiple`, in pixels of the input; for valid convolutions counted from the pixel that is
-        predicted, so at least half the shrink. None where the field has no bound (or one beyond `LARGEST`).
+        A multiple of `multiple`, in pixels of the input; for valid convolutions counted from the predicted pixel, so
+        at least half the shrink. None if the field is unbounded, or larger than `LARGEST`.
 
     Raises:
         ModelError: the module does not take these sizes.
@@ -114,22 +115,22 @@ def perturbed_margin(
     size: int,
     seed: int = 0,
 ) -> int | None:
-    """The same margin of a network that is a black box: a TorchScript or ONNX file.
+    """Lower bound of the margin of a network that is a black box: a TorchScript or ONNX file.
 
-    All pixels beyond a distance from a cell are replaced by others; the smallest distance at which the cell's
-    scores stay the same to the last bit is its reach. A lower bound: what is lost in float32 is not seen, a dead
-    rectifier hides what lies behind it, and the runtime must compute a pixel alike wherever it lies. Trust it to
-    refuse a margin, not to prove one.
+    All pixels beyond a distance from a cell are replaced by others; the smallest distance at which the cell's scores
+    stay the same to the last bit is its reach. It is a lower bound: float32 rounds small changes away, a rectifier at
+    zero hides the pixels behind it, and the runtime must compute a pixel alike at every place of the patch. It can
+    show that a margin is too narrow, not that it is wide enough.
 
     Args:
-        predict: patches `(1, channels, size, size)` to scores of the same sides.
+        predict: function from patches `(1, channels, size, size)` to scores of the same sides.
         channels: bands of the input.
         multiple: the stride multiple.
-        size: side of the patch, a multiple of `multiple`; a reach beyond about half of it is not seen.
-        seed: of the random pixels.
+        size: side of the patch, a multiple of `multiple`; a reach beyond about half of it is not measured.
+        seed: seed of the random pixels.
 
     Returns:
-        A multiple of `multiple`, or None where the cell still changes with the farthest pixels.
+        A multiple of `multiple`, or None if the cell still changes with the farthest pixels.
     """
     generator = np.random.default_rng(seed)
     patch, other = generator.standard_normal((2, 1, channels, size, size)).astype(np.float32)
@@ -148,9 +149,9 @@ def perturbed_margin(
 
 
 def _structure(module: torch.nn.Module) -> torch.nn.Module:
-    """A copy that keeps every connection and loses every number. Batch normalisation keeps its mode."""
+    """Copy of a module with its connections and without its numbers. Batch normalisation keeps its mode."""
     if isinstance(module, torch.jit.ScriptModule):
-        raise ModelError("the field of TorchScript is measured by perturbation, not by its structure: perturbed_margin")
+        raise ModelError("the structure of TorchScript cannot be measured; measure it by perturbed_margin")
     network = copy.deepcopy(module).to("cpu").double().requires_grad_(False)
     for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
         if tensor.ndim > 1:
@@ -161,7 +162,7 @@ def _structure(module: torch.nn.Module) -> torch.nn.Module:
 
 
 def _reach(network: torch.nn.Module, channels: int, multiple: int, offset: int, size: int, turned: bool) -> int | None:
-    """How far one cell's gradient goes beyond it along a strip; None where it meets the strip's end."""
+    """Pixels by which the gradient of a cell reaches beyond it along a strip; None if it meets the strip's end."""
     width = _width(network, channels, multiple, offset)
     axis, sides = (1, (width, size)) if turned else (0, (size, width))
     pixels = torch.ones((1, channels, *sides), dtype=torch.float64, requires_grad=True)
@@ -179,7 +180,7 @@ def _reach(network: torch.nn.Module, channels: int, multiple: int, offset: int, 
 
 
 def _width(network: torch.nn.Module, channels: int, multiple: int, offset: int) -> int:
-    """A side, as small as may be, of which at least two cells are predicted."""
+    """Smallest side of which at least two cells are predicted."""
     problem = ""
     for cells in (2, 4, 8, 16, 32):
         width = cells * multiple + offset
@@ -195,7 +196,7 @@ def _width(network: torch.nn.Module, channels: int, multiple: int, offset: int) 
 
 
 class _Passing(TorchFunctionMode):
-    """While it is on, rectifiers and gates pass everything and a maximum over pixels is their mean."""
+    """Mode in which rectifiers and gates pass everything, and a maximum over pixels is their mean."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -1,4 +1,4 @@
-"""Programs of `torch.export` as an engine: what `exported` reads, on the device that `torch_engine` computes on."""
+"""Programs of `torch.export` as an engine, read by `exported` and computed by `torch_engine`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from tilesseg.errors import ModelError
-from tilesseg.models.engines.file_batch_size import compare_input, parts
-from tilesseg.models.engines.parallel_batches import BatchSlots
+from tilesseg.models.engines.batches import BatchSlots, compare_input, parts
 from tilesseg.models.engines.torch_engine import TorchEngine, compile_module, half_of, pick_device
 from tilesseg.models.exported.export_archive import read_program
 from tilesseg.models.exported.export_program import Program, Size
@@ -28,7 +27,7 @@ class ExportedEngine:
     torch: TorchEngine
     sides: tuple[Size, Size]
     batch: int | None
-    """The batch size that the file fixes, or None."""
+    """Batch size that the file fixes; None if any."""
 
     @property
     def device(self) -> str:
@@ -43,16 +42,16 @@ class ExportedEngine:
         return self._divided(self.torch.predict, patches)
 
     def network(self, call: Call) -> Network:
-        """As `Model.network`."""
+        """See `Model.network`."""
         return partial(self._divided, self.torch.network(call))
 
     def _divided(self, network: Network, patches: NDArray[Any]) -> NDArray[Any]:
-        """A batch in parts of the size that the file fixes."""
+        """Predict a batch in parts of the size that the file fixes."""
         for size, given in zip(self.sides, patches.shape[-2:], strict=True):
             if given < size.low or (size.high is not None and given > size.high):
                 raise ModelError(
                     f"model {self.torch.spec.name} was exported for sides of {size.low} to {size.high or 'any'} px, "
-                    f"and patches are {given}; give tiling.patch, or export it for more"
+                    f"and patches are {given}; change tiling.patch, or export it for more"
                 )
         if self.batch is None:
             return network(patches)
@@ -65,10 +64,10 @@ def open_exported(
     """Open a `.pt2` file, and compare the shape that it fixes with its spec. Nothing in it is unpickled or evaluated.
 
     Raises:
-        ModelError: it is no such file, needs more than operators of torch's `aten`, or its input is not what the
-            spec says.
+        ModelError: the file is of another kind, needs more than operators of torch's `aten`, or its input does not fit
+            the spec.
     """
-    assert weights is not None  # load_model has seen to it
+    assert weights is not None  # load_model refuses a bundle without
     program = read_program(weights)
     batch = compare_input([size.fixed for size in program.shape], spec, weights)
     place = pick_device(device)
@@ -79,7 +78,7 @@ def open_exported(
 
 
 def _layout(program: Program) -> torch.memory_format:
-    """Channels last is 3 to 5 times as fast, where the graph does not rely on rows."""
+    """Memory layout of the input: channels last is 3 to 5 times as fast, if the graph does not rely on rows."""
     if program.needs_rows:
         return torch.contiguous_format
     program.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

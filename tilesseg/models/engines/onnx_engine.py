@@ -1,4 +1,4 @@
-"""ONNX networks run by onnxruntime, one input and one output."""
+"""ONNX networks of a single input and output, computed by onnxruntime."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilesseg.errors import ModelError, one_line
-from tilesseg.models.engines.file_batch_size import compare_input, parts
-from tilesseg.models.engines.parallel_batches import BatchSlots
-from tilesseg.models.engines.runtime_errors import refusal
+from tilesseg.errors import ModelError, cannot, one_line
+from tilesseg.models.engines.batches import BatchSlots, compare_input, parts
+from tilesseg.models.engines.out_of_memory import refusal
 from tilesseg.models.network import Call, Network, activate, plain, refuse_other_shape
 from tilesseg.models.spec import ModelSpec
 
@@ -25,7 +24,7 @@ class OnnxEngine:
     session: Any
     input: str
     batch: int | None
-    """The batch size that the file fixes, or None."""
+    """Batch size that the file fixes; None if any."""
     device: str
     batch_slots: BatchSlots
 
@@ -38,7 +37,7 @@ class OnnxEngine:
         return activate(self._raw(patches), self.spec.activation)
 
     def network(self, call: Call) -> Network:
-        """As `Model.network`; labels of softmax are those of raw scores, whose order it keeps."""
+        """See `Model.network`. Labels of softmax are decided from raw scores: it keeps their order."""
         kept = call.labels and self.spec.activation == "softmax"
         return plain(self._raw if kept else self.predict, call, self.spec)
 
@@ -54,7 +53,7 @@ class OnnxEngine:
     def _run(self, patches: NDArray[np.float32]) -> NDArray[Any]:
         try:
             scores: NDArray[Any] = self.session.run(None, {self.input: patches})[0]
-        except Exception as error:  # the classes of onnxruntime's errors are private and have no common one
+        except Exception as error:  # the classes of onnxruntime's errors are private and have no common base
             raise refusal(error, name=self.spec.name, device=self.device, shape=patches.shape) from error
         return scores
 
@@ -65,9 +64,9 @@ def open_onnx(
     """Open an ONNX file, and compare the shapes that it fixes with its spec.
 
     Raises:
-        ModelError: onnxruntime is missing, the file is not ONNX, or its input is not what the spec says.
+        ModelError: onnxruntime is missing, the file is not ONNX, or its input does not fit the spec.
     """
-    assert weights is not None  # load_model has seen to it
+    assert weights is not None  # load_model refuses a bundle without
     session, place = _session(spec, weights, device, batch_slots.threads, precision)
     inputs, outputs = session.get_inputs(), session.get_outputs()
     if len(inputs) != 1 or len(outputs) != 1:
@@ -93,12 +92,12 @@ def _session(spec: ModelSpec, weights: Path, device: str, threads: int, precisio
     options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(str(weights), sess_options=options, providers=providers), place
-    except Exception as error:  # the classes of onnxruntime's errors are private and have no common one
-        raise ModelError(f"{weights} is not an ONNX network that onnxruntime can run: {one_line(error)}") from None
+    except Exception as error:  # the classes of onnxruntime's errors are private and have no common base
+        raise ModelError(cannot(f"run {weights} by onnxruntime", one_line(error), "export it again")) from None
 
 
 def _providers(there: list[str], device: str, precision: str) -> tuple[list[Any], str]:
-    """Providers in the order in which onnxruntime tries them, and the device. CUDA's have not been run on a GPU."""
+    """Providers in the order in which onnxruntime tries them, and the device. Not run on a GPU yet."""
     kind, _, number = device.partition(":")
     if kind not in ("auto", "cpu", "cuda") or (number and not number.isdigit()):
         raise ModelError(f"device {device!r} is unknown; write auto, cpu, cuda or cuda:1")

@@ -13,18 +13,17 @@ import openvino
 from numpy.typing import NDArray
 
 from tilesseg.errors import ModelError
-from tilesseg.models.engines.file_batch_size import compare_input, parts
+from tilesseg.models.engines.batches import BatchSlots, compare_input, parts
 from tilesseg.models.engines.openvino_graphs import Graphs, read_graphs
 from tilesseg.models.engines.openvino_io import taken, with_ends
-from tilesseg.models.engines.parallel_batches import BatchSlots
-from tilesseg.models.engines.runtime_errors import refusal
+from tilesseg.models.engines.out_of_memory import refusal
 from tilesseg.models.network import Call, Network, refuse_other_shape
 from tilesseg.models.normalisation import Normalisation
 from tilesseg.models.spec import ModelSpec
 
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 COMPILED = 4
-"""Shapes and calls that an engine keeps compiled; a scene has one."""
+"""Number of shapes and calls that an engine keeps compiled; a scene has a single shape and call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,24 +32,24 @@ class _Compiled:
 
     network: openvino.CompiledModel
     shape: tuple[int, ...]
-    """That it gives."""
+    """Shape of its output."""
     idle: list[openvino.InferRequest] = field(default_factory=list)
-    """Requests that nobody computes with; each has memory of its own."""
+    """Requests that are not in use; each has memory of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenVinoEngine:
-    """A network as graphs of OpenVINO, and what has been compiled of them."""
+    """A network as graphs of OpenVINO, with the compiled graphs."""
 
     spec: ModelSpec
     graphs: Graphs
     batch: int | None
-    """The batch size that the file fixes, or None."""
+    """Batch size that the file fixes; None if any."""
     batch_slots: BatchSlots
     precision: str
     device: str = "cpu"
     kept: OrderedDict[tuple[Call, tuple[int, ...]], _Compiled] = field(default_factory=OrderedDict)
-    """The last used ones."""
+    """Compiled graphs, the last used at the end."""
     compiling: Lock = field(default_factory=Lock)
 
     def predict(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -66,39 +65,39 @@ class OpenVinoEngine:
         return scores
 
     def network(self, call: Call) -> Network:
-        """As `Model.network`; normalisation, activation and decision are computed by OpenVINO, too."""
+        """See `Model.network`. OpenVINO computes normalisation, activation and decision, too."""
 
         def network(patches: NDArray[Any]) -> NDArray[Any]:
-            found, finite = self._run(call, patches)
+            result, finite = self._run(call, patches)
             if not finite:
                 raise ValueError("the model gave scores that are not finite")
-            return found
+            return result
 
         return network
 
     def _run(self, call: Call, patches: NDArray[Any]) -> tuple[NDArray[Any], bool]:
-        """Labels or scores, in memory of their own, and whether all scores are finite."""
+        """Labels or scores, in new memory, and whether all scores are finite."""
         patches = np.ascontiguousarray(patches, taken(call.dtype))
         with self.batch_slots:
             try:
                 answers = [self._infer(call, part) for part in parts(patches, self.batch)]
             except (RuntimeError, MemoryError) as error:
                 raise refusal(error, name=self.spec.name, device=self.device, shape=patches.shape) from error
-        found = answers[0][0] if len(answers) == 1 else np.concatenate([one for one, _ in answers])
-        return found[: len(patches)], all(finite for _, finite in answers)
+        result = answers[0][0] if len(answers) == 1 else np.concatenate([part for part, _ in answers])
+        return result[: len(patches)], all(finite for _, finite in answers)
 
     def _infer(self, call: Call, patches: NDArray[Any]) -> tuple[NDArray[Any], bool]:
         compiled, request = self._request(call, patches.shape)
-        found = np.empty(compiled.shape, np.uint8 if call.labels else np.float32)
+        result = np.empty(compiled.shape, np.uint8 if call.labels else np.float32)
         request.set_input_tensor(openvino.Tensor(patches, shared_memory=True))
-        request.set_output_tensor(0, openvino.Tensor(found, shared_memory=True))
+        request.set_output_tensor(0, openvino.Tensor(result, shared_memory=True))
         request.infer()
         finite = bool(request.get_output_tensor(1).data.all())
-        compiled.idle.append(request)  # one that has failed is let go, and its memory with it
-        return found, finite
+        compiled.idle.append(request)  # a request that has failed is dropped with its memory
+        return result, finite
 
     def _request(self, call: Call, shape: tuple[int, ...]) -> tuple[_Compiled, openvino.InferRequest]:
-        """A request for a call and a shape of patches, for the caller alone until it gives it back."""
+        """Request for a call and a shape of patches, for the caller alone until it is put back into `idle`."""
         key = call, shape
         with self.compiling:
             if key not in self.kept:
@@ -106,8 +105,8 @@ class OpenVinoEngine:
                 while len(self.kept) > COMPILED:
                     self.kept.popitem(last=False)
             self.kept.move_to_end(key)
-            found = self.kept[key]
-            return found, found.idle.pop() if found.idle else found.network.create_infer_request()
+            compiled = self.kept[key]
+            return compiled, compiled.idle.pop() if compiled.idle else compiled.network.create_infer_request()
 
     def _compile(self, call: Call, shape: tuple[int, ...]) -> _Compiled:
         graph, edge = self.graphs(call.margin)
@@ -131,19 +130,19 @@ def open_openvino(
     """Open a safetensors, TorchScript or ONNX file, and compare the shapes that it fixes with its spec.
 
     Raises:
-        ModelError: the file is not what its spec says, or OpenVINO cannot convert it.
+        ModelError: the file does not fit its spec, or OpenVINO cannot convert it.
     """
-    assert weights is not None  # load_model has seen to it
+    assert weights is not None  # load_model refuses a bundle without
     graphs = read_graphs(spec, weights)
     batch = None if spec.engine == "unet" else _batch(graphs(0).model, spec, weights)
     return OpenVinoEngine(spec, graphs, batch, batch_slots, precision)
 
 
 def _batch(graph: openvino.Model, spec: ModelSpec, weights: Path) -> int | None:
-    """The batch size that a foreign network fixes, or None.
+    """Batch size that a foreign network fixes; None if any.
 
     Raises:
-        ModelError: the network is not what its spec says.
+        ModelError: the network does not fit its spec.
     """
     if len(graph.inputs) != 1 or len(graph.outputs) != 1:
         raise ModelError(
@@ -152,7 +151,7 @@ def _batch(graph: openvino.Model, spec: ModelSpec, weights: Path) -> int | None:
     source = graph.input(0)
     if source.get_element_type() != openvino.Type.f32:
         raise ModelError(
-            f"{weights} takes {source.get_element_type().get_type_name()}, tilesseg gives f32; export it so"
+            f"{weights} takes {source.get_element_type().get_type_name()}, tilesseg gives f32; export it for float32"
         )
     sizes = source.get_partial_shape()
     if sizes.rank.is_dynamic:

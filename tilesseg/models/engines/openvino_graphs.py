@@ -31,22 +31,22 @@ class Graph(NamedTuple):
     """A network whose prediction lacks a margin."""
 
     model: openvino.Model
-    """From normalised patches to raw scores."""
+    """Graph from normalised patches to raw scores."""
     edge: int
-    """Pixels on each side of a patch that it is not given."""
+    """Pixels by which its input is smaller than a patch, on each side."""
 
 
 Graphs = Callable[[int], Graph]
-"""The graph for a margin; to be changed as one likes."""
+"""Function from a margin to a new graph, which the caller may change."""
 
 
 def read_graphs(spec: ModelSpec, weights: Path) -> Graphs:
-    """The network of a weights file.
+    """Network of a weights file.
 
     Raises:
-        ModelError: the file is not what its spec says, or OpenVINO cannot convert it.
+        ModelError: the file does not fit its spec, or OpenVINO cannot convert it.
     """
-    assert spec.weights is not None  # whoever loads has seen to it
+    assert spec.weights is not None  # load_model refuses a bundle without
     if spec.engine == "unet":
         assert spec.unet is not None
         return partial(_unet_without, spec.unet, read_tensors(spec, weights))
@@ -62,7 +62,7 @@ def _unet_without(shape: UNetShape, tensors: Arrays, margin: int) -> Graph:
 
 
 def _without(model: openvino.Model, margin: int) -> openvino.Model:
-    """A graph, its scores without a margin; made of the one that is given."""
+    """Graph whose scores lack a margin; made of `model`, which must not be used any more."""
     if not margin:
         return model
     scores = model.outputs[0].get_node().input_value(0)
@@ -74,7 +74,9 @@ def _converted(kind: str, weights: Path, sha256: str, bands: int) -> openvino.Mo
     script = _script(weights) if kind == "torchscript" else None
     try:
         return openvino.Core().read_model(weights) if script is None else _script_graph(script, bands)
-    except Exception as error:  # of any class: frontends raise their own and those of what they read
+    except (
+        Exception
+    ) as error:  # of any class: frontends raise their own errors, and errors of the libraries that they use
         native = KINDS[kind][0]
         raise ModelError(f"OpenVINO cannot convert {weights}: {one_line(error)}; write engine: {native}") from error
 
@@ -86,12 +88,12 @@ def _script(weights: Path) -> torch.jit.ScriptModule:
 
 
 def _script_graph(script: torch.jit.ScriptModule, bands: int) -> openvino.Model:
-    """By the frontend itself: `openvino.convert_model` does the same, and reports its use to its makers."""
+    """Graph of TorchScript, by the frontend itself: `openvino.convert_model` also sends statistics of its use."""
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what torch deprecates, OpenVINO uses
+        warnings.simplefilter("ignore")  # OpenVINO uses functions that torch deprecates
         frontend, decoder = FrontEndManager().load_by_framework("pytorch"), TorchScriptPythonDecoder(script)
         graph = frontend.convert(frontend.load(decoder))
     for taken in graph.get_parameters():  # unknown to a network that only passes it on
@@ -101,7 +103,7 @@ def _script_graph(script: torch.jit.ScriptModule, bands: int) -> openvino.Model:
 
 
 def unet_graph(shape: UNetShape, tensors: Arrays) -> openvino.Model:
-    """The graph of `UNet.forward` in evaluation mode, each batch normalisation folded into its convolution."""
+    """Graph of `UNet.forward` in evaluation mode, each batch normalisation folded into its convolution."""
     patches = ops.parameter([-1, tensors["down.0.0.weight"].shape[1], -1, -1], np.float32, name="patches")
     skips: list[Any] = []
     x: Any = patches
@@ -123,7 +125,7 @@ def _level(level: str, shape: UNetShape, tensors: Arrays, x: Any) -> Any:
 
 
 def _rise(name: str, shape: UNetShape, tensors: Arrays, x: Any) -> Any:
-    """Twice the size, half the channels."""
+    """Output of the layer to the next finer level: twice the size, half the channels."""
     layer = folded(tensors, name, None)
     if shape.up == "transposed":
         x = ops.convolution_backprop_data(x, ops.constant(layer.weight), [2, 2], pads_begin=[0, 0], pads_end=[0, 0])

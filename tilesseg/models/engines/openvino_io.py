@@ -1,8 +1,8 @@
-"""The two ends of a network as operations of OpenVINO: raw values to its input, its output to labels or scores.
+"""Steps before and after a network as operations of OpenVINO: normalisation, then activation and decision.
 
-In front, in the order of `normalise.Normalisation.apply`, each step rounded as NumPy rounds it. Behind, activation and
-`blend.decide`, and beside them whether every score is finite. With precision bf16 OpenVINO keeps float32 behind the
-last convolution, and in front where the input is uint8 or float32 (a test shows it); so those are what it is given.
+Before it, the steps of `Normalisation.apply`, in its order, each rounded as NumPy rounds it. After it, activation and
+`raster.labels.decide`, and whether every score is finite. With precision bf16 OpenVINO keeps float32 after the last
+convolution, and before the network if the input is uint8 or float32 (a test shows it); so it gets these types only.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ LARGEST = float(np.finfo(np.float32).max)
 
 
 def with_ends(network: openvino.Model, call: Call, spec: ModelSpec, *, edge: int) -> openvino.Model:
-    """A network of one input and one output, with both ends: gives labels or scores, and `finite` of each.
+    """Network with the steps of a call: gives labels or scores, and whether they are finite, for each patch.
 
-    It is made of `network`, which is not to be used any more.
-    Its input is larger than the network's by `edge` pixels on each side, and takes what `taken` says.
+    It is made of `network`, which must not be used any more. Its input is larger than the network's by `edge` pixels on
+    each side, and has the type that `taken` gives.
     """
     (old,), score = network.get_parameters(), network.outputs[0].get_node().input_value(0)
     n, channels, *sides = old.get_shape()
@@ -33,7 +33,7 @@ def with_ends(network: openvino.Model, call: Call, spec: ModelSpec, *, edge: int
     inner = cropped(normalised, edge)  # not the raw values: alone, OpenVINO would move them in bf16
     for target in list(old.output(0).get_target_inputs()):
         target.replace_source_output(inner.output(0))
-    if not score.get_target_inputs():  # the network gives its input back
+    if not score.get_target_inputs():  # the network returns its input
         score = inner.output(0)
     if score.get_element_type() != openvino.Type.f32:
         score = ops.convert(score, "f32").output(0)
@@ -44,15 +44,15 @@ def with_ends(network: openvino.Model, call: Call, spec: ModelSpec, *, edge: int
 
 
 def cropped(x: Any, margin: int) -> Any:
-    """Without `margin` pixels on each side of y and x."""
+    """Values without `margin` pixels on each side of y and x."""
     if not margin:
         return x
     start, stop, step, axes = ([margin] * 2, [-margin] * 2, [1, 1], [2, 3])
-    return ops.slice(x, *(ops.constant(np.array(one, np.int64)) for one in (start, stop, step, axes)))
+    return ops.slice(x, *(ops.constant(np.array(numbers, np.int64)) for numbers in (start, stop, step, axes)))
 
 
 def taken(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """What a network with ends takes for raw patches of `dtype`: bytes as they are, anything else as float32."""
+    """Data type of the network's input for raw patches of `dtype`: uint8 stays, anything else becomes float32."""
     return np.dtype(np.uint8) if dtype == np.uint8 else np.dtype(np.float32)
 
 
@@ -73,7 +73,7 @@ def _normalise(values: Any, by: Normalisation) -> Any:
 
 
 def _scores(score: Any, spec: ModelSpec) -> tuple[Any, Any]:
-    """Activated scores, and of each patch whether they are finite."""
+    """Activated scores, and whether they are finite, for each patch."""
     if spec.activation == "softmax":
         score = ops.softmax(score, 1).output(0)
     elif spec.activation == "sigmoid":
@@ -82,9 +82,10 @@ def _scores(score: Any, spec: ModelSpec) -> tuple[Any, Any]:
 
 
 def _labels(score: Any, spec: ModelSpec) -> tuple[Any, Any]:
-    """Labels, and of each patch whether its activated scores are finite.
+    """Labels, and whether the activated scores are finite, for each patch.
 
-    Softmax keeps the order of scores, and is left out: it is finite where the highest is, and none is NaN.
+    Softmax keeps the order of scores and is not computed: its result is finite if the highest score is finite and no
+    score is NaN.
     """
     if spec.activation == "sigmoid":
         score = ops.sigmoid(score).output(0)
@@ -98,33 +99,33 @@ def _labels(score: Any, spec: ModelSpec) -> tuple[Any, Any]:
 
 
 def _highest(score: Any, channels: int) -> tuple[Any, Any]:
-    """The highest score of each pixel `(n, 1, y, x)` and its channel, ties to the lower one.
+    """Highest score of each pixel `(n, 1, y, x)`, and its channel, ties to the lower channel.
 
-    By comparisons, which the runtime joins into one pass. Its TopK is as fast, and promises nothing of ties unless
-    asked to sort.
+    Made of comparisons, which the runtime joins into a single pass. TopK is as fast, and promises an order of ties only
+    if it sorts.
     """
     best, *others = ops.split(score, ops.constant(np.int64(1)), channels).outputs()
     label: Any = _number(0)
-    for channel, one in enumerate(others, start=1):
-        label = ops.select(ops.greater(one, best), _number(channel), label)
-        best = ops.maximum(one, best)
+    for channel, other in enumerate(others, start=1):
+        label = ops.select(ops.greater(other, best), _number(channel), label)
+        best = ops.maximum(other, best)
     return best, ops.convert(label, "u8")
 
 
 def _bounded(values: Any) -> Any:
-    """Where all channels `(n, channel, y, x)` are finite, as `(n, 1, y, x)`."""
+    """Whether all channels of a pixel are finite, `(n, 1, y, x)` of values `(n, channel, y, x)`."""
     total = ops.reduce_sum(ops.abs(values), _axes(1), keep_dims=True)
     return ops.less_equal(total, _number(LARGEST))
 
 
 def _defined(values: Any) -> Any:
-    """Where no channel is NaN, as `(n, 1, y, x)`: of all numbers it alone is not equal to itself."""
+    """Whether no channel of a pixel is NaN, `(n, 1, y, x)`: only NaN is not equal to itself."""
     total = ops.reduce_sum(values, _axes(1), keep_dims=True)
     return ops.equal(total, total)
 
 
 def _everywhere(true: Any) -> Any:
-    """Whether a condition `(n, 1, y, x)` holds everywhere, as 1.0 or 0.0 of each patch."""
+    """Whether a condition `(n, 1, y, x)` holds everywhere, 1.0 or 0.0 for each patch."""
     return ops.reduce_min(ops.select(true, _number(1), _number(0)), _axes(1, 2, 3))
 
 

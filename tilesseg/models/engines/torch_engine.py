@@ -1,4 +1,4 @@
-"""Networks run by PyTorch: our U-Net from safetensors, and TorchScript files.
+"""Networks computed by PyTorch: our U-Net from safetensors, and TorchScript files.
 
 `fp32` is float32 on the CPU as on the GPU (TF32 is off), by deterministic kernels, so that a tile computed twice is the
 same. In bf16 and fp16 the U-Net's parameters have that type, except its last convolution, which is float32; foreign
@@ -20,24 +20,23 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tilesseg.errors import ModelError, OutOfDeviceMemory
-from tilesseg.models.engines.parallel_batches import BatchSlots
-from tilesseg.models.engines.runtime_errors import refusal
-from tilesseg.models.engines.torch_io import as_tensor, decide, normalise, refuse_infinite
-from tilesseg.models.engines.torch_streams import Streams
+from tilesseg.models.engines.batches import BatchSlots
+from tilesseg.models.engines.out_of_memory import refusal
+from tilesseg.models.engines.torch_io import Streams, as_tensor, decide, normalise, refuse_infinite
 from tilesseg.models.engines.torch_weights import load_script, read_unet, without_padding
 from tilesseg.models.network import Call, Network, activate, centre, plain, refuse_other_shape
 from tilesseg.models.spec import ModelSpec
 from tilesseg.models.unet.architecture import UNet
 from tilesseg.models.unet.unet_shapes import unpadded
 
-# The kernel hands out a network's large arrays anew for every batch, and page by page that takes as long as computing.
-# PyTorch asks for huge pages where this says so, looks at it when it first allocates, and takes no more memory for it.
+# Without huge pages, page faults for the activations cost as much time as the convolutions. PyTorch reads this variable
+# at its first allocation, and takes no more memory with it.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 _ON_GPU = BatchSlots(1)
-# ^ one round the device, whichever model
+# ^ a single batch on the device at a time, of any model
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +48,13 @@ class TorchEngine:
     place: torch.device
     batch_slots: BatchSlots
     layout: torch.memory_format = torch.channels_last
-    """How patches lie in memory."""
+    """Memory layout of patches."""
     takes: torch.dtype = torch.float32
     """Data type of the module's input."""
     autocast: torch.dtype | None = None
-    """Data type that a foreign module is computed in where it can be."""
+    """Data type of autocast, for a foreign module; None computes all of it in float32."""
     bare: nn.Module | None = None
-    """Our U-Net without padding, which computes less where a margin is wide enough."""
+    """Our U-Net without padding, which computes less if a margin is wide enough."""
 
     @property
     def device(self) -> str:
@@ -74,8 +73,10 @@ class TorchEngine:
             return self._activated(scores).cpu().numpy()
 
     def network(self, call: Call) -> Network:
-        """As `Model.network`; normalisation and decision are computed by PyTorch, on the device."""
-        if self.place.type == "cpu" and call.normalisation.sigmoid:  # as in `activation`: NumPy's has no place
+        """See `Model.network`. PyTorch computes normalisation and decision, on the device."""
+        if (
+            self.place.type == "cpu" and call.normalisation.sigmoid
+        ):  # NumPy's sigmoid does not depend on the place of a value
             return plain(self.predict, call, self.spec)
         streams = Streams(self.place) if self.place.type == "cuda" else None
 
@@ -88,7 +89,7 @@ class TorchEngine:
         return network
 
     def _between(self, raw: torch.Tensor, call: Call) -> torch.Tensor:
-        """From raw patches to labels or activated scores, all on the device."""
+        """Labels or activated scores of raw patches, all on the device."""
         with self._computing():
             scores = self._scores(raw, call)
             refuse_other_shape(self.spec, tuple(raw.shape), tuple(scores.shape), margin=call.margin)
@@ -111,8 +112,8 @@ class TorchEngine:
         with torch.autocast(self.place.type, half or torch.bfloat16, enabled=half is not None):
             scores = module(patches.to(self.takes))
         if not isinstance(scores, torch.Tensor) or scores.ndim != 4:
-            found = f"a tensor {tuple(scores.shape)}" if isinstance(scores, torch.Tensor) else type(scores).__name__
-            raise ModelError(f"model {self.spec.name} gives {found}, not one tensor (n, class, y, x); export it so")
+            kind = f"a tensor {tuple(scores.shape)}" if isinstance(scores, torch.Tensor) else type(scores).__name__
+            raise ModelError(f"model {self.spec.name} gives {kind}, not one tensor (n, class, y, x); export it so")
         return scores.float()
 
     def _activated(self, scores: torch.Tensor) -> torch.Tensor:
@@ -125,9 +126,9 @@ class TorchEngine:
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
-        """In turn, exact and without gradients."""
+        """Context of a computation: a limited number at a time, exact, without gradients."""
         on_gpu = self.place.type == "cuda"
-        # The flags are the process's: two threads would undo each other's, and a processor does not look at them.
+        # The flags belong to the process: two threads would undo each other's; a CPU does not need them.
         flags = torch.backends.cudnn.flags(deterministic=True, allow_tf32=False) if on_gpu else nullcontext()
         with _ON_GPU if on_gpu else self.batch_slots, torch.inference_mode(), flags:
             torch.set_num_threads(self.batch_slots.threads)  # here, because OpenMP keeps the number per calling thread
@@ -135,26 +136,26 @@ class TorchEngine:
 
     @contextmanager
     def _refusing(self, shape: tuple[int, ...]) -> Iterator[None]:
-        """Say in one line what torch raises."""
+        """Context that turns an error of torch into a refusal of a single line."""
         try:
             yield
         except (RuntimeError, MemoryError) as error:
-            told = refusal(error, name=self.spec.name, device=self.device, shape=shape)
-            if self.place.type == "cuda" and isinstance(told, OutOfDeviceMemory):  # a lost device fails at this, too
+            refused = refusal(error, name=self.spec.name, device=self.device, shape=shape)
+            if self.place.type == "cuda" and isinstance(refused, OutOfDeviceMemory):  # a lost device would fail here
                 torch.cuda.empty_cache()
-            raise told from error
+            raise refused from error
 
 
 def open_unet(
     spec: ModelSpec, weights: Path | None, *, device: str, batch_slots: BatchSlots, precision: str, compiled: bool
 ) -> TorchEngine:
-    """Our U-Net of the shape `spec.unet`, its parameters from a safetensors file.
+    """Open our U-Net of the shape `spec.unet`, with parameters from a safetensors file.
 
     Raises:
         ModelError: the file is not safetensors, or its tensors do not fit the shape.
     """
-    assert weights is not None  # load_model has seen to it
-    assert spec.unet is not None  # the spec has seen to it
+    assert weights is not None  # load_model refuses a bundle without
+    assert spec.unet is not None  # the spec refuses anything else
     place, network = pick_device(device), read_unet(spec, weights)
     _narrow(network, DTYPES[precision])
     module = network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]  # 3 to 5 times as fast
@@ -165,12 +166,12 @@ def open_unet(
 def open_torchscript(
     spec: ModelSpec, weights: Path | None, *, device: str, batch_slots: BatchSlots, precision: str, compiled: bool
 ) -> TorchEngine:
-    """A module saved with `torch.jit.save`.
+    """Open a module that was saved with `torch.jit.save`.
 
     Raises:
         ModelError: the file is no TorchScript archive; a pickled checkpoint is never opened.
     """
-    assert weights is not None  # load_model has seen to it
+    assert weights is not None  # load_model refuses a bundle without
     if compiled:
         raise ModelError(f"model {spec.name} is TorchScript, which torch.compile leaves as it is; write compile: false")
     place, module = pick_device(device), load_script(weights).eval()
@@ -179,20 +180,20 @@ def open_torchscript(
 
 
 def half_of(precision: str) -> torch.dtype | None:
-    """The data type to cast to; None for fp32."""
+    """Data type to cast to; None for fp32."""
     return None if precision == "fp32" else DTYPES[precision]
 
 
 def compile_module(module: nn.Module, compiled: bool) -> nn.Module:
-    """The module, compiled anew at the first batch of each shape if `compiled`; that takes minutes."""
+    """Module, compiled at the first batch of each shape if `compiled`; compiling takes minutes."""
     return torch.compile(module, dynamic=False) if compiled else module  # type: ignore[return-value]
 
 
 def pick_device(wanted: str) -> torch.device:
-    """`auto` becomes cuda where there is one, else cpu; anything else must exist.
+    """Device of PyTorch: `auto` is cuda if there is a GPU, else cpu; any other must exist.
 
     Raises:
-        ModelError: no such device here.
+        ModelError: this machine has no such device.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if wanted == "auto":
@@ -202,12 +203,12 @@ def pick_device(wanted: str) -> torch.device:
     except RuntimeError:
         raise ModelError(f"device {wanted!r} is unknown; write auto, cpu, cuda or cuda:1") from None
     if place.type not in ("cpu", "cuda") or (place.type == "cuda" and (place.index or 0) >= count):
-        raise ModelError(f"device {wanted} is not here, this machine has cpu and {count} cuda; write auto or cpu")
+        raise ModelError(f"device {wanted} does not exist, this machine has cpu and {count} cuda; write auto or cpu")
     return place
 
 
 def _narrow(network: UNet, dtype: torch.dtype) -> None:
-    """Parameters of another type, except those of the last convolution: its scores decide, and 8 bits make ties."""
+    """Convert parameters to `dtype`, but not in the last convolution: scores of 8 bits would make ties."""
     if dtype == torch.float32:
         return
     network.to(dtype)
@@ -215,7 +216,7 @@ def _narrow(network: UNet, dtype: torch.dtype) -> None:
 
 
 class _Wide(nn.Module):
-    """To float32."""
+    """Layer that converts to float32."""
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         return values.float()

@@ -1,11 +1,12 @@
-"""The two ends of a network in PyTorch, on the device: raw values to its input, its output to labels.
+"""Steps before and after a network in PyTorch, on the device, and the way of patches to a GPU and back.
 
 Every step is rounded as NumPy rounds it and treats each element alone, so a result does not depend on its place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import queue
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,19 @@ from numpy.typing import NDArray
 
 from tilesseg.models.normalisation import Normalisation
 
+STREAMS = 2
+"""Number of batches on the way to, on, and from a GPU."""
+
 
 def as_tensor(patches: NDArray[Any]) -> torch.Tensor:
-    """Patches as a tensor, without a copy where torch can look at their memory."""
-    # torch warns of arrays that it could write to but must not, and knows no strides below 0 and no other byte order
+    """Patches as a tensor, without a copy if torch can use their memory."""
+    # torch warns of read-only arrays, and supports no negative strides and no foreign byte order
     fit = patches.flags.writeable and patches.flags.c_contiguous and patches.dtype.isnative
     return torch.from_numpy(patches if fit else np.array(patches, patches.dtype.newbyteorder("="), order="C"))
 
 
 def normalise(patches: torch.Tensor, by: Normalisation, layout: torch.memory_format) -> torch.Tensor:
-    """Raw patches as the network takes them, float32: what `Normalisation.apply` gives."""
+    """Normalised patches, float32, equal to the result of `Normalisation.apply`."""
     values = patches.to(torch.float32, memory_format=layout, copy=True)
     if (by.scale, by.offset) != (1.0, 0.0):
         values.mul_(by.scale).add_(by.offset)
@@ -36,7 +40,7 @@ def normalise(patches: torch.Tensor, by: Normalisation, layout: torch.memory_for
 
 
 def decide(scores: torch.Tensor, threshold: float | None) -> torch.Tensor:
-    """Labels `(n, y, x)` uint8 from scores `(n, channel, y, x)`, as `blend.decide` gives them."""
+    """Labels `(n, y, x)` uint8 from scores `(n, channel, y, x)`, equal to those of `raster.labels.decide`."""
     if threshold is not None:
         return (scores[:, 0] >= float(np.float32(threshold))).to(torch.uint8)
     first, *others = scores.contiguous().unbind(1)
@@ -48,10 +52,37 @@ def decide(scores: torch.Tensor, threshold: float | None) -> torch.Tensor:
 
 
 def refuse_infinite(scores: torch.Tensor) -> None:
-    """Raises ValueError where a score is NaN or infinite."""
+    """Raise ValueError if a score is NaN or infinite."""
     if not bool(torch.isfinite(torch.stack(torch.aminmax(scores))).all()):
         raise ValueError("the model gave scores that are not finite")
 
 
 def _per_band(values: Sequence[float], like: torch.Tensor) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float32, device=like.device)[:, None, None]
+
+
+class Streams:
+    """Streams of a GPU: one batch is copied while another is computed, from and to pinned memory.
+
+    Has not been run on a GPU.
+    """
+
+    def __init__(self, place: torch.device) -> None:
+        self._place = place
+        self._free: queue.SimpleQueue[torch.cuda.Stream] = queue.SimpleQueue()
+        for _ in range(STREAMS):
+            self._free.put(torch.cuda.Stream(place))  # type: ignore[no-untyped-call]
+
+    def run(self, raw: torch.Tensor, compute: Callable[[torch.Tensor], torch.Tensor]) -> NDArray[Any]:
+        """Compute `raw`, which lies in host memory, on the GPU; the result is a new array in host memory."""
+        stream = self._free.get()
+        try:
+            with torch.cuda.stream(stream):
+                scores = compute(raw.pin_memory().to(self._place, non_blocking=True))
+                back = torch.empty(scores.shape, dtype=scores.dtype, pin_memory=True)
+                back.copy_(scores, non_blocking=True)
+            stream.synchronize()
+        finally:
+            self._free.put(stream)
+        result: NDArray[Any] = back.numpy()
+        return result

@@ -24,9 +24,9 @@ def read_unet(spec: ModelSpec, weights: Path) -> UNet:
     Raises:
         ModelError: the file is not safetensors, or its tensors do not fit the shape.
     """
-    assert spec.unet is not None  # the spec has seen to it
+    assert spec.unet is not None  # the spec refuses anything else
     network = UNet(len(spec.bands), spec.score_channels, spec.unet)
-    network.load_state_dict({name: torch.from_numpy(one) for name, one in read_tensors(spec, weights).items()})
+    network.load_state_dict({name: torch.from_numpy(values) for name, values in read_tensors(spec, weights).items()})
     return folded(network.eval())
 
 
@@ -46,7 +46,7 @@ def folded(network: UNet) -> UNet:
 def without_padding(network: UNet, shape: UNetShape) -> UNet:
     """The network of this shape with unpadded convolutions; shares its parameters."""
     shape = shape.model_copy(update={"convolutions": "valid"})
-    bare = deepcopy(network, {id(one): one for one in network.parameters()})
+    bare = deepcopy(network, {id(values): values for values in network.parameters()})
     bare.crops = tuple(crop_of(shape, level) for level in range(shape.depth))
     for layer in bare.modules():
         if isinstance(layer, nn.Conv2d):
@@ -58,7 +58,7 @@ def load_script(path: Path) -> torch.jit.ScriptModule:
     """Load a TorchScript archive to the CPU. Its own reader builds tensors and code of torch, never Python objects.
 
     Raises:
-        ModelError: it is something else.
+        ModelError: the file is of another kind.
     """
     if not _is_script(path):
         raise ModelError(

@@ -1,10 +1,10 @@
 """Programs of `torch.export` (`.pt2`), read without torch's own reader, which would run whatever the file says.
 
-`torch.export.load` (torch 2.13) unpickles with `weights_only=False` where the archive asks for it, loads compiled
-libraries from it, and evaluates its size expressions and guards as Python. None of that is needed to compute: the
+`torch.export.load` (torch 2.13) unpickles with `weights_only=False` if the archive requests it, loads compiled
+libraries from it, and evaluates its size expressions and guards as Python. Nothing of this is needed to compute: the
 archive holds a graph as JSON and the tensors as raw bytes. So both are read here, and only operators of torch's own
-library `aten` and integer arithmetic are called. What needs more (a pickled tensor, a custom operator or object,
-control flow) is refused. Schema: torch/_export/serde/schema.py, major version 8.
+library `aten` and integer arithmetic are called. A program that needs more (a pickled tensor, a custom operator or
+object, control flow) is refused. Schema: torch/_export/serde/schema.py, major version 8.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from tilesseg.errors import ModelError
+from tilesseg.errors import ModelError, cannot
 from tilesseg.models.exported.export_program import DTYPES, Operation, Program, Size, freed, names_in
 
 SCHEMA = 8
@@ -44,13 +44,13 @@ def read_program(path: Path) -> Program:
     """Read a `.pt2` file that `torch.export.save` of torch 2.9 or later has written.
 
     Raises:
-        ModelError: it is another file, or needs more than operators of `aten` and raw tensors.
+        ModelError: the file is of another kind, or needs more than operators of `aten` and raw tensors.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             return _read(archive, path)
     except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror or error}") from None
+        raise ModelError(cannot(f"read {path}", error.strerror or error, "give a .pt2 file")) from None
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
         raise ModelError(
             f"{path} is not a program of torch.export.save ({type(error).__name__}: {str(error)[:100]}); save it again "
@@ -71,7 +71,7 @@ def _read(archive: zipfile.ZipFile, path: Path) -> Program:
     gives = _output(signature["output_specs"], path)
     kept = _payloads(archive, entries, path)
     operations = [_operation(node, path) for node in graph["nodes"]]
-    used = {name for one in operations for name in names_in((one.arguments, *one.keywords.values()))} | {gives}
+    used = {name for call in operations for name in names_in((call.arguments, *call.keywords.values()))} | {gives}
     tensors = {name: _tensor(archive, entries, *kept[fqn]) for name, fqn in held.items() if name in used}
     _refuse_training(operations, held, path)
     shape = _shape(graph["tensor_values"][takes], data.get("range_constraints") or {}, path)
@@ -79,7 +79,7 @@ def _read(archive: zipfile.ZipFile, path: Path) -> Program:
 
 
 def _inputs(specs: Sequence[Mapping[str, Any]], path: Path) -> tuple[str, dict[str, str]]:
-    """Name of the one input, and of each tensor that the file holds with its name in the configuration."""
+    """Name of the input, and by name of each tensor in the file its name in the configuration."""
     takes, held = [], {}
     for spec in specs:
         ((kind, body),) = spec.items()
@@ -88,7 +88,7 @@ def _inputs(specs: Sequence[Mapping[str, Any]], path: Path) -> tuple[str, dict[s
         elif kind in ("parameter", "buffer", "tensor_constant"):
             held[body["arg"]["name"]] = body[f"{kind}_name"]
         else:
-            raise ModelError(f"{path} takes a {kind}, and tilesseg gives one tensor of patches; export it for that")
+            raise ModelError(f"{path} takes a {kind}, and tilesseg gives one tensor of patches; export it without")
     if len(takes) != 1 or takes[0] is None:
         raise ModelError(f"{path} takes {len(takes)} inputs, and tilesseg gives one tensor; export it with one")
     return takes[0], held
@@ -107,8 +107,8 @@ def _output(specs: Sequence[Mapping[str, Any]], path: Path) -> str:
 
 
 def _payloads(archive: zipfile.ZipFile, entries: Mapping[str, str], path: Path) -> dict[str, tuple[str, Any]]:
-    """Where each tensor lies in the archive, and its shape; what is pickled is refused."""
-    found: dict[str, tuple[str, Any]] = {}
+    """Place of each tensor in the archive, and its shape; a pickled tensor is refused."""
+    payloads: dict[str, tuple[str, Any]] = {}
     for part in ("weights", "constants"):
         file = entries.get(f"data/{part}/model_{part}_config.json")
         if file is None:
@@ -118,8 +118,8 @@ def _payloads(archive: zipfile.ZipFile, entries: Mapping[str, str], path: Path) 
                 raise ModelError(
                     f"{path} keeps {name} pickled, and tilesseg never unpickles; export a network of plain tensors"
                 )
-            found[name] = f"data/{part}/{meta['path_name']}", meta["tensor_meta"]
-    return found
+            payloads[name] = f"data/{part}/{meta['path_name']}", meta["tensor_meta"]
+    return payloads
 
 
 def _tensor(archive: zipfile.ZipFile, entries: Mapping[str, str], file: str, meta: Any) -> torch.Tensor:
@@ -165,13 +165,13 @@ def _refuse_unknown(argument: Mapping[str, Any], target: str, path: Path) -> Non
 
 
 def _refuse_training(operations: Sequence[Operation], held: Mapping[str, str], path: Path) -> None:
-    """Refuse what makes a score depend on the patches before, or on chance.
+    """Refuse operations that make a score depend on earlier patches, or on chance.
 
     Raises:
         ModelError: the network was exported in training mode.
     """
-    for one in operations:
-        name, arguments = one.target.removeprefix("aten::"), one.arguments
+    for operation in operations:
+        name, arguments = operation.target.removeprefix("aten::"), operation.arguments
         first = arguments[0].get("as_tensor", {}).get("name") if arguments else None
         changes = name.endswith("_") and first in held
         learns = name == "batch_norm" and arguments[5] == {"as_bool": True} and "as_tensor" in arguments[3]
@@ -191,5 +191,5 @@ def _size(size: Mapping[str, Any], ranges: Mapping[str, Any]) -> Size:
     if "as_int" in size:
         return Size(size["as_int"], size["as_int"])
     name = str(size["as_expr"]["expr_str"]).removeprefix("Symbol('").partition("'")[0]
-    bound = ranges.get(name, {})  # of a plain symbol; sizes like 16·k are held to what the operators take
+    bound = ranges.get(name, {})  # of a plain symbol; sizes like 16·k are left to the operators
     return Size(bound.get("min_val") or 0, bound.get("max_val"))

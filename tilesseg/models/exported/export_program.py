@@ -1,6 +1,6 @@
-"""A program: a graph of torch's `aten` operators with its tensors, carried out one operation after the other.
+"""A program: a graph of torch's `aten` operators with its tensors, computed one operation after the other.
 
-What `exported` reads from a `.pt2` file. The operators are those that the eager network calls, so that the scores are
+`export_archive` reads it from a `.pt2` file. It calls the same operators as the eager network, so that the scores are
 the same to the last bit.
 """
 
@@ -24,17 +24,17 @@ _FORMATS = {
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One call of the graph."""
+    """A call of the graph."""
 
     target: str
-    """As `aten::conv2d`, without the overload; or the name of a function on numbers."""
+    """Name of the operator without its overload, such as `aten::conv2d`, or of a function on numbers."""
     call: Callable[..., Any]
     arguments: tuple[Any, ...]
-    """As the file has them: one-entry dicts that say what kind of value it is; see `Program.value`."""
+    """Arguments as in the file: dicts of a single entry, whose key is the kind of value; see `Program.value`."""
     keywords: Mapping[str, Any]
     results: tuple[Any, ...]
     unused: tuple[str, ...] = ()
-    """Values that nothing needs after this operation."""
+    """Values that no later operation needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Size:
 
     low: int
     high: int | None
-    """None where there is no bound."""
+    """Largest size; None if there is no bound."""
 
     @property
     def fixed(self) -> int | None:
@@ -83,7 +83,7 @@ class Program(torch.nn.Module):
         return values[self._gives]
 
     def value(self, argument: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
-        """What an argument stands for; a device is always that of the patches."""
+        """Value of an argument; a device is always the device of the patches."""
         ((kind, held),) = argument.items()
         match kind:
             case "as_none":
@@ -113,17 +113,17 @@ class Program(torch.nn.Module):
 
     @property
     def held(self) -> frozenset[str]:
-        """Names of the values that do not depend on the input, as operations call them."""
+        """Names in the graph of the values that do not depend on the input."""
         return frozenset(self._places)
 
     @property
     def needs_rows(self) -> bool:
-        """Whether the graph relies on how its arrays lie in memory, so that channels must not come last."""
-        return any(one.target in ("aten::view", "aten::as_strided", "aten::_unsafe_view") for one in self.operations)
+        """Whether the graph relies on the memory layout of its arrays, so that channels must not come last."""
+        return any(each.target in ("aten::view", "aten::as_strided", "aten::_unsafe_view") for each in self.operations)
 
 
 def freed(operations: Sequence[Operation], gives: str, tensors: Mapping[str, Any]) -> list[Operation]:
-    """The operations, each with what nothing needs any more after it."""
+    """Operations, each with the values that no later operation needs."""
     needed, result = {gives, *tensors}, []
     for one in reversed(operations):
         named = set(names_in((one.arguments, *one.keywords.values(), one.results)))
@@ -133,7 +133,7 @@ def freed(operations: Sequence[Operation], gives: str, tensors: Mapping[str, Any
 
 
 def names_in(held: Any) -> list[str]:
-    """Names of values anywhere in arguments."""
+    """Names of all values in arguments, at any depth."""
     if isinstance(held, Mapping):
         own = [held[key] for key in ("name", "as_name") if isinstance(held.get(key), str)]
         return own + [name for part in held.values() for name in names_in(part)]
@@ -141,7 +141,7 @@ def names_in(held: Any) -> list[str]:
 
 
 def _bind(results: Sequence[Any], given: Any, values: dict[str, Any]) -> None:
-    """Put what an operation gave where its results are named."""
+    """Store the results of an operation in `values`, by their names."""
     many = isinstance(given, list | tuple)
     if len(results) == 1 and "as_tensors" in results[0]:
         results = [{"as_tensor": one} for one in results[0]["as_tensors"]]

@@ -1,4 +1,4 @@
-"""A made-up landscape whose truth is known to the pixel: for the demo, for training its model, and for tests."""
+"""A synthetic landscape whose true classes are known to the pixel: for the demo, for training its model, for tests."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ BANDS = ("blue", "green", "red", "nir")
 CLASSES = ("open", "water", "field", "forest")
 OPEN, WATER, FIELD, FOREST = range(4)
 NODATA = 0
-"""Value of all bands beside the swath; no valid pixel holds it."""
+"""Value of all bands beside the swath; no valid pixel has it."""
 
 _STRIP = 256
-"""Rows made at once, so that the work stays in cache and memory is that of the result."""
+"""Rows that are made at a time, so that they stay in the cache, and memory is little more than the result."""
 # Reflectance × 10000 in the order of BANDS. Two colours make a range that slow noise mixes.
 _DRY, _LUSH = (640, 900, 1010, 2050), (430, 760, 560, 3050)
 _CONIFER, _BROADLEAF = (300, 430, 300, 1900), (350, 640, 400, 3300)
@@ -28,7 +28,7 @@ _HAZE = np.array((2700, 2550, 2450, 2700), np.float32)
 
 
 class Landscape(NamedTuple):
-    """What the sensor saw, and what was there."""
+    """Image of the sensor, and true classes of the ground."""
 
     bands: NDArray[np.uint16]
     """`(4, y, x)`: BANDS as reflectance × 10000; NODATA where not valid."""
@@ -39,12 +39,12 @@ class Landscape(NamedTuple):
 
 
 def landscape(shape: tuple[int, int], seed: int, *, window: Window | None = None) -> Landscape:
-    """Make a scene, or a window of it: some 5 Mpx/s on one core.
+    """Make a scene, or a window of it: about 5 Mpx/s on one core.
 
     Args:
         shape: height and width of the whole scene in pixels; only the swath depends on it.
-        seed: another seed is another country.
-        window: pixels wanted, inside the scene; default all of it.
+        seed: seed of the landscape.
+        window: requested pixels, inside the scene; default: all of it.
 
     Raises:
         ValueError: the window leaves the scene.
@@ -52,7 +52,7 @@ def landscape(shape: tuple[int, int], seed: int, *, window: Window | None = None
     whole = Window(0, 0, *shape)
     window = whole if window is None else window
     if not whole.contains(window):
-        raise ValueError(f"{window} leaves the scene of {shape[0]} × {shape[1]} pixels; ask for pixels inside it")
+        raise ValueError(f"{window} leaves the scene of {shape[0]} × {shape[1]} pixels; give a window inside it")
     scene = Landscape(
         np.empty((len(BANDS), *window.shape), np.uint16), np.empty(window.shape, np.uint8), _swath(shape, window)
     )
@@ -65,10 +65,10 @@ def landscape(shape: tuple[int, int], seed: int, *, window: Window | None = None
 
 
 def stripes(window: Window, *, bands: int = 3) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Diagonal stripes with a fine pattern, at the speed of memory: for images too large to make any other way.
+    """Diagonal stripes with a fine pattern, made at the speed of memory: for very large images.
 
     Returns:
-        values `(bands, y, x)`, and labels `(y, x)` of 0 … 3 that each band's value tells: `value // 60`.
+        Values `(bands, y, x)`, and labels `(y, x)` of 0 … 3, equal to `value // 60` of each band.
     """
     diagonal = np.arange(window.y + window.x, window.y_stop + window.x_stop) // 96 % 4
     # row k of all stretches of the diagonals is row k of the image: copied, not computed
@@ -83,7 +83,7 @@ def stripes(window: Window, *, bands: int = 3) -> tuple[NDArray[np.uint8], NDArr
 
 
 def _swath(shape: tuple[int, int], window: Window) -> NDArray[np.bool_]:
-    """The orbit crosses the scene at a slant: a wedge without data at the upper left, another at the lower right."""
+    """Valid pixels: the orbit crosses the scene at a slant, so two wedges have no data, upper left and lower right."""
     height, width = shape
     down = (np.arange(window.y, window.y_stop)[:, None] + 0.5) / height
     across = (np.arange(window.x, window.x_stop) + 0.5) / width
@@ -93,7 +93,7 @@ def _swath(shape: tuple[int, int], window: Window) -> NDArray[np.bool_]:
 
 def _see(strip: Window, seed: int, bands: NDArray[np.uint16], labels: NDArray[np.uint8]) -> None:
     """Fill `bands` and `labels` of a strip: ground, light, haze, optics, noise."""
-    near = strip.inset(-1, -1)  # what the optics blur in
+    near = strip.inset(-1, -1)  # with the pixels that the optics blur in
     ground = _ground(near, seed)
     labels[:] = ground.labels[1:-1, 1:-1]
     haze = np.clip(0.22 * smooth(near, seed, "haze", 1000, 5) - 0.08, 0.01, 0.5)
@@ -106,7 +106,7 @@ def _see(strip: Window, seed: int, bands: NDArray[np.uint16], labels: NDArray[np
 
 
 def _blur(image: Floats) -> Floats:
-    """The optics: a pixel sees a little of its neighbours."""
+    """Image as the optics blur it: a pixel receives a little of its neighbours."""
     rows = image[:-2] + 2 * image[1:-1] + image[2:]
     result: Floats = (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:]) * np.float32(1 / 16)
     return result
@@ -116,9 +116,9 @@ def _blur(image: Floats) -> Floats:
 class _Ground:
     labels: NDArray[np.uint8]
     shade: Floats
-    """Relief and canopy: how much light comes back."""
+    """Share of the light that relief and canopy reflect."""
     mixture: Floats
-    """Where between its two colours a class lies, about 0 … 1."""
+    """Position of a class between its two colours, about 0 … 1."""
     parcels: NDArray[np.int32]
     """Row of `crops` under each pixel."""
     crops: Floats
@@ -141,7 +141,7 @@ def _ground(window: Window, seed: int) -> _Ground:
 
 
 def _woods(window: Window, seed: int) -> Floats:
-    """Forest grows where this is high; the mottling of the ground frays its edge."""
+    """Suitability for forest, which grows where it is high; the mottling of the ground frays the forest's edge."""
     wood, upland = smooth(window, seed, "wood", 450, 5), smooth(window, seed, "upland", 1100, 5)
     result: Floats = wood + np.float32(0.3) * upland
     return result

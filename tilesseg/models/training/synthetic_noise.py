@@ -58,7 +58,7 @@ def nodes(window: Window, border: int = 0) -> tuple[Positions, Positions]:
 
 
 def interpolate(coarse: Floats, window: Window) -> Floats:
-    """From the nodes of a window to its pixels, linearly."""
+    """Linear interpolation from the nodes of a window to its pixels."""
     y, x = np.arange(window.y, window.y_stop), np.arange(window.x, window.x_stop)
     i, j = y // STEP - window.y // STEP, x // STEP - window.x // STEP
     v, u = (y % STEP / STEP).astype(np.float32)[:, None], (x % STEP / STEP).astype(np.float32)
@@ -70,7 +70,7 @@ def interpolate(coarse: Floats, window: Window) -> Floats:
 
 def uniform(seed: int, name: str, *keys: NDArray[Any]) -> NDArray[np.float64]:
     """A number in [0, 1) for each combination of whole numbers, by the finaliser of MurmurHash3 (Appleby 2011)."""
-    h = _mix(np.array([_salt(seed, name)], np.uint64))  # mixed first: else the rows of one seed are another's
+    h = _mix(np.array([_salt(seed, name)], np.uint64))  # mixed first, or rows of one seed would occur in another
     for key in keys:
         h = _mix(h ^ key.astype(np.int64).astype(np.uint64))
     result: NDArray[np.float64] = (h >> np.uint64(11)) * np.float64(2.0**-53)
@@ -85,7 +85,7 @@ def _mix(h: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def _salt(seed: int, name: str) -> int:
-    """One number for seed and name; Python's own hash of text changes from process to process."""
+    """Number of a seed and a name; Python's own hash of text changes from process to process."""
     return int.from_bytes(f"{seed} {name}".encode()[-64:], "little") % (2**61 - 1)
 
 

@@ -41,16 +41,16 @@ _WARP = 150.0
 
 @dataclass(frozen=True, slots=True)
 class Farmland:
-    """What the parcels leave in a window; number 0 is no parcel."""
+    """Parcels in a window; number 0 is no parcel."""
 
     parcels: NDArray[np.int32]
     """`(y, x)`: number of the parcel at each pixel."""
     streaks: Floats
     """`(y, x)`: relative brightness along the plough, and dark verges."""
     kinds: Indices
-    """Kind of each number."""
+    """Kind of each parcel, by its number."""
     crops: Floats
-    """`(number, band)`: colour of each."""
+    """`(number, band)`: colour of each parcel."""
 
 
 def farmland(window: Window, seed: int) -> Farmland:
@@ -73,7 +73,7 @@ def farmland(window: Window, seed: int) -> Farmland:
 
 
 def _draw(drawn: Farmland, window: Window, corner: Points, number: int, plough: Floats) -> None:
-    """One convex parcel, by the distance to its four sides; coordinates count from its own upper left."""
+    """Draw a convex parcel by the distance to its four sides; coordinates count from its own upper left."""
     (y0, x0), (y1, x1) = np.floor(corner.min(0)).astype(int), np.ceil(corner.max(0)).astype(int) + 1
     box = Window.from_bounds(y0, x0, y1, x1).intersect(window)
     y = np.arange(box.y - y0, box.y_stop - y0, dtype=np.float32)[:, None]
@@ -104,9 +104,11 @@ def _parcels(window: Window, seed: int) -> tuple[Points, Indices]:
     farmed = fractal(i * np.float64(_CELL), j * np.float64(_CELL), seed, "farmed", 750, 3) > -0.35
     quads = np.stack([mesh[:-1, :-1], mesh[:-1, 1:], mesh[1:, 1:], mesh[1:, :-1]], axis=2)
     cells = np.argwhere(_touches(quads, window) & farmed[:-1, :-1])
-    found = [parcel for row, column in cells for parcel in _cut(quads[row, column], int(i[row]), int(j[column]), seed)]
-    corners = np.array([corner for corner, _ in found]).reshape(-1, 4, 2)
-    keys = np.array([key for _, key in found], np.int64)
+    parcels = [
+        parcel for row, column in cells for parcel in _cut(quads[row, column], int(i[row]), int(j[column]), seed)
+    ]
+    corners = np.array([corner for corner, _ in parcels]).reshape(-1, 4, 2)
+    keys = np.array([key for _, key in parcels], np.int64)
     near = _touches(corners, window)
     return corners[near], keys[near]
 

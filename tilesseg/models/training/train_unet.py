@@ -1,7 +1,7 @@
 """Train a U-Net on labelled scenes and write it as a bundle.
 
-What the network sees here is what it will see in a run: the same fill of invalid pixels, the same
-`ModelSpec.normalisation`. Statistics are taken once, from all scenes, and written into the bundle.
+Training and run give the network the same values: the same fill of invalid pixels, the same
+`ModelSpec.normalisation`. Statistics are computed once, from all scenes, and written into the bundle.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from tilesseg.models.unet.architecture import UNet
 from tilesseg.models.unet.unet_shapes import margin_of, patch_rule, shrink_of, stride_multiple
 
 IGNORED = 255
-"""Label of pixels that teach nothing: nodata, or not labelled."""
+"""Label of pixels that are not trained on: nodata, or not labelled."""
 WEIGHTS_FILE = "weights.safetensors"
 _SAMPLE = 2_000_000
-"""Pixels that the statistics are taken from, at most."""
+"""Largest number of pixels that the statistics are computed from."""
 
 
 class Training(BaseModel):
-    """What to train, and how."""
+    """Options of a training."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -47,26 +47,26 @@ class Training(BaseModel):
     dtype: str = "uint16"
     resolution: float | None = None
     fill: float = 0.0
-    """What invalid pixels hold, in the values of the imagery."""
+    """Value of invalid pixels, in the values of the imagery."""
     unet: UNetShape = UNetShape()
     core: int | None = Field(None, ge=1)
-    """Side of the preferred patch of a run, less its margins; None: a run chooses the fastest."""
+    """Side of the preferred patch of a run without its margins; None: a run chooses the fastest patch."""
     patch: int = Field(256, ge=1)
     """Side of a training patch."""
     batch: int = Field(8, ge=1)
     steps: int = Field(1000, ge=1)
     rate: float = Field(4e-3, gt=0)
-    """Highest learning rate of the one cycle."""
+    """Highest learning rate of the cycle."""
     decay: float = Field(1e-4, ge=0)
     """Weight decay."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the convolutions while training; the parameters stay float32."""
+    """Precision of the convolutions while training; the parameters stay float32."""
     seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledScene:
-    """One image and its truth, in memory."""
+    """An image and its true classes, in memory."""
 
     bands: NDArray[Any]
     """`(channel, y, x)` in the values of the imagery."""
@@ -78,11 +78,12 @@ class LabelledScene:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of training, for whoever watches."""
+    """A step of training, for a progress display."""
 
     number: int
-    """From 1."""
+    """Number of the step, from 1."""
     of: int
+    """Number of all steps."""
     loss: float
 
 
@@ -99,10 +100,10 @@ def train(
         The spec, still without its weights file, and the network in evaluation mode on the CPU.
 
     Raises:
-        JobError: scenes and training do not fit each other.
+        JobError: the scenes do not fit the training.
     """
     generator = np.random.default_rng(training.seed)
-    with torch.random.fork_rng():  # the caller's own random numbers go on as if nothing had happened
+    with torch.random.fork_rng():  # the caller's own random numbers are not disturbed
         spec = describe(scenes, training)
         torch.manual_seed(training.seed)
         network = UNet(len(spec.bands), spec.score_channels, training.unet)
@@ -127,14 +128,14 @@ def dice_and_cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy plus 1 − mean soft Dice over the classes present; `IGNORED` pixels count in neither.
 
     Dice as in Milletari et al. (2016) without the squares, over the whole batch, so that a class of few pixels
-    weighs as much as one of many.
+    weighs as much as a class of many.
 
     Args:
         scores: `(n, classes, y, x)` before softmax.
         labels: `(n, y, x)` integers.
 
     Returns:
-        A scalar; 0 where everything is ignored.
+        A scalar; 0 if all pixels are ignored.
     """
     known = labels != IGNORED
     flat = scores.permute(0, 2, 3, 1)[known]
@@ -147,10 +148,10 @@ def dice_and_cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def describe(scenes: Sequence[LabelledScene], training: Training) -> ModelSpec:
-    """The spec of the network to come: statistics, patch sizes and margin; no weights file yet.
+    """Spec of the network to be trained: statistics, patch sizes and margin; no weights file yet.
 
     Raises:
-        JobError: scenes and training do not fit each other.
+        JobError: the scenes do not fit the training.
     """
     _check(scenes, training)
     sample = _sample(scenes)
@@ -185,10 +186,10 @@ def describe(scenes: Sequence[LabelledScene], training: Training) -> ModelSpec:
 def draw(
     scenes: Sequence[LabelledScene], spec: ModelSpec, training: Training, generator: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """A batch of patches from anywhere in the scenes, normalised, flipped and turned.
+    """Random patches of the scenes, normalised, flipped and turned.
 
     Returns:
-        `(n, channel, P, P)` float32, and labels `(n, P − shrink, P − shrink)` int64.
+        Patches `(n, channel, P, P)` float32, and labels `(n, P − shrink, P − shrink)` int64.
     """
     side, inset = training.patch, spec.patch.shrink // 2
     areas = np.array([scene.labels.size for scene in scenes], np.float64)
@@ -206,7 +207,7 @@ def draw(
 
 
 def write_bundle(folder: Path, spec: ModelSpec, network: UNet) -> ModelSpec:
-    """Write `model.yaml` and the weights into a folder; `model.yaml` last, so that half a bundle is none.
+    """Write the weights and then `model.yaml` into a folder, so that an incomplete bundle is never found.
 
     Returns:
         The spec as written, with the file's sha256.
@@ -232,19 +233,25 @@ def _check(scenes: Sequence[LabelledScene], training: Training) -> None:
         raise JobError("no scenes to train on; give at least one")
     for number, scene in enumerate(scenes):
         if len(scene.bands) != len(training.bands):
-            raise JobError(f"scene {number} has {len(scene.bands)} bands, the training names {len(training.bands)}")
+            raise JobError(
+                f"scene {number} has {len(scene.bands)} bands, the training {len(training.bands)}; give the same bands"
+            )
         if min(scene.labels.shape) < training.patch:
-            raise JobError(f"scene {number} is {scene.labels.shape}, smaller than a patch of {training.patch}")
+            raise JobError(
+                f"scene {number} is {scene.labels.shape}, smaller than a patch of {training.patch}; reduce patch"
+            )
         known = scene.labels[scene.labels != IGNORED]
         if known.size and known.max() >= len(training.classes):
-            raise JobError(f"scene {number} has the label {known.max()}, the training {len(training.classes)} classes")
+            raise JobError(
+                f"scene {number} has the label {known.max()}, the training {len(training.classes)} classes; add classes"
+            )
     offset, multiple = patch_rule(training.unet)
     if not PatchSizes(offset=offset, multiple=multiple, shrink=shrink_of(training.unet)).legal(training.patch):
         raise JobError(f"the network takes patches of {offset} + k·{multiple}, not {training.patch}; change patch")
 
 
 def _sample(scenes: Sequence[LabelledScene]) -> NDArray[Any]:
-    """Valid pixels `(channel, n)`, every so many in reading order."""
+    """Sample of the valid pixels `(channel, n)`: each n-th in reading order."""
     step = max(1, sum(scene.labels.size for scene in scenes) // _SAMPLE)
     picked = [scene.bands[:, scene.valid][:, ::step] for scene in scenes]
     sample = np.concatenate(picked, axis=1)
@@ -254,13 +261,13 @@ def _sample(scenes: Sequence[LabelledScene]) -> NDArray[Any]:
 
 
 def _rounded(low: float, high: float) -> tuple[float, float]:
-    """Outwards, to a fiftieth of the span's power of ten: the range is a hint, not a statistic."""
+    """Range, rounded outwards to a fiftieth of the span's power of ten: it is a hint, not a statistic."""
     unit = 10.0 ** np.floor(np.log10(high - low)) / 50 if high > low else 1.0
     return float(np.floor(low / unit) * unit), float(np.ceil(high / unit) * unit) + (unit if high == low else 0.0)
 
 
 def _short(values: tuple[float, ...]) -> tuple[float, ...]:
-    """Six figures: the numbers that are used are the numbers that can be read."""
+    """Values rounded to six figures: the bundle holds exactly the numbers that are used."""
     return tuple(float(f"{value:.6g}") for value in values)
 
 

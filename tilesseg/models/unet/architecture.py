@@ -1,7 +1,7 @@
-"""The U-Net of Ronneberger, Fischer and Brox (2015): ours to train, to ship in a bundle, and to run.
+"""U-Net of Ronneberger, Fischer and Brox (2015): trained here, shipped in a bundle, and run.
 
 `UNetShape` gives it a depth, a width, batch normalisation, and padded (`same`) or unpadded (`valid`, as published)
-convolutions. No branch looks at the size of the input, so the module exports as it is; a size outside `patch_rule`
+convolutions. No branch depends on the size of the input, so the module can be exported; a size outside `patch_rule`
 fails where a skip meets the path from below. Source: https://arxiv.org/abs/1505.04597
 """
 
@@ -23,7 +23,7 @@ class UNet(nn.Module):
         Args:
             channels: bands of the input.
             classes: channels of the output.
-            shape: what the network looks like.
+            shape: shape of the network.
         """
         super().__init__()
         widths = [shape.width * 2**level for level in range(shape.depth + 1)]
@@ -74,7 +74,7 @@ class _Level(nn.Sequential):
 
 
 class _Rise(nn.Sequential):
-    """Twice the size, half the channels."""
+    """Layer to the next finer level: twice the size, half the channels."""
 
     def __init__(self, inputs: int, outputs: int, shape: UNetShape) -> None:
         if shape.up == "transposed":
@@ -90,7 +90,7 @@ def _centre(skip: Tensor, crop: int) -> Tensor:
 
 
 def _initialise(module: nn.Module) -> None:
-    """He's initial weights, as the paper asks for; torch's own default is narrower."""
+    """Set He's initial weights, as in the paper; torch's own default is narrower."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         if module.bias is not None:

@@ -1,4 +1,4 @@
-"""The arithmetic of our U-Net, without PyTorch: legal patches, the border it loses, how far it sees, its tensors."""
+"""Arithmetic of our U-Net, without PyTorch: legal patches, the border that it loses, its reach, its tensors."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ Tensors = dict[str, tuple[int, ...]]
 
 
 def padding_of(shape: UNetShape) -> int:
-    """Of each convolution."""
+    """Padding of each convolution."""
     return KERNEL // 2 if shape.convolutions == "same" else 0
 
 
 def shrink_of(shape: UNetShape) -> int:
-    """How many pixels the prediction is smaller than the patch, both sides together (184 for depth 4, valid)."""
+    """Pixels by which the prediction is smaller than the patch, both sides together (184 for depth 4, valid)."""
     return _shrink(shape.depth) if shape.convolutions == "valid" else 0
 
 
 def stride_multiple(shape: UNetShape) -> int:
-    """Shifting a patch by a multiple of this shifts its prediction and changes nothing else: 2^depth."""
+    """Number by whose multiples a shift of the patch only shifts its prediction: 2^depth."""
     return int(2**shape.depth)
 
 
@@ -39,20 +39,20 @@ def patch_rule(shape: UNetShape) -> tuple[int, int]:
 
 
 def reach_of(shape: UNetShape) -> int:
-    """Receptive half-width: how far from a pixel an input can lie and still change its score, at the worst phase."""
+    """Receptive half-width: largest distance from a pixel to an input that changes its score, over all phases."""
     seen = [_seen(phase, phase, shape, shape.depth) for phase in range(stride_multiple(shape))]
     return max(max(phase - low, high - phase) for phase, (low, high) in enumerate(seen))
 
 
 def margin_of(shape: UNetShape) -> int:
-    """The margin that `crop` needs: how far a cell of the stride multiple sees beyond itself, rounded up to it."""
+    """Margin that `crop` needs: reach of a cell of the stride multiple beyond itself, rounded up to that multiple."""
     multiple = stride_multiple(shape)
     low, high = _seen(0, multiple - 1, shape, shape.depth)
     return -(-max(-low, high - multiple + 1) // multiple) * multiple
 
 
 def _seen(low: int, high: int, shape: UNetShape, depth: int) -> tuple[int, int]:
-    """First and last input that a network of this depth looks at to score the pixels `low … high`."""
+    """First and last input on which the scores of the pixels `low … high` depend, for a network of this depth."""
     level = (KERNEL // 2) * CONVOLUTIONS
     blur = 0 if shape.up == "transposed" else 1  # pixels of the lower level beside its own that interpolation uses
     first = 0 if shape.convolutions == "same" else level  # pixel of this level with which the lower one begins
@@ -69,7 +69,7 @@ def _shrink(depth: int) -> int:
 
 
 def crop_of(shape: UNetShape, level: int) -> int:
-    """What the skip of a level loses on each side: as much as the path below it, whose pixels count double."""
+    """Pixels that the skip of a level loses on each side: as many as the path below it, whose pixels count double."""
     return _shrink(shape.depth - level - 1) if shape.convolutions == "valid" else 0
 
 
@@ -78,23 +78,23 @@ class Unpadded(NamedTuple):
 
     shape: UNetShape
     edge: int
-    """What a patch is cropped by on each side beforehand, so that the same pixels are pooled together."""
+    """Pixels by which a patch is cropped on each side beforehand, so that the same pixels are pooled together."""
     lost: int
     """Pixels on each side of a patch that have no prediction, `edge` among them."""
 
 
 def unpadded(shape: UNetShape, margin: int) -> Unpadded | None:
-    """The network without the padding of its convolutions, as it was published, if that changes nothing that counts.
+    """Network without the padding of its convolutions, as published, if its prediction inside the margin is the same.
 
-    What it does not predict lies in the margin, and costs no time: less and less of the way up is computed. What counts
-    is the same, up to rounding.
+    The pixels that it does not predict lie in the margin and cost no time, as less of the way up is computed. The other
+    pixels are the same, up to rounding.
 
     Args:
-        shape: of a network.
-        margin: pixels on each side of a patch that nobody uses.
+        shape: shape of the network.
+        margin: unused pixels on each side of a patch.
 
     Returns:
-        None where the convolutions have no padding, or the margin is too narrow.
+        None if the convolutions have no padding, or the margin is too narrow.
     """
     bare = shape.model_copy(update={"convolutions": "valid"})
     edge = KERNEL // 2 * CONVOLUTIONS
@@ -109,7 +109,7 @@ def tensors_of(channels: int, classes: int, shape: UNetShape) -> Tensors:
     Args:
         channels: bands of the input.
         classes: channels of the output.
-        shape: what the network looks like.
+        shape: shape of the network.
     """
     widths = [shape.width * 2**level for level in range(shape.depth + 1)]
     found: Tensors = {"head.weight": (classes, shape.width, 1, 1), "head.bias": (classes,)}
@@ -124,7 +124,7 @@ def tensors_of(channels: int, classes: int, shape: UNetShape) -> Tensors:
 
 
 def layers_of(level: str, shape: UNetShape) -> Iterator[tuple[str, str | None]]:
-    """The names of a level's convolutions, each with that of the batch normalisation behind it."""
+    """Names of a level's convolutions, each with the name of the batch normalisation behind it."""
     each = 3 if shape.batch_norm else 2
     for number in range(CONVOLUTIONS):
         yield f"{level}.{number * each}", f"{level}.{number * each + 1}" if shape.batch_norm else None

@@ -1,4 +1,4 @@
-"""The weights file of our U-Net as arrays, without PyTorch, which takes seconds and 200 MB to import."""
+"""Weights file of our U-Net as arrays, without PyTorch, which takes seconds and 200 MB to import."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from tilesseg.models.spec import ModelSpec
 from tilesseg.models.unet.unet_shapes import tensors_of
 
 EPSILON = 1e-5
-"""Of batch normalisation, PyTorch's."""
+"""Epsilon of PyTorch's batch normalisation."""
 
 _TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4"}
-"""Of the format, as NumPy reads them; it has no bfloat16."""
+"""Types of the format, as NumPy reads them; NumPy has no bfloat16."""
 
 Arrays = Mapping[str, NDArray[Any]]
 
 
 class Convolution(NamedTuple):
-    """Weights `(output, input, y, x)` and one bias for each output, float32."""
+    """Weights `(output, input, y, x)` and a bias for each output, float32."""
 
     weight: NDArray[np.float32]
     bias: NDArray[np.float32]
@@ -36,26 +36,26 @@ def read_tensors(spec: ModelSpec, weights: Path) -> dict[str, NDArray[Any]]:
     Raises:
         ModelError: the file is not safetensors, or its tensors do not fit the shape.
     """
-    assert spec.unet is not None  # the spec has seen to it
+    assert spec.unet is not None  # the spec refuses anything else
     try:
-        found = {name: _array(told) for name, told in deserialize(weights.read_bytes())}  # type: ignore[no-untyped-call]
+        found = {name: _array(tensor) for name, tensor in deserialize(weights.read_bytes())}  # type: ignore[no-untyped-call]
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{weights} is not a safetensors file: {one_line(error)}") from None
+        raise ModelError(f"{weights} is not a safetensors file: {one_line(error)}; get the file again") from None
     except KeyError as error:
         raise ModelError(f"{weights} has tensors of type {error}, not {', '.join(_TYPES)}; save float32") from None
     _compare(tensors_of(len(spec.bands), spec.score_channels, spec.unet), found, weights)
     return found
 
 
-def _array(told: Mapping[str, Any]) -> NDArray[Any]:
-    values = np.frombuffer(told["data"], _TYPES[told["dtype"]]).reshape(told["shape"])
-    if told["dtype"] == "BF16":  # the upper half of a float32
+def _array(tensor: Mapping[str, Any]) -> NDArray[Any]:
+    values = np.frombuffer(tensor["data"], _TYPES[tensor["dtype"]]).reshape(tensor["shape"])
+    if tensor["dtype"] == "BF16":  # the upper half of a float32
         return (values.astype(np.uint32) << 16).view(np.float32)
     return values.copy()
 
 
 def folded(tensors: Arrays, name: str, norm: str | None) -> Convolution:
-    """A convolution, and the batch normalisation behind it folded in: the same function, up to rounding."""
+    """A convolution with the batch normalisation behind it folded in: the same function, up to rounding."""
     weight = tensors[f"{name}.weight"].astype(np.float32)
     if norm is None:
         return Convolution(weight, tensors[f"{name}.bias"].astype(np.float32))

@@ -1,4 +1,7 @@
-"""What a runtime says when it cannot go on, as a refusal: a full device, a lost one, or anything else."""
+"""Errors of a runtime as refusals: the device is out of memory, the device is lost, or anything else.
+
+After `OutOfDeviceMemory` a worker halves its batches (`inference.segment_tile`).
+"""
 
 from __future__ import annotations
 
@@ -15,17 +18,17 @@ LOST = re.compile(
     r"|CU(BLAS|DNN)_STATUS_(EXECUTION_FAILED|INTERNAL_ERROR|MAPPING_ERROR)",
     re.I,
 )
-"""Errors of CUDA that every later call in the same process repeats."""
+"""Errors of CUDA that repeat at every later call in the same process."""
 
 
 def refusal(error: Exception, *, name: str, device: str, shape: tuple[int, ...]) -> ModelError:
-    """The refusal that an error of a runtime means.
+    """Refusal for an error of a runtime.
 
     Args:
-        error: as the runtime raised it.
-        name: of the model.
-        device: where it computes.
-        shape: of the patches.
+        error: error of the runtime.
+        name: name of the model.
+        device: device that computes.
+        shape: shape of the patches.
     """
     text, where = str(error), f"model {name} fails on patches {shape}"
     if isinstance(error, MemoryError) or FULL.search(text):
@@ -33,5 +36,5 @@ def refusal(error: Exception, *, name: str, device: str, shape: tuple[int, ...])
             f"model {name}: {device} has no memory for patches {shape}; take a smaller batch or patch"
         )
     if LOST.search(text):
-        return DeviceLost(f"{where}: {one_line(error)}; {device} answers nothing any more in this process")
-    return ModelError(f"{where}: {one_line(error)}")
+        return DeviceLost(f"{where}: {one_line(error)}; start another process, {device} is lost in this one")
+    return ModelError(f"{where}: {one_line(error)}; correct patch, bands or the weights file")
