@@ -354,7 +354,7 @@ def test_a_run_directory_that_cannot_be_written_is_told_of_in_one_line(
     images: list[Path], bundle: Path, tmp_path: Path, name: str
 ) -> None:
     (tmp_path / "run" / name / "full").mkdir(parents=True)
-    with pytest.raises(StoreError, match=r"run cannot be written \(Is a directory\)"):
+    with pytest.raises(StoreError, match="run: Is a directory; choose another run directory"):
         go(ask(str(images[0]), bundle, tmp_path / "run"))
 
 

@@ -108,7 +108,7 @@ def test_events_are_one_json_object_a_line(tmp_path: Path) -> None:
 
 def test_a_run_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StoreError, match="cannot be written"):
+    with pytest.raises(StoreError, match="cannot write"):
         RunDirectory.create(tmp_path / "file" / "run")
 
 

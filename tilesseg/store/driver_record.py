@@ -1,7 +1,8 @@
-"""Who carries a run out: a record in its directory for as long as the process lives, so that it can be found and ended.
+"""Record of the process that executes a run: it lies in the run directory while the process lives.
 
-The record's file is locked by its process. The kernel lets go when the process dies, so a record that is left behind
-by a crash is told from one of a driver that works, on other machines too where the file system passes locks on.
+By it the process can be listed and ended. The file is locked by its process, and the kernel releases the lock when the
+process dies: so the record of a crashed driver can be distinguished from that of a living one, on other machines too if
+the file system shares locks.
 """
 
 from __future__ import annotations
@@ -22,21 +23,21 @@ from tilesseg.atomic_write import published
 from tilesseg.errors import StoreError
 
 IDS = ("SLURM_ARRAY_JOB_ID", "SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
-"""Variables in which a queue tells a job its id, that of an array first."""
+"""Environment variables with the id that a queue gives to a job; that of a job array comes first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Driver:
-    """A process that carries a run out, or a share of it."""
+    """A process that executes a run, or a part of it."""
 
     host: str
     pid: int
     started: float
-    """In seconds since 1970."""
+    """Start of the process, in seconds since 1970."""
     job: str | None
-    """Its id in a queue, if it runs in one."""
+    """Id of its job in a queue, or None outside of queues."""
     shard: str | None = None
-    """Share of the run that the process computes, as `3/8`; the stored key keeps its old name."""
+    """Part of the run that the process executes, as `3/8`; the stored key keeps its old name."""
 
     @property
     def here(self) -> bool:
@@ -65,21 +66,21 @@ def driver_record(run: Path, share: str | None = None) -> Iterator[None]:
 
 
 def drivers(run: Path) -> list[Driver]:
-    """The processes that work on a run now."""
-    found = (_read(path) for path in sorted(run.glob("driver*.json")))
-    return [driver for driver in found if driver is not None]
+    """Processes that execute a run now."""
+    records = (_read(path) for path in sorted(run.glob("driver*.json")))
+    return [driver for driver in records if driver is not None]
 
 
 def left_behind(run: Path) -> bool:
-    """Whether there is a record that no driver here holds: it was killed, or works where locks cannot be seen."""
+    """Whether a record exists that nobody holds: its driver was killed, or its machine does not share locks."""
     return any(driver is None for driver in map(_read, run.glob("driver*.json")))
 
 
 def end_driver(driver: Driver, run: Path, *, within: float) -> bool:
-    """Ask a driver on this machine to end, and wait; True if it has ended.
+    """Signal a driver on this machine to end, and wait `within` seconds; True if it has ended.
 
     Raises:
-        StoreError: it belongs to somebody else, or is another process than that of the record.
+        StoreError: the process belongs to another user, or is not the process of the record.
     """
     try:
         if not _has_open(driver.pid, run):
@@ -100,10 +101,10 @@ def end_driver(driver: Driver, run: Path, *, within: float) -> bool:
 
 
 def _has_open(pid: int, run: Path) -> bool:
-    """Whether a process has its record of the run open; of one that has ended, or where nobody can say, it is believed.
+    """Whether a process has its record of the run open; True too where the process has ended or /proc is missing.
 
     Raises:
-        PermissionError: it belongs to somebody else.
+        PermissionError: the process belongs to another user.
     """
     folder = Path(f"/proc/{pid}/fd")
     records = {_file(path) for path in run.glob("driver*.json")} - {None}
@@ -113,7 +114,7 @@ def _has_open(pid: int, run: Path) -> bool:
 
 
 def _file(path: Path) -> tuple[int, int] | None:
-    """What tells a file from all others; None of one that is not there any more."""
+    """Device and inode number, which identify a file; None where the file does not exist any more."""
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -122,13 +123,13 @@ def _file(path: Path) -> tuple[int, int] | None:
 
 
 def _read(path: Path) -> Driver | None:
-    """The driver of a record, if it lives."""
+    """Driver of a record, or None where its process has ended."""
     try:
         with path.open(encoding="utf-8") as file:
             driver = Driver(**json.load(file))
             return driver if _is_locked(file.fileno()) else None
     except (FileNotFoundError, ValueError, TypeError):
-        return None  # it ended just now, or its file is none of ours
+        return None  # the driver ended just now, or the file is not a record
 
 
 def _is_locked(descriptor: int) -> bool:
@@ -140,6 +141,6 @@ def _is_locked(descriptor: int) -> bool:
 
 
 def _id_in_queue() -> str | None:
-    """As the queue answered when the job was submitted: PBS calls an element of `17[]` `17[1]`."""
-    found = next((os.environ[name] for name in IDS if name in os.environ), None)
-    return found and re.sub(r"\[\d+\]", "[]", found)
+    """Id of the job as its submission printed it: PBS calls an element of `17[]` `17[1]`."""
+    job = next((os.environ[name] for name in IDS if name in os.environ), None)
+    return job and re.sub(r"\[\d+\]", "[]", job)

@@ -1,4 +1,4 @@
-"""The ledger: what is done in a folder and what failed, as one small file each, written whole.
+"""The ledger of a folder: one small file for each part that is done or failed, written whole.
 
 "Done" is a record written after the last shard, never the presence of chunks: a missing chunk, an empty chunk and a
 failed read look the same to a reader of Zarr.
@@ -14,59 +14,59 @@ from pathlib import Path
 from typing import Any
 
 from tilesseg.atomic_write import published
-from tilesseg.errors import StoreError
+from tilesseg.errors import StoreError, cannot
 from tilesseg.events import Event
 
 RECORDS = "[!.]*.json"
 
 
 class Ledger:
-    """What is done in a folder and what failed: `done/<name>.json` and `failed/<name>.json`, written whole."""
+    """Records of the parts that are done or failed: `done/<name>.json` and `failed/<name>.json`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def mark_done(self, name: str, record: Event) -> None:
-        """Note that a part is complete; call it after its last shard."""
+        """Record that a part is complete; to be called after its last shard is written."""
         write_json(self._done / f"{name}.json", record.to_json())
         (self._failed / f"{name}.json").unlink(missing_ok=True)
 
     def mark_failed(self, name: str, record: Event) -> None:
-        """List a part as failed; the next run tries it again."""
+        """Record that a part failed; the next execution tries it again."""
         write_json(self._failed / f"{name}.json", record.to_json())
 
     def done_names(self) -> list[str]:
-        """Names of the parts that are stored."""
+        """Names of the parts that are done."""
         return [path.stem for path in self._done.glob(RECORDS)]
 
     def record(self, name: str) -> dict[str, Any] | None:
-        """Fields of the record of a part that is stored, or None."""
+        """Fields of the record of a part, or None where the part is not done."""
         path = self._done / f"{name}.json"
         return dict(_read_records([path]))[name] if path.exists() else None
 
     def any_done(self) -> bool:
-        """Whether anything is stored."""
+        """Whether any part is done."""
         return next(self._done.glob(RECORDS), None) is not None
 
     def done(self) -> dict[str, dict[str, Any]]:
-        """Fields of the records of what is stored, by name."""
+        """Fields of the records of the parts that are done, by name."""
         return dict(_read_records(sorted(self._done.glob(RECORDS))))
 
     def failed(self) -> dict[str, dict[str, Any]]:
-        """Fields of the records of what could not be made, by name."""
+        """Fields of the records of the parts that failed, by name."""
         return dict(_read_records(sorted(self._failed.glob(RECORDS))))
 
     def claim(self, fingerprint: str) -> None:
-        """Make the folder for what `fingerprint` names; one of another fingerprint is emptied if nothing is done.
+        """Make the folder for the plan with this fingerprint; a folder of another plan is emptied if no part is done.
 
         Raises:
-            StoreError: parts of something else are done there.
+            StoreError: parts of another plan are done there.
         """
-        found = self.fingerprint
-        if found not in (None, fingerprint):
+        existing = self.fingerprint
+        if existing not in (None, fingerprint):
             if self.done_names():
                 raise StoreError(
-                    f"{self.folder} has {len(self.done_names())} tiles of fingerprint {str(found)[:12]}…, and "
+                    f"{self.folder} has {len(self.done_names())} tiles of fingerprint {str(existing)[:12]}…, and "
                     f"this plan has {fingerprint[:12]}…: another image or plan; give another run directory"
                 )
             self._empty()
@@ -75,7 +75,7 @@ class Ledger:
         write_text(self._fingerprint, fingerprint)
 
     def _empty(self) -> None:
-        """Remove what is in the folder but its fingerprint, so that one that is half emptied is emptied again."""
+        """Remove everything but the fingerprint, so that a folder that is half emptied is emptied again."""
         for path in [path for path in self.folder.iterdir() if path != self._fingerprint]:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -84,7 +84,7 @@ class Ledger:
 
     @property
     def fingerprint(self) -> str | None:
-        """What the folder was claimed for, or None."""
+        """Fingerprint of the plan that the folder belongs to, or None."""
         return self._fingerprint.read_text(encoding="utf-8") if self._fingerprint.exists() else None
 
     @property
@@ -116,17 +116,17 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file, or None where there is none.
+    """Content of a JSON file, or None where the file does not exist.
 
     Raises:
-        StoreError: it is damaged.
+        StoreError: the file is damaged.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
-        raise StoreError(f"{path} cannot be read ({error}); delete it, or take a new run directory") from None
+        raise StoreError(cannot(f"read {path}", error, "delete it, or give another run directory")) from None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -136,9 +136,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """What cannot be written while the context lasts is a refusal."""
+def writable(folder: Path) -> Iterator[None]:
+    """Errors of the file system while the context lasts become a StoreError that names the folder."""
     try:
         yield
     except OSError as error:
-        raise StoreError(f"{folder} cannot be written ({error.strerror}); choose another run directory") from None
+        raise StoreError(cannot(f"write {folder}", error, "choose another run directory")) from None

@@ -1,4 +1,4 @@
-"""Locks: which process works on a part of a run. Held by the kernel, so a process that dies lets go."""
+"""Locks of files: which process works on a part of a run. The kernel releases the locks of a process that dies."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
-from tilesseg.errors import StoreError
+from tilesseg.errors import StoreError, cannot
 from tilesseg.process import this_process
 
 
 @contextmanager
 def held(path: Path, *, shared: bool = False, wait: bool = False) -> Iterator[bool]:
-    """Hold the lock of a file for as long as the context lasts; True if it could be had.
+    """Hold the lock of a file while the context lasts; True if it could be taken.
 
     Args:
-        path: the file; made where there is none, and left there.
-        shared: several may hold it at the same time, unless somebody holds it for himself.
-        wait: until it can be had.
+        path: the file; made where it does not exist, and left there.
+        shared: whether several processes may hold the lock at the same time; an exclusive lock excludes all others.
+        wait: whether to wait until the lock can be taken.
 
     Raises:
-        StoreError: the file cannot be written, or its file system knows no locks.
+        StoreError: the file cannot be written, or its file system has no locks.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a+", encoding="utf-8")
     except OSError as error:
-        raise StoreError(f"{path} cannot be written ({error.strerror}); choose another run directory") from None
+        raise StoreError(cannot(f"write {path}", error, "choose another run directory")) from None
     with file:
-        got = _take(file.fileno(), path, shared=shared, wait=wait)
-        if got:
-            file.truncate(0)  # whoever is named there has let go
+        taken = _take(file.fileno(), path, shared=shared, wait=wait)
+        if taken:
+            file.truncate(0)  # the process that is named there has released the lock
             file.write("" if shared else this_process())
             file.flush()
-        yield got  # closing the file lets go
+        yield taken  # closing the file releases the lock
 
 
 def holder(path: Path) -> str:
-    """Who took the lock of a file for himself last, as `this_process` says it; empty where several share it."""
+    """Name of the process that last took the exclusive lock (see `this_process`); empty while the lock is shared."""
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
@@ -51,11 +51,11 @@ def _take(descriptor: int, path: Path, *, shared: bool, wait: bool) -> bool:
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             return False
         raise StoreError(
-            f"{path} cannot be locked ({error.strerror}); put the run directory on a file system that has locks"
+            cannot(f"lock {path}", error, "put the run directory on a file system that has locks")
         ) from None
     return True
 
 
 def alone(run: Path, *part: str, shared: bool) -> AbstractContextManager[object]:
-    """Hold a part of a run while the context lasts; others wait. Nothing is held where no processes share the run."""
+    """Hold the lock of a part of a run while the context lasts; without effect unless processes share the run."""
     return held(run.joinpath("locks", "scenes", *part), wait=True) if shared else nullcontext()

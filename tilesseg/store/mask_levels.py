@@ -1,4 +1,4 @@
-"""Coarser levels of a scene's mask, stored beside it: some are made by its tiles, the others for its products."""
+"""Coarser levels of a scene's mask, stored beside the mask: the finer ones made by tiles, the others for products."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tilesseg.raster.window import Window
 
 
 def tile_shards(core: tuple[int, int], shard: int) -> tuple[int, ...]:
-    """Sides of the shards of level 1, 2 and so on, as far as a tile can write whole ones of its own.
+    """Sides of the shards of level 1, 2 and so on, for the levels that tiles can write in whole shards of their own.
 
-    A level's shard is as large as the mask's where cores are so many that it fits, and once half of that, so that a
-    run has few more files: the share of a core in the level is whole shards, and a shard that is halved again is even.
+    Each level uses the mask's shard size while a core's part of the level is a whole number of shards, then half that
+    size once, so that a run has few more files. Beyond that, a level is built later, from the level below.
     """
     height, width = core
     sides: list[int] = []
@@ -33,30 +33,30 @@ def tile_shards(core: tuple[int, int], shard: int) -> tuple[int, ...]:
 
 
 def in_level(core: Window, number: int) -> Window:
-    """A core's share of a level; its first row and column are multiples of the level's cells."""
+    """Window of a core in a level. The first row and column of a core are multiples of the level's reduction."""
     bounds = core.y, core.x, core.y_stop, core.x_stop
     return Window.from_bounds(*(-(-bound >> number) for bound in bounds))
 
 
 def make_levels(folder: Path, *, shape: tuple[int, int], shard: int, chunk: int, core: tuple[int, int]) -> None:
-    """Empty levels of a mask, as many as tiles with such cores make."""
+    """Create the levels of a mask that tiles with such cores make, each full of 254."""
     levels = list(zip(level_shapes(shape)[1:], tile_shards(core, shard), strict=False))
     StoredLevels(folder).create([size for size, _ in levels], [side for _, side in levels], chunk=chunk)
 
 
 class StoredLevels:
-    """A folder of levels that follow each other. Picklable; each may be written by several processes, in shards."""
+    """A folder of consecutive levels. Picklable; several processes may write different shards of a level."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def create(self, shapes: Sequence[tuple[int, int]], shards: Sequence[int], *, chunk: int) -> None:
-        """Empty levels, `(y, x)` uint8 full of 254, in place of any that lie there.
+        """Create levels, `(y, x)` uint8 full of 254, in place of existing ones.
 
         Args:
-            shapes: of the levels, finest first.
-            shards: sides of a shard of each.
-            chunk: side of a chunk; or a shard's, where it is no multiple of it.
+            shapes: shapes of the levels, finest first.
+            shards: sides of the shards of each level.
+            chunk: side of a chunk; a level whose shard is no multiple of it has one chunk in each shard.
         """
         self.remove()
         self.folder.mkdir()
@@ -65,10 +65,10 @@ class StoredLevels:
             Sharded.create(self.folder / str(number), shape, shard=shard, chunk=side, fill=FAILED)
 
     def arrays(self) -> tuple[Sharded, ...]:
-        """The levels, finest first; none where there is no folder."""
+        """Arrays of the levels, finest first; none where the folder does not exist."""
         names = filter(str.isdecimal, os.listdir(self.folder)) if self.folder.exists() else ()
         return tuple(Sharded.open(self.folder / name) for name in sorted(names, key=int))
 
     def remove(self) -> None:
-        """Remove all levels, where there are any."""
+        """Remove the folder with all levels, where it exists."""
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -8,24 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from tilesseg.events import Event
-from tilesseg.store.ledger import _writing, read_json, write_json, write_text
+from tilesseg.store.ledger import read_json, writable, write_json, write_text
 from tilesseg.store.scene_store import Store
 
 
 class RunDirectory:
-    """The folder of a run: everything that resume, status and export need."""
+    """The directory of a run, with everything that resume, status and export need."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @classmethod
     def create(cls, path: Path) -> RunDirectory:
-        """Make the folder, or find it.
+        """Make the directory where it does not exist, and check that it can be written.
 
         Raises:
-            StoreError: it cannot be made or written.
+            StoreError: the directory cannot be made or written.
         """
-        with _writing(path):
+        with writable(path):
             path.mkdir(parents=True, exist_ok=True)
             probe = path / f".writable.{os.getpid()}"
             probe.touch()
@@ -39,18 +39,18 @@ class RunDirectory:
         """Write a file of the run whole or not at all.
 
         Raises:
-            StoreError: it cannot be written.
+            StoreError: the file cannot be written.
         """
-        with _writing(self.path):
+        with writable(self.path):
             write_text(self.path / name, text)
 
     def write_json(self, name: str, data: Any) -> None:
         """Write a JSON file of the run whole or not at all; raises as `write_text`."""
-        with _writing(self.path):
+        with writable(self.path):
             write_json(self.path / name, data)
 
     def read_json(self, name: str) -> Any:
-        """A JSON file of the run, or None where there is none yet.
+        """Content of a JSON file of the run, or None where the file does not exist yet.
 
         Raises:
             StoreError: the file is damaged.
@@ -66,5 +66,5 @@ class RunDirectory:
     def log(self, event: Event, when: float) -> None:
         """Append an event to `events.jsonl`; `when` in seconds since 1970."""
         line = json.dumps({"time": round(when, 3), **event.to_json()}, separators=(",", ":"))
-        with _writing(self.path), (self.path / "events.jsonl").open("a", encoding="utf-8") as file:
+        with writable(self.path), (self.path / "events.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")

@@ -1,11 +1,13 @@
-"""The run directory: what is planned, what is stored, what is done. The truth of a run; Dask is disposable.
+"""Store of one scene in the run directory: its mask, its scores and its ledger.
+
+The run directory is the truth of a run; the state of Dask is disposable.
 
     RUN/  job.yaml  plan.json  scenes.jsonl  events.jsonl  summary.json  summary.csv  report.html
           scenes/<scene>/  plan.json | refused.json  mask.zarr  levels/  scores.zarr?  done/r012-c034.json
                            failed/r003-c007.json  finished.json  staged/
 
-`staged/` is there while an image is copied to Zarr and read from there; see `stage`. `levels/0`, `levels/1` … are the
-mask's coarser levels, as far as its tiles make them; see `store_levels`.
+`staged/` exists while tiles read the image from a copy in Zarr; see `staged_copy`. `levels/0`, `levels/1` … are those
+coarser levels of the mask that its tiles make; see `mask_levels`.
 """
 
 from __future__ import annotations
@@ -20,21 +22,21 @@ from numpy.typing import NDArray
 from zarr.errors import BaseZarrError
 
 from tilesseg.atomic_write import published
-from tilesseg.errors import StoreError
+from tilesseg.errors import StoreError, cannot
 from tilesseg.events import TileDone, TileFailed
 from tilesseg.formats.zarr.sharded_array import Sharded
 from tilesseg.raster.labels import FAILED, SCORE_STEPS
 from tilesseg.raster.window import Window
-from tilesseg.store.ledger import Ledger, _writing, read_json, write_json
+from tilesseg.store.ledger import Ledger, read_json, writable, write_json
 from tilesseg.store.mask_levels import StoredLevels, in_level, make_levels
 from tilesseg.store.shard_writer import ShardRows
 
 REFUSED_FILE, FINISHED_FILE = "refused.json", "finished.json"
-"""In a scene's folder: why it cannot be segmented; what it came to."""
+"""Files in a scene's folder: the reason for which it cannot be segmented; the results of the finished scene."""
 
 
 class Store:
-    """One scene's folder: its mask and its ledger. Picklable, safe for several writers of different tiles."""
+    """Folder of one scene, with its mask and its ledger. Picklable; several processes may write different tiles."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -54,24 +56,24 @@ class Store:
         scores: Sequence[str] = (),
         core: tuple[int, int] | None = None,
     ) -> None:
-        """Make the folder and an empty mask with levels, `(y, x)` uint8 full of 254; existing ones are kept.
+        """Make the folder and a mask with levels, `(y, x)` uint8 full of 254; existing ones are kept.
 
-        Where scores are asked for, also `scores.zarr`, `(class, y, x)` in the same way: 0–250 for 0–1.
+        If scores are requested, also `scores.zarr`, `(class, y, x)` in the same way: 0–250 for 0–1.
 
         Args:
-            shape: of the image.
+            shape: height and width of the image.
             shard: side of a shard, the unit of writing.
             chunk: side of a chunk, the unit of reading.
-            fingerprint: names what the mask is made from. A folder of another fingerprint is made anew where no tile
-                is done in it.
+            fingerprint: hash of the plan and the image. A folder of another fingerprint is made anew if no tile is done
+                in it.
             scores: names of the classes whose scores are stored.
             core: sides of the tiles' cores, whole shards; None for one shard.
 
         Raises:
-            StoreError: the folder cannot be written, its tiles were made from something else, or its mask or scores
-                are gone and the records of its tiles are not.
+            StoreError: the folder cannot be written, its tiles belong to another plan or image, or its mask or scores
+                are missing while records of its tiles exist.
         """
-        with _writing(self.folder):
+        with writable(self.folder):
             self.ledger.claim(fingerprint)
             self._make(self._mask, partial(Sharded.create, shape=shape, shard=shard, chunk=chunk, fill=FAILED))
             self._make(
@@ -83,7 +85,7 @@ class Store:
                 self._make(self._scores, partial(make, planes=[len(scores)], **facts))
 
     def _make(self, path: Path, make: Callable[[Path], object]) -> None:
-        """Have something made that is full of 254, where it is not there; it appears under its name when complete."""
+        """Have an array or a folder of arrays made, if it does not exist; it appears under its name when complete."""
         if path.exists():
             return
         self._refuse_records(path)
@@ -91,43 +93,43 @@ class Store:
             make(temporary)
 
     def _refuse_records(self, path: Path) -> None:
-        """An empty array under records of done tiles would be a hole that nobody sees."""
+        """Refuse to make an empty array under records of done tiles: its pixels would be lost without a word."""
         done = len(self.done_names())
         if done:
             raise StoreError(
-                f"{self.folder} has records of {done} tiles and no {path.name}; restore it, or delete "
+                f"{self.folder} has records of {done} tiles and no {path.name}; restore that, or delete "
                 f"{self.folder / 'done'} to do the tiles again"
             )
 
     @cached_property
     def mask(self) -> Sharded:
-        """Labels; raises a StoreError where there are none."""
+        """Array of the labels; raises a StoreError where it does not exist."""
         return self._open(self._mask)
 
     @cached_property
     def levels(self) -> tuple[Sharded, ...]:
-        """Coarser levels of the mask by mode, level 1 first, as far as tiles make them."""
+        """Arrays of the coarser levels that tiles make, by mode, level 1 first."""
         return StoredLevels(self._levels).arrays()
 
     @cached_property
     def scores(self) -> Sharded:
-        """Stored scores, a plane for each class; raises a StoreError where there are none."""
+        """Array of the stored scores, a plane for each class; raises a StoreError where it does not exist."""
         return self._open(self._scores)
 
     @property
     def score_classes(self) -> tuple[str, ...]:
-        """Names of the classes whose scores are stored; none where no scores are."""
+        """Names of the classes whose scores are stored."""
         return tuple(map(str, self.scores.facts["classes"])) if self._scores.exists() else ()
 
     def _open(self, path: Path) -> Sharded:
         try:
             return Sharded.open(path)
         except (OSError, BaseZarrError) as error:
-            raise StoreError(f"{self.folder} holds no {path.stem} ({error}); run the job first") from None
+            raise StoreError(cannot(f"open {path.stem} in {self.folder}", error, "run the job first")) from None
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Of the mask."""
+        """Height and width of the mask."""
         return self.mask.shape
 
     @property
@@ -145,69 +147,70 @@ class Store:
         return self.mask.read(window)
 
     def read_scores(self, number: int, window: Window) -> NDArray[np.uint8]:
-        """Of the stored class of this number, the scores `(y, x)` of a window inside the image."""
+        """Scores `(y, x)` of the stored class `number` in a window inside the image."""
         return self.scores.read(window, plane=(number,))
 
     def mask_rows(self, core: Window) -> ShardRows:
-        """Where the labels of a core go, from top to bottom; its share of the levels is made on the way."""
+        """Writer of a core's labels, to be given from top to bottom; it makes the core's part of the levels too."""
         coarser: ShardRows | None = None
         for number, array in reversed(list(enumerate((self.mask, *self.levels)))):
             coarser = ShardRows(array, in_level(core, number), coarser=coarser)
-        assert coarser is not None  # the mask's own
+        assert coarser is not None  # the rows of the mask itself
         return coarser
 
     def core_rows(self, core: Window, *, scores: int = 0) -> tuple[ShardRows, ...]:
-        """Where the labels of a core go, and then the scores of each class that is stored."""
+        """Writers of a core's labels and of the scores of each of its stored classes."""
         return (self.mask_rows(core), *(ShardRows(self.scores, core, plane=(number,)) for number in range(scores)))
 
     def clear(self, core: Window) -> None:
-        """Put a core back to 254, as if its tile had never run."""
+        """Reset a core to 254, as if its tile had never run."""
         for number, array in enumerate((self.mask, *self.levels)):
             array.clear(in_level(core, number))
         for number in range(len(self.score_classes)):
             self.scores.clear(core, plane=(number,))
 
     def mark_done(self, record: TileDone) -> TileDone:
-        """Put a tile into the ledger; call it after the last shard."""
+        """Record that a tile is done; to be called after its last shard is written."""
         self.ledger.mark_done(record.tile, record)
         return record
 
     def mark_failed(self, record: TileFailed) -> TileFailed:
-        """List a tile as failed; the next run tries it again."""
+        """Record that a tile failed; the next execution tries it again."""
         self.ledger.mark_failed(record.tile, record)
         return record
 
     def done_names(self) -> list[str]:
-        """Names of the tiles that are stored."""
+        """Names of the tiles that are done."""
         return self.ledger.done_names()
 
     def done(self) -> dict[str, TileDone]:
-        """Records of the tiles that are stored, by name."""
+        """Records of the tiles that are done, by name."""
         return {name: TileDone(**fields) for name, fields in self.ledger.done().items()}
 
     def failed(self) -> dict[str, TileFailed]:
-        """Records of the tiles that could not be made, by name."""
+        """Records of the tiles that failed, by name."""
         return {name: TileFailed(**fields) for name, fields in self.ledger.failed().items()}
 
     def holds(self, *, scores: bool) -> bool:
+        """Whether the mask exists, and the scores too if they are requested."""
         return self._mask.exists() and (not scores or self._scores.exists())
 
     def write_json(self, name: str, data: Any) -> None:
-        """Write a JSON file of the scene whole or not at all, making its folder where there is none.
+        """Write a JSON file of the scene whole or not at all, and make the scene's folder where it does not exist.
 
         Raises:
-            StoreError: it cannot be written.
+            StoreError: the file cannot be written.
         """
-        with _writing(self.folder):
+        with writable(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             write_json(self.folder / name, data)
 
     def read_json(self, name: str) -> Any:
-        """A JSON file of the scene, or None where there is none; a StoreError where it is damaged."""
+        """Content of a JSON file of the scene, or None where it does not exist; a StoreError where it is damaged."""
         return read_json(self.folder / name)
 
     def remove(self, name: str) -> None:
-        """Remove a file of the scene, where there is one."""
+        """Remove a file of the scene, where it exists."""
         (self.folder / name).unlink(missing_ok=True)
 
     @property

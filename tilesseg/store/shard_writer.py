@@ -1,4 +1,4 @@
-"""The rows of one core on their way into a stored array, and into its coarser levels."""
+"""Shard writer: the rows of a core, collected until they fill a row of shards, and their coarser levels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tilesseg.raster.window import Window
 
 
 class ShardRows:
-    """Finished rows of a core, waiting until a whole row of shards can be written: every shard once, whole."""
+    """Finished rows of a core, kept until they fill a row of shards, so that every shard is written once, whole."""
 
     def __init__(
         self, array: Sharded, core: Window, *, plane: tuple[int, ...] = (), coarser: ShardRows | None = None
@@ -19,29 +19,30 @@ class ShardRows:
         """Begin at the core's first row.
 
         Args:
-            array: where the rows go.
-            core: whole shards of it.
-            plane: of the array.
-            coarser: gets the same rows, halved by mode. A row of shards is of even height, save at the image's end.
+            array: destination of the rows.
+            core: window of whole shards in the array.
+            plane: indices of the plane in the array.
+            coarser: writer of the next level, which gets the same rows halved by mode. A row of shards has an even
+                height, except at the end of the image.
         """
         self._array, self._plane, self._core, self._coarser = array, plane, core, coarser
         self._waiting = np.empty((0, core.width), np.uint8)
         self._filled = 0
         self.y_next = core.y
-        """Image row that the next values belong to."""
+        """Row of the array at which the next rows begin."""
 
     def write(self, labels: NDArray[np.uint8]) -> None:
-        """Take the next rows `(rows, width)`; write what makes whole shards."""
+        """Take the next rows `(rows, width)`, and write all rows of shards that are full."""
         while len(labels):
             height = min(self._array.shard[0], self._core.y_stop - (self.y_next - self._filled))
-            now, labels = labels[: height - self._filled], labels[height - self._filled :]
-            self.y_next += len(now)
-            if len(now) == height:
-                self._write(now)
+            rows, labels = labels[: height - self._filled], labels[height - self._filled :]
+            self.y_next += len(rows)
+            if len(rows) == height:
+                self._write(rows)
             else:
-                self._wait(now, height)
+                self._keep(rows, height)
 
-    def _wait(self, rows: NDArray[np.uint8], height: int) -> None:
+    def _keep(self, rows: NDArray[np.uint8], height: int) -> None:
         if len(self._waiting) < height:
             self._waiting = np.empty((height, self._core.width), np.uint8)
         self._waiting[self._filled : self._filled + len(rows)] = rows
@@ -51,7 +52,7 @@ class ShardRows:
             self._write(self._waiting[:height])
 
     def _write(self, rows: NDArray[np.uint8]) -> None:
-        """Store the rows that end at `y_next`."""
+        """Store full rows of shards, of which the last row lies above `y_next`."""
         core = self._core
         place = Window.from_bounds(self.y_next - len(rows), core.x, self.y_next, core.x_stop)
         self._array.write(place, rows, plane=self._plane)

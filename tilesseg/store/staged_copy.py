@@ -1,8 +1,8 @@
-"""Staging: an image that cannot be read well by window is copied to Zarr once, in parallel, and read from there.
+"""Staged copy: an image that is slow to read by window is copied to Zarr once, in parallel, and read from there.
 
-The copy is cut into *regions*, each a whole number of shards that one task alone writes, and it has a ledger of its
-own: what a killed run has copied is not copied again. Overlapping tiles are windows on the copy; overlap is never
-stored twice.
+The copy is divided into *regions*, each a whole number of shards that one task alone writes, and has a ledger of its
+own: regions that a killed run has copied are not copied again. Overlapping tiles are windows on the copy; overlap is
+never stored twice.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
     from tilesseg.formats.source import Source
 
 SHARD_COPIES = 4
-"""How often zarr has a shard in memory while it encodes and writes it; for estimates."""
+"""Number of copies of a shard that zarr has in memory while it writes the shard; for estimates."""
 IMAGE = "image.zarr"
 
 
 @dataclass(frozen=True, slots=True)
 class CopyLayout:
-    """How a copy is stored, and what one task copies."""
+    """Layout of a copy: the sides of its shards and chunks, and of the regions that one task copies."""
 
     factor: float
-    """Decoded ÷ needed pixels, were the image read as it is."""
+    """Decoded ÷ needed pixels, if the image were read without a copy."""
     region: tuple[int, int]
-    """Height and width of what one task copies; the whole image where it is streamed from its beginning."""
+    """Height and width of a region; the whole image where it is streamed from its beginning."""
     shard: tuple[int, int]
     chunk: tuple[int, int]
 
@@ -50,7 +50,7 @@ class CopyLayout:
         return [self.at(shape, row, column) for row in range(rows) for column in range(columns)]
 
     def named(self, shape: tuple[int, int], name: str) -> CopyRegion:
-        """The region called `r000-c001`."""
+        """Region of a name such as `r000-c001`."""
         return self.at(shape, *tile_position(name))
 
     def at(self, shape: tuple[int, int], row: int, column: int) -> CopyRegion:
@@ -61,14 +61,14 @@ class CopyLayout:
 
 @dataclass(frozen=True, slots=True)
 class CopyRegion:
-    """The pixels that one staging task copies."""
+    """Pixels that one task copies."""
 
     name: str
     window: Window
 
 
 class StagedCopy:
-    """The folder of one copy: the Zarr and its ledger. Picklable; regions may be written from several processes."""
+    """Folder of one copy: the Zarr and its ledger. Picklable; several processes may write different regions."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -79,10 +79,10 @@ class StagedCopy:
         return self.folder / IMAGE
 
     def create(self, *, source: Source, layout: CopyLayout) -> None:
-        """Make the folder with an empty copy; one that was begun from the same image is kept, any other replaced.
+        """Make the folder with an empty copy; a copy of the same image that was begun is kept, any other replaced.
 
         Raises:
-            StoreError: it cannot be written.
+            StoreError: the folder cannot be written.
         """
         fingerprint = _fingerprint(source, layout)
         if self.ledger.fingerprint != fingerprint or not self.image.exists():
@@ -91,12 +91,12 @@ class StagedCopy:
             create_staged(self.image, source=source, shard=layout.shard, chunk=layout.chunk)
 
     def missing(self, layout: CopyLayout, shape: tuple[int, int]) -> list[CopyRegion]:
-        """Regions that are still to be copied, those that failed before too."""
+        """Regions that remain to be copied, including those that failed before."""
         done = set(self.ledger.done_names())
         return [region for region in layout.regions(shape) if region.name not in done]
 
     def open(self, layout: CopyLayout) -> Source:
-        """The copy as a source. What could not be copied cannot be read from it either, for the same reason."""
+        """The copy as a source. Regions that could not be copied cannot be read from it either, for the same reason."""
         shape, failed = open_staged(self.image).grid.shape, self.ledger.failed()
         holes = [(layout.named(shape, name).window, str(fields["reason"])) for name, fields in failed.items()]
         return open_staged(self.image, holes)
@@ -111,10 +111,10 @@ def copy_region(
     """Copy one region. Safe to do twice.
 
     Raises:
-        SourceError: its pixels cannot be read.
+        SourceError: the pixels of the region cannot be read.
     """
     begun, writer = time.perf_counter(), StagedWriter(copy.image)
-    for y, raw in _bands(region, source, layout):
+    for y, raw in _shard_rows(region, source, layout):
         writer.write(y, region.window.x, raw)
     record = RegionStaged(
         scene=scene,
@@ -128,8 +128,8 @@ def copy_region(
     return record
 
 
-def _bands(region: CopyRegion, source: Source, layout: CopyLayout) -> Iterator[tuple[int, Raw]]:
-    """What a region holds, in rows of shards from top to bottom."""
+def _shard_rows(region: CopyRegion, source: Source, layout: CopyLayout) -> Iterator[tuple[int, Raw]]:
+    """Raw values of a region with their first row, in rows of shards from top to bottom."""
     height = layout.shard[0]
     if layout.region[0] == height:
         yield region.window.y, source.read_raw(region.window)
@@ -139,7 +139,7 @@ def _bands(region: CopyRegion, source: Source, layout: CopyLayout) -> Iterator[t
 
 
 def _fingerprint(source: Source, layout: CopyLayout) -> str:
-    """Names exactly what a copy is made of."""
+    """Hash of the image's state and of the layout, which changes with each of them."""
     made_from: dict[str, Any] = {
         "identity": source.identity(),
         "describe": source.describe(),
