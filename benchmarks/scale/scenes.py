@@ -18,8 +18,8 @@ from tilesseg.cluster.executors import SerialExecutor
 from tilesseg.planning.job import Job, parse_job
 from tilesseg.planning.machine import Machine
 from tilesseg.planning.plan import plan_job
-from tilesseg.planning.plan_scene import try_scene
 from tilesseg.planning.scene_list import find_scenes
+from tilesseg.planning.stored_plan import try_scene
 from tilesseg.run.finish_scene import finished_before
 from tilesseg.run.prepare_run import prepare
 from tilesseg.run.run_job import job_status, run_job

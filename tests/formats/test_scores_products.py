@@ -200,7 +200,7 @@ def test_a_scores_product_without_stored_scores_is_refused_before_the_first_tile
     with pytest.raises(FormatError, match=r"output\.scores is false"):
         carry_out(tmp_path / "run", scene, bundle, scores=False, products=products)
     products = [{"format": "scores-cog", "classes": ["class 2"]}]
-    with pytest.raises(FormatError, match=r"asked for class class 2, and scores are stored of class 0, class 1"):
+    with pytest.raises(FormatError, match=r"requested for class class 2, and scores are stored of class 0, class 1"):
         carry_out(tmp_path / "run", scene, bundle, scores=["class 0", "class 1"], products=products)
     assert not (tmp_path / "run").exists()
 

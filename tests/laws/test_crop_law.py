@@ -15,8 +15,8 @@ from tilesseg.formats.source import Source
 from tilesseg.models.load import Model, load_model
 from tilesseg.planning import tiling_options
 from tilesseg.planning.job import parse_job
-from tilesseg.planning.plan_scene import stored_plan
 from tilesseg.planning.scene_plan import ScenePlan
+from tilesseg.planning.stored_plan import stored_scene_plan
 from tilesseg.raster.labels import decide
 from tilesseg.raster.tiling import Lattice, Tiling
 from tilesseg.run.run_job import run_job
@@ -69,7 +69,7 @@ def run(
     report = run_job(job, executor=executor)
     assert report.exit_code == 0
     store = RunDirectory(folder / "run").scene("scene")
-    plan = stored_plan(store)
+    plan = stored_scene_plan(store)
     assert plan is not None
     return store.read(plan.grid.window), plan
 

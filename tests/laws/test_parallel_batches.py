@@ -110,14 +110,14 @@ def test_a_processor_computes_a_batch_for_each_tile_and_what_is_not_shared_one(t
     machine = replace(cluster.describe_machine(Cluster(engine_threads=4)), able=FAST)
     assert machine.parallel_batches == 2
     job = unet_job(tmp_path)
-    assert plan_job(job, machine).parallel_batches == 2
-    assert plan_job(job.model_copy(update={"compile": True}), machine).parallel_batches == 1
-    assert plan_job(job, Machine("cuda", 4, 2, FAST, parallel_batches=2)).parallel_batches == 1
+    assert plan_job(job, machine).compute.parallel_batches == 2
+    assert plan_job(job.model_copy(update={"compile": True}), machine).compute.parallel_batches == 1
+    assert plan_job(job, Machine("cuda", 4, 2, FAST, parallel_batches=2)).compute.parallel_batches == 1
     assert cluster.describe_machine(Cluster(kind="serial", engine_threads=4)).parallel_batches == 1
     assert cluster.describe_machine(Cluster(threads=1, engine_threads=4)).parallel_batches == 1
     own = tmp_path / "own"
     own.mkdir()
-    assert plan_job(label_job(own), machine).parallel_batches == 1  # a user's engine computes for one at a time
+    assert plan_job(label_job(own), machine).compute.parallel_batches == 1  # a user's engine computes for one at a time
 
 
 def test_an_executor_that_does_one_tile_at_a_time_computes_one_batch() -> None:
@@ -144,8 +144,11 @@ def test_a_run_of_parallel_batches_has_the_mask_of_a_serial_one_and_goes_on_with
         assert run_job(job, executor=SerialExecutor() if kind == "serial" else ThreadExecutor(2)).exit_code == 0
         run = RunDirectory(folder / "run")
         stored = parse_plan(run.read_json("plan.json"), where=run.path)
-        assert stored.parallel_batches == {"serial": 1, "threads": 2}[kind]
-        assert plan_job(job, Machine("cpu", 8, 8, FAST), stored=stored).parallel_batches == stored.parallel_batches
+        assert stored.compute.parallel_batches == {"serial": 1, "threads": 2}[kind]
+        assert (
+            plan_job(job, Machine("cpu", 8, 8, FAST), stored=stored).compute.parallel_batches
+            == stored.compute.parallel_batches
+        )
         masks.append(run.scene("scene").read(Window(0, 0, 128, 128)))
     assert np.array_equal(*masks)
 
@@ -154,7 +157,7 @@ def test_a_proof_computes_all_parallel_batches(tmp_path: Path, monkeypatch: pyte
     run_job(unet_job(tmp_path, engine="torch", precision="fp32"), executor=SerialExecutor())
     run = RunDirectory(tmp_path / "run")
     planned = parse_plan(run.read_json("plan.json"), where=run.path)
-    run.write_json("plan.json", replace(planned, parallel_batches=2).to_json())
+    run.write_json("plan.json", replace(planned, compute=replace(planned.compute, parallel_batches=2)).to_json())
     together = threading.Barrier(2, timeout=10)
 
     def network(patches: Any) -> Any:

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from tilesseg.planning.plan import Plan, parse_plan
-from tilesseg.planning.plan_scene import stored_plan
 from tilesseg.planning.scene_list import SCENE_LIST, read_scene_list
 from tilesseg.planning.scene_plan import ScenePlan
+from tilesseg.planning.stored_plan import stored_scene_plan
 from tilesseg.run.run_job import job_status
 from tilesseg.store.run_directory import RunDirectory
 
@@ -33,19 +33,19 @@ def plan() -> Plan:
 
 @pytest.fixture(scope="module")
 def scene() -> ScenePlan:
-    found = stored_plan(RunDirectory(STORED).scene("scene"))
+    found = stored_scene_plan(RunDirectory(STORED).scene("scene"))
     assert found is not None
     return found
 
 
 def test_a_stored_plan_is_parsed_and_written_with_the_same_keys_and_values(plan: Plan) -> None:
     assert plan.to_json() == stored_json("plan.json")
-    assert (plan.parallel_batches, stored_json("plan.json")["lanes"]) == (2, 2)
-    assert [speed.patch for speed in plan.speeds] == [608, 1120, 2144]
+    assert (plan.compute.parallel_batches, stored_json("plan.json")["lanes"]) == (2, 2)
+    assert [speed.patch for speed in plan.compute.speeds] == [608, 1120, 2144]
 
 
 def test_a_stored_scene_plan_has_the_fingerprint_and_the_key_that_it_had(plan: Plan, scene: ScenePlan) -> None:
-    assert plan.fingerprint(scene) == (STORED / "scenes" / "scene" / "fingerprint").read_text(encoding="utf-8")
+    assert scene.fingerprint(plan) == (STORED / "scenes" / "scene" / "fingerprint").read_text(encoding="utf-8")
     (listed,) = read_scene_list(STORED / SCENE_LIST)
     assert plan.key(listed) == stored_json("scenes/scene/plan.json")["key"]
 

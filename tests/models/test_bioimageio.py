@@ -22,6 +22,7 @@ from tilesseg.models.load import load_model
 from tilesseg.models.spec import ModelSpec, PatchSizes
 from tilesseg.planning import job as jobs
 from tilesseg.planning.band_match import check_range, scene_statistics
+from tilesseg.planning.machine import Compute
 from tilesseg.planning.tile_layout import choose_layout
 
 
@@ -423,7 +424,7 @@ def test_an_offset_of_the_output_is_what_valid_convolutions_lose(tmp_path: Path)
 
 def test_a_halo_gets_no_weight_in_blending(tmp_path: Path) -> None:
     spec = spec_of(tmp_path / "cells", new())
-    lattice = choose_layout((1000, 1000), spec, jobs.TilingOptions(), slots=1, device="cpu").lattice
+    lattice = choose_layout((1000, 1000), spec, jobs.TilingOptions(), compute=Compute("cpu", 1, 1)).lattice
     assert (lattice.before, lattice.after) == (8, 8)
     assert lattice.patch - lattice.stride >= 2 * 8
 

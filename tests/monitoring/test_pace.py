@@ -30,7 +30,7 @@ from tilesseg.monitoring.dashboard.boards import Boards
 from tilesseg.monitoring.live.event_log import read_log_end
 from tilesseg.monitoring.pace import KEPT, SHORTEST, EndedTile, Pace, RateHistory, RecentTiles
 from tilesseg.monitoring.terminal import TerminalProgress
-from tilesseg.planning.plan_scene import planned_event, stored_plan
+from tilesseg.planning.stored_plan import planned_event, stored_scene_plan
 from tilesseg.reporting.status import Progress, Watch
 from tilesseg.store.driver_record import driver_record
 
@@ -71,14 +71,14 @@ class Views:
     def plan(self, scene: str, when: float) -> None:
         self.small.plan_scenes(scene)
         store = self.small.run.scene(scene)
-        planned = stored_plan(store)
+        planned = stored_scene_plan(store)
         assert planned is not None
         self.tell(planned_event(planned, store=store), when)
 
     def tile(self, scene: str, when: float, *, fail: bool = False, wall: float = 1.0, patches: int = 1) -> None:
         """Do the next tile of a scene."""
         store = self.small.run.scene(scene)
-        planned = stored_plan(store)
+        planned = stored_scene_plan(store)
         assert planned is not None
         tile = next(tile for tile in planned.tiling if tile.name not in store.done_names())
         if fail:

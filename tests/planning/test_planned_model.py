@@ -27,10 +27,10 @@ from tilesseg.models import hardware as machine
 from tilesseg.models import runtime_choice as choice
 from tilesseg.models.engines import torch_engine
 from tilesseg.models.network import Call, Network
-from tilesseg.planning import plan, planned_model
+from tilesseg.planning import plan
 from tilesseg.planning.cluster_options import Cluster
 from tilesseg.planning.job import Job, parse_job
-from tilesseg.planning.machine import Machine
+from tilesseg.planning.machine import Compute, Machine
 from tilesseg.planning.plan import plan_job
 from tilesseg.planning.scene_list import find_scenes
 from tilesseg.run import worker_state as opened
@@ -63,15 +63,15 @@ def label_job(folder: Path, *, engine: str = "Identity", scenes: int = 1, **chan
 def test_the_plan_decides_for_the_machine_that_computes(tmp_path: Path) -> None:
     job = unet_job(tmp_path)
     slow, fast = plan_job(job, Machine("cpu", 1, 1, PLAIN)), plan_job(job, Machine("cpu", 1, 1, FAST))
-    assert (slow.choice.runtime, slow.choice.precision) == ("torch", "fp32")
-    assert (fast.choice.runtime, fast.choice.precision) == ("openvino", "bf16")
+    assert (slow.compute.choice.runtime, slow.compute.choice.precision) == ("torch", "fp32")
+    assert (fast.compute.choice.runtime, fast.compute.choice.precision) == ("openvino", "bf16")
     exact = plan_job(job.model_copy(update={"engine": "torch", "precision": "fp32"}), Machine("cpu", 1, 1, FAST))
-    assert (exact.choice.runtime, exact.choice.precision) == ("torch", "fp32")
+    assert (exact.compute.choice.runtime, exact.compute.choice.precision) == ("torch", "fp32")
 
 
 def test_torch_alone_compiles(tmp_path: Path) -> None:
     planned = plan_job(unet_job(tmp_path, compile=True), Machine("cpu", 1, 1, FAST))
-    assert (planned.choice.runtime, planned.compile) == ("torch", True)
+    assert (planned.compute.choice.runtime, planned.compute.compile) == ("torch", True)
     with pytest.raises(JobError, match="compile is for torch, and engine is openvino; leave one out"):
         unet_job(tmp_path, compile=True, engine="openvino")
 
@@ -80,7 +80,7 @@ def test_what_was_decided_stays_decided_when_a_run_goes_on_elsewhere(tmp_path: P
     job = unet_job(tmp_path)
     first = plan_job(job, Machine("cpu", 1, 1, FAST))
     stored = plan.parse_plan(json.loads(json.dumps(first.to_json())), where=tmp_path)
-    assert plan_job(job, Machine("cpu", 4, 4, PLAIN), stored=stored).choice == first.choice
+    assert plan_job(job, Machine("cpu", 4, 4, PLAIN), stored=stored).compute == first.compute
 
 
 def test_what_the_machine_has_not_is_refused(tmp_path: Path) -> None:
@@ -92,25 +92,30 @@ def test_another_engine_or_precision_makes_another_mask(tmp_path: Path) -> None:
     """So that neither tiles nor finished scenes of one are taken for those of another."""
     job = label_job(tmp_path)
     run_job(job, executor=SerialExecutor())
-    planned, scene = plan_job(job, None), opened.stored_plan(RunDirectory(tmp_path / "run").scene("s0"))
+    planned, scene = plan_job(job, None), opened.stored_scene_plan(RunDirectory(tmp_path / "run").scene("s0"))
     assert scene is not None
     (found,) = find_scenes(job.scenes)
+
+    def by(compute: Compute) -> tuple[str, str]:
+        other = replace(planned, compute=compute)
+        return other.key(found), scene.fingerprint(other)
+
+    used = planned.compute
     others = [
-        planned,
-        replace(planned, choice=replace(planned.choice, runtime="openvino")),
-        replace(planned, choice=replace(planned.choice, precision="bf16")),
-        replace(planned, compile=True),
+        used,
+        replace(used, choice=replace(used.choice, runtime="openvino")),
+        replace(used, choice=replace(used.choice, precision="bf16")),
+        replace(used, compile=True),
     ]
-    assert len({one.key(found) for one in others}) == len({one.fingerprint(scene) for one in others}) == 4
-    reworded = replace(planned, choice=replace(planned.choice, why="in other words"))
-    assert (reworded.key(found), reworded.fingerprint(scene)) == (planned.key(found), planned.fingerprint(scene))
+    assert [len({*names}) for names in zip(*map(by, others), strict=True)] == [4, 4]
+    assert by(replace(used, choice=replace(used.choice, why="in other words"))) == by(used)
 
 
 def test_a_place_where_nothing_is_computed_decides_nothing(tmp_path: Path) -> None:
     """Submitting, on a login node without OpenVINO, a job for nodes that have it."""
     job = unet_job(tmp_path, engine="openvino", precision="bf16")
-    submit.check(job)
-    assert plan_job(job, None).choice == choice.NATIVE
+    submit.check_submission(job)
+    assert plan_job(job, None).compute.choice == choice.NATIVE
 
 
 def test_the_machine_is_asked_what_it_is_able_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +153,8 @@ from tilesseg.planning.cluster_options import Cluster
 from tilesseg.cluster.connect import describe_machine
 from tilesseg.planning.job import parse_job
 from tilesseg.models import find_bundle
-from tilesseg.planning.plan import check_crop, plan_job
+from tilesseg.planning.plan import plan_job
+from tilesseg.planning.tiling_options import check_crop
 job = parse_job({job.model_dump(mode="json", exclude_defaults=True)!r}, where="test")
 plan_job(job, describe_machine(Cluster(device="cpu")))
 check_crop(find_bundle(job.model))
@@ -215,7 +221,7 @@ def test_proof_and_tiles_of_all_scenes_that_are_alike_call_one_network_with_one_
     """It is compiled once, before the first tile."""
     made: list[Call] = []
     given: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(planned_model, "load_model", lambda *a, **k: Counted(made, given))
+    monkeypatch.setattr(plan, "load_model", lambda *a, **k: Counted(made, given))
     report = run_job(label_job(tmp_path, scenes=3), executor=workers)
     assert report.exit_code == 0 and [scene.done for scene in report.scenes] == [4, 4, 4]
     assert len(made) == 1 and set(given) == {(made[0], np.dtype("uint8"), (2, 1, 64, 64))}
@@ -224,7 +230,7 @@ def test_proof_and_tiles_of_all_scenes_that_are_alike_call_one_network_with_one_
 def test_few_networks_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Call] = []
     run_job(label_job(tmp_path), executor=SerialExecutor())
-    monkeypatch.setattr(planned_model, "load_model", lambda *a, **k: Counted(made, []))
+    monkeypatch.setattr(plan, "load_model", lambda *a, **k: Counted(made, []))
     run_of = opened.Opened(Assignment.of(RunDirectory(tmp_path / "run"), first="s0"))
     first = run_of.call("s0", run_of.source("s0"))
     calls = [replace(first, dtype=np.dtype(code)) for code in "BHIfd"]

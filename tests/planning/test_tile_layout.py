@@ -10,7 +10,7 @@ from fakes import spec_data
 from tilesseg.errors import JobError
 from tilesseg.models.spec import ModelSpec, parse_spec
 from tilesseg.planning.job import TilingOptions
-from tilesseg.planning.patch_speed import PatchSpeed, fitting, speed_at
+from tilesseg.planning.machine import Compute, PatchSpeed, fitting, speed_at
 from tilesseg.planning.tile_layout import LARGE, Layout, choose_layout, flexible, measured_patches, why_patch
 from tilesseg.planning.tile_size import Cut
 
@@ -34,9 +34,8 @@ def speeds(table: dict[int, float]) -> tuple[PatchSpeed, ...]:
 def cut(
     shape: tuple[int, int], asked: TilingOptions, table: dict[int, float], *, slots: int = 2, parallel_batches: int = 1
 ) -> Layout:
-    return choose_layout(
-        shape, unet(), asked, slots=slots, device="cpu", speeds=speeds(table), parallel_batches=parallel_batches
-    )
+    compute = Compute("cpu", 1, slots, parallel_batches=parallel_batches, speeds=speeds(table))
+    return choose_layout(shape, unet(), asked, compute=compute)
 
 
 @pytest.mark.parametrize("table", [FAST_WHERE_SMALL, FAST_WHERE_LARGE], ids=["bf16", "fp32"])
@@ -88,7 +87,7 @@ def test_no_patch_that_was_measured_would_do_more_scene_in_a_second(asked: Tilin
     for patch in measured_patches(unet(), asked):
         if (speed := speed_at(patch, speeds(table))) is None:
             continue
-        other = choose_layout(shape, unet(), asked.model_copy(update={"patch": patch}), slots=2, device="cpu")
+        other = choose_layout(shape, unet(), asked.model_copy(update={"patch": patch}), compute=Compute("cpu", 1, 2))
         mine = speed_at(chosen.lattice.patch, speeds(table))
         assert mine is not None
         done = speed.mpx_per_s / other.tiling(shape).work_factor
@@ -109,7 +108,7 @@ def test_a_patch_that_somebody_states_is_never_changed(changes: dict[str, Any], 
     spec = parse_spec({**spec_data(bands=3, patch=UNET, margin=94), **changes}, where="test")
     assert not flexible(spec, asked)
     plain, told = (
-        choose_layout((8192, 8192), spec, asked, slots=2, device="cpu", speeds=known)
+        choose_layout((8192, 8192), spec, asked, compute=Compute("cpu", 1, 2, speeds=known))
         for known in ((), speeds(FAST_WHERE_LARGE))
     )
     assert plain == told
@@ -123,8 +122,8 @@ def test_a_small_scene_has_the_usual_patch() -> None:
 
 @pytest.mark.parametrize(("shape", "patch"), [((600, 20000), 816), ((20000, 300), 512), ((9, 30000), 464)])
 def test_a_narrow_scene_has_a_smaller_patch_where_that_predicts_less(shape: tuple[int, int], patch: int) -> None:
-    narrow = choose_layout(shape, unet(), TilingOptions(), slots=2, device="cpu")
-    usual = choose_layout(shape, unet(), TilingOptions(patch=1216), slots=2, device="cpu")
+    narrow = choose_layout(shape, unet(), TilingOptions(), compute=Compute("cpu", 1, 2))
+    usual = choose_layout(shape, unet(), TilingOptions(patch=1216), compute=Compute("cpu", 1, 2))
     assert narrow.lattice.patch == patch
     assert narrow.tiling(shape).work_factor < 0.75 * usual.tiling(shape).work_factor
     assert narrow.tiling(shape).recompute_factor == 1.0
@@ -147,8 +146,7 @@ def test_a_core_is_narrower_where_a_row_of_patches_would_take_too_much() -> None
             (32768, 32768),
             parse_spec(spec_data(bands=bands, patch=UNET, margin=94), where="test"),
             TilingOptions(),
-            slots=2,
-            device="cpu",
+            compute=Compute("cpu", 1, 2),
             itemsize=itemsize,
         )
         for bands, itemsize in ((3, 1), (13, 2))
@@ -164,9 +162,9 @@ def test_vast_scenes_are_stored_in_fewer_files() -> None:
 
 def test_the_plan_says_which_patch_was_chosen_and_why() -> None:
     shape, known = (8192, 8192), speeds({704: 1.55, 1216: 1.7, 2240: 1.97})
-    layout = choose_layout(shape, unet(), TilingOptions(), slots=2, device="cpu", speeds=known)
+    layout = choose_layout(shape, unet(), TilingOptions(), compute=Compute("cpu", 1, 2, speeds=known))
     assert why_patch(shape, layout, known) == (
-        "patch 2240: 1.97 Mpx/s ÷ work 1.20 = 1.65 Mpx/s of the scene in one process, by what was measured "
+        "patch 2240: 1.97 Mpx/s ÷ work 1.20 = 1.65 Mpx/s of the scene in one process, by measured speeds "
         "(704: 1.55, 1216: 1.7, 2240: 1.97 Mpx/s)"
     )
     assert why_patch(shape, layout, ()) is None
@@ -181,8 +179,8 @@ def test_speeds_between_two_sizes_are_interpolated_and_none_beyond() -> None:
 
 def test_slivers_at_the_edge_do_not_count_as_tiles() -> None:
     lattice = cut((8192, 8192), TilingOptions(), {}).lattice
-    even = Cut((8192, 8192), lattice, 4096, 8192, (4, 4), (8,), 2, None)
-    sliver = Cut((8192, 8192), lattice, 7168, 8192, (7, 1), (8,), 2, None)
+    even = Cut((8192, 8192), lattice, 4096, 8192, (4, 4), (8,), Compute("cpu", 1, 2), None)
+    sliver = Cut((8192, 8192), lattice, 7168, 8192, (7, 1), (8,), Compute("cpu", 1, 2), None)
     assert even.tiles_for_each_slot(1) and not sliver.tiles_for_each_slot(1)
 
 

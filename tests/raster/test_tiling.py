@@ -11,6 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tilesseg.errors import JobError
+from tilesseg.planning.machine import Compute, PatchSpeed
 from tilesseg.planning.tile_size import best_cut, choose_shard, cuts
 from tilesseg.raster.tiling import Lattice, Tiling, blend_lattice, crop_lattice, tile_name, tile_position
 from tilesseg.raster.window import Window
@@ -126,12 +127,12 @@ def test_the_recompute_factor_is_one_for_crop_and_below_1_10_for_gaussian_512_64
     shape = (32768, 32768)
     crop = crop_lattice(1216, margin=96, multiple=16)
     shard, _ = choose_shard(crop)
-    best = best_cut([*cuts(shape, crop, shard=shard, slots=2)])
+    best = best_cut([*cuts(shape, crop, shard=shard, compute=Compute("cpu", 1, 2))])
     assert Tiling(shape, crop, (best.height, best.width), shard).recompute_factor == 1.0
     gaussian = blend_lattice(512, overlap=64, margin=0, multiple=16)
     shard, _ = choose_shard(gaussian)
     for slots in (1, 2, 3, 4):
-        best = best_cut([*cuts(shape, gaussian, shard=shard, slots=slots)])
+        best = best_cut([*cuts(shape, gaussian, shard=shard, compute=Compute("cpu", 1, slots))])
         assert Tiling(shape, gaussian, (best.height, best.width), shard).recompute_factor <= 1.10
 
 
@@ -140,7 +141,7 @@ def test_a_chosen_core_is_whole_shards_and_no_larger_than_needed(
     shape: tuple[int, int], lattice: Lattice, slots: int
 ) -> None:
     shard, chunk = choose_shard(lattice, about=16)
-    best = best_cut([*cuts(shape, lattice, shard=shard, slots=slots, largest=(64, 64))])
+    best = best_cut([*cuts(shape, lattice, shard=shard, compute=Compute("cpu", 1, slots), largest=(64, 64))])
     core = best.height, best.width
     assert shard % chunk == 0
     assert all(side % shard == 0 and side < size + shard for side, size in zip(core, shape, strict=True))
@@ -157,14 +158,15 @@ def test_where_there_are_shards_enough_no_slot_has_fewer_than_four_tiles_but_for
     assume(rows * columns >= 16 * slots)
     lattice = crop_lattice(24, margin=4, multiple=4)
     shape = (rows * lattice.stride, columns * lattice.stride)
-    best = best_cut([*cuts(shape, lattice, shard=lattice.stride, slots=slots)])
+    best = best_cut([*cuts(shape, lattice, shard=lattice.stride, compute=Compute("cpu", 1, slots))])
     assert rows * columns / best.largest >= 0.8 * 4 * slots
 
 
 @pytest.mark.parametrize(("seconds", "sides"), [(0.001, (32768, 8192)), (0.1, (8192, 8192)), (4.0, (1024, 8192))])
 def test_a_tile_takes_one_to_sixty_seconds(seconds: float, sides: tuple[int, int]) -> None:
     lattice = crop_lattice(1216, margin=96, multiple=16)
-    best = best_cut([*cuts((131072, 131072), lattice, shard=1024, slots=2, seconds=seconds)])
+    speed = PatchSpeed(lattice.patch, lattice.patch**2 / 1e6 / seconds, memory_mb=100.0)
+    best = best_cut([*cuts((131072, 131072), lattice, shard=1024, compute=Compute("cpu", 1, 2, speeds=(speed,)))])
     assert best.tile_seconds is not None and (seconds < 0.002 or 1 <= best.tile_seconds <= 60)
     assert (best.height, best.width) == sides
 

@@ -25,8 +25,8 @@ from tilesseg.events import Note, TileFailed
 from tilesseg.formats.writing.preview import encode
 from tilesseg.monitoring.html_templates import templates_of
 from tilesseg.monitoring.humanize import duration
-from tilesseg.planning.plan_scene import stored_plan
 from tilesseg.planning.scene_plan import ScenePlan
+from tilesseg.planning.stored_plan import stored_scene_plan
 from tilesseg.reporting.html.report_page import DETAILED, write_report
 from tilesseg.reporting.html.report_scene import _labels
 from tilesseg.reporting.html.seam_statistics import Seams, measure_seams
@@ -105,8 +105,8 @@ def test_the_page_says_what_happened_to_every_scene(mixed: SmallRun) -> None:
     for word in (mixed.plan.model_sha256, "CC0-1.0", "Python", "tilesseg run", "1:01 min", "job.yaml"):
         assert word in said
     for name in "abd":
-        plan = stored_plan(mixed.run.scene(name))
-        assert plan is not None and mixed.plan.fingerprint(plan) in said
+        plan = stored_scene_plan(mixed.run.scene(name))
+        assert plan is not None and plan.fingerprint(mixed.plan) in said
 
 
 def test_the_numbers_of_the_class_tables_are_those_of_the_ledger(mixed: SmallRun) -> None:
@@ -397,7 +397,7 @@ def measured(folder: Path, **tiling: Any) -> Seams:
     small = SmallRun(data)
     small.plan_scenes()
     small.segment("a")
-    plan = stored_plan(small.run.scene("a"))
+    plan = stored_scene_plan(small.run.scene("a"))
     assert plan is not None
     return measure_seams(plan.tiling, _labels(small.run.scene("a"), plan))
 

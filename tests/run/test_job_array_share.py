@@ -28,9 +28,9 @@ from tilesseg.events import Event, ProductWritten, TileDone, TileFailed
 from tilesseg.planning.cluster_options import Cluster
 from tilesseg.planning.job import Job, parse_job
 from tilesseg.planning.machine import Machine
-from tilesseg.planning.plan_scene import stored_plan
 from tilesseg.planning.scene_list import Scene
-from tilesseg.planning.stored_plan import open_run_directory
+from tilesseg.planning.scene_plan import SceneRun
+from tilesseg.planning.stored_plan import open_run_directory, stored_scene_plan
 from tilesseg.run.finish_scene import finish_scene, still_finished
 from tilesseg.run.job_array_share import ArrayShare, parse_share
 from tilesseg.run.prepare_run import prepare
@@ -131,7 +131,7 @@ def test_a_share_takes_the_plan_of_those_that_work_even_where_no_tile_is_done_ye
     job = ask(scenes[:1], bundle, tmp_path / "run", tiling={**TILING, "core": "auto"})
     with prepare(job, Machine("cpu", 1, 1), share=ArrayShare(1, 2)) as ready:
         assert run_job(job, executor=More(), share=ArrayShare(2, 2)).exit_code == 0
-        assert open_run_directory(tmp_path / "run")[1].slots == ready.plan.slots == 1
+        assert open_run_directory(tmp_path / "run")[1].compute.slots == ready.plan.compute.slots == 1
     share(job, 1, 2)
     assert job_status(tmp_path / "run").exit_code == 0
 
@@ -144,7 +144,7 @@ def test_a_plan_by_which_nobody_works_and_nothing_is_done_binds_no_share(
         pass
     job = ask(scenes, bundle, tmp_path / "run", tiling={**TILING, "overlap": 16})
     assert run_job(job, executor=More(), share=ArrayShare(1, 1)).exit_code == 0
-    assert open_run_directory(tmp_path / "run")[1].slots == 7
+    assert open_run_directory(tmp_path / "run")[1].compute.slots == 7
     with pytest.raises(StoreError, match="overlap was 16 and is 8 now"):
         share(ask(scenes, bundle, tmp_path / "run"), 1, 1)
 
@@ -165,8 +165,9 @@ def test_a_tile_that_is_done_while_products_are_written_is_not_taken_to_be_in_th
     run_job(job, executor=SerialExecutor())
     run, plan = open_run_directory(tmp_path / "run")
     store = run.scene("s0")
-    planned, record = stored_plan(store), store.folder / "done" / "r000-c000.json"
+    planned, record = stored_scene_plan(store), store.folder / "done" / "r000-c000.json"
     assert planned is not None
+    scene_run = SceneRun(store, plan, planned)
     text = record.read_text()
     record.unlink()
     store.mark_failed(TileFailed("s0", "r000-c000", 64 * 64, "out of luck"))
@@ -177,8 +178,8 @@ def test_a_tile_that_is_done_while_products_are_written_is_not_taken_to_be_in_th
         (store.folder / "failed" / "r000-c000.json").unlink()
 
     monkeypatch.setattr("tilesseg.run.finish_scene.write_products", write)
-    ended = finish_scene(store, plan, planned, job.output, executor=SerialExecutor(), threads=1)
-    assert ended.state == "failed tiles" and still_finished(store, plan, planned, job.output) is None
+    ended = finish_scene(scene_run, job.output, executor=SerialExecutor(), threads=1)
+    assert ended.state == "failed tiles" and still_finished(scene_run, job.output) is None
 
 
 @pytest.mark.cluster

@@ -275,16 +275,16 @@ def test_a_scene_whose_products_are_not_begun_is_unfinished(images: list[Path], 
 def test_a_scene_that_fails_in_an_unheard_of_way_costs_itself_wherever_it_stands(
     images: list[Path], bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    from tilesseg.planning import plan_scene as planning
+    from tilesseg.planning import stored_plan as planning
 
-    plan_scene = planning.plan_scene
+    draft_scene = planning.draft_scene
 
     def fail(scene: Any, **how: Any) -> Any:
         if scene.name == f"s{number}":
             raise RuntimeError("unheard of")
-        return plan_scene(scene, **how)
+        return draft_scene(scene, **how)
 
-    monkeypatch.setattr(planning, "plan_scene", fail)
+    monkeypatch.setattr(planning, "draft_scene", fail)
     report, _ = go(ask([str(path) for path in images[:3]], bundle, tmp_path / "run"))
     assert report.exit_code == 3
     assert [scene.state == "complete" for scene in report.scenes] == [n != number for n in range(3)]
@@ -294,17 +294,17 @@ def test_a_scene_that_fails_in_an_unheard_of_way_costs_itself_wherever_it_stands
 def test_a_passing_trouble_while_the_first_scene_is_planned_is_tried_again(
     images: list[Path], bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tilesseg.planning import plan_scene as planning
+    from tilesseg.planning import stored_plan as planning
 
-    plan_scene, tries = planning.plan_scene, list[str]()
+    draft_scene, tries = planning.draft_scene, list[str]()
 
     def fail(scene: Any, **how: Any) -> Any:
         tries.append(scene.name)
         if len(tries) == 1:
             raise ConnectionError("connection reset")
-        return plan_scene(scene, **how)
+        return draft_scene(scene, **how)
 
-    monkeypatch.setattr(planning, "plan_scene", fail)
+    monkeypatch.setattr(planning, "draft_scene", fail)
     monkeypatch.setattr("tilesseg.retry.BACK_OFF", 0.0)
     report, _ = go(ask(str(images[0]), bundle, tmp_path / "run"))
     assert report.exit_code == 0 and tries == ["s0", "s0"]

@@ -30,7 +30,7 @@ from tilesseg.models.spec import parse_spec
 from tilesseg.planning.band_match import check_range
 from tilesseg.planning.job import parse_job
 from tilesseg.planning.machine import Machine
-from tilesseg.planning.plan_scene import plan_one
+from tilesseg.planning.stored_plan import plan_scene
 from tilesseg.run.prepare_run import prepare
 from tilesseg.run.run_job import run_job
 
@@ -443,7 +443,7 @@ def test_a_run_that_is_not_finished_is_not_exported(
 ) -> None:
     job = parse_job(job_data(scene, bundle, tmp_path / "run"), where="test")
     with prepare(job, Machine("cpu", 1, 1)) as ready:
-        plan_one(ready.scenes[0], run=ready.run, plan=ready.plan, job=job)
+        plan_scene(ready.scenes[0], run=ready.run, plan=ready.plan, job=job)
     line = refusal("export", tmp_path / "run", "--out", tmp_path / "{scene}-again.tif")
     assert "1 of 1 tiles" in line and not (tmp_path / "scene-again.tif").exists()
 

@@ -14,9 +14,9 @@ from tilesseg.cluster.executors import SerialExecutor
 from tilesseg.errors import JobError
 from tilesseg.formats.registry import FORMATS, resolve
 from tilesseg.planning.job import Product, parse_job, parse_product
-from tilesseg.planning.plan_scene import stored_plan
 from tilesseg.planning.product_checks import product_path, resolved
 from tilesseg.planning.scene_plan import ScenePlan
+from tilesseg.planning.stored_plan import stored_scene_plan
 from tilesseg.run.run_job import run_job
 from tilesseg.store.run_directory import RunDirectory
 from tilesseg.store.scene_store import Store
@@ -31,7 +31,7 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> ScenePlan:
     output = {"dir": str(folder / "run"), "products": [], "preview": False}
     data = {**job_data(scene, write_bundle(folder / "model"), folder / "run"), "output": output}
     run_job(parse_job(data, where="test"), executor=SerialExecutor())
-    plan = stored_plan(RunDirectory(folder / "run").scene("scene"))
+    plan = stored_scene_plan(RunDirectory(folder / "run").scene("scene"))
     assert plan is not None
     return plan
 

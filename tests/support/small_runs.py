@@ -17,8 +17,9 @@ from tilesseg.models.load import Model, load_model
 from tilesseg.planning.job import Job, parse_job
 from tilesseg.planning.machine import Machine
 from tilesseg.planning.plan import Plan, plan_job
-from tilesseg.planning.plan_scene import stored_plan, try_scene
 from tilesseg.planning.scene_list import Scene, find_scenes
+from tilesseg.planning.scene_plan import SceneRun
+from tilesseg.planning.stored_plan import stored_scene_plan, try_scene
 from tilesseg.run.finish_scene import finish_scene
 from tilesseg.store.run_directory import RunDirectory
 
@@ -50,7 +51,7 @@ class SmallRun:
     def segment(self, scene: str, *, limit: int | None = None, fail: Iterable[str] = (), **fields: Any) -> None:
         """Do and log the tiles that are not done yet, in the order of their ends; `fields` replace the records'."""
         store = self.run.scene(scene)
-        plan = stored_plan(store)
+        plan = stored_scene_plan(store)
         assert plan is not None
         source, recipe, done = (
             plan.open(),
@@ -71,9 +72,9 @@ class SmallRun:
 
     def finish(self, scene: str) -> None:
         store = self.run.scene(scene)
-        plan = stored_plan(store)
+        plan = stored_scene_plan(store)
         assert plan is not None
-        finish_scene(store, self.plan, plan, self.job.output, executor=SerialExecutor(), threads=1)
+        finish_scene(SceneRun(store, self.plan, plan), self.job.output, executor=SerialExecutor(), threads=1)
 
     def records(self, scene: str) -> dict[str, TileDone]:
         return self.run.scene(scene).done()

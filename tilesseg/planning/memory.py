@@ -64,7 +64,7 @@ def estimate(
     height, width = scene.grid.shape
     planes = 1 + len(plan.scores)
     of_tiles = min(threads, len(tiling)) * tile_bytes(
-        scene, plan.spec, planes=planes, parallel_batches=plan.parallel_batches
+        scene, plan.spec, planes=planes, parallel_batches=plan.compute.parallel_batches
     )
     in_flight = max(of_tiles, threads * region_bytes(scene))
     copied = 0 if scene.stage is None else height * width * len(scene.bands) * scene.itemsize

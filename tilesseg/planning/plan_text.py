@@ -36,19 +36,20 @@ class Forecast:
     threads: int
 
     def to_json(self) -> dict[str, Any]:
+        compute = self.plan.compute
         scenes = [
             {**asdict(self.estimates[scene.name]), **_choices(scene), "scene": scene.name} for scene in self.scenes
         ]
         return {
             "directory": self.directory,
             "model": {"name": self.plan.spec.name, "sha256": self.plan.model_sha256},
-            "device": self.plan.device,
-            "engine_threads": self.plan.engine_threads,
-            "lanes": self.plan.parallel_batches,
-            "engine": self.plan.choice.runtime,
-            "precision": self.plan.choice.precision,
-            "compile": self.plan.compile,
-            "why": self.plan.choice.why,
+            "device": compute.device,
+            "engine_threads": compute.engine_threads,
+            "lanes": compute.parallel_batches,
+            "engine": compute.choice.runtime,
+            "precision": compute.choice.precision,
+            "compile": compute.compile,
+            "why": compute.choice.why,
             "workers": self.workers,
             "threads": self.threads,
             "scenes": scenes,
@@ -61,12 +62,12 @@ class Forecast:
     @property
     def text(self) -> str:
         """The forecast for people."""
-        plan = self.plan
+        plan, compute = self.plan, self.plan.compute
         lines = [
-            f"model {plan.spec.name} ({plan.model_sha256[:12]}) on {plan.device}; worker processes: {self.workers}; "
-            f"in each, tiles at a time: {self.threads}, engine threads: {plan.engine_threads}"
-            + (f" for batches at a time: {plan.parallel_batches}" if plan.parallel_batches > 1 else ""),
-            f"engine {plan.engine}",
+            f"model {plan.spec.name} ({plan.model_sha256[:12]}) on {compute.device}; worker processes: {self.workers}; "
+            f"in each, tiles at a time: {self.threads}, engine threads: {compute.engine_threads}"
+            + (f" for batches at a time: {compute.parallel_batches}" if compute.parallel_batches > 1 else ""),
+            f"engine {compute.engine}",
         ]
         for scene in self.scenes:
             lines += _describe(scene, self.estimates[scene.name])

@@ -24,39 +24,26 @@ if TYPE_CHECKING:
     from tilesseg.planning import job as jobs
     from tilesseg.planning.plan import Plan
     from tilesseg.planning.scene_list import Scene
-    from tilesseg.planning.scene_plan import ScenePlan
+    from tilesseg.planning.scene_plan import ScenePlan, SceneRun
     from tilesseg.store.scene_store import Store
 
 
-def _options(product: jobs.Product) -> dict[str, Any]:
-    """What the writer takes; the classes of scores are chosen before it sees them."""
-    chosen = FORMATS[product.format].kind == "scores"
-    return {key: value for key, value in product.options.items() if not (chosen and key == "classes")}
-
-
-def resolved(product: jobs.Product, scene: ScenePlan) -> jobs.Product:
-    """The product with its format decided: OME-TIFF for what is measured in micrometres, else COG."""
-    if product.format != "auto":
-        return product
-    return product.model_copy(update={"format": "ome-tiff" if scene.grid.unit == "micrometre" else "cog"})
-
-
 def check_job(plan: Plan, scenes: Sequence[Scene], output: jobs.Output) -> None:
-    """Refuse, before any image is opened, products that could be written of no scene or would destroy something.
+    """Refuse, before any image is opened, products that can be written of no scene or would destroy something.
 
     Raises:
-        FormatError: two products would have one path, one would replace an image, or it needs scores that are not
-            stored.
+        FormatError: two products would have one path, a product would replace an image, or it needs scores that are
+            not stored.
     """
     for product in output.products:
         if product.format != "auto" and FORMATS[product.format].kind == "scores":
             _check_scores(plan, product)
-    given = [(product, product.path) for product in output.products if product.path is not None]
-    images = {os.path.realpath(path): path for scene in scenes for path in scene.paths} if given else {}
+    with_path = [(product, product.path) for product in output.products if product.path is not None]
+    images = {os.path.realpath(path): path for scene in scenes for path in scene.paths} if with_path else {}
     taken: dict[str, str] = {}
-    for product, template in given:
+    for product, template in with_path:
         for scene in scenes:
-            place, what = os.path.realpath(template.replace("{scene}", scene.name)), _what(product, scene.name)
+            place, what = os.path.realpath(template.replace("{scene}", scene.name)), _name_of(product, scene.name)
             _refuse_image(place, what, images)
             if place in taken:
                 both = f"{place} is {taken[place]} and {what}"
@@ -64,26 +51,27 @@ def check_job(plan: Plan, scenes: Sequence[Scene], output: jobs.Output) -> None:
             taken[place] = what
 
 
-def check_products(store: Store, plan: Plan, scene: ScenePlan, output: jobs.Output) -> None:
-    """Refuse before a scene's first tile what could not be written after its last one, or would destroy something.
+def check_products(scene_run: SceneRun, output: jobs.Output) -> None:
+    """Refuse before a scene's first tile products that cannot be written after its last one, or destroy something.
 
     Raises:
-        FormatError: a product would replace another one or the image, its folder cannot be written, or its writer
+        FormatError: a product would replace another product or the image, its folder cannot be written, or its writer
             refuses.
     """
+    scene = scene_run.scene
     images = {os.path.realpath(file): file for file in (*scene.paths, *scene.identity)}
     taken: dict[str, str] = {}
-    for path, what, replaceable in _targets(store, scene, output):
+    for path, what, may_replace_folder in _targets(scene_run.store, scene, output):
         place = os.path.realpath(path)
         _refuse_image(place, what, images)
         if place in taken:
             raise FormatError(f"{path} is {taken[place]} and {what}; put {{scene}} into the path, or give each its own")
         taken[place] = what
-        check_target(path, folder=replaceable)
-    _let_writers_look(store, plan, scene, output)
+        check_target(path, folder=may_replace_folder)
+    _let_writers_check(scene_run, output)
 
 
-def _what(product: jobs.Product, scene: str) -> str:
+def _name_of(product: jobs.Product, scene: str) -> str:
     return f"the {'mask' if product.format == 'auto' else FORMATS[product.format].kind} of scene {scene}"
 
 
@@ -101,38 +89,50 @@ def _check_scores(plan: Plan, product: jobs.Product) -> None:
     for name in product.classes or ():
         if name not in plan.score_classes:
             raise FormatError(
-                f"a {product.format} is asked for class {name}, and scores are stored of {stored}; take these"
+                f"a {product.format} is requested for class {name}, and scores are stored of {stored}; take these"
             )
 
 
-def _let_writers_look(store: Store, plan: Plan, scene: ScenePlan, output: jobs.Output) -> None:
-    for product in (resolved(one, scene) for one in output.products):
+def _let_writers_check(scene_run: SceneRun, output: jobs.Output) -> None:
+    for product in (resolved(product, scene_run.scene) for product in output.products):
         row = FORMATS[product.format]
         if row.checks is not None:
             check: Check = resolve(row.checks)
-            scores = row.kind == "scores"
-            content = scores_of(store, plan, scene, product.classes) if scores else mask_of(store, plan, scene)
-            check(content, product_path(store, scene, product), **_options(product))
+            content = scores_of(scene_run, product.classes) if row.kind == "scores" else mask_of(scene_run)
+            check(content, product_path(scene_run.store, scene_run.scene, product), **writer_options(product))
 
 
 def _targets(store: Store, scene: ScenePlan, output: jobs.Output) -> Iterator[tuple[Path, str, bool]]:
-    """What is going to be written outside the ledger, what it is, and whether a folder there is the writer's affair."""
-    for number, product in enumerate(resolved(one, scene) for one in output.products):
+    """(path, description, may_replace_folder) of every file that this scene's products create."""
+    for number, product in enumerate(resolved(product, scene) for product in output.products):
         path, row = product_path(store, scene, product), FORMATS[product.format]
         if product.beside is None and not path.name.lower().endswith(row.suffixes):
-            found = path.suffix or "none"
+            suffix = path.suffix or "none"
             raise FormatError(
-                f"{path} has the suffix {found}, and a {product.format} has {row.suffixes[0]}; give it that"
+                f"{path} has the suffix {suffix}, and a {product.format} has {row.suffixes[0]}; give it that"
             )
-        yield path, _what(product, scene.name), row.suffixes[0].endswith(".zarr")
+        yield path, _name_of(product, scene.name), row.suffixes[0].endswith(".zarr")
         if product.format == "cog":
             yield path.with_suffix(".qml"), f"the style of scene {scene.name}", False
         if output.preview and number == 0:
-            yield _quick_look_path(store, scene, product), f"the quick look of scene {scene.name}", False
+            yield quick_look_path(store, scene, product), f"the quick look of scene {scene.name}", False
+
+
+def writer_options(product: jobs.Product) -> dict[str, Any]:
+    """Options for a product's writer; the classes of scores are chosen before."""
+    chosen = FORMATS[product.format].kind == "scores"
+    return {key: value for key, value in product.options.items() if not (chosen and key == "classes")}
+
+
+def resolved(product: jobs.Product, scene: ScenePlan) -> jobs.Product:
+    """The product with its format decided: OME-TIFF for an image measured in micrometres, else COG."""
+    if product.format != "auto":
+        return product
+    return product.model_copy(update={"format": "ome-tiff" if scene.grid.unit == "micrometre" else "cog"})
 
 
 def product_path(store: Store, scene: ScenePlan, product: jobs.Product) -> Path:
-    """Where a product of a scene goes; its format is decided."""
+    """Path of a product whose format is decided."""
     if product.beside is not None:
         return Path(scene.paths[0]) / "labels" / product.beside
     if product.path is not None:
@@ -141,63 +141,67 @@ def product_path(store: Store, scene: ScenePlan, product: jobs.Product) -> Path:
     return store.folder / f"{store.scene}{'-scores' if row.kind == 'scores' else ''}{row.suffixes[0]}"
 
 
-def _quick_look_path(store: Store, scene: ScenePlan, product: jobs.Product) -> Path:
-    """Beside the product, or in the scene's folder where the product is inside an image."""
+def quick_look_path(store: Store, scene: ScenePlan, product: jobs.Product) -> Path:
+    """Path beside the product, or in the scene's folder where the product is inside an image."""
     if product.beside is not None:
         return store.folder / f"{store.scene}.png"
     path = product_path(store, scene, product)
-    suffix = next((one for one in FORMATS[product.format].suffixes if path.name.lower().endswith(one)), path.suffix)
+    endings = (ending for ending in FORMATS[product.format].suffixes if path.name.lower().endswith(ending))
+    suffix = next(endings, path.suffix)
     return path.with_name(path.name[: len(path.name) - len(suffix)] + ".png")
 
 
-def mask_of(store: Store, plan: Plan, scene: ScenePlan) -> Mask:
-    """A scene's mask with its place in the world, its classes and where it comes from."""
+def mask_of(scene_run: SceneRun) -> Mask:
+    """A scene's mask with its place in the world, its classes and its provenance."""
+    scene = scene_run.scene
     return Mask(
         grid=scene.grid,
-        read=store.read,
-        classes=classes_of(plan.spec),
-        provenance=_provenance(plan, scene),
+        read=scene_run.store.read,
+        classes=classes_of(scene_run.plan.spec),
+        provenance=_provenance(scene_run),
         image=scene.image,
         paths=scene.paths,
     )
 
 
-def scores_of(store: Store, plan: Plan, scene: ScenePlan, wanted: Sequence[str] | None = None) -> Scores:
+def scores_of(scene_run: SceneRun, wanted: Sequence[str] | None = None) -> Scores:
     """A scene's stored scores of the classes wanted, or of all, as `mask_of` gives its mask."""
-    names = tuple(wanted or plan.score_classes)
-    places = [plan.score_classes.index(name) for name in names]
+    stored, store = scene_run.plan.score_classes, scene_run.store
+    names = tuple(wanted or stored)
+    places = [stored.index(name) for name in names]
     return Scores(
-        grid=scene.grid,
+        grid=scene_run.scene.grid,
         read=lambda number, window: store.read_scores(places[number], window),
         classes=names,
-        provenance=_provenance(plan, scene),
-        image=scene.image,
+        provenance=_provenance(scene_run),
+        image=scene_run.scene.image,
     )
 
 
 def classes_of(spec: ModelSpec) -> tuple[MaskClass, ...]:
     """Names and colours of the labels 0 … n − 1."""
-    return tuple(MaskClass(one.name, one.rgb) for one in spec.classes)
+    return tuple(MaskClass(label.name, label.rgb) for label in spec.classes)
 
 
-def _provenance(plan: Plan, scene: ScenePlan) -> dict[str, str]:
+def _provenance(scene_run: SceneRun) -> dict[str, str]:
+    plan = scene_run.plan
     return {
         "model": plan.spec.name,
         "model_sha256": plan.model_sha256,
         "model_licence": plan.spec.licence,
-        "engine": plan.choice.runtime,
-        "precision": plan.choice.precision,
+        "engine": plan.compute.choice.runtime,
+        "precision": plan.compute.choice.precision,
         "version": __version__,
-        "plan_fingerprint": plan.fingerprint(scene),
-        "source": ", ".join(Path(path).name for path in scene.paths),
+        "plan_fingerprint": scene_run.fingerprint,
+        "source": ", ".join(Path(path).name for path in scene_run.scene.paths),
     }
 
 
-def check(job: Job) -> None:
-    """Refuse on this machine what can be refused without an image, a worker or a GPU.
+def check_submission(job: Job) -> None:
+    """Refuse on this machine everything that can be refused without an image, a worker or a GPU.
 
     Raises:
-        TilessegError: no scene, no model, a product that cannot be, or a run that was planned differently.
+        TilessegError: no scene, no model, a product that cannot be written, or a run that was planned differently.
     """
     directory = RunDirectory(Path(job.output.dir))
     begun = directory.path.exists() and directory.any_done()

@@ -1,16 +1,21 @@
 """Scene plans: from a scene that a job names to what a worker opens.
 
 A `ScenePlan` is plain data: everything about one scene that was decided before its first tile. A worker opens it,
-once per process, and needs nothing else.
+once per process, and needs nothing else. `draft_scene` decides everything that can be refused at little cost,
+`complete_draft` the region of interest, which takes a look at the whole image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import TypeAdapter
+
+from tilesseg.errors import StoreError, joined_lines
 from tilesseg.formats.open import open_source
 from tilesseg.formats.reading.open_options import Opening
 from tilesseg.planning.band_match import (
@@ -21,7 +26,7 @@ from tilesseg.planning.band_match import (
     scene_statistics,
     value_range,
 )
-from tilesseg.planning.patch_speed import PatchSpeed
+from tilesseg.planning.plan import PLAN_FILE
 from tilesseg.planning.recipe import Recipe
 from tilesseg.planning.roi_choice import choose_cells, region_identity
 from tilesseg.planning.scene_list import Scene
@@ -35,12 +40,14 @@ if TYPE_CHECKING:
     from tilesseg.formats.source import Source
     from tilesseg.models.spec import ModelSpec
     from tilesseg.planning import job as jobs
+    from tilesseg.planning.plan import Plan
     from tilesseg.raster.tiling import Tiling
+    from tilesseg.store.scene_store import Store
 
 
 @dataclass(frozen=True, slots=True)
 class ScenePlan:
-    """What was decided for one scene. Stored in `plan.json`, and all that a worker needs to open it."""
+    """Everything that was decided for one scene. Stored in `plan.json`, and enough for a worker to open the scene."""
 
     name: str
     paths: tuple[str, ...]
@@ -50,8 +57,9 @@ class ScenePlan:
     image: Grid
     """The image's own finest grid."""
     itemsize: int
-    """Bytes of one value as it is read."""
+    """Number of bytes of one value as it is read."""
     identity: dict[str, Any]
+    """State of the scene's files, which a run that goes on compares."""
     layout: Layout
     subtract: tuple[float, ...]
     divide: tuple[float, ...]
@@ -59,11 +67,11 @@ class ScenePlan:
     """The scene's 2–98 % range, or None where no valid pixel was sampled."""
     notes: tuple[str, ...] = field(default=())
     decode_factor: float = 1.0
-    """Decoded ÷ needed pixels, were the image read as it is."""
+    """Read amplification of the image itself: decoded ÷ needed pixels."""
     stage: CopyLayout | None = None
-    """How the image is copied to Zarr first, or None where it is read as it is."""
+    """Layout of the image's copy in Zarr, or None where the image is read directly."""
     cells: RoiCells | None = None
-    """Where to look, or None where all of it is looked at."""
+    """Region of interest, or None where it is the whole image."""
 
     @property
     def tiling(self) -> Tiling:
@@ -73,21 +81,31 @@ class ScenePlan:
         normalisation = spec.normalisation(self.subtract, self.divide)
         return Recipe(self.layout.blend, normalisation, self.layout.batch, scores, self.cells)
 
+    def fingerprint(self, plan: Plan) -> str:
+        """Hash of exactly that which the mask is made from: input, network, normalisation, tiling, blending, scores."""
+        made_from = {
+            "format": plan.format,
+            "model": [plan.model_sha256, *plan.compute.arithmetic],
+            "scores": plan.scores,
+            "scene": _SCENE.dump_python(self, mode="json", exclude={"stage", "decode_factor", "notes"}),
+        }
+        return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+
     @property
     def outside(self) -> int:
-        """How many pixels are not looked at."""
+        """Number of pixels outside the region of interest."""
         return self.grid.window.area - self.cells.pixels(self.grid.shape) if self.cells else 0
 
     @property
     def stage_note(self) -> str | None:
-        """What to say of a copy that is made first."""
+        """Note about a copy that is made first, for people."""
         if self.stage is None:
             return None
         return f"copied to Zarr first: read as it is, {self.decode_factor:.1f} pixels are decoded for each one needed"
 
     @staticmethod
     def copy_in(folder: Path) -> StagedCopy:
-        """The copy of the image that belongs into the scene's folder of a run."""
+        """The copy of the image in the scene's folder of a run."""
         return StagedCopy(folder / "staged")
 
     def open_for_tiles(self, folder: Path) -> Source:
@@ -100,118 +118,150 @@ class ScenePlan:
         return open_source(self.paths, self.opening).select(self.bands)
 
 
-def input_of(scene: Scene, asked: jobs.Job) -> jobs.Input:
-    """How a scene is read: what the job says, and before it what it says of this scene."""
-    return asked.input.model_copy(update=scene_input(scene)) if scene.input else asked.input
+_SCENE: TypeAdapter[ScenePlan] = TypeAdapter(ScenePlan)
 
 
-def scene_input(scene: Scene) -> dict[str, Any]:
-    """What the job says of the reading of this scene alone, checked."""
-    from tilesseg.planning.job import Input
-
-    own = Input.model_validate(scene.input)
-    return {key: getattr(own, key) for key in scene.input}
+def scene_to_json(scene: ScenePlan) -> Any:
+    """A scene's plan as `plan.json` in its folder holds it."""
+    return _SCENE.dump_python(scene, mode="json")
 
 
-def open_scene(scene: Scene, how: jobs.Input) -> Source:
+def parse_scene_plan(data: Any, *, where: Path) -> ScenePlan:
+    """A stored plan of a scene.
+
+    Raises:
+        StoreError: it is damaged.
+    """
+    try:
+        return _SCENE.validate_python(data)
+    except ValueError as error:
+        problem = joined_lines(error)[:200]
+        raise StoreError(f"{where}: {PLAN_FILE} is damaged ({problem}); delete {where} to do the scene again") from None
+
+
+@dataclass(frozen=True, slots=True)
+class SceneRun:
+    """A planned scene and the place of its files: all that products, reports and records are made from."""
+
+    store: Store
+    plan: Plan
+    scene: ScenePlan
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of exactly that which the scene's mask is made from."""
+        return self.scene.fingerprint(self.plan)
+
+
+@dataclass(frozen=True, slots=True)
+class SceneDraft:
+    """A scene plan that still lacks the region of interest and the choice of a copy, with its opened image."""
+
+    planned: ScenePlan
+    image: Source
+    """The image with all its bands."""
+    reading: jobs.Input
+    """Options of the job for reading this scene."""
+
+
+def input_of(scene: Scene, job: jobs.Job) -> jobs.Input:
+    """Options for reading a scene: the scene's own go before those of the job."""
+    if not scene.input:
+        return job.input
+    own = type(job.input).model_validate(scene.input)
+    return job.input.model_copy(update={key: getattr(own, key) for key in scene.input})
+
+
+def open_scene(scene: Scene, reading: jobs.Input) -> Source:
     """The image as the job reads it, with all its bands.
 
     Raises:
         SourceError: it cannot be opened.
     """
-    return open_source(scene.paths, how.opening(scene.mpp))
+    return open_source(scene.paths, reading.opening(scene.mpp))
 
 
-def scene_identity(source: Source, scene: Scene, how: jobs.Input) -> dict[str, Any]:
-    """What resume compares: of the image, and of the file that says where to look, where there is one."""
-    return {**source.identity(), **region_identity(how, scene.name)}
+def scene_identity(source: Source, scene: Scene, reading: jobs.Input) -> dict[str, Any]:
+    """State of the image, and of the file with the region of interest where there is one."""
+    return {**source.identity(), **region_identity(reading, scene.name)}
 
 
-def with_stage(plan: ScenePlan, source: Source, asked: str) -> ScenePlan:
-    """A scene's plan with the choice whether it is copied first. The mask does not depend on it."""
-    stage, factor = choose_stage(source, plan.tiling, asked)
-    return replace(plan, stage=stage, decode_factor=factor)
+def with_stage(planned: ScenePlan, source: Source, option: str) -> ScenePlan:
+    """A scene's plan with the choice whether its image is copied first. The mask does not depend on it."""
+    stage, factor = choose_stage(source, planned.tiling, option)
+    return replace(planned, stage=stage, decode_factor=factor)
 
 
 def _scaling(source: Source) -> tuple[float, float] | None:
     """Scale and offset with which the selected bands are read, or None where they differ."""
     bands = source.describe()["bands"]
-    found = {(float(bands[i]["scale"]), float(bands[i]["offset"])) for i in source.selected}
-    return found.pop() if len(found) == 1 else None
+    pairs = {(float(bands[i]["scale"]), float(bands[i]["offset"])) for i in source.selected}
+    return pairs.pop() if len(pairs) == 1 else None
 
 
-def plan_scene(
-    scene: Scene,
-    *,
-    asked: jobs.Job,
-    spec: ModelSpec,
-    slots: int,
-    device: str,
-    speeds: Sequence[PatchSpeed] = (),
-    parallel_batches: int = 1,
-) -> ScenePlan:
-    """Decide everything about one scene; every refusal of a scene is raised here.
-
-    Args:
-        scene: the image.
-        asked: the job.
-        spec: the model's contract.
-        slots: tiles that will be worked on at the same time.
-        device: `cpu` or `cuda`, for the batch size.
-        speeds: what was measured of the network, by growing patch.
-        parallel_batches: batches that a worker process computes at the same time.
+def draft_scene(scene: Scene, *, job: jobs.Job, plan: Plan) -> SceneDraft:
+    """Decide everything about one scene but its region of interest. No more is read than a sample of the image.
 
     Raises:
         SourceError: the image cannot be read or does not fit the model.
-        JobError: the tiling asked for does not fit the model.
+        JobError: the tiling options do not fit the model.
     """
-    how = input_of(scene, asked)
-    opening = how.opening(scene.mpp)
+    reading, spec = input_of(scene, job), plan.spec
+    opening = reading.opening(scene.mpp)
     source = open_source(scene.paths, opening)
     wanted = contract_resolution(source.native, spec, opening, image=scene.paths[0])
     if wanted != opening.resolution:
         opening = replace(opening, resolution=wanted)
         source = open_source(scene.paths, opening)
-    bands, notes = choose_bands(source, spec.bands, how.bands, image=scene.paths[0])
+    bands, notes = choose_bands(source, spec.bands, reading.bands, image=scene.paths[0])
     image, source = source, source.select(bands)
     sample = source.sample()
     span = value_range(sample)
     if span is None:
         notes.append("no valid pixel was found in the sample: the mask may be all nodata")
-    elif how.check_range:
-        given = how.scale is not None or how.offset is not None
+    elif reading.check_range:
+        given = reading.scale is not None or reading.offset is not None
         check_range(span, spec, image=scene.paths[0], scaling=_scaling(source), given=given)
     size_note = resolution_note(source.grid, spec)
     notes += [size_note] if size_note else []
     subtract, divide = scene_statistics(sample, spec)
-    shape, itemsize = source.grid.shape, source.dtype.itemsize
-    layout = choose_layout(
-        shape,
-        spec,
-        asked.tiling,
-        slots=slots,
-        device=device,
-        itemsize=itemsize,
-        speeds=speeds,
-        parallel_batches=parallel_batches,
-    )
-    reason = why_patch(shape, layout, speeds)
-    notes += [reason] if reason else []
-    cells, looked = choose_cells(image, how, stride=layout.lattice.stride, paths=scene.paths, name=scene.name)
-    plan = ScenePlan(
+    itemsize = source.dtype.itemsize
+    planned = ScenePlan(
         name=scene.name,
         paths=scene.paths,
         bands=bands,
         opening=opening,
         grid=source.grid,
         image=source.native,
-        itemsize=source.dtype.itemsize,
-        identity=scene_identity(source, scene, how),
-        layout=layout,
+        itemsize=itemsize,
+        identity=scene_identity(source, scene, reading),
+        layout=choose_layout(source.grid.shape, spec, job.tiling, compute=plan.compute, itemsize=itemsize),
         subtract=subtract,
         divide=divide,
         range=span,
-        notes=(*notes, *looked, *source.describe().get("notes", ())),
-        cells=cells,
+        notes=tuple(notes),
     )
-    return with_stage(plan, source, how.stage)
+    return SceneDraft(planned, image, reading)
+
+
+def cut_anew(draft: SceneDraft, *, job: jobs.Job, plan: Plan) -> SceneDraft:
+    """The draft with the layout of another plan: its speeds have been measured since."""
+    planned = draft.planned
+    shape, itemsize = planned.grid.shape, planned.itemsize
+    layout = choose_layout(shape, plan.spec, job.tiling, compute=plan.compute, itemsize=itemsize)
+    return replace(draft, planned=replace(planned, layout=layout))
+
+
+def complete_draft(draft: SceneDraft, *, plan: Plan) -> ScenePlan:
+    """Choose the region of interest, and whether the image is copied first.
+
+    Raises:
+        SourceError: the file with the region of interest cannot be read, or touches nothing of the image.
+    """
+    planned, source = draft.planned, draft.image.select(draft.planned.bands)
+    reason = why_patch(planned.grid.shape, planned.layout, plan.compute.speeds)
+    stride = planned.layout.lattice.stride
+    cells, looked = choose_cells(draft.image, draft.reading, stride=stride, paths=planned.paths, name=planned.name)
+    own = source.describe().get("notes", ())
+    notes = (*planned.notes, *([reason] if reason else []), *looked, *own)
+    return with_stage(replace(planned, notes=notes, cells=cells), source, draft.reading.stage)

@@ -1,4 +1,4 @@
-"""How large shards and cores should be, given lattices: whole shards, little computed twice, nobody idle."""
+"""Size of tiles: shards and cores for given lattices. Whole shards, little computed twice, no idle slot."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from functools import cached_property
 from math import ceil
 
 from tilesseg.errors import JobError
+from tilesseg.planning.machine import Compute
 from tilesseg.raster.tiling import Lattice, computed, round_up
 
 DEAR = 1.05
-"""Of the least cost: what more tiles than that takes may cost."""
+"""A layout with more tiles is accepted if it costs at most this factor of the cheapest one."""
 ALIKE = 1.1
-"""Of the least cost: what a lattice of `crop` may cost that predicts less. With equally fast networks a whole job was a
-tenth faster so: what goes on around the network grows with what is predicted."""
+"""With `crop`, the lattice that predicts fewer pixels is preferred as long as its estimated cost is within this factor
+of the cheapest. With equally fast networks a whole job was a tenth faster so: the work around the network grows with
+the number of predicted pixels."""
 EVEN = 0.8
-"""Of the largest tile: what tiles must have on average to count. Those at a scene's edges share fewer patches."""
+"""Minimum mean tile size, as a share of the largest tile, for 'N tiles per slot' to count: edge tiles are smaller."""
 SHORT, LONG = 1.0, 60.0
-"""Seconds that a tile should take, at least and at most."""
+"""Least and largest number of seconds that a tile should take."""
 TALL = 32768
-"""Pixels that a core is high at most, where patches overlap or tiles would else be short."""
+"""Largest height of a core in pixels, where patches overlap or tiles would else be short."""
 
 
 def choose_shard(lattice: Lattice, *, core: int | None = None, about: int = 1024) -> tuple[int, int]:
@@ -28,8 +30,8 @@ def choose_shard(lattice: Lattice, *, core: int | None = None, about: int = 1024
 
     Args:
         lattice: the lattice of patches.
-        core: side of the cores, where it is given: shards must divide it.
-        about: side wanted, in pixels.
+        core: side of the cores, where the job states it: shards must divide it.
+        about: preferred side, in pixels.
 
     Raises:
         JobError: the core is no multiple of the stride (crop) or of 64 (blended).
@@ -50,21 +52,20 @@ def choose_shard(lattice: Lattice, *, core: int | None = None, about: int = 1024
 
 @dataclass(frozen=True)
 class Cut:
-    """A lattice and a size of core for a scene, with what they cost."""
+    """A lattice and a size of core for a scene, with their cost."""
 
     shape: tuple[int, int]
-    """Of the scene."""
+    """Height and width of the scene."""
     lattice: Lattice
     height: int
     width: int
     rows: tuple[int, ...]
-    """Patches that each row of cores computes, along a column."""
+    """Number of patches that each row of cores computes, along a column."""
     columns: tuple[int, ...]
-    slots: int
+    """Number of patches that each column of cores computes, along a row."""
+    compute: Compute
     seconds: float | None
-    """That a patch takes, where it was measured."""
-    parallel_batches: int = 1
-    """Batches that a worker process computes at the same time."""
+    """Seconds that a patch takes, where its speed is known."""
 
     @property
     def tiles(self) -> int:
@@ -72,32 +73,32 @@ class Cut:
 
     @property
     def largest(self) -> int:
-        """Patches that the largest tile predicts."""
+        """Number of patches that the largest tile predicts."""
         return max(self.rows) * max(self.columns)
 
     def tiles_for_each_slot(self, number: int) -> bool:
-        """Whether there are so many, of about the same size: slivers at the scene's edges do not count."""
-        return self.patches >= EVEN * number * self.slots * self.largest
+        """Whether each slot has so many tiles of about the same size: slivers at the scene's edges do not count."""
+        return self.patches >= EVEN * number * self.compute.slots * self.largest
 
     @cached_property
     def patches(self) -> int:
-        """That all tiles predict, those counted twice that two tiles share."""
+        """Number of patches that all tiles predict; a patch that two tiles share counts twice."""
         return sum(self.rows) * sum(self.columns)
 
     @cached_property
     def cost(self) -> float:
-        """Seconds of all networks together, or else predicted pixels, and what idle ones could have computed.
+        """Seconds of all networks together, or else predicted pixels; idle networks cost as much as busy ones.
 
         Two slots share a network, as two tiles at a time in a worker do; unless it computes for both at the same time.
         """
-        networks = ceil(self.slots * self.parallel_batches / 2)
-        one = self.lattice.patch**2 if self.seconds is None else self.seconds
+        networks = ceil(self.compute.slots * self.compute.parallel_batches / 2)
+        patch = self.lattice.patch**2 if self.seconds is None else self.seconds
         rounds = ceil(self.tiles / networks)
-        return one * networks * max(rounds * self.patches / self.tiles, self.largest)
+        return patch * networks * max(rounds * self.patches / self.tiles, self.largest)
 
     @property
     def tile_seconds(self) -> float | None:
-        """That a tile takes, on average."""
+        """Mean number of seconds that a tile takes, where the patch's speed is known."""
         return None if self.seconds is None else self.seconds * self.patches / self.tiles
 
 
@@ -105,26 +106,23 @@ def cuts(
     shape: tuple[int, int],
     lattice: Lattice,
     *,
+    compute: Compute,
     shard: int,
-    slots: int,
     largest: tuple[int, int] = (8192, 8192),
     core: int | None = None,
-    seconds: float | None = None,
-    parallel_batches: int = 1,
 ) -> Iterator[Cut]:
-    """The sizes of core that a scene may have, all whole numbers of shards.
+    """All sizes of core that a scene may have: whole numbers of shards.
 
     Args:
         shape: height and width of the scene.
-        lattice: of patches.
+        lattice: the lattice of patches.
+        compute: how the network is computed, with speeds where patches are chosen by them.
         shard: side of a shard.
-        slots: tiles that will be worked on at the same time.
-        largest: height and width of a core at most, in pixels; one shard always may be, and the height may be more
-            where a tile would take less than a second.
-        core: side of the cores, where it is given.
-        seconds: that a patch takes, where it was measured.
-        parallel_batches: batches that a worker process computes at the same time.
+        largest: largest height and width of a core, in pixels; one shard is always allowed, and a larger height where
+            a tile would take less than a second.
+        core: side of the cores, where the job states it.
     """
+    seconds = compute.batch_seconds(lattice.patch)
     tall, wide = largest
     if seconds and seconds * lattice.cells(tall) * lattice.cells(wide) < SHORT:
         tall = TALL
@@ -134,48 +132,49 @@ def cuts(
     )
     for height, rows in heights:
         for width, columns in widths:
-            yield Cut(shape, lattice, height, width, rows, columns, slots, seconds, parallel_batches)
+            yield Cut(shape, lattice, height, width, rows, columns, compute, seconds)
 
 
-def best_cut(found: Sequence[Cut]) -> Cut:
-    """The lattice and the core with which a scene is done soonest, and in tiles of a good size.
+def best_cut(candidates: Sequence[Cut]) -> Cut:
+    """The lattice and the core with which a scene takes least time, in tiles of a good size.
 
-    Of those with a tile for each slot, where there are any, one lattice with crop (see `ALIKE`), for there the
-    number of tiles does not change what is predicted. Of all within 5 % of the least cost, as far as there are any:
-    those with tiles that take a minute at most, with two tiles for each slot, or four, and with tiles that take a
-    second at least. Of these, the lattice that costs least, and of its cores within 5 % the widest, then the highest:
-    rows of image files are stored together, and cores as wide in a small scene as in a large one need as much memory.
+    1. Cuts with a tile for each slot, where there are any; with crop, of one lattice (see `ALIKE`): there the number
+       of tiles does not change the number of predicted pixels.
+    2. Cuts within 5 % of the least cost, and of these, as far as there are any: tiles of a minute at most, two tiles
+       for each slot, then four, tiles of a second at least.
+    3. The lattice that costs least, and of its cores within 5 % the widest, then the highest: rows of image files are
+       stored together, and cores as wide in a small scene as in a large one need as much memory.
     """
-    kept = [one for one in found if one.tiles_for_each_slot(1)] or list(found)
+    kept = [cut for cut in candidates if cut.tiles_for_each_slot(1)] or list(candidates)
     if kept[0].lattice.exclusive:
         kept = _with_best_lattice(kept, ALIKE)
-    least = min(one.cost for one in kept)
-    kept = [one for one in kept if one.cost <= DEAR * least]
+    least = min(cut.cost for cut in kept)
+    kept = [cut for cut in kept if cut.cost <= DEAR * least]
     for wish in _WISHES:
-        kept = [one for one in kept if wish(one)] or kept
+        kept = [cut for cut in kept if wish(cut)] or kept
     kept = _with_best_lattice(kept, 1.03)
-    least = min(one.cost for one in kept)
-    return max((one for one in kept if one.cost <= 1.05 * least), key=lambda one: (one.width, one.height))
+    least = min(cut.cost for cut in kept)
+    return max((cut for cut in kept if cut.cost <= 1.05 * least), key=lambda cut: (cut.width, cut.height))
 
 
-def _with_best_lattice(found: Sequence[Cut], alike: float) -> list[Cut]:
-    """Those with one lattice: of all that cost up to `alike` times the least, the one that predicts least.
+def _with_best_lattice(candidates: Sequence[Cut], alike: float) -> list[Cut]:
+    """Cuts with one lattice: of all that cost up to `alike` times the least, the lattice that predicts fewest pixels.
 
     Speeds are known to some per cent only, predicted pixels exactly.
     """
-    least = min(one.cost for one in found)
-    near = (one for one in found if one.cost <= alike * least)
-    best = min(near, key=lambda one: (one.patches * one.lattice.patch**2, one.lattice.patch))
-    return [one for one in found if one.lattice == best.lattice]
+    least = min(cut.cost for cut in candidates)
+    near = (cut for cut in candidates if cut.cost <= alike * least)
+    best = min(near, key=lambda cut: (cut.patches * cut.lattice.patch**2, cut.lattice.patch))
+    return [cut for cut in candidates if cut.lattice == best.lattice]
 
 
 _WISHES: tuple[Callable[[Cut], bool], ...] = (
-    lambda one: one.tile_seconds is None or one.tile_seconds <= LONG,
-    lambda one: one.tiles_for_each_slot(2),
-    lambda one: one.tiles_for_each_slot(4),
-    lambda one: one.tile_seconds is None or one.tile_seconds >= SHORT,
+    lambda cut: cut.tile_seconds is None or cut.tile_seconds <= LONG,
+    lambda cut: cut.tiles_for_each_slot(2),
+    lambda cut: cut.tiles_for_each_slot(4),
+    lambda cut: cut.tile_seconds is None or cut.tile_seconds >= SHORT,
 )
-"""What the cores should be like, the most important first."""
+"""Wishes for the cores, the most important first."""
 
 
 def _sides(size: int, shard: int, largest: int) -> range:

@@ -4,71 +4,79 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tilesseg.errors import JobError
+from tilesseg.errors import JobError, ModelError
+from tilesseg.models.unet.unet_shapes import margin_of
 from tilesseg.planning.recipe import Blend
 from tilesseg.raster.tiling import Lattice, blend_lattice, crop_lattice, round_up
 
 if TYPE_CHECKING:
+    from tilesseg.models.bundle import Bundle
     from tilesseg.models.spec import ModelSpec
     from tilesseg.planning import job as jobs
 
 
-def choose_lattice(shape: tuple[int, int], spec: ModelSpec, asked: jobs.TilingOptions) -> tuple[Blend, Lattice]:
+def choose_lattice(shape: tuple[int, int], spec: ModelSpec, options: jobs.TilingOptions) -> tuple[Blend, Lattice]:
     """The blending and the lattice of patches.
 
     Raises:
         JobError: an illegal patch size, an overlap that does not fit, or crop without a finite receptive field.
     """
     sizes = spec.patch
-    if asked.patch != "auto" and not sizes.legal(asked.patch):
+    if options.patch != "auto" and not sizes.legal(options.patch):
         raise JobError(
-            f"patch {asked.patch} is not a size this model takes ({sizes.rule}); take {_near(asked.patch, spec)}"
+            f"patch {options.patch} is not a size this model takes ({sizes.rule}); take {_near(options.patch, spec)}"
         )
-    blend = asked.blend
+    blend = options.blend
     if blend == "auto":
-        blend = "crop" if spec.margin is not None and not sizes.fixed and asked.overlap == "auto" else "gaussian"
+        blend = "crop" if spec.margin is not None and not sizes.fixed and options.overlap == "auto" else "gaussian"
     if blend == "crop":
-        return blend, _crop(shape, spec, asked)
-    return blend, _blended(shape, spec, asked)
+        return blend, cropped_lattice(shape, spec, options)
+    return blend, blended_lattice(shape, spec, options)
 
 
-def _crop(shape: tuple[int, int], spec: ModelSpec, asked: jobs.TilingOptions) -> Lattice:
+def cropped_lattice(shape: tuple[int, int], spec: ModelSpec, options: jobs.TilingOptions) -> Lattice:
+    """The lattice of crop: each pixel of the scene has one prediction.
+
+    Raises:
+        JobError: the model has no finite receptive field, or the options do not fit it.
+    """
     if spec.margin is None:
         raise JobError(
             f"blend: crop needs a model with a finite receptive field, and {spec.name} states no margin; "
             "take blend: gaussian"
         )
-    if asked.overlap != "auto":
+    if options.overlap != "auto":
         raise JobError(
-            f"blend: crop takes no overlap, its overlap is two margins, and {asked.overlap} is given; give margin"
+            f"blend: crop takes no overlap, its overlap is two margins, and overlap is {options.overlap}; give margin"
         )
-    margin = spec.margin if asked.margin == "auto" else asked.margin
+    margin = spec.margin if options.margin == "auto" else options.margin
     if margin < spec.margin:
         raise JobError(f"margin {margin} is below the model's receptive half-width {spec.margin}; take at least that")
     multiple = spec.patch.stride_multiple
     around = round_up(margin, multiple) + margin
-    patch = _patch(shape, spec, asked, around=around, usual=1024 + around)
+    patch = _patch(shape, spec, options, around=around, usual=1024 + around)
     return crop_lattice(patch, margin=margin, multiple=multiple)
 
 
-def _blended(shape: tuple[int, int], spec: ModelSpec, asked: jobs.TilingOptions) -> Lattice:
+def blended_lattice(shape: tuple[int, int], spec: ModelSpec, options: jobs.TilingOptions) -> Lattice:
+    """The lattice of the blended modes: patches overlap, by a quarter of the patch where the job states no overlap."""
     multiple, margin = spec.patch.stride_multiple, spec.patch.shrink // 2 + spec.patch.halo
-    if asked.margin != "auto":
-        margin = max(margin, asked.margin)
+    if options.margin != "auto":
+        margin = max(margin, options.margin)
     least = round_up(margin, multiple) + margin
-    around = least + multiple if asked.overlap == "auto" else asked.overlap
-    patch = _patch(shape, spec, asked, around=around, usual=512)
-    overlap = asked.overlap
+    around = least + multiple if options.overlap == "auto" else options.overlap
+    patch = _patch(shape, spec, options, around=around, usual=512)
+    overlap = options.overlap
     if overlap == "auto":
         room = patch - max(patch // 4, least)
         overlap = patch - max(multiple, room // multiple * multiple)
     return blend_lattice(patch, overlap=overlap, margin=margin, multiple=multiple)
 
 
-def _patch(shape: tuple[int, int], spec: ModelSpec, asked: jobs.TilingOptions, *, around: int, usual: int) -> int:
-    """The patch asked for; else the model's preferred or the usual one, but no larger than a small scene needs."""
-    if asked.patch != "auto":
-        return asked.patch
+def _patch(shape: tuple[int, int], spec: ModelSpec, options: jobs.TilingOptions, *, around: int, usual: int) -> int:
+    """Side of a patch: the job's; else the model's preferred or the usual side, no more than a small scene needs."""
+    if options.patch != "auto":
+        return options.patch
     sizes = spec.patch
     whole = sizes.at_least(max(shape) + sizes.stride_multiple - 1 + around)
     return min(sizes.preferred or sizes.at_least(usual), whole)
@@ -80,8 +88,35 @@ def _near(size: int, spec: ModelSpec) -> str:
     return f"{below} or {above}" if below < size and spec.patch.legal(below) else str(above)
 
 
-def batch_of(asked: int | str, patch: int, device: str) -> int:
-    """Patches a call of the network gets: a CPU is busy with one of 512², a GPU wants more."""
-    if isinstance(asked, int):
-        return asked
+def batch_of(option: int | str, patch: int, device: str) -> int:
+    """Number of patches in a batch: a CPU is busy with a single patch of 512², a GPU needs more."""
+    if isinstance(option, int):
+        return option
     return max(1, (4 * 1024**2 if device == "cuda" else 512**2) // patch**2)
+
+
+def check_crop(bundle: Bundle) -> None:
+    """Refuse crop where it would not give the result of whole-image inference.
+
+    Raises:
+        JobError: a layer sees the whole patch.
+        ModelError: the margin that the spec states is below the measured one.
+    """
+    spec, hazards = bundle.spec, tuple[str, ...]()
+    if spec.unet:
+        needed = margin_of(spec.unet)
+    else:
+        from tilesseg.models.crop_safety.receptive_field import receptive_field
+
+        measured = receptive_field(spec, bundle.weights_path)
+        needed, hazards = measured.margin or 0, measured.hazards
+    if spec.margin is None or spec.margin < needed:
+        raise ModelError(
+            f"model {spec.name} states a margin of {spec.margin}, and its receptive half-width is {needed}; "
+            "correct margin in its model.yaml"
+        )
+    if hazards:
+        raise JobError(
+            f"model {spec.name} states a margin of {spec.margin}, and it has {', '.join(hazards)}, which see the whole "
+            "patch, so that crop is not exact; take blend: gaussian"
+        )

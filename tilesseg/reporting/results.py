@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tilesseg.errors import StoreError
-from tilesseg.planning.plan_scene import stored_plan
+from tilesseg.planning.scene_plan import SceneRun
+from tilesseg.planning.stored_plan import stored_scene_plan
 from tilesseg.raster.labels import FAILED, NODATA
 from tilesseg.store.scene_store import FINISHED_FILE, REFUSED_FILE
 
 if TYPE_CHECKING:
     from tilesseg.models.spec import ModelSpec
     from tilesseg.planning.plan import Plan
-    from tilesseg.planning.scene_plan import ScenePlan
     from tilesseg.store.run_directory import RunDirectory
     from tilesseg.store.scene_store import Store
 
@@ -143,12 +143,13 @@ def _read_sound_scene(store: Store, plan: Plan) -> SceneReport:
         report = _stored(record["report"])
         if len(store.done_names()) == report.tiles:
             return report
-    planned = stored_plan(store)
+    planned = stored_scene_plan(store)
     if planned is None:
         return SceneReport(store.scene, 0, 0, {}, {}, {}, {}, planned=False)
     before = record["report"] if record else {}
     products, problem = tuple(before.get("products", ())), before.get("problem")
-    return replace(scene_report(store, plan, planned, products=products, problem=problem), ended=record is not None)
+    report = scene_report(SceneRun(store, plan, planned), products=products, problem=problem)
+    return replace(report, ended=record is not None)
 
 
 def _stored(fields: dict[str, Any]) -> SceneReport:
@@ -156,15 +157,14 @@ def _stored(fields: dict[str, Any]) -> SceneReport:
     return SceneReport(**{**known, "products": tuple(known["products"])})
 
 
-def scene_report(
-    store: Store, plan: Plan, scene: ScenePlan, *, products: tuple[str, ...] = (), problem: str | None = None
-) -> SceneReport:
+def scene_report(scene_run: SceneRun, *, products: tuple[str, ...] = (), problem: str | None = None) -> SceneReport:
     """Read the ledger of a planned scene."""
+    store, scene, spec = scene_run.store, scene_run.scene, scene_run.plan.spec
     done, failed = store.done(), store.failed()
-    pixels = _by_class(_sum(record.counts for record in done.values()), plan.spec)
+    pixels = _by_class(_sum(record.counts for record in done.values()), spec)
     if failed:
         pixels["failed"] = sum(record.pixels for record in failed.values())
-    areas = _by_class(_sum(record.areas for record in done.values()), plan.spec)
+    areas = _by_class(_sum(record.areas for record in done.values()), spec)
     return SceneReport(
         scene=scene.name,
         tiles=len(scene.tiling),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tilesseg.monitoring.live.event_log import LogEnd, read_log_end
 from tilesseg.monitoring.live.run_board import RunBoard, StoredScene
-from tilesseg.planning.plan_scene import stored_plan
+from tilesseg.planning.stored_plan import stored_scene_plan
 from tilesseg.reporting.results import Report, SceneReport, report_of
 from tilesseg.reporting.status_cache import CachedRun, modified
 from tilesseg.store.driver_record import drivers, left_behind
@@ -188,7 +188,7 @@ class Watch:
         if not scene.missing:
             return tried
         if scene.scene not in self._areas:
-            planned = stored_plan(self.run.scene(scene.scene))
+            planned = stored_scene_plan(self.run.scene(scene.scene))
             self._areas[scene.scene] = planned.grid.window.area if planned else tried
         return self._areas[scene.scene]
 

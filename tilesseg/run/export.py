@@ -9,10 +9,10 @@ from tilesseg.cluster.executors import ThreadExecutor
 from tilesseg.errors import StoreError
 from tilesseg.events import Listener, Note, tell
 from tilesseg.planning.job import Output, Product
-from tilesseg.planning.plan_scene import stored_plan
 from tilesseg.planning.product_checks import check_job, check_products
 from tilesseg.planning.scene_list import SCENE_LIST, read_scene_list
-from tilesseg.planning.stored_plan import open_run_directory
+from tilesseg.planning.scene_plan import SceneRun
+from tilesseg.planning.stored_plan import open_run_directory, stored_scene_plan
 from tilesseg.process import available_cores
 from tilesseg.reporting.results import report_of
 from tilesseg.run.write_products import write_products
@@ -36,12 +36,12 @@ def export_run(directory: Path, product: Product, *, listeners: Sequence[Listene
             raise StoreError(f"scene {scene.scene} has {how_many} tiles still to do; finish it with tilesseg run")
         if scene.refused:
             tell(listeners, Note(f"{scene.scene}: no product is written, it was refused: {scene.refused}"))
-    wanted = [(run.scene(scene.scene), stored_plan(run.scene(scene.scene))) for scene in report.scenes if scene.done]
-    scenes = [(store, planned) for store, planned in wanted if planned is not None]
-    for store, planned in scenes:
-        check_products(store, plan, planned, output)
+    stores = [run.scene(scene.scene) for scene in report.scenes if scene.done]
+    scene_runs = [SceneRun(store, plan, planned) for store in stores if (planned := stored_scene_plan(store))]
+    for scene_run in scene_runs:
+        check_products(scene_run, output)
     threads = available_cores()
-    for store, planned in scenes:
+    for scene_run in scene_runs:
         executor = ThreadExecutor(threads)
-        for written in write_products(store, plan, planned, output, executor=executor, threads=threads):
+        for written in write_products(scene_run, output, executor=executor, threads=threads):
             tell(listeners, written)

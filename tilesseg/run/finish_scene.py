@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from tilesseg.errors import StoreError, reason_of
 from tilesseg.events import SceneFinished
 from tilesseg.planning.plan import PLAN_FILE
-from tilesseg.planning.plan_scene import stored_plan, unchanged
+from tilesseg.planning.scene_plan import ScenePlan, SceneRun
+from tilesseg.planning.stored_plan import stored_scene_plan, unchanged
 from tilesseg.reporting.results import SceneReport, scene_report
 from tilesseg.run.write_products import write_products
 from tilesseg.store.scene_store import FINISHED_FILE, REFUSED_FILE
@@ -24,75 +25,70 @@ if TYPE_CHECKING:
     from tilesseg.planning import job as jobs
     from tilesseg.planning.plan import Plan
     from tilesseg.planning.scene_list import Scene
-    from tilesseg.planning.scene_plan import ScenePlan
     from tilesseg.store.scene_store import Store
 
 
 def finish_scene(
-    store: Store,
-    plan: Plan,
-    scene: ScenePlan,
+    scene_run: SceneRun,
     output: jobs.Output,
     *,
     executor: Executor,
     threads: int,
     written: Callable[[ProductWritten], None] = lambda product: None,
 ) -> SceneFinished:
-    """Write what is asked for of a scene whose tiles have all been tried, and keep what it came to.
+    """Write the products of a scene whose tiles have all been tried, and store a record of its end.
 
     A product that cannot be written costs this scene's products, and is tried again by the next run.
     """
-    store.remove(FINISHED_FILE)  # what it says of earlier products does not hold any more
-    report = scene_report(store, plan, scene)  # of now: a tile that another process does meanwhile is not in them
+    scene_run.store.remove(FINISHED_FILE)  # a record of earlier products does not hold any more
+    report = scene_report(scene_run)  # of now: a tile that another process does meanwhile is not in the products
     products: dict[str, float] = {}
     problem = None
     if not report.done:
         problem = "no tile could be done, so no product is written"
     else:
         try:
-            for product in write_products(store, plan, scene, output, executor=executor, threads=threads):
+            for product in write_products(scene_run, output, executor=executor, threads=threads):
                 products[product.path] = product.seconds
                 written(product)
         except Exception as error:
             # ^ of any kind: it costs this scene's products, and the reason is in its record
             problem = reason_of(error)
-    return _ended(store, plan, scene, output, report=report, products=products, problem=problem)
+    return _ended(scene_run, output, report=report, products=products, problem=problem)
 
 
-def without_products(store: Store, plan: Plan, scene: ScenePlan, output: jobs.Output, *, problem: str) -> SceneFinished:
-    """Keep that the products of a scene could not be written: what wrote them has died."""
-    return _ended(store, plan, scene, output, report=scene_report(store, plan, scene), products={}, problem=problem)
+def without_products(scene_run: SceneRun, output: jobs.Output, *, problem: str) -> SceneFinished:
+    """Record that the products of a scene could not be written: the process that wrote them has died."""
+    return _ended(scene_run, output, report=scene_report(scene_run), products={}, problem=problem)
 
 
 def _ended(
-    store: Store,
-    plan: Plan,
-    scene: ScenePlan,
+    scene_run: SceneRun,
     output: jobs.Output,
     *,
     report: SceneReport,
     products: dict[str, float],
     problem: str | None,
 ) -> SceneFinished:
-    """Keep what a scene came to."""
+    """Store the record of a scene's end."""
     report = replace(report, products=tuple(products), problem=problem)
-    store.write_json(
+    scene_run.store.write_json(
         FINISHED_FILE,
         {
-            "fingerprint": plan.fingerprint(scene),
-            "asked": _asked(output),
+            "fingerprint": scene_run.fingerprint,
+            "asked": _hash_of(output),
             "sizes": {path: _size(Path(path)) for path in products},
             "report": {**asdict(report), "state": report.state},
         },
     )
-    return SceneFinished(scene.name, report.state, products, problem)
+    return SceneFinished(scene_run.scene.name, report.state, products, problem)
 
 
 def finished_before(scene: Scene, *, store: Store, plan: Plan, output: jobs.Output) -> ScenePlan | None:
     """Plan of a scene for which nothing is left to do, else None.
 
-    It is complete by this plan, its files are as they were, every product is in its place. A few small files are looked
-    at, no image is opened. What is damaged is told of when the scene's turn comes, as is one that was refused since.
+    Then it is complete by this plan, its files are as they were, and every product is in its place. A few small files
+    are read, no image is opened. Damage is reported when the scene's turn comes, as is a refusal since.
     """
     try:
         if store.read_json(FINISHED_FILE) is None or store.read_json(REFUSED_FILE) is not None:
@@ -100,35 +96,36 @@ def finished_before(scene: Scene, *, store: Store, plan: Plan, output: jobs.Outp
         data = store.read_json(PLAN_FILE)
         if data is None or data.get("key") != plan.key(scene):
             return None
-        planned = stored_plan(store)
-        if planned is None or still_finished(store, plan, planned, output) is None or not unchanged(planned):
+        planned = stored_scene_plan(store)
+        if planned is None or still_finished(SceneRun(store, plan, planned), output) is None:
             return None
-        return planned
+        return planned if unchanged(planned) else None
     except StoreError:
         return None
 
 
-def still_finished(store: Store, plan: Plan, scene: ScenePlan, output: jobs.Output) -> SceneFinished | None:
-    """The end that a scene has come to before, where it is complete and every product that is asked for is there."""
+def still_finished(scene_run: SceneRun, output: jobs.Output) -> SceneFinished | None:
+    """The earlier end of a scene that is complete and whose requested products are all there; else None."""
+    store = scene_run.store
     record = store.read_json(FINISHED_FILE)
-    if record is None or record["report"]["state"] != "complete" or record["asked"] != _asked(output):
+    if record is None or record["report"]["state"] != "complete" or record["asked"] != _hash_of(output):
         return None
-    if record["fingerprint"] != plan.fingerprint(scene) or len(store.done_names()) != record["report"]["tiles"]:
+    if record["fingerprint"] != scene_run.fingerprint or len(store.done_names()) != record["report"]["tiles"]:
         return None
     moved = any(_size(Path(path)) != size for path, size in record["sizes"].items())
-    if moved or not store.holds(scores=bool(plan.scores)):
+    if moved or not store.holds(scores=bool(scene_run.plan.scores)):
         return None
-    return SceneFinished(scene.name, "complete", dict.fromkeys(record["sizes"], 0.0))
+    return SceneFinished(scene_run.scene.name, "complete", dict.fromkeys(record["sizes"], 0.0))
 
 
-def _asked(output: jobs.Output) -> str:
-    """Names what is to be written."""
+def _hash_of(output: jobs.Output) -> str:
+    """Hash of the requested products."""
     wanted = output.model_dump(mode="json", include={"products", "preview"})
     return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
 
 
 def _size(path: Path) -> Any:
-    """Of a file its bytes, of a folder that it is one; None where there is nothing."""
+    """Number of bytes of a file, `folder` for a folder, None where there is nothing."""
     if path.is_dir():
         return "folder"
     return path.stat().st_size if path.exists() else None

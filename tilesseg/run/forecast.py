@@ -12,8 +12,8 @@ from tilesseg.errors import JobError, reason_of
 from tilesseg.formats.vector.tile_index import write_tile_index
 from tilesseg.planning.cluster_options import Cluster
 from tilesseg.planning.memory import Estimate, estimate
-from tilesseg.planning.plan_scene import plan_one, refuse
 from tilesseg.planning.plan_text import LOOKED_AT, Forecast
+from tilesseg.planning.stored_plan import plan_scene, refuse_scene
 from tilesseg.run.prepare_run import Prepared, measure_for, prepare
 from tilesseg.run.worker_check import Proof, problem_of, prove
 from tilesseg.run.worker_state import Assignment
@@ -39,7 +39,7 @@ def forecast(job: Job, *, limit: int = LOOKED_AT) -> Forecast:
         proof = _measured(job.cluster, ready, scenes[0]) if scenes else None
         estimates = {scene.name: _estimate(scene, ready.plan, job, proof) for scene in scenes if proof}
         for one in estimates.values():
-            cluster.check_memory(job.cluster, needed_mb=one.memory_mb, device=ready.plan.device)
+            cluster.check_memory(job.cluster, needed_mb=one.memory_mb, device=ready.plan.compute.device)
         folders = {scene.name: ready.run.scene(scene.name).folder for scene in scenes}
         indexes = tuple(
             str(write_tile_index(folders[scene.name] / "tiles.geojson", scene.tiling, scene.grid)) for scene in scenes
@@ -53,7 +53,7 @@ def forecast(job: Job, *, limit: int = LOOKED_AT) -> Forecast:
         finished=ready.finished,
         estimates=estimates,
         tile_indexes=indexes,
-        workers=cluster.worker_count(job.cluster, ready.plan.device),
+        workers=cluster.worker_count(job.cluster, ready.plan.compute.device),
         threads=cluster.threads_per_worker(job.cluster),
     )
 
@@ -63,10 +63,10 @@ def _plan_scenes(ready: Prepared, job: Job, limit: int) -> tuple[tuple[ScenePlan
     scenes, refused = [ready.first] if ready.first else [], dict(ready.refused)
     for scene in ready.to_do[: limit - 1]:
         try:
-            scenes.append(plan_one(scene, run=ready.run, plan=ready.plan, job=job))
+            scenes.append(plan_scene(scene, run=ready.run, plan=ready.plan, job=job))
         except Exception as error:
             # ^ of any kind, as in a run: one bad scene costs one scene
-            refused[scene.name] = refuse(scene.name, reason_of(error), run=ready.run).reason
+            refused[scene.name] = refuse_scene(scene.name, reason_of(error), run=ready.run).reason
     return tuple(scenes), refused
 
 
@@ -76,7 +76,7 @@ def _estimate(scene: ScenePlan, plan: Plan, job: Job, proof: Proof) -> Estimate:
         plan,
         loaded_mb=proof.peak_mb,
         seconds_per_batch=proof.seconds_per_batch,
-        workers=cluster.worker_count(job.cluster, plan.device),
+        workers=cluster.worker_count(job.cluster, plan.compute.device),
         threads=cluster.threads_per_worker(job.cluster),
     )
 
@@ -90,7 +90,7 @@ def _measured(asked: Cluster, ready: Prepared, first: ScenePlan) -> Proof:
     alone = asked.model_copy(update={"workers": 1, "threads": 1})
     here = alone if cluster.is_here(asked) else Cluster(workers=1, threads=1, device=asked.device)
     work = Assignment.of(ready.run, first=first.name)
-    with cluster.connect(here, ready.plan.device) as executor:
+    with cluster.connect(here, ready.plan.compute.device) as executor:
         answers = list(cluster.ask_workers(executor, prove, work, True).values())
     able = [answer for answer in answers if problem_of(answer) is None]
     if not able:

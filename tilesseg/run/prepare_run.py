@@ -1,4 +1,4 @@
-"""What is made before a run begins: its directory, its plan, its list of scenes, and the lock that says who works."""
+"""Preparation of a run: its directory, its plan, its list of scenes, and the lock that names who works."""
 
 from __future__ import annotations
 
@@ -7,19 +7,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import yaml
 
 from tilesseg.cluster import connect as cluster
 from tilesseg.cluster.executors import DaskExecutor, Executor
 from tilesseg.errors import JobError, StoreError, reason_of
-from tilesseg.planning import patch_benchmark as probe
+from tilesseg.planning import patch_speed
 from tilesseg.planning.job import anchored
-from tilesseg.planning.machine import Machine
-from tilesseg.planning.patch_speed import PatchSpeed
+from tilesseg.planning.machine import Machine, PatchSpeed
 from tilesseg.planning.plan import PLAN_FILE, Plan, anywhere, plan_job
-from tilesseg.planning.plan_scene import decide, make, plan_one, refuse
 from tilesseg.planning.product_checks import check_job
 from tilesseg.planning.scene_list import (
     SCENE_LIST,
@@ -28,7 +26,15 @@ from tilesseg.planning.scene_list import (
     find_scenes,
     write_scene_list,
 )
-from tilesseg.planning.stored_plan import _stored_plan, scene_names
+from tilesseg.planning.scene_plan import SceneDraft, ScenePlan, complete_draft, cut_anew
+from tilesseg.planning.stored_plan import (
+    draft_or_stored,
+    keep_scene_plan,
+    refuse_scene,
+    scene_names,
+    stored_job_plan,
+    usable_scene_plan,
+)
 from tilesseg.planning.tile_layout import LARGE, flexible
 from tilesseg.retry import retried
 from tilesseg.run.finish_scene import finished_before
@@ -38,11 +44,11 @@ from tilesseg.store.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from tilesseg.planning.job import Job
-    from tilesseg.planning.scene_plan import ScenePlan
 
 
 Measure = Callable[[Plan], tuple[PatchSpeed, ...]]
-"""Finds out how fast a plan's network is by patch size, on the machine that computes."""
+"""Measures the speed of a plan's network by patch size, on the machine that computes."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +58,21 @@ class Prepared:
     run: RunDirectory
     plan: Plan
     scenes: tuple[Scene, ...]
-    """Those that were chosen, in the order in which they are done."""
+    """The chosen scenes, in the order in which they are done."""
     first: ScenePlan | None
-    """The first scene that is to be done, all decided; None where none is to be done."""
+    """Plan of the first scene that is still to do; None where no scene is."""
     to_do: tuple[Scene, ...]
-    """The others that are to be done."""
+    """The other scenes that are still to do."""
     finished: int
     """Number of scenes that an earlier run has finished."""
     finished_pixels: int
-    """Pixels of the finished scenes together."""
+    """Number of pixels of the finished scenes together."""
     refused: dict[str, str]
-    """Scenes before the first that cannot be segmented, and why."""
+    """Reasons of scenes before the first that cannot be segmented, by name."""
 
 
 def choose_machine(job: Job, executor: Executor | None) -> Machine:
-    """The machine that will compute, asked on a worker where the workers are elsewhere."""
+    """The machine that will compute, described by a worker where the workers are elsewhere."""
     if isinstance(executor, DaskExecutor) and not cluster.is_here(job.cluster):
         return cluster.ask_machine(executor, job.cluster)
     machine = cluster.describe_machine(job.cluster)
@@ -76,18 +82,18 @@ def choose_machine(job: Job, executor: Executor | None) -> Machine:
 
 
 def measure_for(job: Job, executor: Executor | None, *, say: Callable[[str], None] = lambda text: None) -> Measure:
-    """How to measure a job's network: here, or on a worker where the workers are elsewhere.
+    """A function that measures a job's network: on this machine, or on a worker where the workers are elsewhere.
 
     Args:
-        job: what is asked.
-        executor: who works; None where that is decided later, and here.
-        say: told, in this thread, that it takes some seconds.
+        job: the job.
+        executor: executor of the run; None where it is started later, on this machine.
+        say: called, in this thread, with the note that measuring takes some seconds.
     """
 
     def measure(plan: Plan) -> tuple[PatchSpeed, ...]:
         say("the patch is chosen by speed, which is measured for some seconds, once on each machine")
-        memory, tiles = cluster.worker_memory(job.cluster, plan.device), cluster.threads_per_worker(job.cluster)
-        there = partial(probe.measure, plan, memory=memory, tiles=tiles)
+        memory, tiles = cluster.worker_memory(job.cluster, plan.compute.device), cluster.threads_per_worker(job.cluster)
+        there = partial(patch_speed.measure, plan, memory=memory, tiles=tiles)
         if isinstance(executor, DaskExecutor) and not cluster.is_here(job.cluster):
             return cluster.ask_one(executor, there)
         return there()
@@ -105,64 +111,57 @@ def prepare(
     limit: int | None = None,
     share: ArrayShare | None = None,
 ) -> Iterator[Prepared]:
-    """Plan the job, or find its plan, and its first scene; then make and hold its directory.
+    """Plan the job and its first scene, or find their stored plans; then make and hold the run directory.
 
     The other scenes are planned when their turn comes.
 
     Args:
-        job: what is asked.
-        machine: that will compute.
-        measure: asked once, where the patch is free and the first scene large; None: patches have their usual size.
+        job: the job.
+        machine: the machine that will compute.
+        measure: called once, where the patch is free and the first scene large; None: patches have their usual size.
         only: names or patterns of the scenes to do; none means all.
-        limit: do so many scenes at most, the most important first.
+        limit: largest number of scenes to do, the most important first.
         share: tiles to compute; None means all.
 
     Raises:
-        TilessegError: the job cannot work, or none of its scenes; the directory belongs to another job, or somebody
-            works on it.
+        TilessegError: the job cannot work, or none of its scenes; the directory belongs to another job, or another
+            process works on it.
     """
-    found = tuple(replace(scene, paths=tuple(map(anywhere, scene.paths))) for scene in find_scenes(job.scenes))
-    scenes = choose_scenes(found, only=only, limit=limit)
-    directory = RunDirectory(Path(job.output.dir))
+    listed = tuple(replace(scene, paths=tuple(map(anywhere, scene.paths))) for scene in find_scenes(job.scenes))
+    scenes = choose_scenes(listed, only=only, limit=limit)
+    run = RunDirectory(Path(job.output.dir))
 
-    def new_plan() -> Plan:
-        plan = plan_job(job, machine)
-        check_job(plan, found, job.output)
-        return _measured(plan, scenes, directory, job, measure)
+    def begin(*, keep: bool = False) -> _Beginning:
+        stored = stored_job_plan(run, keep=keep)
+        plan = plan_job(job, machine, stored=stored)
+        check_job(plan, listed, job.output)  # scenes that are not chosen now too: two products would be one file
+        to_do, finished_pixels = _unfinished(scenes, run, plan, job)
+        begun = _begin(
+            share.turned(to_do) if share else to_do,
+            run,
+            plan,
+            job,
+            measure=None if stored else measure,
+            only_one=len(scenes) == 1,
+        )
+        return begun._replace(finished=len(scenes) - len(to_do), finished_pixels=finished_pixels)
 
     with ExitStack() as stack:
         if share:
-            plan = _join(directory, share, job, machine, stack, new_plan)
+            beginning = _join(run, share, begin, stack)
         else:
-            stored = _stored_plan(directory)
-            plan = plan_job(job, machine, stored=stored) if stored else new_plan()
-        check_job(plan, found, job.output)  # those that are not chosen now too: their products would be one file
-        to_do, pixels = _unfinished(scenes, directory, plan, job)
-        begin = _begin(share.turned(to_do) if share else to_do, directory, plan, job, only_one=len(scenes) == 1)
-        run = RunDirectory.create(directory.path)
-        if not share:
-            _hold(run, None, stack)
+            beginning = begin()
+            _hold(RunDirectory.create(run.path), None, stack)
+        plan, refused = beginning.plan, beginning.refused
         run.write_text("job.yaml", _job_text(job))
-        write_scene_list(run.path / SCENE_LIST, found)
+        write_scene_list(run.path / SCENE_LIST, listed)
         if not share:
             run.write_json(PLAN_FILE, plan.to_json())
-        for name, reason in begin.refused.items():
-            refuse(name, reason, run=run)
-        first = _first(begin, run=run, plan=plan, job=job, shared=share is not None)
-        yield Prepared(run, plan, scenes, first, begin.others, len(scenes) - len(to_do), pixels, begin.refused)
-
-
-def _measured(plan: Plan, scenes: Sequence[Scene], run: RunDirectory, job: Job, measure: Measure | None) -> Plan:
-    """A new plan with the speeds of its network, where the patch is free and the first scene is large.
-
-    Raises:
-        TilessegError: none of the scenes can be segmented, or the network does not run.
-    """
-    if measure is None or plan.compile or not flexible(plan.spec, job.tiling):
-        return plan  # compiling every size would take minutes
-    begin = _begin(_unfinished(scenes, run, plan, job)[0], run, plan, job, only_one=len(scenes) == 1)
-    large = begin.planned is not None and begin.planned.grid.window.area >= LARGE
-    return replace(plan, speeds=measure(plan)) if large else plan
+        for name, reason in refused.items():
+            refuse_scene(name, reason, run=run)
+        first = _keep_first(beginning, run=run, job=job, shared=share is not None)
+        finished = beginning.finished, beginning.finished_pixels
+        yield Prepared(run, plan, scenes, first, beginning.others, *finished, refused)
 
 
 def _job_text(job: Job) -> str:
@@ -172,8 +171,20 @@ def _job_text(job: Job) -> str:
     return text
 
 
+class _Beginning(NamedTuple):
+    """Plan of a job and its first scene, with which workers show that they can work."""
+
+    plan: Plan
+    scene: Scene | None
+    planned: ScenePlan | None
+    others: tuple[Scene, ...]
+    refused: dict[str, str]
+    finished: int = 0
+    finished_pixels: int = 0
+
+
 def _unfinished(scenes: Sequence[Scene], run: RunDirectory, plan: Plan, job: Job) -> tuple[list[Scene], int]:
-    """Scenes that are still to be done, and the pixels of the finished ones together."""
+    """Scenes that are still to do, and the number of pixels of the finished ones together."""
     to_do, pixels = [], 0
     for scene in scenes:
         planned = finished_before(scene, store=run.scene(scene.name), plan=plan, output=job.output)
@@ -184,61 +195,81 @@ def _unfinished(scenes: Sequence[Scene], run: RunDirectory, plan: Plan, job: Job
     return to_do, pixels
 
 
-class _Begin(NamedTuple):
-    """Where a run begins."""
-
-    scene: Scene | None
-    planned: ScenePlan | None
-    others: tuple[Scene, ...]
-    refused: dict[str, str]
-
-
-def _begin(scenes: Sequence[Scene], run: RunDirectory, plan: Plan, job: Job, *, only_one: bool) -> _Begin:
-    """Decide about scenes until one can be segmented: with it the workers prove themselves. Nothing is written.
+def _begin(
+    scenes: Sequence[Scene], run: RunDirectory, plan: Plan, job: Job, *, measure: Measure | None, only_one: bool
+) -> _Beginning:
+    """Plan scenes until one is not refused, and measure the network where its patch is free. Nothing is written.
 
     Raises:
-        TilessegError: the job has one scene, and it is refused.
+        TilessegError: the job has one scene, and it is refused; or the network does not run.
         JobError: all are refused.
     """
     refused: dict[str, str] = {}
-    for number, scene in enumerate(scenes):
+
+    def tried(scene: Scene, step: Callable[[], T]) -> T | None:
+        """Result of a step of a scene's plan; None where the scene is refused."""
         try:
-            return _Begin(scene, _decided(scene, run, plan, job), tuple(scenes[number + 1 :]), refused)
+            return retried(lambda attempt: step())
         except Exception as error:
             # ^ of any kind, as on a worker: one bad scene costs one scene
             if only_one:
                 raise
             refused[scene.name] = reason_of(error)
+            return None
+
+    for number, scene in enumerate(scenes):
+        draft = tried(scene, partial(draft_or_stored, scene, run=run, plan=plan, job=job))
+        if draft is not None:
+            plan, draft = _with_speeds(plan, draft, job, measure)
+            measure = None  # the first scene that fits the model is measured for, and no other
+            planned = tried(scene, partial(_completed, draft, plan))
+            if planned is not None:
+                return _Beginning(plan, scene, planned, tuple(scenes[number + 1 :]), refused)
     if refused and not any(run.scene(name).ledger.any_done() for name in _names(run)):
         raise JobError(f"all {len(refused)} scenes are refused; the first: {next(iter(refused.values()))}")
-    return _Begin(None, None, (), refused)
+    return _Beginning(plan, None, None, (), refused)
 
 
-def _decided(scene: Scene, run: RunDirectory, plan: Plan, job: Job) -> ScenePlan:
-    return retried(lambda attempt: decide(scene, run=run, plan=plan, job=job))
+def _with_speeds(
+    plan: Plan, draft: SceneDraft | ScenePlan, job: Job, measure: Measure | None
+) -> tuple[Plan, SceneDraft | ScenePlan]:
+    """A new plan with the speeds of its network, where the patch is free and the first scene is large.
+
+    Raises:
+        ModelError: the network cannot be loaded, or does not run.
+    """
+    if measure is None or plan.compute.compile or not flexible(plan.spec, job.tiling):
+        return plan, draft  # compiling every size would take minutes
+    planned = draft if isinstance(draft, ScenePlan) else draft.planned
+    if planned.grid.window.area < LARGE:
+        return plan, draft
+    plan = replace(plan, compute=replace(plan.compute, speeds=measure(plan)))
+    return plan, draft if isinstance(draft, ScenePlan) else cut_anew(draft, job=job, plan=plan)
 
 
-def _first(begin: _Begin, *, run: RunDirectory, plan: Plan, job: Job, shared: bool) -> ScenePlan | None:
-    """Keep the plan of the first scene; of several processes one does, by the plan that they share."""
-    if begin.scene is None or begin.planned is None:
+def _completed(draft: SceneDraft | ScenePlan, plan: Plan) -> ScenePlan:
+    return draft if isinstance(draft, ScenePlan) else complete_draft(draft, plan=plan)
+
+
+def _keep_first(beginning: _Beginning, *, run: RunDirectory, job: Job, shared: bool) -> ScenePlan | None:
+    """Store the plan of the first scene; of several processes one does, by the plan that they share."""
+    plan, scene, planned = beginning.plan, beginning.scene, beginning.planned
+    if scene is None or planned is None:
         return None
-    if not shared:
-        return make(begin.scene, begin.planned, run=run, plan=plan)
-    with alone(run.path, begin.scene.name, "plan", shared=shared):
-        return plan_one(begin.scene, run=run, plan=plan, job=job)
+    with alone(run.path, scene.name, "plan", shared=shared):
+        stored = usable_scene_plan(scene, store=run.scene(scene.name), plan=plan, job=job) if shared else None
+        return keep_scene_plan(scene, stored or planned, run=run, plan=plan)
 
 
 def _names(run: RunDirectory) -> list[str]:
     return scene_names(run) if run.path.exists() else []
 
 
-def _join(
-    run: RunDirectory, share: ArrayShare, job: Job, machine: Machine, stack: ExitStack, new_plan: Callable[[], Plan]
-) -> Plan:
-    """Take a share of a run, by the plan of those that work on it; where nobody does, this one makes it.
+def _join(run: RunDirectory, share: ArrayShare, begin: Callable[..., _Beginning], stack: ExitStack) -> _Beginning:
+    """Take a share of a run, by the plan of the processes that work on it; without any, this process makes the plan.
 
     Raises:
-        TilessegError: the job cannot work, or is not the one that the others work on.
+        TilessegError: the job cannot work, or is not the job that the others work on.
     """
     RunDirectory.create(run.path)
     with held(run.path / "locks" / "plan", wait=True):
@@ -246,11 +277,10 @@ def _join(
             pass
         _hold(run, share, stack)
         if nobody:
-            stored = _stored_plan(run)
-            plan = plan_job(job, machine, stored=stored) if stored else new_plan()
-            run.write_json(PLAN_FILE, plan.to_json())
-            return plan
-    return plan_job(job, machine, stored=_stored_plan(run, keep=True))
+            beginning = begin()
+            run.write_json(PLAN_FILE, beginning.plan.to_json())
+            return beginning
+    return begin(keep=True)
 
 
 def _hold(run: RunDirectory, share: ArrayShare | None, stack: ExitStack) -> None:

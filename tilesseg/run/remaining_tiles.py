@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tilesseg.planning.plan_scene import stored_plan
+from tilesseg.planning.stored_plan import stored_scene_plan
 
 if TYPE_CHECKING:
     from tilesseg.run.job_array_share import ArrayShare
@@ -22,7 +22,7 @@ class Left:
     def tiles(self, scene: str) -> list[str]:
         """Names of the tiles that are not done, and this process's affair."""
         store = self.run.scene(scene)
-        planned, done = stored_plan(store), set(store.done_names())
+        planned, done = stored_scene_plan(store), set(store.done_names())
         if planned is None:
             return []
         left = [(number, tile.name) for number, tile in enumerate(planned.tiling) if tile.name not in done]
@@ -31,7 +31,7 @@ class Left:
     def regions(self, scene: str) -> list[str]:
         """Names of the regions of the image that are to be copied first."""
         store = self.run.scene(scene)
-        planned = stored_plan(store)
+        planned = stored_scene_plan(store)
         if planned is None or planned.stage is None:
             return []
         missing = planned.copy_in(store.folder).missing(planned.stage, planned.grid.shape)
@@ -42,6 +42,6 @@ class Left:
         if self.share is None:
             return True
         store = self.run.scene(scene)
-        planned = stored_plan(store)
+        planned = stored_scene_plan(store)
         tried = {*store.done_names(), *store.failed()}
         return planned is not None and len(tried) == len(planned.tiling)

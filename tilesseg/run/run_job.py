@@ -31,13 +31,12 @@ from tilesseg.events import (
     tell,
 )
 from tilesseg.monitoring.dashboard.publisher import open_publisher
+from tilesseg.planning.machine import speed_at
 from tilesseg.planning.memory import estimate
-from tilesseg.planning.patch_speed import speed_at
 from tilesseg.planning.plan import Plan, plan_job
-from tilesseg.planning.plan_scene import planned_event
-from tilesseg.planning.product_checks import check
-from tilesseg.planning.scene_plan import ScenePlan
-from tilesseg.planning.stored_plan import open_run_directory, scene_names
+from tilesseg.planning.product_checks import check_submission
+from tilesseg.planning.scene_plan import ScenePlan, SceneRun
+from tilesseg.planning.stored_plan import open_run_directory, planned_event, scene_names
 from tilesseg.process import available_cores
 from tilesseg.reporting.results import Report, report_of
 from tilesseg.reporting.summary_csv import write_summary
@@ -99,13 +98,13 @@ def run_job(
         stack.enter_context(driver_record(ready.run.path, str(share) if share else None))
         if ready.first is None:
             executor = executor or SerialExecutor()  # there is nothing to do, and nobody is started for it
-        executor = executor or stack.enter_context(cluster.connect(job.cluster, ready.plan.device))
+        executor = executor or stack.enter_context(cluster.connect(job.cluster, ready.plan.compute.device))
         return _Run(ready, job, executor, [*listeners], stack, begun, share).carry_out()
 
 
 def _elsewhere(job: Job, say: Callable[[str], None]) -> AbstractContextManager[Executor]:
     """Workers of a cluster; nothing is asked of it for a job that cannot work."""
-    check(job)
+    check_submission(job)
     run = Path(job.output.dir).absolute()
     return cluster.connect(named_cluster(job.cluster, run), "cpu", logs=run / LOGS, say=say)
 
@@ -175,9 +174,9 @@ class _Run:
                 classes=names,
             )
         )
-        threads = f"engine threads: {self.plan.engine_threads}"
-        self._tell(Note(f"{self.plan.spec.name} computes on {self.plan.device}, {threads}"))
-        self._tell(Note(f"engine {self.plan.engine}"))
+        threads = f"engine threads: {self.plan.compute.engine_threads}"
+        self._tell(Note(f"{self.plan.spec.name} computes on {self.plan.compute.device}, {threads}"))
+        self._tell(Note(f"engine {self.plan.compute.engine}"))
         for name, why in self.ready.refused.items():
             self._tell(SceneRefused(name, why))
 
@@ -206,7 +205,7 @@ class _Run:
             JobError: with both figures.
         """
         proof, threads = max(able, key=lambda one: one.peak_mb), cluster.threads_per_worker(self.job.cluster)
-        known = speed_at(first.layout.lattice.patch, self.plan.speeds)
+        known = speed_at(first.layout.lattice.patch, self.plan.compute.speeds)
         cost = estimate(
             first,
             self.plan,
@@ -215,7 +214,7 @@ class _Run:
             workers=1,
             threads=threads,
         )
-        cluster.check_memory(self.job.cluster, needed_mb=cost.memory_mb, device=self.plan.device)
+        cluster.check_memory(self.job.cluster, needed_mb=cost.memory_mb, device=self.plan.compute.device)
 
     def _left_out(self, worker: str, problem: str) -> None:
         self._tell(Note(f"worker {worker} is left out: {problem}"))
@@ -265,12 +264,9 @@ class _Run:
 
     def _finish_here(self, scene: ScenePlan) -> None:
         """Write the products of the only scene with the help of all workers."""
-        store = self.ready.run.scene(scene.name)
         threads = available_cores()
         ended = finish_scene(
-            store,
-            self.plan,
-            scene,
+            SceneRun(self.ready.run.scene(scene.name), self.plan, scene),
             self.job.output,
             executor=self.executor,
             threads=threads,

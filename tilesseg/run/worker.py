@@ -12,7 +12,7 @@ from tilesseg.errors import DeviceLost, StoreError, reason_of
 from tilesseg.events import RegionFailed, RegionStaged, SceneFinished, ScenePlanned, SceneRefused, TileDone, TileFailed
 from tilesseg.inference.segment_tile import segment_tile, skip_tile
 from tilesseg.inference.worker_phases import working
-from tilesseg.planning.plan_scene import refuse, try_scene
+from tilesseg.planning.stored_plan import refuse_scene, try_scene
 from tilesseg.process import available_cores, this_process
 from tilesseg.retry import retried
 from tilesseg.run.finish_scene import finish_scene, still_finished, without_products
@@ -78,10 +78,9 @@ class TileWork:
         try:
             match item:
                 case PlanItem():
-                    return refuse(item.scene.name, reason, run=opened.run)
+                    return refuse_scene(item.scene.name, reason, run=opened.run)
                 case FinishItem():
-                    store, scene = opened.store(item.scene), opened.scene(item.scene)
-                    return without_products(store, opened.plan, scene, opened.job.output, problem=reason)
+                    return without_products(opened.scene_run(item.scene), opened.job.output, problem=reason)
                 case StageItem():
                     return _list_region(opened, item, reason, worker)
                 case TileItem():
@@ -119,14 +118,14 @@ def _do(opened: Opened, item: Item) -> Answer:
 
 def _finish(opened: Opened, scene: str) -> SceneFinished:
     """Write a scene's products, unless a process that shares the run has."""
-    threads = opened.plan.engine_threads if worker_address() else available_cores()
-    store, planned, output = opened.store(scene), opened.scene(scene), opened.job.output
+    threads = opened.plan.compute.engine_threads if worker_address() else available_cores()
+    scene_run, output = opened.scene_run(scene), opened.job.output
     with opened.alone(scene, "products"):
-        before = still_finished(store, opened.plan, planned, output) if opened.shared else None
+        before = still_finished(scene_run, output) if opened.shared else None
         if before:
             return before
         executor = ThreadExecutor(threads)
-        return finish_scene(store, opened.plan, planned, output, executor=executor, threads=threads)
+        return finish_scene(scene_run, output, executor=executor, threads=threads)
 
 
 def _segment(opened: Opened, scene: str, name: str) -> TileDone:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tilesseg.cluster.executors import UnfitWorker, worker_address
 from tilesseg.errors import reason_of
 from tilesseg.models.network import repeated
-from tilesseg.planning.patch_speed import speed_at
+from tilesseg.planning.machine import speed_at
 from tilesseg.process import peak_mb
 from tilesseg.raster.labels import quantise
 from tilesseg.run.worker_state import Assignment, Opened, is_proven, open_run
@@ -86,22 +86,22 @@ def _predict(opened: Opened, first: str, *, timed: bool) -> float:
     whether their scores could be stored. Where speed and memory of the planned patch are known, the smallest measured
     patch shows as much, and takes a tenth of the time.
     """
-    plan, scene = opened.plan, opened.scene(first)
+    plan, compute, scene = opened.plan, opened.plan.compute, opened.scene(first)
     call = opened.call(first, opened.source(first, copied=False))
     network, side = opened.network(call), scene.layout.lattice.patch
-    if not timed and speed_at(side, plan.speeds):
-        side = plan.speeds[0].patch
+    if not timed and speed_at(side, compute.speeds):
+        side = compute.speeds[0].patch
     patches = _usual(call, (scene.layout.batch, len(plan.spec.bands), side, side))
-    with ThreadPoolExecutor(plan.parallel_batches) as pool:
-        for answer in pool.map(network, [patches] * plan.parallel_batches):
+    with ThreadPoolExecutor(compute.parallel_batches) as pool:
+        for answer in pool.map(network, [patches] * compute.parallel_batches):
             for channel in plan.scores:
                 quantise(answer[:, channel])
         if not timed:
             return 0.0
         del answer  # a tile's own are counted with it
         start = time.perf_counter()
-        list(pool.map(network, [patches] * plan.parallel_batches))
-        return (time.perf_counter() - start) / plan.parallel_batches
+        list(pool.map(network, [patches] * compute.parallel_batches))
+        return (time.perf_counter() - start) / compute.parallel_batches
 
 
 def _usual(call: Call, shape: tuple[int, ...]) -> NDArray[Any]:

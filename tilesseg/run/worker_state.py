@@ -16,10 +16,10 @@ from tilesseg.inference.segment_tile import SceneWork
 from tilesseg.inference.worker_phases import announce
 from tilesseg.models.network import Call
 from tilesseg.planning.job import read_job
-from tilesseg.planning.plan import PLAN_FILE, parse_plan
-from tilesseg.planning.plan_scene import stored_plan
-from tilesseg.planning.planned_model import load_planned
+from tilesseg.planning.plan import PLAN_FILE, load_planned, parse_plan
 from tilesseg.planning.recipe import call_of
+from tilesseg.planning.scene_plan import SceneRun
+from tilesseg.planning.stored_plan import stored_scene_plan
 from tilesseg.process import keep_freed_memory
 from tilesseg.store.locks import alone
 from tilesseg.store.run_directory import RunDirectory
@@ -102,7 +102,7 @@ class Opened:
         """
         with self._lock:
             if name not in self._scenes:
-                planned = stored_plan(self.store(name))
+                planned = stored_scene_plan(self.store(name))
                 if planned is None:
                     raise StoreError(f"{self.store(name).folder} has lost its {PLAN_FILE}; run again")
                 _keep(self._scenes, name, planned, PLANS_KEPT)
@@ -145,12 +145,16 @@ class Opened:
         recipe = planned.recipe(spec, scores=self.plan.scores)
         return call_of(planned.layout.lattice, recipe, dtype=source.dtype, spec=spec)
 
+    def scene_run(self, scene: str) -> SceneRun:
+        """A scene's plan and the place of its files."""
+        return SceneRun(self.store(scene), self.plan, self.scene(scene))
+
     def work(self, scene: str) -> SceneWork:
         """Everything that the tiles of a scene share."""
         spec, source = self.plan.spec, self.source(scene)
         recipe = self.scene(scene).recipe(spec, scores=self.plan.scores)
         network = self.network(self.call(scene, source))
-        return SceneWork(source, network, spec, self.store(scene), recipe, self.plan.parallel_batches)
+        return SceneWork(source, network, spec, self.store(scene), recipe, self.plan.compute.parallel_batches)
 
     def store(self, scene: str) -> Store:
         return self.run.scene(scene)

@@ -13,29 +13,29 @@ from tilesseg.events import ProductWritten
 from tilesseg.formats.registry import FORMATS, resolve
 from tilesseg.formats.writer import Mask, Writer
 from tilesseg.formats.writing.preview import write_quick_look
-from tilesseg.planning.product_checks import _options, _quick_look_path, mask_of, product_path, resolved, scores_of
+from tilesseg.planning.product_checks import mask_of, product_path, quick_look_path, resolved, scores_of, writer_options
 from tilesseg.run.product_inputs import with_levels, with_tile_polygons
 
 if TYPE_CHECKING:
     from tilesseg.cluster.executors import Executor
     from tilesseg.planning import job as jobs
-    from tilesseg.planning.plan import Plan
-    from tilesseg.planning.scene_plan import ScenePlan
+    from tilesseg.planning.scene_plan import SceneRun
     from tilesseg.raster.tiling import Tiling
     from tilesseg.store.scene_store import Store
 
 
 def write_products(
-    store: Store, plan: Plan, scene: ScenePlan, output: jobs.Output, *, executor: Executor, threads: int = 1
+    scene_run: SceneRun, output: jobs.Output, *, executor: Executor, threads: int = 1
 ) -> Iterator[ProductWritten]:
-    """Write every product of a scene that is asked for.
+    """Write every requested product of a scene.
 
     Raises:
         FormatError: a product cannot be written.
     """
+    store, scene = scene_run.store, scene_run.scene
     products = [resolved(product, scene) for product in output.products]
     with ExitStack() as until_all_are_written:
-        masks = _Masks(mask_of(store, plan, scene), store, scene.tiling, executor, until_all_are_written)
+        masks = _Masks(mask_of(scene_run), store, scene.tiling, executor, until_all_are_written)
         for product in products:
             start = time.perf_counter()
             path = product_path(store, scene, product)
@@ -43,29 +43,29 @@ def write_products(
                 path.parent.mkdir(parents=True, exist_ok=True)
             write: Writer = resolve(str(FORMATS[product.format].writes))
             scores = FORMATS[product.format].kind == "scores"
-            content = scores_of(store, plan, scene, product.classes) if scores else masks.for_writer(product)
-            write(content, path, threads=threads, **_options(product))
+            content = scores_of(scene_run, product.classes) if scores else masks.for_writer(product)
+            write(content, path, threads=threads, **writer_options(product))
             yield ProductWritten(scene.name, str(path), round(time.perf_counter() - start, 3))
         if output.preview and products:
             start = time.perf_counter()
-            path = _quick_look_path(store, scene, products[0])
+            path = quick_look_path(store, scene, products[0])
             write_quick_look(path, source=scene.open_for_tiles(store.folder), mask=masks.with_levels)
             yield ProductWritten(scene.name, str(path), round(time.perf_counter() - start, 3))
 
 
 @dataclass
 class _Masks:
-    """A scene's mask as its writers take it; what the workers make for it is made once, when it is first wanted."""
+    """A scene's mask as its writers take it; levels and polygons are made by workers, once, when first needed."""
 
     plain: Mask
     store: Store
     tiling: Tiling
     executor: Executor
     kept: ExitStack
-    """Until when that is kept."""
+    """Holds levels and polygons until all products are written."""
 
     def for_writer(self, product: jobs.Product) -> Mask:
-        """With polygons, with levels, or as it is."""
+        """The mask with polygons, with levels, or with neither, as the product needs it."""
         if FORMATS[product.format].kind == "polygons":
             return self._with_tile_polygons
         return self.with_levels if _wants_levels(product) else self.plain
@@ -76,10 +76,10 @@ class _Masks:
 
     @cached_property
     def with_levels(self) -> Mask:
-        """With levels."""
+        """The mask with its coarser levels."""
         return self.kept.enter_context(with_levels(self.plain, self.store, self.executor))
 
 
 def _wants_levels(product: jobs.Product) -> bool:
-    """Whether a writer takes the levels that the workers make."""
+    """Whether a product's writer takes the levels that the workers make."""
     return (product.overviews, product.resolution) == ("mode", "model")

@@ -25,7 +25,7 @@ from tilesseg.errors import StoreError, TilessegError
 from tilesseg.planning.cluster_options import QUEUES as QUEUE_KINDS
 from tilesseg.planning.cluster_options import Cluster, bytes_of
 from tilesseg.planning.job import Job, anchored, read_job
-from tilesseg.planning.product_checks import check
+from tilesseg.planning.product_checks import check_submission
 from tilesseg.store.driver_record import drivers
 from tilesseg.store.locks import held, holder
 from tilesseg.store.run_directory import RunDirectory
@@ -58,7 +58,7 @@ def submit(path: Path, *, array: int | None = None, after: str | None = None, dr
     job = anchored(read_job(path), Path.cwd())
     run = Path(os.path.abspath(job.output.dir))
     queue = queue_of(job.cluster.kind, used=not dry_run)
-    check(job)
+    check_submission(job)
     with nullcontext() if dry_run else _turn(run):
         if not dry_run:
             _refuse_twice(run, queue, job.cluster.kind, after=after)

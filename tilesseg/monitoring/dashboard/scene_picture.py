@@ -17,7 +17,8 @@ def picture_of(folder: Path) -> str | None:
         folder: folder of the scene in the run directory.
     """
     from tilesseg.formats.writing.preview import SLOW, small_picture
-    from tilesseg.planning.plan import PLAN_FILE, parse_scene_plan
+    from tilesseg.planning.plan import PLAN_FILE
+    from tilesseg.planning.scene_plan import parse_scene_plan
 
     try:
         stored = json.loads((folder / PLAN_FILE).read_text(encoding="utf-8"))

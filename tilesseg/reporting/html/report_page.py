@@ -19,8 +19,9 @@ import yaml
 from tilesseg.errors import TilessegError, joined_lines
 from tilesseg.monitoring.html_templates import templates_of
 from tilesseg.monitoring.humanize import duration, share
-from tilesseg.planning.plan_scene import stored_plan
 from tilesseg.planning.scene_list import SCENE_LIST, read_scene_list
+from tilesseg.planning.scene_plan import SceneRun
+from tilesseg.planning.stored_plan import stored_scene_plan
 from tilesseg.reporting.html.report_scene import SceneFacts, SceneLimits, scene_details
 from tilesseg.reporting.html.report_sections import (
     FailureTable,
@@ -206,8 +207,8 @@ def _articles(
             continue
         store = watch.run.scene(scene.scene)
         try:
-            planned = stored_plan(store)
+            planned = stored_scene_plan(store)
             if planned:
-                yield SceneFacts(scene, anchor, scene_details(store, plan, planned, scene, limits))
+                yield SceneFacts(scene, anchor, scene_details(SceneRun(store, plan, planned), scene, limits))
         except (TilessegError, OSError, ValueError) as error:
             yield SceneFacts(scene, anchor, problem=without_secrets(joined_lines(error)))

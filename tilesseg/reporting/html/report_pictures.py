@@ -22,10 +22,8 @@ from tilesseg.raster.window import Window
 from tilesseg.reporting.html.report_sections import without_secrets
 
 if TYPE_CHECKING:
-    from tilesseg.planning.plan import Plan
-    from tilesseg.planning.scene_plan import ScenePlan
+    from tilesseg.planning.scene_plan import SceneRun
     from tilesseg.reporting.results import SceneReport
-    from tilesseg.store.scene_store import Store
 
 
 Picture = NDArray[np.uint8]
@@ -44,12 +42,13 @@ class Pictures(NamedTuple):
     """Whether a picture is much wider than high: the two then stand above each other."""
 
 
-def pictures_of(store: Store, plan: Plan, scene: ScenePlan, report: SceneReport, *, size: int) -> Pictures:
+def pictures_of(scene_run: SceneRun, report: SceneReport, *, size: int) -> Pictures:
     """Draw image and mask, long sides at most about `size` pixels. Never fails."""
+    scene = scene_run.scene
     wide = scene.grid.width > 1.5 * scene.grid.height
     try:
         look = _quick_look(report)
-        image, mask, problem = _panels(look, size, wide) if look else _drawn(store, plan, scene, size)
+        image, mask, problem = _panels(look, size, wide) if look else _drawn(scene_run, size)
     except (TilessegError, OSError, ValueError, MemoryError) as error:
         return Pictures(None, None, f"no picture: {without_secrets(joined_lines(error))}", wide)
     return Pictures(image, mask, problem, wide)
@@ -78,15 +77,15 @@ def _panels(path: Path, size: int, wide: bool) -> tuple[str, str, str]:
     return _uri(_smaller(first, size)), _uri(_smaller(second, size)), ""
 
 
-def _drawn(store: Store, plan: Plan, scene: ScenePlan, size: int) -> tuple[str | None, str, str]:
+def _drawn(scene_run: SceneRun, size: int) -> tuple[str | None, str, str]:
     """Pictures of the image and of the mask; of the mask alone if the image cannot be read."""
-    mask = mask_of(store, plan, scene)
+    mask, scene = mask_of(scene_run), scene_run.scene
     long = max(mask.grid.shape)
     small = tuple(max(1, round(side * min(1.0, size / long))) for side in mask.grid.shape)
     problem, image = "", None
     picture, valid = np.full((3, *small), 225, np.uint8), None
     try:
-        source = scene.open_for_tiles(store.folder)
+        source = scene.open_for_tiles(scene_run.store.folder)
         if mask.grid.window.area > SLOW and not source.levels:
             raise SourceError("the image is too large to be read for a picture and has no overviews; add overviews")
         pixels = source.select(display_bands(source)).thumbnail(size)

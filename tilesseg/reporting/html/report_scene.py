@@ -29,7 +29,7 @@ from tilesseg.reporting.html.svg_charts import MapLayout, TileOutcome, lay_out_m
 
 if TYPE_CHECKING:
     from tilesseg.planning.plan import Plan
-    from tilesseg.planning.scene_plan import ScenePlan
+    from tilesseg.planning.scene_plan import ScenePlan, SceneRun
     from tilesseg.reporting.results import SceneReport
     from tilesseg.store.scene_store import Store
 
@@ -80,12 +80,13 @@ class SceneFacts:
     problem: str = ""
 
 
-def scene_details(store: Store, plan: Plan, scene: ScenePlan, report: SceneReport, limits: SceneLimits) -> SceneDetails:
+def scene_details(scene_run: SceneRun, report: SceneReport, limits: SceneLimits) -> SceneDetails:
     """Gather what the page shows of a scene."""
+    store, plan, scene = scene_run.store, scene_run.plan, scene_run.scene
     square = scene.grid.resolution[0] * scene.grid.resolution[1] / 1e6 if scene.grid.unit == "micrometre" else None
     return SceneDetails(
         _size(scene),
-        pictures_of(store, plan, scene, report, size=limits.picture),
+        pictures_of(scene_run, report, size=limits.picture),
         class_rows(report, plan.spec, square_mm=square),
         _map(scene, store.done(), store.failed(), limits.squares),
         time_shares(report.seconds),
@@ -176,7 +177,7 @@ def _origin(plan: Plan, scene: ScenePlan, report: SceneReport) -> dict[str, str]
         "predicted": f"{report.patches:,} patches, {pixels(report.patches * layout.lattice.patch**2)}",
         "smaller batches": f"{report.reduced:,} tiles, because device memory was short" if report.reduced else "",
         "outside the region of interest": pixels(report.outside) if report.outside else "",
-        "fingerprint": plan.fingerprint(scene),
+        "fingerprint": scene.fingerprint(plan),
         "products": ", ".join(Path(path).name for path in report.products) or "none yet",
         "notes": without_secrets("; ".join(scene.notes)),
     }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import pickle
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,16 +15,16 @@ import numpy as np
 import pytest
 from fakes import job_data, write_scene, write_unet_bundle
 from numpy.typing import NDArray
+from test_roi_choice import slide
 
 from tilesseg.cluster import connect as cluster
 from tilesseg.cluster.executors import DaskExecutor, SerialExecutor
 from tilesseg.errors import ModelError
 from tilesseg.models.network import Call, Network
 from tilesseg.models.runtime_choice import Able
-from tilesseg.planning import patch_benchmark as probe
+from tilesseg.planning import patch_speed as probe
 from tilesseg.planning.job import Job, TilingOptions, parse_job
-from tilesseg.planning.machine import Machine
-from tilesseg.planning.patch_speed import PatchSpeed, speed_at
+from tilesseg.planning.machine import Compute, Machine, PatchSpeed, speed_at
 from tilesseg.planning.plan import Plan, plan_job
 from tilesseg.run import run_job as run
 from tilesseg.run.job_array_share import ArrayShare
@@ -93,8 +95,8 @@ def test_what_was_measured_is_remembered(job: Job, apart: list[Plan], cache: Pat
 @pytest.mark.parametrize(
     "changes",
     [
-        {"engine_threads": 2},
-        {"device": "cuda"},
+        {"compute": Compute("cpu", 2, 2)},
+        {"compute": Compute("cuda", 1, 2)},
         {"model_sha256": "0" * 64},
         {"scores": (0,)},
         {"asked": {"tiling": {"overlap": 64, "margin": "auto", "blend": "auto", "batch": "auto"}}},
@@ -116,10 +118,11 @@ def test_another_processor_runtime_or_precision_is_measured_anew(
     job: Job, apart: list[Plan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = plan_job(job, MACHINE)
+    used = plan.compute.choice
     for name in ("this one", "that one", "this one"):
         monkeypatch.setattr(probe, "able", lambda device, name=name: Able(processor=name))
-        for choice in (replace(plan.choice, precision="bf16"), replace(plan.choice, runtime="openvino"), plan.choice):
-            probe.measure(replace(plan, choice=choice), memory=None, tiles=1)
+        for choice in (replace(used, precision="bf16"), replace(used, runtime="openvino"), used):
+            probe.measure(replace(plan, compute=replace(plan.compute, choice=choice)), memory=None, tiles=1)
     assert len(apart) == 6
 
 
@@ -197,12 +200,39 @@ LARGE, SMALL = (4000, 4096), (512, 512)
 def test_a_large_scene_of_a_flexible_model_is_cut_by_what_was_measured(bundle: Path, tmp_path: Path) -> None:
     job, measured = ask(bundle, tmp_path, shape=LARGE, scenes=2), Measured()
     with prepare(job, MACHINE, measure=measured) as ready:
-        assert len(measured.plans) == 1 and measured.plans[0].speeds == ()
-        assert ready.plan.speeds == SPEEDS and ready.first is not None
+        assert len(measured.plans) == 1 and measured.plans[0].compute.speeds == ()
+        assert ready.plan.compute.speeds == SPEEDS and ready.first is not None
         assert ready.first.layout.lattice.stride == 2048
         assert any(note.startswith("patch 20") and "3 Mpx/s" in note for note in ready.first.notes)
         stored = json.loads((tmp_path / "run" / "plan.json").read_text())["speeds"]
         assert [one["patch"] for one in stored] == sides(SPEEDS)
+
+
+def test_the_first_scene_is_opened_and_its_tissue_sought_once_though_its_patch_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look for tissue reads the whole slide: done twice, it doubles the wait before the first tile."""
+    calls = Counter[str]()
+
+    def counted(module: str, name: str) -> None:
+        function = getattr(importlib.import_module(module), name)
+        monkeypatch.setattr(
+            f"{module}.{name}", lambda *given, **how: (calls.update([name]), function(*given, **how))[1]
+        )
+
+    model = write_unet_bundle(tmp_path / "rgb", bands=3, classes=2, depth=1, width=1)
+    slide(tmp_path / "scene.tif", (slice(200, 900), slice(300, 800)), shape=LARGE)
+    own = {"input": {"check_range": False, "mpp": 0.5}}
+    job, measured = (
+        parse_job(job_data(tmp_path / "scene.tif", model, tmp_path / "run", **own), where="test"),
+        Measured(),
+    )
+    counted("tilesseg.planning.tissue", "tissue")
+    counted("tilesseg.planning.scene_plan", "open_source")
+    with prepare(job, MACHINE, measure=measured) as ready:
+        assert ready.first is not None and ready.first.cells is not None and len(measured.plans) == 1
+        assert ready.first.layout.lattice.stride == 2048
+    assert calls == {"tissue": 1, "open_source": 1}
 
 
 @pytest.mark.parametrize(
@@ -215,7 +245,7 @@ def test_nothing_is_measured_where_nothing_would_be_chosen_by_it(
 ) -> None:
     measured = Measured()
     with prepare(ask(bundle, tmp_path, shape=shape, **changes), MACHINE, measure=measured) as ready:
-        assert (measured.plans, ready.plan.speeds) == ([], ())
+        assert (measured.plans, ready.plan.compute.speeds) == ([], ())
 
 
 def test_a_model_of_global_view_or_of_its_own_size_is_not_measured(tmp_path: Path) -> None:
@@ -232,7 +262,7 @@ def test_a_model_of_global_view_or_of_its_own_size_is_not_measured(tmp_path: Pat
 def test_without_a_measurement_patches_are_as_usual(bundle: Path, tmp_path: Path) -> None:
     job = ask(bundle, tmp_path, shape=LARGE)
     with prepare(job, MACHINE) as ready:
-        assert ready.plan.speeds == () and ready.first is not None
+        assert ready.plan.compute.speeds == () and ready.first is not None
         assert ready.first.layout.lattice.stride == 1024
 
 
@@ -243,7 +273,7 @@ def test_a_share_of_a_run_goes_by_what_the_first_one_measured(bundle: Path, tmp_
         prepare(job, MACHINE, measure=measured, share=ArrayShare(2, 2)) as two,
     ):
         assert len(measured.plans) == 1
-        assert one.plan.speeds == two.plan.speeds == SPEEDS
+        assert one.plan.compute.speeds == two.plan.compute.speeds == SPEEDS
         assert one.first is not None and two.first is not None
         assert one.first.layout == two.first.layout
 
