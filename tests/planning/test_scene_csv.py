@@ -84,9 +84,9 @@ def test_lines_are_counted_as_an_editor_does(tmp_path: Path) -> None:
         ("image,mpp\na.svs,0\n", "line 2: mpp"),
         ("image,mpp\na.svs,0.5\nb.svs,fine\n", "line 3: mpp"),
         ("name\na\n", "line 2: image"),
-        ("image,stain\na.svs,HE\n", "line 1: unknown column 'stain'; columns are image, name, mpp, priority, bands"),
+        ("image,stain\na.svs,HE\n", "line 1: unknown column 'stain'; use some of image, name, mpp, priority, bands"),
         ("image,name,name\na.svs,a,b\n", "line 1: two columns are called name"),
-        ("image\na.svs,0.5\n", "line 2: 2 fields and 1 columns"),
+        ("image\na.svs,0.5\n", "line 2: 2 fields for 1 columns"),
         ("image,priority\na.svs,high\n", "line 2: priority: .*not 'high'"),
         ("image,scale\na.svs,1\nb.svs,x\n", "line 3: scale: .*not 'x'"),
         ("image,outside\na.svs,white\n", "line 2: outside: .*'background', not 'white'"),
@@ -102,5 +102,5 @@ def test_a_row_that_cannot_be_meant_is_refused_with_its_line(text: str, said: st
 
 
 def test_a_table_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match="cannot be read as a table of scenes"):
+    with pytest.raises(JobError, match="as a table of scenes: "):
         find_scenes(str(tmp_path / "none.csv"))

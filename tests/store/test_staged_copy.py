@@ -22,7 +22,7 @@ from tilesseg.planning.cluster_options import Cluster
 from tilesseg.planning.job import parse_job
 from tilesseg.raster.window import Window
 from tilesseg.reporting.results import Report
-from tilesseg.run.copy_to_zarr import _copiers, stage_image
+from tilesseg.run.copy_to_zarr import _copy_workers, stage_image
 from tilesseg.run.run_job import run_job
 from tilesseg.store.run_directory import RunDirectory
 
@@ -223,9 +223,9 @@ def test_the_command_copies_goes_on_and_refuses_what_it_would_destroy(
     assert f"wrote {out}: 0.6 Mpx" in capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy.zarr", "striped.tif"]
     assert run(["stage", str(image), str(out)]) == 1
-    assert "exists; remove it" in capsys.readouterr().err
+    assert "it exists; remove it" in capsys.readouterr().err
     assert run(["stage", str(image), str(tmp_path / "copy.tif")]) == 1
-    assert "a copy is a .zarr" in capsys.readouterr().err
+    assert "give it the suffix .zarr" in capsys.readouterr().err
     assert run(["stage", str(tmp_path / "none.tif"), str(tmp_path / "b.zarr")]) == 1
     assert "no such file" in capsys.readouterr().err
     assert not list(tmp_path.glob(".*"))
@@ -323,4 +323,4 @@ def test_copying_takes_a_process_for_each_core(
 ) -> None:
     """A network has several cores to itself; a copy has not."""
     monkeypatch.setattr("tilesseg.run.copy_to_zarr.available_cores", lambda: 3)
-    assert _copiers(Cluster(**asked)).workers == processes
+    assert _copy_workers(Cluster(**asked)).workers == processes

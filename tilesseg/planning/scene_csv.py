@@ -1,4 +1,4 @@
-"""A CSV of scenes: a row for each, and what is different for it."""
+"""CSV of scenes: a row for each scene, with its name and its own options."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tilesseg.errors import JobError, first_problem
+from tilesseg.errors import JobError, cannot, first_problem
 from tilesseg.planning.job import Input, SceneEntry
 
 _OWN = ("image", "name", "mpp", "priority")
 _READ = tuple(key for key in Input.model_fields if key not in _OWN)
 COLUMNS = (*_OWN, *_READ)
-"""What a column may be called."""
+"""Names that a column may have."""
 
 
 def read_scene_table(path: Path) -> tuple[SceneEntry, ...]:
-    """The rows of a CSV with the column `image` and, where wanted, others of `COLUMNS`, in its order.
+    """Rows of a CSV with the column `image` and any others of `COLUMNS`, in the order of the file.
 
-    An empty field is as if it were not there. Several files that make one image, and several bands, are separated by
-    `;`, bands also by spaces. Relative paths are meant from the folder of the table.
+    An empty field means the default. Several files that make one image, and several bands, are separated by `;`, bands
+    also by spaces. Relative paths are relative to the folder of the table.
 
     Raises:
-        JobError: there is no such file, a column is unknown, or a row says something impossible.
+        JobError: the file cannot be read, a column is unknown, or a row has an impossible value.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -35,25 +35,27 @@ def read_scene_table(path: Path) -> tuple[SceneEntry, ...]:
             _check_columns(path, columns)
             entries = [_entry(path, lines.line_num, columns, line) for line in lines if any(line)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise JobError(f"{path} cannot be read as a table of scenes: {error}") from None
+        raise JobError(cannot(f"read {path} as a table of scenes", error, "give a CSV in UTF-8")) from None
     if not entries:
-        raise JobError(f"{path} has no scenes: it needs a line of column names with image, and a line for each scene")
+        raise JobError(
+            f"{path} has no scenes; write a line of column names, image among them, and a line for each scene"
+        )
     return tuple(entries)
 
 
 def _check_columns(path: Path, columns: list[str]) -> None:
     unknown = [name for name in columns if name not in COLUMNS]
     if unknown:
-        raise JobError(f"{path}, line 1: unknown column {unknown[0]!r}; columns are {', '.join(COLUMNS)}")
-    double = [name for name in columns if columns.count(name) > 1]
-    if double:
-        raise JobError(f"{path}, line 1: two columns are called {double[0]}; leave one out")
+        raise JobError(f"{path}, line 1: unknown column {unknown[0]!r}; use some of {', '.join(COLUMNS)}")
+    repeated = [name for name in columns if columns.count(name) > 1]
+    if repeated:
+        raise JobError(f"{path}, line 1: two columns are called {repeated[0]}; leave one out")
 
 
 def _entry(path: Path, number: int, columns: list[str], line: list[str]) -> SceneEntry:
     if len(line) > len(columns):
         raise JobError(
-            f"{path}, line {number}: {len(line)} fields and {len(columns)} columns; quote a field with commas"
+            f"{path}, line {number}: {len(line)} fields for {len(columns)} columns; quote a field with commas"
         )
     fields = {key: value.strip() for key, value in zip(columns, line, strict=False) if value.strip()}
     folder = str(path.parent)
@@ -63,19 +65,21 @@ def _entry(path: Path, number: int, columns: list[str], line: list[str]) -> Scen
         own["image"] = files[0] if len(files) == 1 else tuple(files)
     try:
         if len(own) < len(fields):
-            read = Input.model_validate(_read_keys(fields, folder))  # by itself, so that the refusal names the key
+            read = Input.model_validate(
+                _read_keys(fields, folder)
+            )  # apart from the entry, so that the refusal names the key
             own["input"] = read.model_dump(mode="json", exclude_unset=True)
         return SceneEntry.model_validate(own)
     except ValidationError as error:
-        raise JobError(f"{path}, line {number}: {first_problem(error)}") from None
+        raise JobError(f"{path}, line {number}: {first_problem(error)}; see tilesseg schema job") from None
 
 
 def _read_keys(fields: Mapping[str, str], folder: str) -> dict[str, Any]:
-    """Keys of the section `input`, each as YAML would have it."""
+    """Keys of the section `input`, with values of the types that YAML would give."""
     keys: dict[str, Any] = {key: value for key, value in fields.items() if key not in _OWN}
     if "bands" in keys:
-        named = keys["bands"].split(";" if ";" in keys["bands"] else None)
-        keys["bands"] = [_number_or_name(band.strip()) for band in named if band.strip()]
+        bands = keys["bands"].split(";" if ";" in keys["bands"] else None)
+        keys["bands"] = [_number_or_name(band.strip()) for band in bands if band.strip()]
     if "series" in keys:
         keys["series"] = _number_or_name(keys["series"])
     if keys.get("tissue", "auto") not in ("auto", "none"):

@@ -1,6 +1,6 @@
-"""`tilesseg stage`: copy an image to Zarr by itself, for images that are read more than once.
+"""`tilesseg stage`: copy of an image in Zarr, for images that are read more than once.
 
-What is copied lies in a hidden folder beside the target until it is complete; run again, it goes on.
+The copy lies in a hidden folder beside the target until it is complete; run again, it goes on.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """What copying came to."""
+    """Outcome of copying."""
 
     path: Path
     pixels: int
     regions: int
     seconds: float
     failed: dict[str, str]
-    """Regions that could not be copied, and why. With any of them there is no `path` yet."""
+    """Reason by region that could not be copied. With any of them there is no `path` yet."""
 
     @property
     def exit_code(self) -> int:
@@ -47,7 +47,7 @@ class Staged:
 
     @property
     def text(self) -> str:
-        """What it came to, for people."""
+        """Outcome as text for people."""
         if self.failed:
             missing = f"{len(self.failed)} of {self.regions} regions could not be copied"
             return f"{missing}, so {self.path} is not made yet; the same command tries them again"
@@ -56,7 +56,7 @@ class Staged:
 
 @dataclass(frozen=True, slots=True)
 class CopyTask:
-    """The function that executors map over names of regions."""
+    """Function that executors map over names of regions."""
 
     paths: tuple[str, ...]
     bands: tuple[int, ...]
@@ -64,17 +64,17 @@ class CopyTask:
     layout: CopyLayout
 
     def __call__(self, name: str) -> RegionStaged | RegionFailed:
-        """Copy one region; what goes wrong costs this region alone."""
+        """Copy one region; a failure costs this region alone."""
         try:
             source, copy = _open(self.paths, self.bands), StagedCopy(Path(self.folder))
             region = self.layout.named(source.grid.shape, name)
             return copy_region(region, source=source, copy=copy, layout=self.layout, scene=self.paths[0])
         except Exception as error:
-            # ^ of any kind: the reason is in its record, and the other regions go on
+            # ^ of any kind: the reason goes into the record, and the other regions go on
             return self.lost(name, reason_of(error))
 
     def lost(self, name: str, reason: str) -> RegionFailed:
-        """The record of a region that could not be copied, or whose worker process died."""
+        """Record of a region that could not be copied, or whose worker process died."""
         record = RegionFailed(self.paths[0], name, 0, reason, this_process())
         StagedCopy(Path(self.folder)).ledger.mark_failed(name, record)
         return record
@@ -89,17 +89,17 @@ def stage_image(
     executor: Executor | None = None,
     listeners: Sequence[Listener] = (),
 ) -> Staged:
-    """Copy an image to a sharded Zarr with its grid, band names, scales, masks and placement, or go on with it.
+    """Copy an image to a sharded Zarr with its grid, band names, scales, masks and placement, or go on with the copy.
 
-    The copy is a source of its own: `open_source(out)` gives what `open_source(image)` gives, and it follows the
-    GeoZarr conventions `spatial:` and `proj:`, so that other software knows where it lies.
+    The copy is a source like the image, with the same pixels, and follows the GeoZarr conventions `spatial:` and
+    `proj:`, so that other software can place it.
 
     Args:
-        image: as for `open_source`.
-        out: the Zarr to make; must end with `.zarr` and must not exist.
+        image: path or paths, see `open_source`.
+        out: Zarr to make; must end with `.zarr` and must not exist.
         bands: names, or numbers from 1; None copies all.
-        workers: who works; None means worker processes on this machine.
-        executor: who works, in place of `workers`.
+        workers: section `cluster`; None means worker processes on this machine.
+        executor: executor to use in place of `workers`.
         listeners: called with every event, in this thread.
 
     Raises:
@@ -129,14 +129,14 @@ def stage_image(
 def _copy(
     task: CopyTask,
     regions: Sequence[CopyRegion],
-    asked: Cluster | None,
+    workers: Cluster | None,
     executor: Executor | None,
     listeners: Sequence[Listener],
 ) -> dict[str, str]:
-    """Copy the regions; names and reasons of those that could not be."""
+    """Copy the regions, and return the reason by region that could not be copied."""
     failed = {}
     with ExitStack() as stack:
-        executor = executor or stack.enter_context(cluster.connect(_copiers(asked or Cluster()), "cpu"))
+        executor = executor or stack.enter_context(cluster.connect(_copy_workers(workers or Cluster()), "cpu"))
         tell(listeners, RunStarted(scenes=1, slots=executor.slots))
         tell(listeners, ScenePlanned(task.paths[0], tiles=0, done=0, pixels=0, regions=len(regions)))
         for event in executor.map(task, [region.name for region in regions], lost=task.lost):
@@ -146,23 +146,23 @@ def _copy(
     return failed
 
 
-def _copiers(asked: Cluster) -> Cluster:
-    """Who copies: where nobody says how many processes here, one for each core, four at most."""
-    if asked.kind != "local" or asked.workers != "auto" or asked.adaptive:
-        return asked
-    return asked.model_copy(update={"workers": min(4, available_cores())})
+def _copy_workers(section: Cluster) -> Cluster:
+    """Workers that copy: `auto` on this machine is one process for each core, four at most."""
+    if section.kind != "local" or section.workers != "auto" or section.adaptive:
+        return section
+    return section.model_copy(update={"workers": min(4, available_cores())})
 
 
 def _check(out: Path) -> None:
-    """Refuse a target that would not do, before anything is read.
+    """Refuse a target that cannot be made, before anything is read.
 
     Raises:
-        FormatError: it has another suffix, exists, or its folder is not there or cannot be written.
+        FormatError: its suffix is not `.zarr`, it exists, or its folder is missing or cannot be written.
     """
     if out.suffix != ".zarr":
-        raise FormatError(f"{out} has the suffix {out.suffix or 'none'}, and a copy is a .zarr; give it that")
+        raise FormatError(f"cannot write {out}: its suffix is {out.suffix or 'none'}; give it the suffix .zarr")
     if out.exists():
-        raise FormatError(f"{out} exists; remove it, or choose another name")
+        raise FormatError(f"cannot write {out}: it exists; remove it, or choose another name")
     check_target(out, folder=True)
     if not out.absolute().parent.is_dir():
         cause = f"{out.absolute().parent} does not exist"
@@ -174,11 +174,13 @@ def _publish(copy: StagedCopy, out: Path) -> None:
     try:
         copy.image.rename(out)
     except OSError as error:
-        raise StoreError(f"{out} cannot be made ({error.strerror}); the copy is complete in {copy.image}") from None
+        raise StoreError(
+            cannot(f"make {out}", str(error.strerror), f"rename the complete copy, {copy.image}")
+        ) from None
     copy.remove()
 
 
 @lru_cache(maxsize=4)
 def _open(paths: tuple[str, ...], bands: tuple[int, ...]) -> Source:
-    """The image, opened once per process."""
+    """Image, opened once per process."""
     return open_source(paths).select(bands)

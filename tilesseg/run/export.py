@@ -1,4 +1,4 @@
-"""Further products of a run that is done, without its images being segmented again."""
+"""Further products of a finished run; its images are not segmented again."""
 
 from __future__ import annotations
 
@@ -22,18 +22,20 @@ def export_run(directory: Path, product: Product, *, listeners: Sequence[Listene
     """Write a further product of every scene of a run.
 
     Raises:
-        StoreError: this is no run directory, or tiles are still missing.
+        StoreError: the directory is no run directory, or tiles are still missing.
         FormatError: the product cannot be written.
     """
     run, plan = open_run_directory(directory)
     output = Output(dir=str(directory), products=(product,), preview=False)
-    named = read_scene_list(run.path / SCENE_LIST)
-    check_job(plan, named, output)
-    report = report_of(run, plan, names=[scene.name for scene in named])
+    scenes_of_job = read_scene_list(run.path / SCENE_LIST)
+    check_job(plan, scenes_of_job, output)
+    report = report_of(run, plan, names=[scene.name for scene in scenes_of_job])
     for scene in report.scenes:
         if scene.missing or not scene.planned:
-            how_many = f"{scene.missing} of {scene.tiles}" if scene.planned else "all its"
-            raise StoreError(f"scene {scene.scene} has {how_many} tiles still to do; finish it with tilesseg run")
+            how_many = f"{scene.missing} of {scene.tiles}" if scene.planned else "all"
+            raise StoreError(
+                f"cannot export scene {scene.scene}: {how_many} tiles are still to do; finish it with tilesseg run"
+            )
         if scene.refused:
             tell(listeners, Note(f"{scene.scene}: no product is written, it was refused: {scene.refused}"))
     stores = [run.scene(scene.scene) for scene in report.scenes if scene.done]

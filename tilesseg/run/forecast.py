@@ -1,4 +1,4 @@
-"""The forecast: what a job will take, said before its first tile. `tilesseg plan` prints it.
+"""Forecast of a job: tiles, memory, disk and time, before its first tile. `tilesseg plan` prints it.
 
 A process like a worker's loads the model and predicts two batches, so that memory and time are measured, not guessed.
 """
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 def forecast(job: Job, *, limit: int = LOOKED_AT) -> Forecast:
-    """Plan a job and estimate what it takes; makes the run directory with its plan and `tiles.geojson`.
+    """Plan a job and estimate its cost; makes the run directory with its plan and `tiles.geojson`.
 
     Args:
-        job: what is asked.
-        limit: scenes that are looked at, the first ones.
+        job: job to plan.
+        limit: number of scenes that are planned, the first ones.
 
     Raises:
         TilessegError: the job cannot work.
@@ -38,8 +38,8 @@ def forecast(job: Job, *, limit: int = LOOKED_AT) -> Forecast:
         scenes, refused = _plan_scenes(ready, job, limit)
         proof = _measured(job.cluster, ready, scenes[0]) if scenes else None
         estimates = {scene.name: _estimate(scene, ready.plan, job, proof) for scene in scenes if proof}
-        for one in estimates.values():
-            cluster.check_memory(job.cluster, needed_mb=one.memory_mb, device=ready.plan.compute.device)
+        for cost in estimates.values():
+            cluster.check_memory(job.cluster, needed_mb=cost.memory_mb, device=ready.plan.compute.device)
         folders = {scene.name: ready.run.scene(scene.name).folder for scene in scenes}
         indexes = tuple(
             str(write_tile_index(folders[scene.name] / "tiles.geojson", scene.tiling, scene.grid)) for scene in scenes
@@ -59,7 +59,7 @@ def forecast(job: Job, *, limit: int = LOOKED_AT) -> Forecast:
 
 
 def _plan_scenes(ready: Prepared, job: Job, limit: int) -> tuple[tuple[ScenePlan, ...], dict[str, str]]:
-    """The first scenes that are to be done, planned; and those of them that cannot be."""
+    """Plans of the first unfinished scenes, and reasons of those that are refused."""
     scenes, refused = [ready.first] if ready.first else [], dict(ready.refused)
     for scene in ready.to_do[: limit - 1]:
         try:
@@ -81,14 +81,14 @@ def _estimate(scene: ScenePlan, plan: Plan, job: Job, proof: Proof) -> Estimate:
     )
 
 
-def _measured(asked: Cluster, ready: Prepared, first: ScenePlan) -> Proof:
-    """What one worker of the kind asked for measures; of a cluster elsewhere, a process here stands for it.
+def _measured(section: Cluster, ready: Prepared, first: ScenePlan) -> Proof:
+    """Measurements of one worker of the section's kind; a process here stands for a worker on another machine.
 
     Raises:
-        JobError: it cannot load the model, predict, read or write.
+        JobError: the worker cannot load the model, predict, read or write.
     """
-    alone = asked.model_copy(update={"workers": 1, "threads": 1})
-    here = alone if cluster.is_here(asked) else Cluster(workers=1, threads=1, device=asked.device)
+    single = section.model_copy(update={"workers": 1, "threads": 1})
+    here = single if cluster.is_here(section) else Cluster(workers=1, threads=1, device=section.device)
     work = Assignment.of(ready.run, first=first.name)
     with cluster.connect(here, ready.plan.compute.device) as executor:
         answers = list(cluster.ask_workers(executor, prove, work, True).values())
