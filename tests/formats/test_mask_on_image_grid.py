@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tilesseg.formats.writer import Mask, MaskLevel
-from tilesseg.formats.writing.mask_on_image_grid import at_image
+from tilesseg.formats.writer import Mask, MaskLevel, at_image
 from tilesseg.raster.grid import Grid
 from tilesseg.raster.window import Window
 

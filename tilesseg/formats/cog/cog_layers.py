@@ -1,10 +1,10 @@
-"""Layers of bytes as one Cloud-Optimised GeoTIFF: what the writers of masks and of scores share.
+"""Layers of bytes as one Cloud-Optimised GeoTIFF, for the writers of masks and of scores.
 
-GDAL's COG driver lays the file out; the levels are ours, because GDAL's own mode neither ignores nodata in ties as
-we do nor is as fast. So: a layer is read once, in bands of rows; each pyramid level goes to a temporary TIFF; a
-VRT ties the levels together, with colours, names and georeferencing; the COG driver copies that. Where the levels are
-stored already, it copies a VRT of nothing but nodata, and we fill in the tiles: see `cog_tiles`. Everything
-happens in a hidden folder beside the target, and the finished file is moved out of it as the last step.
+GDAL's COG driver lays the file out; the levels are ours, because GDAL's own mode counts nodata and is slower. So a
+layer is read once, in strips of rows; each pyramid level is written to a temporary TIFF; a VRT joins the levels, with
+colours, names and georeferencing; the COG driver copies the VRT. Where the levels are stored already, the driver copies
+a VRT of nodata alone, and `cog_tiles` fills in the tiles. All files lie in a hidden folder beside the target until they
+are complete.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from tilesseg.formats.cog.cog_tiles import empty_levels, fill
 from tilesseg.formats.cog.level_files import CogLevel, bounded_cache, refuse_holes, shapes_of
 from tilesseg.formats.writer import MaskLevel
-from tilesseg.formats.writing.parallel_windows import SIDE, in_order, strips
 from tilesseg.formats.writing.publish import growing, publish, refusing
+from tilesseg.formats.writing.tiff_tiles import SIDE, in_order, strips
 from tilesseg.formats.writing.xml_text import xml_text
 from tilesseg.raster.grid import IDENTITY, Grid, Placement
 from tilesseg.raster.labels import NODATA
@@ -35,23 +35,23 @@ from tilesseg.raster.window import Window
 
 NAMESPACE = "TILESSEG_"
 EFFORT = 5
-"""Of DEFLATE: on masks it is twice as fast as 6, zlib's own choice, and takes an eighth more room."""
+"""Level of DEFLATE: on masks it is twice as fast as 6, the default of zlib, and takes an eighth more room."""
 
 
 @dataclass(frozen=True, slots=True)
 class CogLayer:
-    """One band of the file; 255 is nodata."""
+    """A band of a COG; 255 is nodata."""
 
     name: str
     read: Callable[[Window], NDArray[np.uint8]]
-    """Values `(y, x)` of a window inside the grid; asked for bands of rows, top to bottom."""
+    """Values `(y, x)` of a window inside the grid; read in strips of rows, top to bottom."""
     halve: Halve
-    """How a level follows from the one below."""
+    """Function that makes a level from the level below."""
     facts: Mapping[str, str] = field(default_factory=dict)
-    """Further elements of a VRT's band, such as Scale."""
+    """Further elements of the band in the VRT, such as Scale."""
     colours: Sequence[tuple[int, int, int, int]] = ()
     levels: Sequence[MaskLevel] = ()
-    """That are stored already; they are taken where they are as many as a COG has."""
+    """Levels that are stored already; used if a COG of this size has no more levels."""
 
 
 def write_layers(
@@ -63,24 +63,25 @@ def write_layers(
     beside: Mapping[Path, str] | None = None,
     threads: int = 1,
 ) -> tuple[Path, ...]:
-    """Write `path` as a COG with our own pyramid, replacing a file that is there once the new one is complete.
+    """Write `path` as a COG with our own pyramid; an existing file is replaced when the new one is complete.
 
-    Memory: 64 MB of GDAL's cache, and of a layer a few bands of 512 rows, or pieces of them where its levels are stored
-    already. Disk: else the temporary levels take about as much as the result. DEFLATE, because every reader knows it.
+    Memory: 64 MB of GDAL's cache, and a few strips of 512 rows of a layer, or windows of them where its levels are
+    stored already. Disk: without stored levels, temporary levels take about as much as the result. DEFLATE, because
+    every reader knows it.
 
     Args:
         path: the target; its folder must exist.
-        grid: where the pixels lie.
+        grid: shape and georeference of the pixels.
         layers: the bands; each is read once.
-        tags: metadata of the file, without the namespace's prefix.
-        beside: text files that belong to it, in its folder.
-        threads: that read, and of GDAL, for compressing.
+        tags: metadata of the file.
+        beside: texts of further files, by their paths in the same folder.
+        threads: number of threads that read, and of GDAL's threads that compress.
 
     Returns:
-        The COG, what lies beside it, and GDAL's `.aux.xml` where the CRS does not fit into GeoTIFF keys.
+        The COG, the files beside it, and GDAL's `.aux.xml` where the CRS does not fit into GeoTIFF keys.
 
     Raises:
-        FormatError: it cannot be written, or what was written has holes; nothing is left behind.
+        FormatError: a file cannot be written, or the written COG has holes; nothing is left behind.
     """
     texts = beside or {}
     if grid.crs is not None:
@@ -108,12 +109,12 @@ def write_layers(
 
 
 def provenance_tags(provenance: Mapping[str, str]) -> dict[str, str]:
-    """Where a product comes from, as tags."""
+    """Provenance of a product as tags of a GeoTIFF."""
     return {NAMESPACE + re.sub(r"\W+", "_", key).upper(): value for key, value in provenance.items()}
 
 
 def _ready(layers: Sequence[CogLayer], grid: Grid) -> list[MaskLevel]:
-    """All levels of the only layer, where they are stored already."""
+    """All levels of the only layer, if they are stored already, else none."""
     count = len(shapes_of(grid.shape))
     if len(layers) > 1 or len(layers[0].levels) < max(1, count - 1):
         return []
@@ -121,7 +122,7 @@ def _ready(layers: Sequence[CogLayer], grid: Grid) -> list[MaskLevel]:
 
 
 def _stream(layer: CogLayer, stem: Path, shapes: Sequence[tuple[int, int]], path: Path, threads: int) -> list[CogLevel]:
-    """Read a layer once, top to bottom, and write all its levels."""
+    """Read a layer once, top to bottom, and write all its levels to temporary TIFFs."""
     levels = [CogLevel(Path(f"{stem}-level{k}.tif"), shape, threads=threads) for k, shape in enumerate(shapes)]
     with ExitStack() as opened:
         pool = opened.enter_context(ThreadPoolExecutor(threads, "tilesseg"))
@@ -144,7 +145,7 @@ def _copy(vrt: Path, result: Path, *, overviews: bool, threads: int) -> None:
 
 
 def _vrt(grid: Grid, layers: Sequence[CogLayer], levels: Sequence[Sequence[CogLevel]], tags: Mapping[str, str]) -> str:
-    """The levels as one virtual dataset: of each layer the finest, with the others as its overviews."""
+    """VRT of all layers: the finest level of each as a band, the other levels as the band's overviews."""
     root = ET.Element("VRTDataset", rasterXSize=str(grid.width), rasterYSize=str(grid.height))
     _place(root, grid)
     metadata = ET.SubElement(root, "Metadata")
@@ -156,7 +157,7 @@ def _vrt(grid: Grid, layers: Sequence[CogLayer], levels: Sequence[Sequence[CogLe
 
 
 def _place(root: ET.Element, grid: Grid) -> None:
-    """Where the pixels lie."""
+    """Add the georeference of the pixels to a VRT."""
     if grid.crs is not None:
         ET.SubElement(root, "SRS").text = grid.crs
     points = grid.placement is not None and bool(grid.placement.points)
@@ -169,14 +170,14 @@ def _place(root: ET.Element, grid: Grid) -> None:
 
 
 def _on_a_slide(grid: Grid) -> bool:
-    """Whether the pixels lie on a slide, its size known or not: a transform would be taken for a place on Earth."""
+    """Whether the pixels lie on a slide, of known size or not: there a transform would be read as a place on Earth."""
     a, b, _, d, e, _ = grid.transform
     shifted = grid.unit == "pixel" and (a, b, d, e) == (1, 0, 0, 1)
     return grid.crs is None and (grid.unit == "micrometre" or shifted)
 
 
 def _slide_tags(grid: Grid) -> dict[str, str]:
-    """Of a slide, the pixel size as TIFF's resolution in pixels per centimetre, and where its first pixel lies."""
+    """Tags of a slide: its pixel size as TIFF resolution in pixels per centimetre, and position of the first pixel."""
     if not _on_a_slide(grid) or (grid.unit == "pixel" and grid.transform == IDENTITY):
         return {}
     x, y = map(float, (grid.transform[2], grid.transform[5]))
@@ -189,7 +190,7 @@ def _slide_tags(grid: Grid) -> dict[str, str]:
 
 
 def _carry(root: ET.Element, placement: Placement) -> None:
-    """Ground control points and RPCs, as the image has them."""
+    """Add the ground control points and RPCs of the image to a VRT."""
     if placement.points:
         listed = ET.SubElement(root, "GCPList", Projection=placement.crs or "")
         for number, point in enumerate(placement.points, start=1):

@@ -1,9 +1,9 @@
-"""The tiles of a COG that GDAL has laid out without any.
+"""Tiles of a COG that GDAL has laid out without tiles.
 
-A COG of nothing but nodata has all of GDAL's layout, and tables of tiles that say 0: not stored. Its tiles are
-compressed here, by libdeflate in threads, and go to the end of the file, the coarsest level first; then the tables are
-filled in. Around each tile lies what GDAL's layout promises: its size before it (little-endian uint32), its last four
-bytes again after it.
+A COG of nodata alone has all of GDAL's layout, and tables in which every tile is 0, not stored. Its tiles are
+compressed here, by libdeflate in threads, and appended to the file, the coarsest level first; then the tables are
+filled in. GDAL's layout promises a leader and a trailer of each tile: its size (little-endian uint32), and its last
+four bytes again.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import rasterio
 import tifffile
 from numpy.typing import NDArray
 
-from tilesseg.errors import FormatError
+from tilesseg.errors import FormatError, cannot
 from tilesseg.formats.cog.level_files import CogLevel
 from tilesseg.formats.writer import MaskLevel
-from tilesseg.formats.writing.parallel_windows import in_order, windows
-from tilesseg.formats.writing.tiff_tiles import cut, encode
+from tilesseg.formats.writing.tiff_tiles import cut, encode, in_order, windows
 from tilesseg.raster.labels import NODATA
 from tilesseg.raster.window import Window
 
 LEADER = 4
-"""Bytes before a tile, and after it."""
+"""Number of bytes before a tile, and after it."""
 OFFSETS, COUNTS = 324, 325
-"""TIFF's tags."""
+"""Tags of TIFF for the offsets and the sizes of tiles."""
 
 
 def empty_levels(folder: Path, shapes: Sequence[tuple[int, int]]) -> list[CogLevel]:
-    """Virtual datasets of nothing but nodata, of the shapes of all levels."""
+    """Virtual datasets of nodata alone, in the shapes of all levels."""
     levels = [CogLevel(folder / f"empty{number}.vrt", shape, threads=1) for number, shape in enumerate(shapes)]
     for level in levels:
         level.path.write_text(
@@ -44,18 +44,18 @@ def empty_levels(folder: Path, shapes: Sequence[tuple[int, int]]) -> list[CogLev
 
 
 def fill(result: Path, levels: Sequence[CogLevel], stored: Sequence[MaskLevel], pool: Executor) -> None:
-    """Put the tiles of all levels into a COG that has none, and note in each level which are there.
+    """Write the tiles of all levels into a COG without tiles, and set in each level which tiles are stored.
 
     Memory: a few windows of 512 × 4096.
 
     Args:
         result: the COG.
-        levels: all of them, finest first.
-        stored: what they hold.
-        pool: reads and compresses.
+        levels: all levels of the COG, finest first.
+        stored: labels of the same levels.
+        pool: threads that read and compress.
 
     Raises:
-        FormatError: the file's layout is not the one expected.
+        FormatError: the layout of the file is unknown.
     """
     with tifffile.TiffFile(result) as tiff:
         tables = [_tables(tiff.pages[number].aspage(), result) for number in range(len(tiff.pages))]
@@ -71,12 +71,13 @@ def fill(result: Path, levels: Sequence[CogLevel], stored: Sequence[MaskLevel], 
 def _tables(page: Any, result: Path) -> tuple[Any, Any]:
     tables = page.tags[OFFSETS], page.tags[COUNTS]
     if np.any(page.dataoffsets) or any(table.dtype not in (3, 4, 16) for table in tables):
-        raise FormatError(f"{result.name}: GDAL {page.software or ''} laid it out in a way that is not known")
+        made_by = f"GDAL {rasterio.__gdal_version__} makes files of a layout that is not known"
+        raise FormatError(cannot(f"write {result.name}", made_by, "take another version, or the format ome-tiff"))
     return tables
 
 
 def _tiles(stored: MaskLevel, pool: Executor) -> Iterator[bytes]:
-    """Compressed tiles, row by row; nothing for one of nodata."""
+    """Compressed tiles, row by row; empty for a tile of nodata."""
 
     def encoded(window: Window) -> list[bytes]:
         return [b"" if _is_nodata(tile) else encode(tile) for tile in cut(stored.read(window))]
@@ -86,11 +87,11 @@ def _tiles(stored: MaskLevel, pool: Executor) -> Iterator[bytes]:
 
 
 def _is_nodata(tile: NDArray[np.uint8]) -> bool:
-    return bool(tile[0, 0] == NODATA and tile.min() == NODATA)  # the first alone says it of most
+    return bool(tile[0, 0] == NODATA and tile.min() == NODATA)  # the first pixel decides for most tiles
 
 
 def _append(file: IO[bytes], tile: bytes) -> tuple[int, int]:
-    """Where a tile begins, and its size; zeros for one that is not stored."""
+    """Offset and size of a tile after it is appended; zeros for an empty tile, which is not stored."""
     if not tile:
         return 0, 0
     start = file.tell() + LEADER
@@ -99,13 +100,14 @@ def _append(file: IO[bytes], tile: bytes) -> tuple[int, int]:
 
 
 def _note(file: IO[bytes], table: Any, numbers: NDArray[np.uint64]) -> None:
-    """Fill in a table.
+    """Fill in a table of offsets or sizes.
 
     Raises:
-        FormatError: its numbers are too small for what is to be noted.
+        FormatError: the numbers do not fit into the table.
     """
     dtype = np.dtype({3: "<u2", 4: "<u4", 16: "<u8"}[int(table.dtype)])
     if len(numbers) != table.count or numbers.max() > np.iinfo(dtype).max:
-        raise FormatError(f"{file.name}: a table of {table.count} {dtype} cannot hold {len(numbers)} places of tiles")
+        cause = f"a table of {table.count} {dtype} has no room for the places of {len(numbers)} tiles"
+        raise FormatError(cannot(f"write {file.name}", cause, "choose the format ome-tiff"))
     file.seek(table.valueoffset)
     file.write(numbers.astype(dtype).tobytes())

@@ -1,4 +1,4 @@
-"""The levels of a COG, each in a temporary TIFF, and the checks and guards round writing them with GDAL."""
+"""Levels of a COG, each in a temporary TIFF, the check of the finished COG, and the limit of GDAL's cache."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import tifffile
 from numpy.typing import NDArray
 from rasterio.env import get_gdal_config, set_gdal_config
 
-from tilesseg.errors import FormatError
-from tilesseg.formats.writing.parallel_windows import SIDE
+from tilesseg.errors import FormatError, cannot
+from tilesseg.formats.writing.tiff_tiles import SIDE
 from tilesseg.raster.labels import NODATA
 from tilesseg.raster.pyramid import level_shapes
 from tilesseg.raster.window import Window
@@ -23,22 +23,22 @@ CACHE_BYTES = 64 * 2**20
 
 
 def shapes_of(shape: tuple[int, int]) -> list[tuple[int, int]]:
-    """Shapes of the levels; one that fits in a TIFF tile is the last.
+    """Shapes of the levels; a level that fits into a TIFF tile is the last.
 
-    Readers tell levels apart by their widths, so one pixel of width is the end.
+    Readers distinguish levels by their widths, so a level of one pixel's width is the last, too.
     """
     shapes = level_shapes(shape, smallest=SIDE)
     return [shapes[0], *(coarser for finer, coarser in pairwise(shapes) if finer[1] > 1)]
 
 
 class CogLevel:
-    """One level of the pyramid in a temporary TIFF, written in whole TIFF tiles, each of them once."""
+    """A level of the pyramid in a temporary TIFF, written in whole TIFF tiles, each of them once."""
 
     def __init__(self, path: Path, shape: tuple[int, int], *, threads: int) -> None:
         self.path = path
         self.height, self.width = shape
         self.filled = np.zeros((-(-self.height // SIDE), -(-self.width // SIDE)), np.bool_)
-        """Which TIFF tiles hold more than nodata; the others are not stored."""
+        """TIFF tiles with other pixels than nodata; only these are stored."""
         self._threads = threads
         self._waiting = np.empty((min(SIDE, self.height), self.width), np.uint8)
         self._rows = self._y = 0
@@ -52,7 +52,7 @@ class CogLevel:
         )  # fmt: skip
 
     def write(self, window: Window, values: NDArray[np.uint8]) -> None:
-        """Store whole TIFF tiles."""
+        """Store the values of a window of whole TIFF tiles."""
         lowest = np.minimum.reduceat(values.min(axis=0), np.arange(0, window.width, SIDE))
         self.filled[window.y // SIDE, window.x // SIDE : window.x // SIDE + len(lowest)] = lowest != NODATA
         self._file.write(values, 1, window=((window.y, window.y_stop), (window.x, window.x_stop)))
@@ -79,27 +79,28 @@ class CogLevel:
 
 
 def refuse_holes(result: Path, layers: Sequence[Sequence[CogLevel]]) -> None:
-    """Check that each TIFF tile with values is stored, whole: GDAL may report a full disk to nobody when it closes.
+    """Check that each TIFF tile with values is stored whole: GDAL may not report a full disk when it closes a file.
 
     Raises:
-        FormatError: a part is missing.
+        FormatError: a level or a tile is missing.
     """
     size, shapes = result.stat().st_size, [(level.height, level.width) for level in layers[0]]
     with tifffile.TiffFile(result) as tiff:
         pages = [tiff.pages[k].aspage() for k in range(len(tiff.pages))]
         if [(page.imagelength, page.imagewidth) for page in pages] != shapes:
-            raise FormatError(f"{result.name}: its levels are not those of the mask; is the disk full?")
+            cause = "its levels are not those of the mask"
+            raise FormatError(cannot(f"write {result.name}", cause, "check whether the disk is full"))
         for page, levels in zip(pages, zip(*layers, strict=True), strict=True):
             counts, offsets = np.asarray(page.databytecounts), np.asarray(page.dataoffsets)
             filled = np.stack([level.filled.ravel() for level in levels])
             stored = filled.ravel() if counts.size == filled.size else filled.any(axis=0)
             if (stored & (counts == 0)).any() or (offsets + counts).max() > size:
-                raise FormatError(f"{result.name}: parts of it were not written; is the disk full?")
+                raise FormatError(cannot(f"write {result.name}", "tiles are missing", "check whether the disk is full"))
 
 
 @contextmanager
 def bounded_cache() -> Iterator[None]:
-    """GDAL's cache of raster cells, of the whole process, held at 64 MB: its default is 5 % of the machine."""
+    """Limit GDAL's cache of raster blocks in this process to 64 MB: its default is 5 % of the machine's memory."""
     with rasterio.Env():
         before = int(get_gdal_config("GDAL_CACHEMAX"))
         set_gdal_config("GDAL_CACHEMAX", min(before, CACHE_BYTES))

@@ -1,4 +1,4 @@
-"""The QGIS style beside a mask: class names and colours, which a TIFF's colour table cannot name.
+"""QGIS style beside a mask, with the names and colours of its classes: the colour table of a TIFF has no names.
 
 QGIS loads `<stem>.qml` by itself when it opens `<stem>.tif`.
 """
@@ -16,7 +16,7 @@ _DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
 
 
 def qgis_style(classes: Sequence[MaskClass]) -> str:
-    """A paletted QGIS renderer for labels 0 … n − 1 and 254; 255 is nodata, which QGIS leaves out by itself."""
+    """XML of a paletted QGIS renderer for labels 0 … n − 1 and 254; QGIS leaves out 255 by itself, as nodata."""
     root = ET.Element("qgis", version="3.22.0", styleCategories="Symbology")
     pipe = ET.SubElement(root, "pipe")
     provider = ET.SubElement(pipe, "provider")
@@ -29,9 +29,9 @@ def qgis_style(classes: Sequence[MaskClass]) -> str:
     )
     ET.SubElement(renderer, "rasterTransparency")
     palette = ET.SubElement(renderer, "colorPalette")
-    for value, (name, rgb) in [*enumerate(classes), (FAILED, FAILED_CLASS)]:
-        colour = "#{:02x}{:02x}{:02x}".format(*rgb)
-        ET.SubElement(palette, "paletteEntry", value=str(value), color=colour, alpha="255", label=xml_text(name))
+    for label, meant in [*enumerate(classes), (FAILED, FAILED_CLASS)]:
+        text = xml_text(meant.name)
+        ET.SubElement(palette, "paletteEntry", value=str(label), color=meant.colour, alpha="255", label=text)
     ET.SubElement(pipe, "rasterresampler", maxOversampling="2")
     ET.SubElement(root, "blendMode").text = "0"
     ET.indent(root)

@@ -1,4 +1,4 @@
-"""A mask as a Cloud-Optimised GeoTIFF, and its QGIS style beside it."""
+"""Masks and scores as Cloud-Optimised GeoTIFF; a mask has its QGIS style beside it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Literal
 
 from tilesseg.formats.cog.cog_layers import NAMESPACE, CogLayer, provenance_tags, write_layers
 from tilesseg.formats.cog.qgis_style import qgis_style
-from tilesseg.formats.writer import FAILED_CLASS, Mask, Scores
-from tilesseg.formats.writing.mask_on_image_grid import at_image
+from tilesseg.formats.writer import FAILED_CLASS, Mask, Scores, at_image
 from tilesseg.raster.labels import FAILED, NODATA, SCORE_STEPS
 from tilesseg.raster.pyramid import HALVES, halve_mean
 
@@ -24,21 +23,21 @@ def write_cog(
 ) -> tuple[Path, ...]:
     """Write `path` as a COG with nodata 255, a colour table and our own pyramid, and `<stem>.qml` beside it.
 
-    The mask of a slide has its resolution in pixels per centimetre and no transform: a GIS would take that for a place
-    on Earth. Memory and disk as `cog_file.write_layers` says.
+    The mask of a slide has its resolution in pixels per centimetre and no transform: a GIS would read that as a place
+    on Earth. For memory and disk see `cog_layers.write_layers`.
 
     Args:
-        mask: what to write; read once. Stored levels are copied where `overviews` is mode.
+        mask: the mask, which is read once. Stored levels are copied if `overviews` is mode.
         path: the target; its folder must exist.
-        overviews: how a level follows from the one below, see `pyramid`.
-        resolution: pixels of the mask, or of the image: then the nearest ones of the mask.
-        threads: that read, and of GDAL, for compressing.
+        overviews: function that makes a level from the level below, see `raster.pyramid`.
+        resolution: whether the product has the pixels of the mask, or those of the image, see `at_image`.
+        threads: number of threads that read, and of GDAL's threads that compress.
 
     Returns:
         The COG, its style, and GDAL's `.aux.xml` where the CRS does not fit into GeoTIFF keys.
 
     Raises:
-        FormatError: it cannot be written, or what was written has holes; nothing is left behind.
+        FormatError: a file cannot be written, or the written COG has holes; nothing is left behind.
     """
     mask = at_image(mask) if resolution == "image" else mask
     stored = mask.levels if overviews == "mode" else ()
@@ -48,7 +47,7 @@ def write_cog(
 
 
 def _tags(mask: Mask) -> dict[str, str]:
-    """Class names, the meaning of 254 and 255, and where the mask comes from."""
+    """Tags of a mask: names of the classes, the meaning of 254 and 255, and the provenance."""
     tags = provenance_tags(mask.provenance)
     for label, (name, _) in enumerate(mask.classes):
         tags[f"{NAMESPACE}CLASS_{label}"] = name
@@ -68,19 +67,19 @@ def _colours(mask: Mask) -> list[tuple[int, int, int, int]]:
 def write_scores(scores: Scores, path: Path, *, threads: int = 1) -> tuple[Path, ...]:
     """Write `path` as a COG of bytes with nodata 255, each band with its class's name, scale 1/250 and offset 0.
 
-    Memory and disk as `cog_file.write_layers` says: one class at a time. A level is the mean of the level below,
-    without 254 and 255.
+    One class is read at a time; for memory and disk see `cog_layers.write_layers`. A level is the mean of the level
+    below, without 254 and 255.
 
     Args:
-        scores: what to write; each class is read once, in bands of 512 rows.
+        scores: the scores, of which each class is read once, in strips of 512 rows.
         path: the target; its folder must exist.
-        threads: of GDAL, for compressing.
+        threads: number of threads that read, and of GDAL's threads that compress.
 
     Returns:
         The COG, and GDAL's `.aux.xml` where the CRS does not fit into GeoTIFF keys.
 
     Raises:
-        FormatError: it cannot be written, or what was written has holes; nothing is left behind.
+        FormatError: a file cannot be written, or the written COG has holes; nothing is left behind.
     """
     facts = {"ColorInterp": "Gray", "Offset": "0", "Scale": repr(1 / SCORE_STEPS)}
     layers = [

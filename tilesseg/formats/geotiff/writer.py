@@ -1,4 +1,4 @@
-"""Images written by tilesseg itself: generated scenes for the demo, the workflows and the tests."""
+"""Images as GeoTIFF: generated scenes for the demo, the workflows and the tests."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def write_image(
     dtype: str,
     nodata: float | None = None,
 ) -> Path:
-    """Write a tiled, deflated GeoTIFF from bands of rows, under a temporary name until it is complete.
+    """Write a tiled GeoTIFF, compressed by DEFLATE, from strips of rows, under a temporary name until it is complete.
 
     Args:
         path: the file to write.
-        grid: its shape and place.
+        grid: shape and georeference of the image.
         rows: arrays `(channel, rows, width)` of `dtype`, top to bottom; heights that are multiples of 512 are fastest.
         names: descriptions of the channels.
         dtype: data type of the file.
@@ -57,14 +57,14 @@ def write_image(
     with published(path) as temporary, rasterio.open(temporary, "w", **profile, **place) as file:
         file.descriptions = tuple(names)
         y = 0
-        for band in rows:
-            file.write(band, window=RasterWindow(0, y, grid.width, band.shape[1]))
-            y += band.shape[1]
+        for strip in rows:
+            file.write(strip, window=RasterWindow(0, y, grid.width, strip.shape[1]))
+            y += strip.shape[1]
     return path
 
 
 def utm_grid(shape: tuple[int, int], *, resolution: float, zone: int = 32) -> Grid:
-    """A north-up grid in a northern UTM zone, for generated scenes; `resolution` in metres."""
+    """North-up grid in a northern UTM zone, for generated scenes; `resolution` in metres."""
     transform = (resolution, 0.0, 600_000.0, 0.0, -resolution, 5_400_000.0)
     crs = rasterio.CRS.from_epsg(32600 + zone).to_wkt()
     return Grid(*shape, transform=transform, crs=crs, unit="metre", metres_per_unit=1.0)

@@ -180,7 +180,7 @@ def staged_reader(path: Path) -> ZarrReader:
 
 
 def _bands(source: Source) -> list[dict[str, Any]]:
-    """What a copy says of each selected band."""
+    """Fields of each selected band in the copy's attributes."""
     return [
         {
             "name": source.bands[i],

@@ -1,6 +1,6 @@
-"""The OME-XML of a written OME-TIFF: size, place, channels, and what the labels mean.
+"""OME-XML of a written OME-TIFF: sizes, position, channels, and annotations such as the names of labels.
 
-Schema 2016-06. Text is ASCII with character references, because that is what a TIFF's ImageDescription holds.
+Schema 2016-06. Text is ASCII with character references, because the ImageDescription of a TIFF is ASCII.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MICROMETRE = "µm"
 
 
 class Note(NamedTuple):
-    """One annotation."""
+    """An annotation of the image, as pairs of keys and texts."""
 
     namespace: str
     pairs: Mapping[str, str]
@@ -26,25 +26,25 @@ class Note(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Physical:
-    """Where pixels lie on the slide, in words of OME: by their centres."""
+    """Size of pixels and position of the first pixel on the slide; OME counts positions at centres."""
 
     size: tuple[float, float] | None
-    """Sides of a pixel `(y, x)` in micrometres; None where nobody knows."""
+    """Sides of a pixel `(y, x)` in micrometres; None where unknown."""
     position: tuple[float, float] | None
-    """Of the first pixel's centre `(y, x)`, counted from the centre of the slide's own first pixel."""
+    """Centre of the first pixel `(y, x)`, counted from the centre of the first pixel of the slide itself."""
     unit: str = MICROMETRE
-    """Of the position: micrometres, or pixels where their size is not known."""
+    """Unit of the position: micrometres, or pixels of unknown size."""
 
 
 def physical(grid: Grid, image: Grid | None) -> Physical:
-    """Size and place of the pixels.
+    """Size and position of the pixels of a mask.
 
-    A length on Earth is given in micrometres, too: many readers overlook the unit, and that is the one they think of.
-    Its place on Earth OME cannot say, so there is no position.
+    Lengths on Earth are in micrometres too, because many readers ignore the unit and assume micrometres. A mask on
+    Earth has no position: OME has no coordinates for it.
 
     Args:
-        grid: of the mask.
-        image: of the image's own finest pixels, where they are others.
+        grid: grid of the mask.
+        image: finest grid of the image; None where it equals `grid`.
     """
     scale = grid.metres_per_unit
     size = None
@@ -63,14 +63,14 @@ def physical(grid: Grid, image: Grid | None) -> Physical:
 
 
 def ome_xml(name: str, shape: tuple[int, int], channels: Sequence[str], where: Physical, notes: Sequence[Note]) -> str:
-    """The XML of one image of bytes.
+    """OME-XML of one image of bytes.
 
     Args:
-        name: of the image.
+        name: name of the image.
         shape: `(y, x)` in pixels.
-        channels: their names; each is a plane of its own, in this order.
-        where: see `physical`.
-        notes: what else there is to say.
+        channels: names of the channels, each a plane of its own, in this order.
+        where: size and position of the pixels, see `physical`.
+        notes: annotations of the image.
     """
     root = ET.Element("OME", xmlns=SCHEMA, Creator="tilesseg")
     image = _add(root, "Image", ID="Image:0", Name=name)

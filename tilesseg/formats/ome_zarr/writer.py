@@ -15,8 +15,7 @@ from tilesseg.formats.ome_zarr.metadata import group_attributes, image_label, mu
 from tilesseg.formats.ome_zarr.product_arrays import ReadPlane, create_array, fill, make_group, read_from
 from tilesseg.formats.ome_zarr.product_folder import refuse_foreign, replacing
 from tilesseg.formats.ome_zarr.product_levels import coarser
-from tilesseg.formats.writer import Mask, Scores
-from tilesseg.formats.writing.mask_on_image_grid import at_image
+from tilesseg.formats.writer import Mask, Scores, at_image
 from tilesseg.formats.writing.publish import check_target
 from tilesseg.raster.pyramid import HALVES, Halve, halve_mean
 from tilesseg.raster.window import Window

@@ -68,8 +68,7 @@ def _in_qupath(one: MaskClass, label: int, area: float, *, unit: str) -> dict[st
 
 
 def _on_earth(one: MaskClass, label: int, area: float, *, unit: str) -> dict[str, Any]:
-    colour = "#{:02x}{:02x}{:02x}".format(*one.rgb)
-    return {"label": label, "class": one.name, "colour": colour, f"area_{unit}": _rounded(area)}
+    return {"label": label, "class": one.name, "colour": one.colour, f"area_{unit}": _rounded(area)}
 
 
 def _id(provenance: Mapping[str, str], batch: Features, number: int) -> uuid.UUID:

@@ -59,7 +59,7 @@ def _schema(mask: Mask) -> pa.Schema:
 
 def _batch(batch: Features, mask: Mask, schema: pa.Schema, oblique: bool) -> pa.RecordBatch:
     names = np.array([one.name for one in mask.classes], object)
-    colours = np.array(["#{:02x}{:02x}{:02x}".format(*one.rgb) for one in mask.classes], object)
+    colours = np.array([one.colour for one in mask.classes], object)
     columns = (
         batch.labels.astype(np.int32),
         names[batch.labels],

@@ -1,1 +1,1 @@
-"""What all writers share: windows in parallel, compressed tiles, the preview, publishing whole files."""
+"""Parts that writers share: targets and whole files, compressed TIFF tiles in threads, the preview, text in XML."""

@@ -1,7 +1,7 @@
-"""A quick look at a result: the image, and beside it the image under the mask in its class colours, as one PNG.
+"""Quick look at a result, one PNG: the image, and beside it the image under the mask in the colours of its classes.
 
-For people to look at, not to measure: the image is stretched between its 2 and 98 % values, the mask is thinned by
-its most frequent labels. What is nodata is transparent, what has failed is magenta and opaque.
+For people to look at, not to measure: the image is stretched between its 2 and 98 % values, the mask is reduced to its
+most frequent labels. Nodata is transparent, failed pixels are magenta and opaque.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
 SIZE = 1024
 GAP = 8
 OPACITY = 0.5
-_BAND, _STRIPE = 512, 4096
-"""Height and width of what is read of the mask at a time."""
+_ROWS, _STRIPE = 512, 4096
+"""Height and width of the windows in which the mask is read."""
 _COLOURS = (("red", "green", "blue"), ("r", "g", "b"), ("b4", "b3", "b2"), ("b04", "b03", "b02"))
 
 
 def write_quick_look(path: Path, *, source: Source, mask: Mask, size: int = SIZE) -> None:
-    """Draw a whole scene, in bounded memory: from the source's thumbnail and one pass over the mask.
+    """Draw a whole scene in bounded memory, from the thumbnail of the source and one pass over the mask.
 
     Args:
         path: the PNG to write.
-        source: the image; red, green and blue are found by name, else the first three selected bands, else one.
-        mask: the labels of the same pixels.
-        size: long side of the picture, in pixels, at most.
+        source: the image; see `display_bands` for the bands that are shown.
+        mask: the mask of the same pixels.
+        size: maximum of the picture's long side, in pixels.
 
     Raises:
         FormatError: the file cannot be written.
@@ -74,13 +74,13 @@ def write_preview(
 def draw(
     image: NDArray[Any], *, valid: NDArray[np.bool_], labels: Labels, classes: Sequence[MaskClass]
 ) -> NDArray[np.uint8]:
-    """Image and overlaid mask as one RGBA picture, beside each other, or one above the other where they are wide.
+    """RGBA picture of the image and the overlaid mask, beside each other, or one above the other where they are wide.
 
     Args:
         image: `(3, y, x)` or `(1, y, x)`, any numbers.
         valid: `(y, x)`, False where the image has no data.
         labels: `(y, x)`, 0 … n − 1, 254 failed, 255 nodata.
-        classes: what the labels are.
+        classes: names and colours of the labels.
 
     Returns:
         `(4, y, x)` uint8.
@@ -94,13 +94,13 @@ def draw(
 
 
 def stretch(image: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Each band `(channel, y, x)` spread over 0 … 255 between its 2 and 98 % values; a constant one is grey."""
+    """Bands `(channel, y, x)`, each spread over 0 … 255 between its 2 and 98 % values; a constant band is grey."""
     result = np.zeros(image.shape, np.uint8)
     for out, band in zip(result, image, strict=True):
         values = band[valid].astype(np.float64)
         if values.size:
             low, high = np.percentile(values, [2, 98])
-            if low == high:  # nearly constant, but for a few pixels
+            if low == high:  # constant, except for a few pixels
                 low, high = values.min(), values.max()
             share = (values - low) / (high - low) if high > low else np.full_like(values, 0.5)
             out[valid] = np.round(np.clip(share, 0, 1) * 255)
@@ -108,7 +108,7 @@ def stretch(image: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
 
 
 def overlay(picture: NDArray[np.uint8], labels: Labels, classes: Sequence[MaskClass]) -> NDArray[np.uint8]:
-    """The picture `(3, y, x)` half covered by the class colours; `(4, y, x)`, transparent where labels are 255."""
+    """Picture `(3, y, x)` half covered by colours of classes, as `(4, y, x)`: transparent where labels are 255."""
     colours = np.zeros((256, 3), np.float32)
     colours[: len(classes)] = [rgb for _, rgb in classes]
     colours[FAILED] = FAILED_CLASS.rgb
@@ -120,7 +120,7 @@ def overlay(picture: NDArray[np.uint8], labels: Labels, classes: Sequence[MaskCl
 
 
 def thin(mask: Mask, shape: tuple[int, int]) -> Labels:
-    """The mask at a smaller shape `(y, x)`: halved by mode while that is not too small, then its nearest pixels."""
+    """Mask at a smaller shape `(y, x)`: halved by mode while larger than that, then its nearest pixels."""
     rows, columns = (centres(full, thin) for full, thin in zip(mask.grid.shape, shape, strict=True))
     level = max(0, min(full // small for full, small in zip(mask.grid.shape, shape, strict=True)).bit_length() - 1)
     if 0 < level <= len(mask.levels):
@@ -128,10 +128,10 @@ def thin(mask: Mask, shape: tuple[int, int]) -> Labels:
         labels = stored.read(Window(0, 0, *stored.shape))
         return labels.take(rows >> level, axis=0).take(columns >> level, axis=1)
     result = np.empty(shape, np.uint8)
-    side = max(_STRIPE, 1 << level)  # whole cells of the level
+    side = max(_STRIPE, 1 << level)  # whole pixels of the level
     for x in range(0, mask.grid.width, side):
         places = np.flatnonzero(columns // side == x // side)
-        for k, y, labels in cascade(_bands(mask, x, side), levels=level + 1):
+        for k, y, labels in cascade(_rows_of_stripe(mask, x, side), levels=level + 1):
             if k == level:
                 chosen = np.flatnonzero((rows >> level >= y) & (rows >> level < y + len(labels)))
                 picked = (rows[chosen] >> level) - y, (columns[places] - x) >> level
@@ -149,22 +149,22 @@ def display_bands(source: Source) -> tuple[int, ...]:
 
 
 def panel_size(shape: tuple[int, int], size: int) -> int:
-    """Long side of one of the two panels, so that the picture's long side is at most `size`."""
+    """Long side of each of the two panels, so that the picture's long side is at most `size`."""
     room = [size, size]
     room[_axis(shape)] = (size - GAP) // 2
     return max(1, int(max(shape) * min(have / need for have, need in zip(room, shape, strict=True))))
 
 
 def _axis(shape: tuple[int, int]) -> int:
-    """The panels stand beside each other (1), those of a wide image one above the other (0)."""
+    """Axis along which the panels are placed: 1, beside each other; 0, one above the other, where the image is wide."""
     return 0 if shape[1] > 1.5 * shape[0] else 1
 
 
-def _bands(mask: Mask, x: int, width: int) -> Iterator[Labels]:
-    """A stripe of the mask from top to bottom."""
+def _rows_of_stripe(mask: Mask, x: int, width: int) -> Iterator[Labels]:
+    """Labels of a stripe of the mask, from top to bottom."""
     stripe = Window(0, x, mask.grid.height, width).intersect(mask.grid.window)
-    for y in range(0, mask.grid.height, _BAND):
-        yield mask.read(Window(y, x, _BAND, stripe.width).intersect(stripe))
+    for y in range(0, mask.grid.height, _ROWS):
+        yield mask.read(Window(y, x, _ROWS, stripe.width).intersect(stripe))
 
 
 def _write_png(path: Path, picture: NDArray[np.uint8]) -> None:
@@ -177,7 +177,7 @@ def _write_png(path: Path, picture: NDArray[np.uint8]) -> None:
 
 
 def small_picture(source: Source, size: int) -> bytes:
-    """The image alone, as a JPEG whose long side is at most `size` pixels; what is nodata is light grey."""
+    """JPEG of the image alone, of which the long side is at most `size` pixels; nodata is light grey."""
     pixels = source.select(display_bands(source)).thumbnail(size)
     picture = np.broadcast_to(stretch(pixels.values, pixels.valid), (3, *pixels.valid.shape))
     return encode(np.where(pixels.valid, picture, np.uint8(240)), "JPEG", QUALITY=80)
@@ -188,7 +188,7 @@ def _png(picture: NDArray[np.uint8]) -> bytes:
 
 
 def encode(picture: NDArray[np.uint8], driver: str, **options: Any) -> bytes:
-    """Encode `(channel, y, x)` in memory, so that what fails on disk fails as an OSError."""
+    """Picture `(channel, y, x)` encoded in memory, so that an error of the disk is an OSError and none of GDAL."""
     import rasterio
     from rasterio.io import MemoryFile
 

@@ -1,9 +1,9 @@
-"""Stored arrays of bytes: Zarr 3 with shards, of which whole ones go straight to their files and windows come back.
+"""Arrays of bytes in Zarr 3 with shards: whole shards are written, and any window is read.
 
-A shard is the file that Zarr's `sharding_indexed` codec describes: the compressed chunks, then for each chunk where it
-begins and how long it is (two little-endian uint64, all ones where it is left out), then the CRC-32C of these. Any
-reader of Zarr 3 reads it. zarr-python makes and describes the arrays; by way of it, writing or reading a mask takes
-about three times as long (`benchmarks/parts/pyramid.py`).
+A shard is a file as the codec `sharding_indexed` of Zarr describes it: the compressed chunks, then an index with the
+offset and size of each chunk (two little-endian uint64, all ones for a chunk that is not stored), then the CRC-32C of
+the index. Any reader of Zarr 3 reads it. zarr-python creates the arrays and their metadata; to write or read a mask by
+it takes about three times as long (`benchmarks/parts/pyramid.py`).
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
 from tilesseg.atomic_write import published
-from tilesseg.errors import StoreError
+from tilesseg.errors import StoreError, cannot
 from tilesseg.raster.window import Window
 
 MISSING = 2**64 - 1
 CRC_BYTES = 4
+DAMAGED = "restore the file, or delete the record of its tile and run again"
+"""Remedy for a damaged shard."""
 
 Bytes = NDArray[np.uint8]
 Sides = tuple[int, int]
@@ -35,29 +37,29 @@ Sides = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Sharded:
-    """An array `(…, y, x)` of bytes. Picklable; different shards may be written by several processes."""
+    """An array `(…, y, x)` of bytes. Picklable; several processes may write different shards."""
 
     folder: Path
     shape: Sides
-    """Of a plane."""
+    """Height and width of a plane."""
     shard: Sides
-    """The unit of writing, one file."""
+    """Height and width of a shard, the unit of writing: one file."""
     chunk: Sides
-    """The unit of reading."""
+    """Height and width of a chunk, the unit of reading."""
     fill: int
-    """What is not stored reads as this."""
+    """Value of pixels that are not stored."""
     effort: int
-    """Of zstd."""
+    """Compression level of zstd."""
     sparse: bool = True
-    """Whether chunks full of `fill` are left out."""
+    """Whether chunks full of `fill` are not stored."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """The array's attributes."""
+    """Attributes of the array."""
 
     @classmethod
     def create(
         cls, folder: Path, shape: Sides, *, shard: int, chunk: int, fill: int, planes: Sequence[int] = (), **facts: Any
     ) -> Sharded:
-        """An empty array in place of one that lies there; with planes, their axis is named `class`."""
+        """Create an array full of `fill`, in place of an existing one; the axis of `planes` is named `class`."""
         ones = [1 for _ in planes]
         array = zarr.create_array(
             store=str(folder),
@@ -75,12 +77,12 @@ class Sharded:
 
     @classmethod
     def open(cls, folder: Path) -> Sharded:
-        """The array in a folder; raises what zarr raises."""
+        """Open the array in a folder; errors are those of zarr."""
         return cls.of(zarr.open_array(str(folder), mode="r"), folder)
 
     @classmethod
     def of(cls, array: zarr.Array[Any], folder: Path, *, sparse: bool = True) -> Sharded:
-        """An array of bytes with shards of chunks by zstd, which lies in a folder."""
+        """View of an array of bytes in a folder, with shards of chunks compressed by zstd."""
         height, width = array.shape[-2:]
         tall, wide = (array.shards or array.chunks)[-2:]
         high, broad = array.chunks[-2:]
@@ -90,7 +92,7 @@ class Sharded:
         return cls(folder, (height, width), (tall, wide), (high, broad), int(fill), int(codec.level), sparse, facts)
 
     def write(self, window: Window, values: Bytes, *, plane: tuple[int, ...] = ()) -> None:
-        """Store values `(y, x)` of whole shards, each file whole or not at all."""
+        """Store values `(y, x)` of a window of whole shards, each file whole or not at all."""
         for place in self._shards(window):
             path, data = self._file(place, plane), self._encoded(values[place.slices(window)])
             if data:
@@ -101,12 +103,12 @@ class Sharded:
                 path.unlink(missing_ok=True)
 
     def clear(self, window: Window, *, plane: tuple[int, ...] = ()) -> None:
-        """Put whole shards back to the fill value."""
+        """Reset a window of whole shards to the fill value."""
         for place in self._shards(window):
             self._file(place, plane).unlink(missing_ok=True)
 
     def read(self, window: Window, *, plane: tuple[int, ...] = ()) -> Bytes:
-        """Values `(y, x)` of a window inside the array; of chunks, only those that it touches are read.
+        """Values `(y, x)` of a window inside the array; only chunks that the window touches are read.
 
         Raises:
             StoreError: a shard is damaged.
@@ -122,13 +124,13 @@ class Sharded:
             try:
                 self._decode(file, place, part, values[part.slices(window)])
             except (RuntimeError, ValueError) as error:
-                raise StoreError(f"{path} is damaged ({error}); restore it, or do its tile again") from None
+                raise StoreError(cannot(f"read {path}", f"the shard is damaged ({error})", DAMAGED)) from None
             finally:
                 os.close(file)
         return values
 
     def _shards(self, window: Window) -> Iterator[Window]:
-        """Those that a window touches, as far as the array goes."""
+        """Windows of the shards that a window touches, cut at the array's edges."""
         yield from _cells(window, self.shard, Window(0, 0, *self.shape))
 
     def _file(self, place: Window, plane: tuple[int, ...]) -> Path:
@@ -136,7 +138,7 @@ class Sharded:
         return self.folder.joinpath("c", *map(str, numbers))
 
     def _encoded(self, values: Bytes) -> bytes:
-        """A shard; nothing where nothing needs to be stored."""
+        """Content of a shard's file; empty where no chunk needs to be stored."""
         index, parts, start = self._empty_index(), [], 0
         for place in _cells(Window(0, 0, *values.shape), self.chunk, Window(0, 0, *values.shape)):
             chunk = values[place.slices()]
@@ -146,8 +148,8 @@ class Sharded:
             index[place.y // self.chunk[0], place.x // self.chunk[1]] = start, len(data)
             parts.append(data)
             start += len(data)
-        told = index.tobytes()
-        return b"".join([*parts, told, google_crc32c.value(told).to_bytes(CRC_BYTES, "little")]) if parts else b""
+        tail = index.tobytes()
+        return b"".join([*parts, tail, google_crc32c.value(tail).to_bytes(CRC_BYTES, "little")]) if parts else b""
 
     def _padded(self, chunk: Bytes) -> Bytes:
         if chunk.shape == self.chunk:
@@ -159,19 +161,19 @@ class Sharded:
     def _decode(self, file: int, shard: Window, part: Window, out: Bytes) -> None:
         index = self._index(file)
         for place in _cells(part, self.chunk, Window(0, 0, *self.shape)):
-            seen = place.intersect(part)
+            wanted = place.intersect(part)
             start, size = map(int, index[(place.y - shard.y) // self.chunk[0], (place.x - shard.x) // self.chunk[1]])
             if start == MISSING:
-                out[seen.slices(part)] = self.fill
+                out[wanted.slices(part)] = self.fill
                 continue
             chunk = np.frombuffer(zstd.decompress(os.pread(file, size, start)), np.uint8).reshape(self.chunk)
-            out[seen.slices(part)] = chunk[seen.slices(place)]
+            out[wanted.slices(part)] = chunk[wanted.slices(place)]
 
     def _index(self, file: int) -> NDArray[np.uint64]:
         index = self._empty_index()
-        told = os.pread(file, index.nbytes + CRC_BYTES, max(0, os.fstat(file).st_size - index.nbytes - CRC_BYTES))
-        facts, crc = told[: index.nbytes], int.from_bytes(told[index.nbytes :], "little")
-        if len(told) != index.nbytes + CRC_BYTES or google_crc32c.value(facts) != crc:
+        tail = os.pread(file, index.nbytes + CRC_BYTES, max(0, os.fstat(file).st_size - index.nbytes - CRC_BYTES))
+        facts, crc = tail[: index.nbytes], int.from_bytes(tail[index.nbytes :], "little")
+        if len(tail) != index.nbytes + CRC_BYTES or google_crc32c.value(facts) != crc:
             raise ValueError("its index has another checksum")
         return np.frombuffer(facts, "<u8").reshape(index.shape)
 
@@ -181,7 +183,7 @@ class Sharded:
 
 
 def _cells(window: Window, sides: Sides, whole: Window) -> Iterator[Window]:
-    """The cells of a grid, cut to the whole, that a window touches."""
+    """Cells of a grid that a window touches, cut to `whole`."""
     tall, wide = sides
     rows = range(window.y // tall * tall, window.y_stop, tall)
     columns = range(window.x // wide * wide, window.x_stop, wide)
