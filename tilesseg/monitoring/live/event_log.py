@@ -40,11 +40,14 @@ def _last_events(path: Path) -> list[dict[str, Any]]:
         with path.open("rb") as file:
             while True:
                 file.seek(max(0, size - block))
-                events = list(_parsed(file.read(size).splitlines()[block < size :]))
-                starts = [number for number, event in enumerate(events) if event["event"] == "run_started"]
-                enough = sum(event["event"] == "tile_done" for event in events) >= KEPT
-                if starts or enough or block >= size:
-                    return events[starts[-1] if starts else 0 :]
+                events, tiles = list[dict[str, Any]](), 0
+                for event in _parsed(reversed(file.read(size).splitlines()[block < size :])):
+                    events.append(event)
+                    tiles += event["event"] == "tile_done"
+                    if event["event"] == "run_started" or tiles == KEPT:
+                        return events[::-1]
+                if block >= size:
+                    return events[::-1]
                 block *= 4
     except OSError:
         return []

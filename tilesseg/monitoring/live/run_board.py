@@ -14,7 +14,6 @@ from tilesseg.events import (
     PARTS,
     Event,
     Note,
-    ProductWritten,
     RegionFailed,
     RegionStaged,
     RunFinished,
@@ -68,7 +67,7 @@ class RunBoard:
     """One run, from its events."""
 
     def __init__(self, run: str = "") -> None:
-        self.run, self.job, self.classes = run, "", ()  # type: tuple[str, str, tuple[str, ...]]
+        self.run, self.job = run, ""
         self.began = self.now = 0.0
         self.ended: float | None = None
         self.last_message = 0.0
@@ -80,7 +79,7 @@ class RunBoard:
         """Scenes in detail: those that run, and the last that ended."""
         self.total = self.finished_before = self.planned = self.complete = self.broken = self.refused = 0
         self.tiles = self.done = self.failed = self.skipped = self.retried = 0
-        self.regions = self.copied = self.products = 0
+        self.regions = self.copied = 0
         self.pixels = self.done_pixels = self.failed_pixels = 0
         self.seconds: dict[str, float] = dict.fromkeys(PARTS, 0.0)
         self.recent, self.history = RecentTiles(), RateHistory(0.0)
@@ -133,8 +132,6 @@ class RunBoard:
                 self._blame(when, event.scene, "scene refused", event.reason)
             case SceneFinished():
                 self._finish(event, when)
-            case ProductWritten():
-                self.products += 1
             case Note():
                 self.notes.append(event.text)
             case RunFinished():
@@ -254,7 +251,7 @@ class RunBoard:
         return known + self.waiting * area / max(1, count)
 
     def _start(self, event: RunStarted, when: float) -> None:
-        self.job, self.classes = event.job, event.classes
+        self.job = event.job
         self.began, self.recent, self.history = when, RecentTiles(when), RateHistory(when)
         self.total, self.finished_before = event.scenes, event.finished
         if event.finished_pixels:
