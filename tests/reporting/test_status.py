@@ -142,7 +142,9 @@ def test_a_run_with_a_driver_is_running_however_long_its_first_tile_takes_or_ano
     small.plan_scenes("a")
     small.segment("a", limit=2, **ended(4000))
     with driver_record(small.run.path, "2/2"):
-        assert watch(small).look(NOW).progress.running
+        stalled = watch(small).look(NOW).progress
+        assert stalled.running and (stalled.rate, stalled.eta) == (0.0, None)
+        assert "no tile has ended lately" in "\n".join(job_lines(stalled))
         tell(small, "run_finished", NOW - 1)
         assert watch(small).look(NOW).progress.running
     assert not watch(small).look(NOW).progress.running

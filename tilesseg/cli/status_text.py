@@ -142,7 +142,7 @@ def _pace(progress: Progress, about: str) -> str:
         return f"{progress.pixels / 1e6:,.1f} Mpx, nothing left to try"
     left = f"{about}{progress.left / 1e6:,.1f} Mpx left" if progress.left else "work left of unknown size"
     if not progress.rate:
-        return f"{left}, no rate yet"
+        return f"{left}, " + ("no tile has ended lately" if progress.done else "no rate yet")
     return f"{left}, {progress.rate:,.2f} Mpx/s, {about}{duration(progress.eta)} at that rate"
 
 
