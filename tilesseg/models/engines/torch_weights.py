@@ -8,7 +8,7 @@ from copy import deepcopy
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from tilesseg.errors import ModelError, one_line
@@ -16,6 +16,9 @@ from tilesseg.models.spec import ModelSpec, UNetShape
 from tilesseg.models.unet.architecture import UNet
 from tilesseg.models.unet.unet_shapes import crop_of
 from tilesseg.models.unet.unet_weights import read_tensors
+
+TOGETHER = {torch.float32: 256, torch.bfloat16: 512}
+"""Input channels that oneDNN sums in one order, whatever the size: of more, it takes as many at a time as suit that."""
 
 
 def read_unet(spec: ModelSpec, weights: Path) -> UNet:
@@ -52,6 +55,59 @@ def without_padding(network: UNet, shape: UNetShape) -> UNet:
         if isinstance(layer, nn.Conv2d):
             layer.padding = (0, 0)
     return bare
+
+
+class _Convolution(nn.Conv2d):
+    """A convolution on a processor whose every pixel is summed in one order; see `steady`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As `nn.Conv2d`."""
+        given, weight, bias = _computable(self, x)
+        together = TOGETHER[given.dtype]
+        found: Tensor | None = None
+        for part, of_part in zip(torch.split(given, together, 1), torch.split(weight, together, 1), strict=True):
+            one = torch.mkldnn_convolution(
+                part, of_part, None if found is not None else bias,
+                self.padding, self.stride, self.dilation, self.groups,  # type: ignore[arg-type]
+            )  # fmt: skip
+            found = one if found is None else found.add_(one)
+        assert found is not None  # there are channels
+        return found.to(x.dtype)
+
+
+class _Transposed(nn.ConvTranspose2d):
+    """A transposed convolution, likewise."""
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """As `nn.ConvTranspose2d`."""
+        found: Tensor = torch.ops.mkldnn._convolution_transpose_pointwise(
+            *_computable(self, x), self.padding, self.output_padding, self.stride, self.dilation, self.groups,
+            "none", [], "",
+        )  # fmt: skip
+        return found.to(x.dtype)
+
+
+def steady(network: UNet) -> UNet:
+    """The network on a processor, its convolutions computed by oneDNN alone.
+
+    PyTorch chooses for each of them by the size of its input and the number of threads: oneDNN, or a matrix product of
+    MKL (1 × 1 in one thread; a small input), and the sums of the two differ in the last bits. Where PyTorch has been
+    built without oneDNN, there is no choice, and the network stays as it is. Changes the network that it is given.
+    """
+    if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        for layer in network.modules():
+            if type(layer) is nn.Conv2d:
+                layer.__class__ = _Convolution
+            elif type(layer) is nn.ConvTranspose2d:
+                layer.__class__ = _Transposed
+    return network
+
+
+def _computable(layer: nn.Conv2d | nn.ConvTranspose2d, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Input, weight and bias: in float32 where the input is in bf16 and oneDNN knows none on this processor."""
+    if x.dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return x.float(), layer.weight.float(), None if layer.bias is None else layer.bias.float()
+    return x, layer.weight, layer.bias
 
 
 def load_script(path: Path) -> torch.jit.ScriptModule:
