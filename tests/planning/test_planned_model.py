@@ -316,3 +316,23 @@ def test_a_worker_process_whose_device_is_lost_is_replaced_and_no_tile_fails(tmp
     assert workers and not [worker for worker in workers if worker.endswith(f":{lost}")]
     assert not [event.text for event in events if isinstance(event, Note) and "left out" in event.text]
     assert int(lost) != os.getpid()
+
+
+@pytest.mark.parametrize(
+    ("kind", "runtime", "device", "compiled", "changes"),
+    [
+        ("unet", "torch", "cpu", False, False),
+        ("unet", "torch", "cpu", True, True),
+        ("torchscript", "torch", "cpu", False, True),
+        ("exported", "torch", "cpu", False, True),
+        ("torchscript", "openvino", "cpu", False, False),
+        ("torchscript", "torch", "cuda:0", False, False),
+    ],
+)
+def test_the_engine_line_says_where_scores_may_change(
+    tmp_path: Path, kind: str, runtime: Any, device: str, compiled: bool, changes: bool
+) -> None:
+    planned = plan_job(unet_job(tmp_path, compile=compiled, engine="torch"), Machine("cpu", 1, 1, FAST))
+    spec = planned.spec.model_copy(update={"engine": kind})
+    line = replace(planned, spec=spec, device=device, choice=choice.Choice(runtime, "fp32", "because")).engine
+    assert (choice.VARIES in line) == changes and line.startswith(f"{runtime}, fp32")

@@ -28,6 +28,7 @@ TITLES: Mapping[Runtime, str] = {"torch": "PyTorch", "openvino": "OpenVINO", "on
 EXTRAS: Mapping[str, str] = {"openvino": "openvino", "onnxruntime": "onnx"}
 """Extra of tilesseg that installs a runtime, by its name."""
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
+VARIES = "scores may differ in the last bits with the number of threads and the size of patches"
 NOT_INSTALLED = ", OpenVINO is not installed"
 
 
@@ -57,6 +58,11 @@ class Choice:
 
 NATIVE, LEAST = Choice(), Able()
 """Defaults: the native runtime of PyTorch in fp32; a machine with PyTorch and fp32 only."""
+
+
+def varies(kind: str, runtime: Runtime, device: str, *, compiled: bool = False) -> bool:
+    """Whether the last bits of a network's scores may change with threads and sizes: docs/concepts.md has the table."""
+    return device == "cpu" and runtime == "torch" and (kind != "unet" or compiled)
 
 
 def choose(spec: ModelSpec, able: Able, engine: str = "auto", precision: str = "auto") -> Choice:

@@ -22,7 +22,7 @@ from tilesseg.errors import JobError, ModelError, StoreError, joined_lines
 from tilesseg.formats.stac.stac_items import split_member
 from tilesseg.models.bundle import Bundle, find_bundle, verify_weights
 from tilesseg.models.load import choose_for, load_model
-from tilesseg.models.runtime_choice import NATIVE
+from tilesseg.models.runtime_choice import NATIVE, VARIES, varies
 from tilesseg.models.spec import ModelSpec
 from tilesseg.planning.machine import NO_MACHINE, Compute, Machine
 from tilesseg.version import __version__
@@ -69,6 +69,13 @@ class Plan:
         """Hash of the job's choices for a scene: a stored scene plan of another key was made for something else."""
         asked = json.dumps([self._key, scene.paths, scene.mpp, scene.input], sort_keys=True, default=str)
         return hashlib.sha256(asked.encode()).hexdigest()
+
+    @property
+    def engine(self) -> str:
+        """Runtime, precision and the reason for them, for people; with a clause where the last bits may change."""
+        compute = self.compute
+        changing = varies(self.spec.engine, compute.choice.runtime, compute.device, compiled=compute.compile)
+        return f"{compute.engine}; {VARIES}" if changing else compute.engine
 
     def to_json(self) -> Any:
         """The plan as `plan.json` holds it."""
