@@ -19,6 +19,7 @@ from tilesseg.errors import DeviceLost, ModelError, OutOfDeviceMemory
 from tilesseg.models import load as models
 from tilesseg.models.engines import torch_engine
 from tilesseg.models.engines.batches import BatchSlots
+from tilesseg.models.engines.torch_weights import TOGETHER, steady
 from tilesseg.models.network import Call
 from tilesseg.models.normalisation import Normalisation, mean_std
 from tilesseg.models.spec import ModelSpec, UNetShape
@@ -313,3 +314,19 @@ def nuclei_spec(engine, weights):
             "classes": [{"name": "background", "colour": "black"}, {"name": "nucleus", "colour": "white"}],
         }
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_convolutions_of_many_channels_do_not_look_at_the_size(dtype):
+    """From some 300 channels on, oneDNN sums those of a narrow array in another order, unless it is given fewer."""
+    torch.manual_seed(0)
+    network = UNet(3, 2, UNetShape(depth=1, width=max(TOGETHER.values()))).eval()
+    layer = network.up[0][0].to(dtype).requires_grad_(False)
+    values = torch.randn(1, layer.in_channels, 24, 40, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    expected = layer(values).float()
+    assert steady(network).up[0][0] is layer
+    whole = layer(values)
+    np.testing.assert_allclose(whole.float(), expected, atol=1e-4 if dtype == torch.float32 else 0.1)
+    for side in (5, 14, 20):
+        part = layer(values[..., :side, :side].contiguous(memory_format=torch.channels_last))
+        assert torch.equal(part[..., 1:-1, 1:-1], whole[..., 1 : side - 1, 1 : side - 1])

@@ -334,5 +334,6 @@ def test_the_engine_line_says_where_scores_may_change(
 ) -> None:
     planned = plan_job(unet_job(tmp_path, compile=compiled, engine="torch"), Machine("cpu", 1, 1, FAST))
     spec = planned.spec.model_copy(update={"engine": kind})
-    line = replace(planned, spec=spec, device=device, choice=choice.Choice(runtime, "fp32", "because")).engine
+    compute = replace(planned.compute, device=device, choice=choice.Choice(runtime, "fp32", "because"))
+    line = replace(planned, spec=spec, compute=compute).engine
     assert (choice.VARIES in line) == changes and line.startswith(f"{runtime}, fp32")

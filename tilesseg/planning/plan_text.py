@@ -67,7 +67,7 @@ class Forecast:
             f"model {plan.spec.name} ({plan.model_sha256[:12]}) on {compute.device}; worker processes: {self.workers}; "
             f"in each, tiles at a time: {self.threads}, engine threads: {compute.engine_threads}"
             + (f" for batches at a time: {compute.parallel_batches}" if compute.parallel_batches > 1 else ""),
-            f"engine {compute.engine}",
+            f"engine {self.plan.engine}",
         ]
         for scene in self.scenes:
             lines += _describe(scene, self.estimates[scene.name])

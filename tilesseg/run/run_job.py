@@ -174,9 +174,9 @@ class _Run:
                 classes=names,
             )
         )
-        threads = f"engine threads: {self.plan.compute.engine_threads}"
+        threads = f"engine threads: {self.plan.engine_threads}"
         self._tell(Note(f"{self.plan.spec.name} computes on {self.plan.compute.device}, {threads}"))
-        self._tell(Note(f"engine {self.plan.compute.engine}"))
+        self._tell(Note(f"engine {self.plan.engine}"))
         for name, why in self.ready.refused.items():
             self._tell(SceneRefused(name, why))
 

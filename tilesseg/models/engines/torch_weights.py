@@ -18,7 +18,7 @@ from tilesseg.models.unet.unet_shapes import crop_of
 from tilesseg.models.unet.unet_weights import read_tensors
 
 TOGETHER = {torch.float32: 256, torch.bfloat16: 512}
-"""Input channels that oneDNN sums in one order, whatever the size: of more, it takes as many at a time as suit that."""
+"""Number of input channels that oneDNN sums in one order, whatever the size of the input; it divides more by the size."""
 
 
 def read_unet(spec: ModelSpec, weights: Path) -> UNet:
@@ -61,38 +61,38 @@ class _Convolution(nn.Conv2d):
     """A convolution on a processor whose every pixel is summed in one order; see `steady`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """As `nn.Conv2d`."""
-        given, weight, bias = _computable(self, x)
-        together = TOGETHER[given.dtype]
-        found: Tensor | None = None
-        for part, of_part in zip(torch.split(given, together, 1), torch.split(weight, together, 1), strict=True):
-            one = torch.mkldnn_convolution(
-                part, of_part, None if found is not None else bias,
+        """Convolve; arguments and result are those of `nn.Conv2d`."""
+        inputs, weight, bias = _computable(self, x)
+        together = TOGETHER[inputs.dtype]
+        total: Tensor | None = None
+        for part, weight_part in zip(torch.split(inputs, together, 1), torch.split(weight, together, 1), strict=True):
+            partial = torch.mkldnn_convolution(
+                part, weight_part, None if total is not None else bias,
                 self.padding, self.stride, self.dilation, self.groups,  # type: ignore[arg-type]
             )  # fmt: skip
-            found = one if found is None else found.add_(one)
-        assert found is not None  # there are channels
-        return found.to(x.dtype)
+            total = partial if total is None else total.add_(partial)
+        assert total is not None  # there are channels
+        return total.to(x.dtype)
 
 
 class _Transposed(nn.ConvTranspose2d):
-    """A transposed convolution, likewise."""
+    """A transposed convolution on a processor whose every pixel is summed in one order; see `steady`."""
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """As `nn.ConvTranspose2d`."""
-        found: Tensor = torch.ops.mkldnn._convolution_transpose_pointwise(
+        """Convolve; arguments and result are those of `nn.ConvTranspose2d`."""
+        result: Tensor = torch.ops.mkldnn._convolution_transpose_pointwise(
             *_computable(self, x), self.padding, self.output_padding, self.stride, self.dilation, self.groups,
             "none", [], "",
         )  # fmt: skip
-        return found.to(x.dtype)
+        return result.to(x.dtype)
 
 
 def steady(network: UNet) -> UNet:
-    """The network on a processor, its convolutions computed by oneDNN alone.
+    """Let oneDNN alone compute the convolutions of a network on a processor; changes the network and returns it.
 
-    PyTorch chooses for each of them by the size of its input and the number of threads: oneDNN, or a matrix product of
-    MKL (1 × 1 in one thread; a small input), and the sums of the two differ in the last bits. Where PyTorch has been
-    built without oneDNN, there is no choice, and the network stays as it is. Changes the network that it is given.
+    For each convolution PyTorch chooses between oneDNN and a matrix product of MKL, by the size of the input and the
+    number of threads (MKL for 1 × 1 in one thread, and for small inputs), and their sums differ in the last bits. A
+    PyTorch without oneDNN has no choice to make, and the network stays as it is.
     """
     if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         for layer in network.modules():

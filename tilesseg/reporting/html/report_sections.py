@@ -173,8 +173,8 @@ def provenance(plan: Plan, job: Mapping[str, Any]) -> dict[str, dict[str, str]]:
         versions["this page by"] = f"tilesseg {__version__}"
     machine = {
         "computes on": plan.compute.device,
-        "engine": plan.compute.engine,
-        "engine threads": str(plan.compute.engine_threads),
+        "engine": plan.engine,
+        "engine threads": str(plan.engine_threads),
         "tiles at the same time": f"planned for {plan.compute.slots}",
         "cluster": _cluster(job) or "not kept",
         "this page made on": f"{platform.system()} {platform.machine()}",
