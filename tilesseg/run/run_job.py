@@ -174,7 +174,7 @@ class _Run:
                 classes=names,
             )
         )
-        threads = f"engine threads: {self.plan.engine_threads}"
+        threads = f"engine threads: {self.plan.compute.engine_threads}"
         self._tell(Note(f"{self.plan.spec.name} computes on {self.plan.compute.device}, {threads}"))
         self._tell(Note(f"engine {self.plan.engine}"))
         for name, why in self.ready.refused.items():

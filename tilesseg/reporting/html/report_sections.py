@@ -174,7 +174,7 @@ def provenance(plan: Plan, job: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     machine = {
         "computes on": plan.compute.device,
         "engine": plan.engine,
-        "engine threads": str(plan.engine_threads),
+        "engine threads": str(plan.compute.engine_threads),
         "tiles at the same time": f"planned for {plan.compute.slots}",
         "cluster": _cluster(job) or "not kept",
         "this page made on": f"{platform.system()} {platform.machine()}",
