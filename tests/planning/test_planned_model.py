@@ -182,7 +182,7 @@ def test_a_worker_that_cannot_follow_the_plan_says_why(tmp_path: Path) -> None:
     run_job(job, executor=SerialExecutor())
     directory = RunDirectory(tmp_path / "run")
     planned = plan.parse_plan(directory.read_json("plan.json"), where=directory.path)
-    impossible = replace(planned, choice=choice.Choice("onnxruntime", "fp32"))
+    impossible = replace(planned, compute=replace(planned.compute, choice=choice.Choice("onnxruntime", "fp32")))
     directory.write_json("plan.json", impossible.to_json())
     assert "onnxruntime" in str(prove(Assignment.of(directory, first="scene")).problem)
 

@@ -18,7 +18,7 @@ from tilesseg.models.unet.unet_shapes import crop_of
 from tilesseg.models.unet.unet_weights import read_tensors
 
 TOGETHER = {torch.float32: 256, torch.bfloat16: 512}
-"""Number of input channels that oneDNN sums in one order whatever the size of the input; more are divided by the size."""
+"""Number of input channels that oneDNN sums in one order whatever the size of the input; of more, the size decides."""
 
 
 def read_unet(spec: ModelSpec, weights: Path) -> UNet:
