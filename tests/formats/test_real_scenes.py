@@ -118,7 +118,8 @@ def nodata_of(image: Path, asked: dict[str, Any]) -> NDArray[np.bool_]:
 
 
 @pytest.fixture(
-    params=CASES, ids=lambda case: f"{Path(case.image).stem}-{case.bands}-{case.tiling.get('blend', 'auto')}"
+    params=[pytest.param(case, marks=[pytest.mark.slow] if "62Mpx" in case.image else []) for case in CASES],
+    ids=lambda case: f"{Path(case.image).stem}-{case.bands}-{case.tiling.get('blend', 'auto')}",
 )
 def case(request: pytest.FixtureRequest) -> Any:
     return request.param

@@ -149,7 +149,7 @@ def test_products_of_a_slide_are_read_back_by_others_as_they_were_stored(mpp: fl
     check_all(slide, slide.parent, mpp, MPP)
 
 
-@pytest.mark.parametrize("mpp", [MPP, 1.0])
+@pytest.mark.parametrize("mpp", [pytest.param(MPP, marks=pytest.mark.slow), 2.0])
 def test_products_of_a_real_slide_have_its_scale_levels_and_labels(
     mpp: float, shared_data: Path, tmp_path: Path
 ) -> None:

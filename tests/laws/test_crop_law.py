@@ -90,9 +90,9 @@ def patchwise(tiling: Tiling, source: Source, model: Model) -> Scores:
 @pytest.mark.parametrize(
     ("shape", "patch", "core"),
     [
-        ((700, 530), 304, 448),
-        ((700, 530), 512, "auto"),
-        ((700, 530), "auto", "auto"),
+        ((500, 430), 304, 224),
+        ((600, 430), 512, "auto"),
+        ((500, 430), "auto", "auto"),
         ((331, 257), 240, 144),
         ((77, 53), 208, 32),  # smaller than the margin, which is reflected to and fro
     ],
@@ -109,7 +109,7 @@ def test_crop_equals_whole_image_inference(
 
 
 def test_crop_equals_whole_image_inference_on_two_threads(tmp_path: Path, bundle: Path, model: Model) -> None:
-    image = picture((530, 700))
+    image = picture((300, 470))
     mask, _ = run(tmp_path, image, bundle, ThreadExecutor(2), patch=304, core=224)
     assert (mask == decide(whole(image, model))).all()
 

@@ -6,7 +6,9 @@ import json
 import pickle
 import warnings
 import zipfile
+from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -56,9 +58,25 @@ def save(module: nn.Module, path: Path, *, size: int = 64, n: int = 2, free: Any
     return path
 
 
+@lru_cache
+def exported_unet(size: int, core: bool, **shape: Any) -> bytes:
+    """Content of the file of `network(**shape)`: many tests share it, because an export takes up to two seconds."""
+    with TemporaryDirectory() as folder:
+        return save(network(**shape), Path(folder, "net.pt2"), size=size, core=core).read_bytes()
+
+
+def save_unet(path: Path, *, size: int = 64, core: bool = False, **shape: Any) -> Path:
+    path.write_bytes(exported_unet(size, core, **shape))
+    return path
+
+
 def bundle(folder: Path, module: nn.Module, *, changes: Any = None, **how: Any) -> Path:
     path = save(module, folder / "net.pt2", **how)
     return make_bundle(folder, path, engine="exported", **(changes or {}))
+
+
+def unet_bundle(folder: Path, *, changes: Any = None, **how: Any) -> Path:
+    return make_bundle(folder, save_unet(folder / "net.pt2", **how), engine="exported", **(changes or {}))
 
 
 @pytest.mark.parametrize("core", [False, True])
@@ -66,7 +84,7 @@ def bundle(folder: Path, module: nn.Module, *, changes: Any = None, **how: Any) 
 def test_a_program_scores_as_the_eager_network(tmp_path: Path, shape: Any, core: bool) -> None:
     module, size = network(**shape), 60 if "convolutions" in shape else 64
     rule = {"multiple": 4, "stride_multiple": 4, "shrink": 40 if "convolutions" in shape else 0}
-    folder = bundle(tmp_path, module, size=size, core=core, changes={"patch": rule})
+    folder = unet_bundle(tmp_path, size=size, core=core, changes={"patch": rule}, **shape)
     model = load_model(folder, device="cpu", threads=1, precision="fp32")
     for n, side in [(1, size), (3, size + 32)]:
         expected = eager(module, patches(n, side))
@@ -86,9 +104,7 @@ def test_a_fixed_patch_that_disagrees_with_the_spec_is_refused_with_both(tmp_pat
 
 
 def test_other_bands_than_the_spec_says_are_refused(tmp_path: Path) -> None:
-    assert "takes 3 channels, its spec names 2 bands" in refusal(
-        bundle(tmp_path, network(), changes={"bands": ["r", "g"]})
-    )
+    assert "takes 3 channels, its spec names 2 bands" in refusal(unet_bundle(tmp_path, changes={"bands": ["r", "g"]}))
 
 
 def test_a_patch_beyond_the_sides_it_was_exported_for_is_refused(tmp_path: Path) -> None:
@@ -129,7 +145,7 @@ class _Bomb:
 def test_nothing_that_the_file_says_is_run(tmp_path: Path) -> None:
     """Pickles are not opened, and sizes and guards, which torch evaluates, are not looked at."""
     module = network()
-    path = save(module, tmp_path / "net.pt2")
+    path = save_unet(tmp_path / "net.pt2")
 
     def arm(name: str, data: bytes) -> bytes:
         if name.endswith("sample_inputs/model.pt"):
@@ -158,13 +174,13 @@ def test_nothing_that_the_file_says_is_run(tmp_path: Path) -> None:
     ],
 )
 def test_operators_beyond_aten_are_refused(tmp_path: Path, target: str, said: str) -> None:
-    path = save(network(), tmp_path / "net.pt2")
+    path = save_unet(tmp_path / "net.pt2")
     rewrite(path, lambda _, data: data.replace(b"torch.ops.aten.relu_.default", target.encode()))
     assert said in refusal(make_bundle(tmp_path, path, engine="exported"))
 
 
 def test_a_pickled_tensor_is_refused(tmp_path: Path) -> None:
-    path = save(network(), tmp_path / "net.pt2")
+    path = save_unet(tmp_path / "net.pt2")
     rewrite(path, lambda _, data: data.replace(b'"use_pickle": false', b'"use_pickle": true', 1))
     assert "tilesseg never unpickles" in refusal(make_bundle(tmp_path, path, engine="exported"))
 
@@ -172,7 +188,7 @@ def test_a_pickled_tensor_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("core", [False, True])
 @pytest.mark.parametrize("shape", [{}, {"up": "bilinear"}, {"convolutions": "valid"}])
 def test_the_margin_of_a_program_is_that_of_its_network(tmp_path: Path, shape: Any, core: bool) -> None:
-    path = save(network(**shape), tmp_path / "net.pt2", size=60 if "convolutions" in shape else 64, core=core)
+    path = save_unet(tmp_path / "net.pt2", size=60 if "convolutions" in shape else 64, core=core, **shape)
     wanted = UNetShape(depth=2, width=4, **shape)
     assert receptive_margin(read_program(path), 3, 4, offset=patch_rule(wanted)[0]) == margin_of(wanted)
     assert tiling_hazards(path) == ()
@@ -225,7 +241,7 @@ def test_crop_equals_whole_image_inference(tmp_path: Path) -> None:
     image = np.random.default_rng(1).integers(0, 255, (3, 173, 210)).astype(np.uint8)
     rule = {"kind": "range", "low": 0, "high": 255}
     changes = {"patch": {"multiple": 4, "stride_multiple": 4}, "margin": 24, "normalise": rule}
-    folder = bundle(tmp_path, network(), changes=changes)
+    folder = unet_bundle(tmp_path, changes=changes)
     padded = np.pad(image / np.float32(255), [(0, 0), (24, 24 + -173 % 4), (24, 24 + -210 % 4)], mode="reflect")
     expected = load_model(folder, threads=1, precision="fp32").predict(padded[None].astype(np.float32))[
         0, :, 24 : 24 + 173, 24 : 24 + 210
@@ -236,7 +252,7 @@ def test_crop_equals_whole_image_inference(tmp_path: Path) -> None:
 
 def test_a_margin_below_the_measured_one_is_refused(tmp_path: Path) -> None:
     image = np.zeros((3, 64, 64), np.uint8)
-    folder = bundle(tmp_path, network(), changes={"patch": {"multiple": 4, "stride_multiple": 4}, "margin": 8})
+    folder = unet_bundle(tmp_path, changes={"patch": {"multiple": 4, "stride_multiple": 4}, "margin": 8})
     with pytest.raises(ModelError, match="states a margin of 8, and its receptive half-width is 24"):
         run_crop(tmp_path, image, folder)
 

@@ -172,6 +172,7 @@ def test_a_network_that_cannot_be_loaded_is_refused_with_its_reason(job: Job) ->
 def test_measuring_ends_where_memory_would(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plan_job(job.model_copy(update={"tiling": TilingOptions(batch=1)}), MACHINE)
     monkeypatch.setattr(probe, "measured_patches", lambda spec, tiling: (32, 64, 128))
+    monkeypatch.setattr(probe, "ROUNDS", 0)  # the sizes are chosen before the rounds, which take a second each
     # 100 MB for 32² px, so 300 more for 64², and 1200 for 128²
     for limit, found in ((499.0, [32]), (501.0, [32, 64]), (1701.0, [32, 64, 128])):
         monkeypatch.setattr(probe, "peak_mb", iter([100.0, 200.0, 500.0, 1700.0]).__next__)

@@ -320,10 +320,12 @@ def test_an_array_source_counts_as_no_slide() -> None:
 
 
 def test_on_a_real_slide_its_tissue_is_looked_at_and_the_rest_is_the_mask_without(
-    tmp_path: Path, shared_data: Path
+    tmp_path: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = shared_data / "microscopy" / "wsi" / "CMU-1-Small-Region.svs"
     bundle = write_bundle(tmp_path / "model", "Positional", bands=3)
+    for name, size in (("patch", 128), ("overlap", 32), ("core", 512)):  # with those of 32 px, 16,000 are blended
+        monkeypatch.setitem(TILING, name, size)
     masks = {}
     for tissue in ("auto", "none"):
         report = go({"image": str(image), "name": "scene"}, bundle, tmp_path / tissue, tissue=tissue)

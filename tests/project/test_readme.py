@@ -4,13 +4,17 @@ A ```python block is run as a script. A ```console block holds commands after `$
 compared); a ```bash or ```sh block holds commands alone. Only `tilesseg` is run: a block with any other command must
 say why it is not run, on the line above: `<!-- test: skip needs a cluster -->`. A ```yaml block with a title
 (```yaml title="job.yaml") is written to the file of that name, for the blocks below it.
+
+Most documents begin with the same `tilesseg demo` in the empty folder. README.md runs it; of the others the first one
+does, and the rest begin with a copy of the folder that it left.
 """
 
 import os
 import re
+import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -57,7 +61,25 @@ def commands_of(block: Block) -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
-def run(block: Block, folder: Path) -> None:
+@dataclass(frozen=True)
+class Demos:
+    """Folders that a command of `tilesseg demo` left behind, below one folder."""
+
+    home: Path
+    left: dict[str, Path] = field(default_factory=dict)
+
+    def share(self, command: str, folder: Path) -> bool:
+        """Copy what the command left in another empty folder, and say whether there was anything to copy."""
+        if known := command in self.left:
+            shutil.copytree(self.left[command], folder, dirs_exist_ok=True)
+        return known
+
+    def keep(self, command: str, folder: Path) -> None:
+        self.left[command] = shutil.copytree(folder, self.home / str(len(self.left)))
+
+
+def run(block: Block, folder: Path, demos: Demos | None = None) -> None:
+    """Run a block; with `demos`, a demo in an empty folder is made only once."""
     if block.language == "yaml":
         assert block.title is not None  # only such blocks are found
         (folder / block.title).write_text(block.body + "\n", encoding="utf-8")
@@ -76,15 +98,25 @@ def run(block: Block, folder: Path) -> None:
         commands = [["bash", "-euc", text] for text in texts]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for command in commands:
+        demo = demos is not None and command[-1].startswith("tilesseg demo ") and not any(folder.iterdir())
+        if demo and demos.share(command[-1], folder):
+            continue
         done = subprocess.run(command, cwd=folder, env=os.environ | {"PATH": path}, capture_output=True, text=True)
         assert done.returncode == 0, f"line {block.line}: {command[-1]}\n{done.stdout}\n{done.stderr}"
+        if demo:
+            demos.keep(command[-1], folder)
+
+
+@pytest.fixture(scope="module")
+def demos(tmp_path_factory: pytest.TempPathFactory) -> Demos:
+    return Demos(tmp_path_factory.mktemp("demos"))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(CHECKOUT)))
-def test_what_a_document_shows_works(document: Path, tmp_path: Path) -> None:
+def test_what_a_document_shows_works(document: Path, tmp_path: Path, demos: Demos) -> None:
     for block in blocks_of(document.read_text(encoding="utf-8")):
         if block.reason is None:
-            run(block, tmp_path)
+            run(block, tmp_path, None if document == DOCUMENTS[0] else demos)
 
 
 def test_the_readme_shows_something_that_runs() -> None:
