@@ -127,7 +127,7 @@ def test_a_band_is_also_found_by_the_sensors_own_name(tmp_path: Path) -> None:
     source = open_source(str(product))
     asked, _ = choose_bands(source, ["a", "b", "c"], ["B8A", "b04", "swir16"], image="scene")
     assert [source.bands[i] for i in asked] == ["nir08", "red", "swir16"]
-    with pytest.raises(SourceError, match="0 bands named B10; its bands are coastal, blue"):
+    with pytest.raises(SourceError, match="0 bands named B10, its bands are coastal, blue"):
         choose_bands(source, ["a"], ["B10"], image="scene")
     folder, _ = landsat(tmp_path)
     source = open_source(str(folder))

@@ -197,7 +197,7 @@ def test_two_files_of_one_band_that_cannot_be_told_apart_keep_their_keys(tmp_pat
     assert source.bands == ("B04_20m.red", "B04.red", "nir")
     chosen, _ = choose_bands(source, ["red", "nir"], ["B04.red", "nir"], image=path)
     assert chosen == (1, 2)
-    with pytest.raises(SourceError, match=r"0 bands named red; its bands are B04_20m\.red, B04\.red, nir") as refused:
+    with pytest.raises(SourceError, match=r"0 bands named red, its bands are B04_20m\.red, B04\.red, nir") as refused:
         choose_bands(source, ["red", "nir"], ["red", "nir"], image=path)
     assert "\n" not in str(refused.value)
 

@@ -50,7 +50,9 @@ def fetch_bundle(address: str, *, schemes: Sequence[str] = ("https",)) -> Path:
     weights = read_spec(folder / "model.yaml").weights
     if weights is not None and weights.package is None:
         if PurePosixPath(weights.file).name != weights.file or "\\" in weights.file:
-            raise ModelError(f"{url} names its weights {weights.file!r}; a fetched bundle has them beside model.yaml")
+            raise ModelError(
+                f"{url} has its weights in {weights.file!r}, not beside itself; put them beside model.yaml"
+            )
         _fetch(urljoin(url, weights.file), weights.sha256, folder / weights.file)
     return folder
 

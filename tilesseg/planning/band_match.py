@@ -39,8 +39,8 @@ def choose_bands(
     if asked is not None:
         if len(asked) != len(wanted):
             raise SourceError(
-                f"{len(asked)} bands are selected and the model takes {len(wanted)} ({', '.join(wanted)}); "
-                "select as many"
+                f"{len(asked)} bands are selected, the model takes {len(wanted)} ({', '.join(wanted)}); "
+                "select as many with --bands, or input.bands"
             )
         return tuple(_index(band, source, image=image, shown=shown) for band in asked), []
     if names == ("palette",) and len(wanted) > 1:
@@ -59,7 +59,7 @@ def choose_bands(
     if len(names) > len(wanted):
         raise SourceError(
             f"{image} has {len(names)} bands ({shown}) and the model takes {len(wanted)} ({', '.join(wanted)}); "
-            f"say which with --bands, e.g. --bands {','.join(map(str, range(1, len(wanted) + 1)))}"
+            f"choose them with --bands, e.g. --bands {','.join(map(str, range(1, len(wanted) + 1)))}"
         )
     note = f"bands are taken in the file's order ({shown}) for the model's {', '.join(wanted)}"
     return tuple(range(len(names))), [note]
@@ -71,10 +71,12 @@ def _index(band: str | int, source: Source, *, image: str, shown: str) -> int:
         matches = [i for i, name in enumerate(names) if name is not None and name.lower() == band.lower()]
         matches = matches or _by_file(band, source)
         if len(matches) != 1:
-            raise SourceError(f"{image} has {len(matches)} bands named {band}; its bands are {shown}")
+            raise SourceError(
+                f"{image} has {len(matches)} bands named {band}, its bands are {shown}; give one of these"
+            )
         return matches[0]
     if not 1 <= int(band) <= len(names):
-        raise SourceError(f"{image} has no band {band}; its {len(names)} bands count from 1: {shown}")
+        raise SourceError(f"{image} has no band {band}, its bands are {shown}; give a number from 1 to {len(names)}")
     return int(band) - 1
 
 

@@ -140,7 +140,7 @@ def _named_by(path: str) -> Iterable[Scene]:
     try:
         items = find_items(path)
     except SourceError as error:
-        raise JobError(f"cannot list the scenes of the job: {joined_lines(error)}") from None
+        raise JobError(joined_lines(error)) from None
     return [Scene(scene_name(path), (path,))] if items is None else [Scene(item.name, (item.path,)) for item in items]
 
 

@@ -226,7 +226,8 @@ def _begin(
             if planned is not None:
                 return _Beginning(plan, scene, planned, tuple(scenes[number + 1 :]), refused)
     if refused and not any(run.scene(name).ledger.any_done() for name in _names(run)):
-        raise JobError(f"all {len(refused)} scenes are refused; the first: {next(iter(refused.values()))}")
+        first = next(iter(refused.values()))
+        raise JobError(f"all {len(refused)} scenes are refused, the first for this reason: {first}; correct the scenes")
     return _Beginning(plan, None, None, (), refused)
 
 

@@ -89,8 +89,8 @@ class TileWork:
                     return store.mark_failed(TileFailed(item.scene, item.tile, core.area, reason, worker))
         except OSError as error:
             raise StoreError(
-                f"{self.work.run} cannot be written ({error.strerror}), after {item[-1]} failed ({reason}); "
-                "what is done is kept: make room and run again"
+                f"cannot write {self.work.run} to record that {item[-1]} failed ({reason}): {error.strerror}; make "
+                "room and run again, which keeps finished tiles"
             ) from error
 
 

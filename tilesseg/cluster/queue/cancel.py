@@ -37,9 +37,7 @@ def cancel(run: Path) -> Iterator[str]:
             _end(driver, run)
             ended.append(str(driver))
     if not ended:
-        raise StoreError(
-            f"cannot cancel {run}: it has 0 jobs in a queue and 0 drivers; tilesseg run or submit goes on with it"
-        )
+        raise StoreError(f"cannot cancel {run}: it has 0 jobs in a queue and 0 drivers; run or submit its job to go on")
     yield from (f"ended {what}" for what in ended)
 
 
