@@ -1,11 +1,11 @@
-"""A staged copy: an image's raw values, its masks and everything a reader is told about it, as sharded Zarr 3.
+"""Zarr of a staged copy: the raw values of an image, its masks and all its metadata, as sharded Zarr 3.
 
-    image.zarr/  zarr.json        spatial: and proj: for other readers, `tilesseg` for this one
-                 spatial_ref      the same in the words of CF
-                 image/           (channel, y, x), as the files held it: scale and offset are applied on reading
+    image.zarr/  zarr.json        attributes spatial: and proj: for other readers, `tilesseg` for `open_staged`
+                 spatial_ref      the same georeference by the conventions CF
+                 image/           (channel, y, x), raw values: scale and offset are applied on reading
                  valid/           (mask, y, x) bool; shards in which all is valid are not stored
 
-Reading a copy gives what reading the image gives, byte for byte.
+Pixels read from a copy equal those read from the image, byte for byte.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ _CHANNELS = Axes(y=1, x=2, channel=0)
 
 
 def create_staged(path: Path, *, source: Source, shard: tuple[int, int], chunk: tuple[int, int]) -> None:
-    """Make an empty copy of the selected bands, whole or not at all; one that is there is replaced.
+    """Make an empty copy of the selected bands, whole or not at all; an existing copy is replaced.
 
     Args:
         path: the Zarr to make.
         source: the image.
-        shard: height and width of what is written at once; whole chunks.
-        chunk: height and width of what is read at once.
+        shard: height and width of a shard, the unit of writing; whole chunks.
+        chunk: height and width of a chunk, the unit of reading.
 
     Raises:
-        StoreError: it cannot be written.
+        StoreError: the copy cannot be written.
     """
     bands, count = _bands(source), len(dict.fromkeys(source.masks))
     stored = np.result_type(*(band["dtype"] for band in bands))
-    attributes = {**spatial_attributes(source.grid), "tilesseg": _told(source, bands)}
+    attributes = {**spatial_attributes(source.grid), "tilesseg": _fields(source, bands)}
     arrays = (("image", "channel", len(bands), stored, 0), ("valid", "mask", count, np.dtype(bool), True))
     try:
         with published(path, folder=True) as temporary:
@@ -75,7 +75,7 @@ def create_staged(path: Path, *, source: Source, shard: tuple[int, int], chunk: 
 
 
 class StagedWriter:
-    """Writes bands of rows of a copy, whole shards one by one. For several processes, each with shards of its own."""
+    """Writer of a copy, in whole shards. Several processes may write different shards."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -84,11 +84,11 @@ class StagedWriter:
         return StagedWriter, (self.path,)
 
     def write(self, y: int, x: int, raw: Raw) -> None:
-        """Store raw values and masks whose first pixel is the image's `(y, x)`.
+        """Store raw values and masks, of which the first pixel is pixel `(y, x)` of the image.
 
         Raises:
-            ValueError: they do not fill whole shards.
-            StoreError: they cannot be written.
+            ValueError: the pixels do not fill whole shards.
+            StoreError: a shard cannot be written.
         """
         place = Window(y, x, *raw.values.shape[1:])
         self._check(place)
@@ -99,11 +99,11 @@ class StagedWriter:
                 if not (mask.all() and not any(self._masks.stored(index, place))):
                     self._write(self._valid, index, place, mask)
         except OSError as error:
-            raise StoreError(f"{self.path} cannot be written ({error.strerror}); make room and run again") from None
+            raise StoreError(cannot(f"write {self.path}", error, "make room and run again")) from None
 
     @cached_property
     def _image(self) -> zarr.Array[Any]:
-        # with every chunk stored, one that is missing has not been copied
+        # every chunk is stored, so that a missing chunk has not been copied
         return self._open("image", write_empty_chunks=True)
 
     @cached_property
@@ -116,10 +116,10 @@ class StagedWriter:
 
     def _open(self, name: str, **config: bool) -> zarr.Array[Any]:
         try:
-            found: Any = zarr.open_array(str(self.path / name), mode="r+")
+            opened: Any = zarr.open_array(str(self.path / name), mode="r+")
         except (OSError, BaseZarrError) as error:
-            raise StoreError(f"{self.path} holds no staged copy ({error}); stage the image again") from None
-        array: zarr.Array[Any] = found.with_config(config)
+            raise StoreError(cannot(f"open the copy {self.path}", error, "stage the image again")) from None
+        array: zarr.Array[Any] = opened.with_config(config)
         return array
 
     def _check(self, place: Window) -> None:
@@ -136,7 +136,7 @@ class StagedWriter:
         return shards
 
     def _write(self, array: zarr.Array[Any], index: int, place: Window, plane: NDArray[Any]) -> None:
-        """One shard after the other: zarr holds some copies of each that it writes."""
+        """Write a plane shard by shard: zarr has some copies of each shard in memory while it writes."""
         _, tall, wide = self._shard
         for y in range(place.y, place.y_stop, tall):
             for x in range(place.x, place.x_stop, wide):
@@ -203,7 +203,7 @@ def _resampled(source: Source, band: int) -> bool:
     return any(source.select([band, i]).dtype != np.result_type(np.float32, types[i]) for i in plain)
 
 
-def _told(source: Source, bands: list[dict[str, Any]]) -> dict[str, Any]:
+def _fields(source: Source, bands: list[dict[str, Any]]) -> dict[str, Any]:
     described = source.describe()
     return {
         "format": FORMAT,

@@ -23,12 +23,12 @@ Canvas = Literal["bounds", "full"]
 def write_tile_polygons(read: Callable[[Window], NDArray[np.uint8]], core: Window, path: Path) -> None:
     """Trace the polygons of a tile's core and store them. Safe to do twice.
 
-    Memory: what a part of 2048² needs, and the core's polygons.
+    Memory: the labels of a part of 2048², and all polygons of the core.
 
     Args:
         read: labels `(y, x)` of a window of the mask.
-        core: the tile's own pixels.
-        path: the file (`.npz`) to write, which a writer gets as one of `Mask.tile_polygons`.
+        core: window of the tile's core.
+        path: the file (`.npz`) to write, to be listed in `Mask.tile_polygons`.
     """
     from tilesseg.formats.vector.tile_polygons import write_parts
 
@@ -36,10 +36,10 @@ def write_tile_polygons(read: Callable[[Window], NDArray[np.uint8]], core: Windo
 
 
 def check_polygons(content: Mask, path: Path, **options: Any) -> None:
-    """Look, before the first tile, whether the polygons of a mask can be written.
+    """Refuse, before the first tile, polygons of a mask that could not be written.
 
     Raises:
-        FormatError: a library is missing, a class unknown, or the format cannot say where the polygons are.
+        FormatError: a library is missing, a class is unknown, or the format has no coordinates for the polygons.
     """
     from tilesseg.formats.vector.vector_checks import check
 
@@ -62,19 +62,19 @@ def write_geojson(
     each polygon an annotation with its class and colour.
 
     Args:
-        mask: what to write; polygons of its tiles, where it has any, are not traced again.
+        mask: the mask; polygons of its tiles that are stored already are not traced again.
         path: the target; its folder must exist.
-        classes: those wanted, by name; None for all but the first where that is called background.
-        min_area: smaller polygons are left out: µm², m² or pixels, see `features.area_unit`.
-        simplify: how far lines may be moved, in pixels of the mask.
-        canvas: whether pixels count from the mask's corner, or from the origin of the slide's coordinates.
-        threads: not used.
+        classes: names of the requested classes; None for all classes except a first one called background.
+        min_area: least area of a polygon, in µm², m² or pixels, see `features.area_unit`.
+        simplify: tolerance by which lines may be moved, in pixels of the mask.
+        canvas: whether pixels count from the corner of the mask, or from the origin of the slide's coordinates.
+        threads: without effect.
 
     Returns:
         The file.
 
     Raises:
-        FormatError: it cannot be written; nothing is left behind.
+        FormatError: the file cannot be written; nothing is left behind.
     """
     check_polygons(mask, path, classes=classes, canvas=canvas)
     from tilesseg.formats.vector.features import Choice
@@ -97,7 +97,7 @@ def write_geopackage(
     A mask without a CRS keeps the coordinates of its grid: µm on a slide, else pixels.
 
     Raises:
-        FormatError: it cannot be written; nothing is left behind.
+        FormatError: the file cannot be written; nothing is left behind.
     """
     return _write_table("geopackage", mask, path, classes, min_area, simplify)
 
@@ -114,7 +114,7 @@ def write_flatgeobuf(
     """Write `path` as FlatGeobuf with a spatial index; see `write_geopackage`.
 
     Raises:
-        FormatError: it cannot be written; nothing is left behind.
+        FormatError: the file cannot be written; nothing is left behind.
     """
     return _write_table("flatgeobuf", mask, path, classes, min_area, simplify)
 
@@ -131,7 +131,7 @@ def write_geoparquet(
     """Write `path` as GeoParquet 1.1; see `write_geopackage`.
 
     Raises:
-        FormatError: it cannot be written; nothing is left behind.
+        FormatError: the file cannot be written; nothing is left behind.
     """
     return _write_table("geoparquet", mask, path, classes, min_area, simplify)
 

@@ -1,4 +1,4 @@
-"""From the mask's pixels to where polygons lie: the world, longitude and latitude, or a slide's own pixels."""
+"""Coordinates of polygons: from pixels of the mask to the world, longitude and latitude, or pixels of the slide."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from rasterio.errors import RasterioError
 from shapely.affinity import translate
 from shapely.geometry.polygon import orient
 
-from tilesseg.errors import FormatError
+from tilesseg.errors import FormatError, cannot, joined_lines
 from tilesseg.formats.reading.crs import to_lonlat
 from tilesseg.formats.vector.features import Geometries
 from tilesseg.formats.writer import Mask
 from tilesseg.raster.grid import Grid
 
 DENSITY = 32
-"""Longest straight line, in pixels, that is taken from a projection to longitude and latitude in one piece."""
+"""Longest straight line, in pixels, that is projected to longitude and latitude without further points."""
 _POLYGON = 3
-"""The type id of a polygon."""
+"""Type id of a polygon in shapely."""
 
 
 def in_world(geometries: Geometries, grid: Grid, *, oblique: bool = False) -> Geometries:
-    """In the coordinates of the grid's CRS, or its unit where it has none; shells counter-clockwise.
+    """Geometries in the CRS of a grid, or in the grid's unit where it has no CRS; shells counter-clockwise.
 
     Args:
-        geometries: in pixels.
-        grid: where these lie.
-        oblique: whether lines are other than the pixels' own; then rounding could make them cross.
+        geometries: geometries in pixels.
+        grid: grid of the pixels.
+        oblique: whether lines leave the edges of pixels; then rounding could make them cross.
     """
     rotated = bool(grid.transform[1] or grid.transform[3])
     placed = shapely.transform(geometries, lambda xy: _world(xy, grid))
@@ -39,9 +39,13 @@ def in_world(geometries: Geometries, grid: Grid, *, oblique: bool = False) -> Ge
 
 
 def in_slide(geometries: Geometries, mask: Mask, canvas: str, *, oblique: bool = False) -> Geometries:
-    """In pixels of the image's finest level, to a ten-thousandth; from the mask's corner, or the slide's origin.
+    """Geometries in pixels of the image's finest level, to a ten-thousandth, from the corner that `canvas` names.
 
-    `oblique` as for `in_world`.
+    Args:
+        geometries: geometries in pixels of the mask.
+        mask: the mask.
+        canvas: `bounds` for the mask's corner, `full` for the slide's origin.
+        oblique: see `in_world`.
     """
     image = mask.image or mask.grid
     y, x = (_exact(own / fine) for own, fine in zip(mask.grid.resolution, image.resolution, strict=True))
@@ -54,10 +58,10 @@ def in_slide(geometries: Geometries, mask: Mask, canvas: str, *, oblique: bool =
 
 
 def in_lonlat(geometries: Geometries, grid: Grid) -> Geometries:
-    """Longitudes and latitudes to 1e-9 degrees, cut at the antimeridian; shells counter-clockwise.
+    """Geometries in longitude and latitude to 1e-9 degrees, cut at the antimeridian; shells counter-clockwise.
 
     Raises:
-        FormatError: a corner has no longitude and latitude, or a polygon lies round a pole.
+        FormatError: a corner has no longitude and latitude, or a polygon surrounds a pole.
     """
     projected = grid.unit != "degree"
     if projected:
@@ -84,28 +88,31 @@ def _lonlat(xy: NDArray[np.float64], grid: Grid) -> NDArray[np.float64]:
     try:
         lonlat = np.array(to_lonlat(world.tolist(), grid.crs)).reshape(-1, 2)
     except (CPLE_BaseError, RasterioError) as error:
-        raise FormatError(f"a polygon has no longitudes and latitudes ({error}); write a gpkg instead") from error
+        cause = f"the CRS has no longitudes and latitudes for it ({joined_lines(error)})"
+        raise FormatError(cannot("write a polygon", cause, "write a gpkg instead")) from error
     if not np.isfinite(lonlat).all():
         x, y = world[~np.isfinite(lonlat).all(axis=1)][0]
-        raise FormatError(f"({x}, {y}) of the mask's CRS has no longitude and latitude; write a gpkg instead")
-    if grid.unit == "degree":  # longitudes of a grid may go beyond 180; those of a polygon go on
+        cause = f"the point ({x}, {y}) of the mask's CRS has no longitude and latitude"
+        raise FormatError(cannot("write a polygon", cause, "write a gpkg instead"))
+    if grid.unit == "degree":  # longitudes of a polygon continue beyond 180, as those of the grid may
         lonlat[:, 0] -= 360 * np.round((lonlat[:, 0] - world[:, 0]) / 360)
     return lonlat
 
 
 def _exact(ratio: float) -> Fraction:
-    """The ratio of two pixel sizes, without what 0.6 / 0.2 loses."""
+    """Ratio of two pixel sizes as a fraction, without the rounding error of a quotient such as 0.6 / 0.2."""
     near = Fraction(ratio).limit_denominator(1000)
     return near if abs(float(near) - ratio) < 1e-9 * ratio else Fraction(ratio)
 
 
 def _unwrapped(polygon: Any) -> Any:
-    """A polygon over the antimeridian with longitudes that go on beyond 180."""
+    """Polygon over the antimeridian, with longitudes that continue beyond 180."""
     shell, *holes = (np.array(ring.coords) for ring in (polygon.exterior, *polygon.interiors))
     for ring in (shell, *holes):
         ring[:, 0] = np.unwrap(ring[:, 0], period=360)
         if abs(ring[-1, 0] - ring[0, 0]) > 180:
-            raise FormatError("a polygon lies round a pole, and GeoJSON cannot say so; write a gpkg instead")
+            cause = "it surrounds a pole, and GeoJSON has no such polygons"
+            raise FormatError(cannot("write a polygon", cause, "write a gpkg instead"))
     middle = (shell[:, 0].min() + shell[:, 0].max()) / 2
     for ring in holes:
         ring[:, 0] += 360 * round((middle - (ring[:, 0].min() + ring[:, 0].max()) / 2) / 360)
@@ -113,7 +120,7 @@ def _unwrapped(polygon: Any) -> Any:
 
 
 def _cut(polygon: Any) -> Any:
-    """A polygon whose longitudes go beyond ±180, as several that keep to them (RFC 7946, 3.1.9)."""
+    """Polygon whose longitudes exceed ±180, as several polygons within these limits (RFC 7946, 3.1.9)."""
     parts = []
     for turn in (-1, 0, 1):
         strip = shapely.box(360 * turn - 180, -91, 360 * turn + 180, 91)
@@ -128,11 +135,11 @@ def _valid(geometries: Geometries) -> Geometries:
 
 
 def _polygonal(geometry: Any) -> Any:
-    """What of a geometry is an area: a polygon, or several."""
+    """Polygons of a geometry, without its lines and points, as one polygon or a multipolygon."""
     parts = [
         orient(part)
-        for one in shapely.get_parts([geometry])
-        for part in shapely.get_parts([one])
+        for member in shapely.get_parts([geometry])
+        for part in shapely.get_parts([member])
         if part.geom_type == "Polygon" and not part.is_empty
     ]
     return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)

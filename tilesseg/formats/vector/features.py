@@ -1,4 +1,4 @@
-"""Polygons as features: chosen, measured, simplified, and made geometries, batch by batch."""
+"""Polygons as features: chosen, measured, simplified, and converted to geometries, batch by batch."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ Unit = Literal["m2", "um2", "px"]
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which polygons are wanted, and how exactly."""
+    """Choice of polygons by class and area, and the tolerance of their lines."""
 
     labels: frozenset[int]
     min_area: float = 0.0
-    """In the mask's `area_unit`."""
+    """Least area of a polygon, in the mask's `area_unit`."""
     simplify: float = 0.0
-    """In pixels of the mask."""
+    """Tolerance by which lines may be moved, in pixels of the mask."""
 
     @classmethod
     def of(cls, mask: Mask, classes: Sequence[str] | None, min_area: float, simplify: float) -> Choice:
-        """As a product says it; without names all classes but the first, where that is called background."""
-        names = [one.name for one in mask.classes]
+        """Choice by the options of a product; without names, all classes except a first one called background."""
+        names = [meant.name for meant in mask.classes]
         if classes is None:
             background = len(names) > 1 and names[0].casefold() == "background"
             return cls(frozenset(range(int(background), len(names))), min_area, simplify)
@@ -44,19 +44,19 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """Some polygons, arrays over `(polygon,)`."""
+    """A batch of polygons, as arrays over `(polygon,)`."""
 
     labels: NDArray[np.uint8]
     geometries: Geometries
     """Polygons in corners `(x, y)` of the mask's pixels."""
     areas: NDArray[np.float64]
-    """Of the pixels, before anything is simplified; in the mask's `area_unit`."""
+    """Areas of the polygons before they are simplified, in the mask's `area_unit`."""
     corners: NDArray[np.int32]
-    """`(polygon, 2)`: the topmost corner `(y, x)`, of several the leftmost. Of a label no two polygons share it."""
+    """`(polygon, 2)`: the topmost corner `(y, x)`, of several the leftmost. Two polygons of a label never share it."""
 
 
 def features(mask: Mask, choice: Choice, scratch: Path) -> Iterator[Features]:
-    """The polygons chosen of a mask; where they are not traced yet, polygons of its parts go into `scratch`."""
+    """Chosen polygons of a mask; unless its tiles are traced already, files of its parts are written to `scratch`."""
     files, rows = mask.tile_polygons or _traced(mask, scratch), _rows(mask.grid)
     for polygons in joined_polygons(files, choice.labels):
         sizes = areas(polygons, rows)
@@ -66,7 +66,7 @@ def features(mask: Mask, choice: Choice, scratch: Path) -> Iterator[Features]:
 
 
 def area_unit(grid: Grid) -> Unit:
-    """What areas are measured in: m² on the Earth, µm² on a slide, else pixels."""
+    """Unit of areas: m² on the Earth, µm² on a slide, else pixels."""
     if grid.pixel_areas(0, 1) is not None:
         return "m2"
     return "um2" if grid.unit == "micrometre" else "px"
@@ -99,7 +99,7 @@ def _features(polygons: Polygons, sizes: NDArray[np.float64], tolerance: float) 
 
 
 def _simplified(geometries: Geometries, tolerance: float) -> Geometries:
-    """With their lines moved; a polygon that would become invalid or nothing stays as it is."""
+    """Geometries with simplified lines; a polygon that would become invalid or empty is kept unchanged."""
     simple = shapely.simplify(geometries, tolerance, preserve_topology=True)
     good = shapely.is_valid(simple) & ~shapely.is_empty(simple) & (shapely.get_type_id(simple) == 3)
     return np.where(good, simple, geometries)

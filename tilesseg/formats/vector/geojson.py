@@ -1,8 +1,8 @@
-"""Polygons as GeoJSON: annotations of a slide as QuPath opens them, or features on the Earth by RFC 7946.
+"""Polygons as GeoJSON: annotations of a slide for QuPath, or features on the Earth by RFC 7946.
 
-QuPath reads a FeatureCollection whose coordinates are pixels of the finest level, counted from the top-left corner of
-what it shows, and whose properties are its own (its manual, "Exporting annotations"). It takes a polygon's `id` as the
-annotation's, so it must be a UUID.
+QuPath reads a FeatureCollection with coordinates in pixels of the finest level, counted from the top-left corner of the
+picture that it shows, and with its own properties (manual of QuPath, "Exporting annotations"). The `id` of a polygon
+becomes that of the annotation and must be a UUID.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def write(mask: Mask, path: Path, choice: Choice, *, canvas: str) -> tuple[Path,
     """Write the polygons of a mask, one feature a line, never all in memory.
 
     Raises:
-        FormatError: it cannot be written; nothing is left behind.
+        FormatError: the file cannot be written; nothing is left behind.
     """
     with growing(path) as folder, refusing(path):
         with (folder / path.name).open("w", encoding="utf-8", newline="\n") as file:
@@ -44,7 +44,7 @@ def write(mask: Mask, path: Path, choice: Choice, *, canvas: str) -> tuple[Path,
 
 def _lines(mask: Mask, choice: Choice, scratch: Path, canvas: str) -> Iterator[str]:
     georeferenced = mask.grid.crs is not None
-    say = partial(_on_earth if georeferenced else _in_qupath, unit=area_unit(mask.grid))
+    properties_of = partial(_on_earth if georeferenced else _in_qupath, unit=area_unit(mask.grid))
     for batch in features(mask, choice, scratch):
         if georeferenced:
             shapes = in_lonlat(batch.geometries, mask.grid)
@@ -52,27 +52,27 @@ def _lines(mask: Mask, choice: Choice, scratch: Path, canvas: str) -> Iterator[s
             shapes = in_slide(batch.geometries, mask, canvas, oblique=bool(choice.simplify))
         for number, shape in enumerate(shapely.to_geojson(shapes)):
             label = int(batch.labels[number])
-            properties = say(mask.classes[label], label, float(batch.areas[number]))
+            properties = properties_of(mask.classes[label], label, float(batch.areas[number]))
             yield (
                 f'{{"type":"Feature","id":"{_id(mask.provenance, batch, number)}",'
                 f'"geometry":{_whole(shape)},"properties":{_compact(properties)}}}'
             )
 
 
-def _in_qupath(one: MaskClass, label: int, area: float, *, unit: str) -> dict[str, Any]:
+def _in_qupath(meant: MaskClass, label: int, area: float, *, unit: str) -> dict[str, Any]:
     return {
         "objectType": "annotation",
-        "classification": {"name": one.name, "color": list(one.rgb)},
+        "classification": {"name": meant.name, "color": list(meant.rgb)},
         "measurements": {_MEASURED[unit]: _rounded(area), "Mask label": label},
     }
 
 
-def _on_earth(one: MaskClass, label: int, area: float, *, unit: str) -> dict[str, Any]:
-    return {"label": label, "class": one.name, "colour": one.colour, f"area_{unit}": _rounded(area)}
+def _on_earth(meant: MaskClass, label: int, area: float, *, unit: str) -> dict[str, Any]:
+    return {"label": label, "class": meant.name, "colour": meant.colour, f"area_{unit}": _rounded(area)}
 
 
 def _id(provenance: Mapping[str, str], batch: Features, number: int) -> uuid.UUID:
-    """The same for the same polygon of the same scene and model, however it was tiled."""
+    """UUID of a polygon, the same for every tiling of the same scene by the same model."""
     y, x = batch.corners[number]
     scene = f"{provenance.get('source', '')}/{provenance.get('plan_fingerprint', '')}"
     return uuid.uuid5(_IDS, f"{scene}/{batch.labels[number]}/{y}/{x}")
@@ -83,7 +83,7 @@ def _rounded(area: float) -> float:
 
 
 def _whole(shape: str) -> str:
-    """Whole numbers without their `.0`."""
+    """GeoJSON of a geometry with whole numbers written without `.0`."""
     return shape.replace(".0,", ",").replace(".0]", "]")
 
 

@@ -1,4 +1,4 @@
-"""Polygons of tiles as polygons of the mask: what crosses a seam is joined, all else streams through."""
+"""Merge the polygons of tiles: those that cross a seam are joined, all others are passed on."""
 
 from __future__ import annotations
 
@@ -24,43 +24,43 @@ from tilesseg.formats.vector.tile_polygons import Part, read_parts, read_runs
 from tilesseg.raster.window import Window
 
 BATCH = 4096
-"""Polygons given at a time, about."""
+"""Approximate number of polygons in a batch."""
 POINTS = 500_000
-"""And their points."""
+"""Number of points from which a batch is complete with fewer polygons."""
 
 
 @dataclass(slots=True)
 class _Component:
-    """What has been met of a component that lies in several parts."""
+    """Rings read so far of a component that lies in several parts."""
 
     shells: list[Ring] = field(default_factory=list)
     windows: list[Window] = field(default_factory=list)
     holes: list[Ring] = field(default_factory=list)
 
     def rings(self) -> list[Ring]:
-        """A hole is strictly inside its part, so joining leaves it as it is."""
+        """Rings of the joined component. A hole lies strictly inside its part, so joining does not change it."""
         return [*dissolved(self.shells, self.windows), *self.holes]
 
 
 def joined_polygons(files: Sequence[Path], labels: frozenset[int]) -> Iterator[Polygons]:
-    """All polygons of some labels, as tracing the whole mask at once would give them.
+    """All polygons of some labels, the same as those of the whole mask traced at once.
 
-    In batches of `BATCH` polygons or a little more, fewer where they have very many points.
+    A batch has `BATCH` polygons or a few more, and fewer if they have very many points.
 
-    Memory: the edges of polygons on the borders of all parts, one part, and the components that are not complete.
+    Memory: the edges of polygons on the borders of all parts, one part, and the components that are incomplete.
 
     Args:
-        files: those of `write_parts`, whose cores partition the mask.
-        labels: those wanted.
+        files: files of `write_parts`, of which the cores partition the mask.
+        labels: requested labels.
     """
-    held: list[Polygons] = []
-    for some in _stream(files, labels):
-        held.append(some)
-        if sum(map(len, held)) >= BATCH or sum(len(one.points) for one in held) >= POINTS:
-            yield _concatenated(held)
-            held = []
-    if held:
-        yield _concatenated(held)
+    kept: list[Polygons] = []
+    for polygons in _stream(files, labels):
+        kept.append(polygons)
+        if sum(map(len, kept)) >= BATCH or sum(len(batch.points) for batch in kept) >= POINTS:
+            yield _concatenated(kept)
+            kept = []
+    if kept:
+        yield _concatenated(kept)
 
 
 def _stream(files: Sequence[Path], labels: frozenset[int]) -> Iterator[Polygons]:
@@ -86,20 +86,20 @@ def _stream(files: Sequence[Path], labels: frozenset[int]) -> Iterator[Polygons]
 
 
 def _components(files: Sequence[Path], labels: frozenset[int]) -> tuple[dict[int, int], NDArray[np.int64]]:
-    """Of each polygon that continues in another part, its component; and these polygons in order.
+    """Component of each polygon that continues in another part, by number; and the numbers of these polygons in order.
 
     Polygons are numbered through all parts.
     """
-    found, of_runs, place = [], [], 0
+    tables, labels_of_runs, place = [], [], 0
     for file in files:
         for _, own, runs in read_runs(file):
             on = np.isin(own[runs.polygon], list(labels))
-            of_runs.append(own[runs.polygon[on]])
-            found.append(np.stack(runs._replace(polygon=runs.polygon + place))[:, on])
+            labels_of_runs.append(own[runs.polygon[on]])
+            tables.append(np.stack(runs._replace(polygon=runs.polygon + place))[:, on])
             place += len(own)
-    if not found:
+    if not tables:
         return {}, np.empty(0, np.int64)
-    pairs = neighbours(Runs(*np.concatenate(found, axis=1)), np.concatenate(of_runs))
+    pairs = neighbours(Runs(*np.concatenate(tables, axis=1)), np.concatenate(labels_of_runs))
     numbers, ends = np.unique(pairs, return_inverse=True)
     roots = joined(ends.reshape(-1, 2), len(numbers))
     return dict(zip(numbers.tolist(), roots.tolist(), strict=True)), numbers
@@ -118,10 +118,10 @@ def _batches(polygons: Polygons, chosen: NDArray[np.intp] | None = None) -> Iter
         yield polygons.take(chosen[first : first + BATCH])
 
 
-def _concatenated(some: Sequence[Polygons]) -> Polygons:
+def _concatenated(batches: Sequence[Polygons]) -> Polygons:
     return Polygons(
-        np.concatenate([one.labels for one in some]),
-        offsets(np.concatenate([np.diff(one.polygons) for one in some])),
-        offsets(np.concatenate([np.diff(one.rings) for one in some])),
-        np.concatenate([one.points for one in some]),
+        np.concatenate([batch.labels for batch in batches]),
+        offsets(np.concatenate([np.diff(batch.polygons) for batch in batches])),
+        offsets(np.concatenate([np.diff(batch.rings) for batch in batches])),
+        np.concatenate([batch.points for batch in batches]),
     )

@@ -1,9 +1,9 @@
 """Outlines of labelled pixels, cut at the seams between tiles and joined again: exact, in whole numbers.
 
 A polygon is a 4-connected component of equal labels. Its rings run along pixel edges, between corners `(y, x)`, with
-the component on the right hand (in the image as it is looked at): the shell clockwise, holes counter-clockwise. A hole
-is strictly inside its tile, or it would be open there; so a seam changes shells only, and joining is: drop the pixel
-edges that two shells of a component share, and link what is left.
+the component on the right hand (y pointing down): the shell clockwise, holes counter-clockwise. A hole lies strictly
+inside its tile, because a hole at the border is open. So a seam changes shells only, and to join two shells of a
+component, the pixel edges that they share are dropped, and the remaining edges are linked.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tilesseg.raster.window import Window
 
 Ring = NDArray[np.int32]
-"""Closed: `(n + 1, 2)` corners `(y, x)`, the last one the first."""
+"""Closed ring: `(n + 1, 2)` corners `(y, x)`, of which the last equals the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,12 @@ class Polygons:
         return len(self.labels)
 
     def rings_of(self, polygon: int) -> list[Ring]:
-        """The rings of a polygon, its shell first."""
+        """Rings of a polygon, its shell first."""
         first, last = self.polygons[polygon], self.polygons[polygon + 1]
         return [self.points[self.rings[j] : self.rings[j + 1]] for j in range(first, last)]
 
     def take(self, chosen: NDArray[np.intp]) -> Polygons:
-        """These polygons, in this order."""
+        """Chosen polygons, in the order of `chosen`."""
         polygons, rings = _taken(self.polygons, chosen)
         starts, points = _taken(self.rings, rings)
         return Polygons(self.labels[chosen], polygons, starts, self.points[points])
@@ -59,12 +59,12 @@ class Runs(NamedTuple):
     line: NDArray[np.int64]
     start: NDArray[np.int64]
     stop: NDArray[np.int64]
-    """Along the line, half-open."""
+    """End of the run on the line, exclusive."""
     polygon: NDArray[np.int64]
 
 
 def gathered(labels: Sequence[int], rings: Sequence[Sequence[Ring]]) -> Polygons:
-    """Polygons from the rings of each, turned as they should be: shell first."""
+    """Polygons from lists of rings, of which the first is the shell; rings are turned by `turned`."""
     flat = [ring for own in rings for ring in own]
     points = np.concatenate(flat).astype(np.int32) if flat else np.empty((0, 2), np.int32)
     made = Polygons(
@@ -74,7 +74,7 @@ def gathered(labels: Sequence[int], rings: Sequence[Sequence[Ring]]) -> Polygons
 
 
 def turned(polygons: Polygons) -> Polygons:
-    """Every shell clockwise, every hole counter-clockwise."""
+    """Polygons with every shell clockwise and every hole counter-clockwise."""
     shell = np.zeros(len(polygons.rings) - 1, bool)
     shell[polygons.polygons[:-1]] = True
     backwards = (ring_areas(polygons) > 0) != shell
@@ -91,46 +91,46 @@ def ring_areas(polygons: Polygons, rows: NDArray[np.float64] | None = None) -> N
     """Area of each ring `(ring,)`, negative for holes.
 
     Args:
-        polygons: whose rings.
-        rows: `(height + 1,)`, the area of one column of the image down to each row boundary; None counts pixels.
+        polygons: polygons with the rings.
+        rows: `(height + 1,)`, area of a column of the image down to each row boundary; None counts pixels.
     """
     y, x = polygons.points[:, 0], polygons.points[:, 1].astype(np.float64)
     depth = y.astype(np.float64) if rows is None else rows[y]
     if not len(y):
         return np.zeros(0)
-    from_first = x - np.repeat(x[polygons.rings[:-1]], np.diff(polygons.rings))  # small numbers lose nothing
+    from_first = x - np.repeat(x[polygons.rings[:-1]], np.diff(polygons.rings))  # small numbers are exact
     terms = np.append(from_first[:-1] * np.diff(depth), 0.0)
-    terms[polygons.rings[1:] - 1] = 0.0  # from one ring's end to the next one's beginning
+    terms[polygons.rings[1:] - 1] = 0.0  # from the end of a ring to the beginning of the next
     return np.asarray(np.add.reduceat(terms, polygons.rings[:-1]))
 
 
 def areas(polygons: Polygons, rows: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-    """Area of each polygon `(polygon,)`, its holes taken off; `rows` as in `ring_areas`."""
+    """Area of each polygon `(polygon,)` without its holes; for `rows` see `ring_areas`."""
     if not len(polygons):
         return np.zeros(0)
     return np.asarray(np.add.reduceat(ring_areas(polygons, rows), polygons.polygons[:-1]))
 
 
 def border_runs(polygons: Polygons, window: Window) -> Runs:
-    """Where polygons of a window reach its border."""
+    """Edges of polygons on the border of their window."""
     start, stop, ring = _segments(polygons)
     polygon = np.searchsorted(polygons.polygons, ring, side="right") - 1
-    found = []
+    tables = []
     for axis, before, after in ((0, window.y, window.y_stop), (1, window.x, window.x_stop)):
         for line, is_after in ((before, True), (after, False)):
             on = (start[:, axis] == line) & (stop[:, axis] == line)
             along = np.sort([start[on, 1 - axis], stop[on, 1 - axis]], axis=0)
             facts = (np.full(along.shape[1], fact) for fact in (axis, is_after, line))
-            found.append(np.stack([*facts, *along, polygon[on]]).astype(np.int64))
-    return Runs(*np.concatenate(found, axis=1))
+            tables.append(np.stack([*facts, *along, polygon[on]]).astype(np.int64))
+    return Runs(*np.concatenate(tables, axis=1))
 
 
 def neighbours(runs: Runs, labels: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Pairs `(pair, 2)` of polygons of equal label that share a pixel edge across a line.
 
     Args:
-        runs: of all tiles, their polygons numbered through.
-        labels: `(run,)`, the label of each run's polygon.
+        runs: runs of all tiles, with polygons numbered through.
+        labels: `(run,)`, label of each run's polygon.
     """
     place = (runs.axis << 62) + (runs.line << 31)
     starts, stops = place + runs.start, place + runs.stop
@@ -145,7 +145,7 @@ def neighbours(runs: Runs, labels: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def joined(pairs: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Union-find over `count` things: of each the smallest one `(count,)` that the pairs connect it with."""
+    """Union-find over `count` numbers: the smallest number `(count,)` that the pairs connect each of them with."""
     root = np.arange(count)
     while True:
         ends = np.sort(root[pairs], axis=1)
@@ -158,11 +158,14 @@ def joined(pairs: NDArray[np.int64], count: int) -> NDArray[np.int64]:
 
 
 def dissolved(shells: Sequence[Ring], windows: Sequence[Window]) -> list[Ring]:
-    """Join shells of one component that meet at the borders of their windows: the shell, then the holes that arise.
+    """Join shells of a component that meet at the borders of their windows.
 
     Args:
-        shells: each turned clockwise.
-        windows: the window that each was cut out of.
+        shells: clockwise shells.
+        windows: window of each shell.
+
+    Returns:
+        The shell, then the holes that arise.
     """
     edges = _edges(shells, windows)
     kept = np.ones(len(edges.start), bool)
@@ -177,13 +180,13 @@ def dissolved(shells: Sequence[Ring], windows: Sequence[Window]) -> list[Ring]:
 
 
 class _Edges(NamedTuple):
-    """Of many rings in turn; those on a border of their window are a pixel long, the others as long as they are."""
+    """Edges of many rings in turn; those on a border of their window are divided into edges of a pixel."""
 
     start: Ring
     stop: Ring
     border: NDArray[np.bool_]
     first: NDArray[np.bool_]
-    """Whether a ring begins here."""
+    """Whether a ring begins at the edge."""
 
 
 def _edges(shells: Sequence[Ring], windows: Sequence[Window]) -> _Edges:
@@ -204,7 +207,7 @@ def _edges(shells: Sequence[Ring], windows: Sequence[Window]) -> _Edges:
 
 
 def _linked(edges: _Edges, kept: NDArray[np.bool_], begins: NDArray[np.bool_]) -> list[Ring]:
-    """Closed rings of the kept edges, cut into lines wherever one begins."""
+    """Closed rings of the kept edges, of which each is a sequence of lines that begin where `begins` is set."""
     first = np.flatnonzero(begins).tolist()
     last = np.flatnonzero(kept & np.append(begins[1:] | ~kept[1:], True)).tolist()
     follows = _followers(edges, first, last)
@@ -220,10 +223,10 @@ def _linked(edges: _Edges, kept: NDArray[np.bool_], begins: NDArray[np.bool_]) -
 
 
 def _followers(edges: _Edges, first: Sequence[int], last: Sequence[int]) -> dict[int, int]:
-    """Of each line the one that goes on where it ends: where two do, the one to the left.
+    """Number of the line that continues each line: of two that begin at its end, the line to the left.
 
-    Two corners of a component that meet in a point have the outside, or a hole, between them; turning left stays with
-    that, and so no ring touches itself.
+    Where two corners of a component meet in a point, the outside or a hole lies between them. A ring that turns left
+    stays at that side, and so no ring touches itself.
     """
     starting: dict[tuple[int, int], list[int]] = {}
     for line, corner in enumerate(edges.start[first].tolist()):
@@ -239,7 +242,7 @@ def _followers(edges: _Edges, first: Sequence[int], last: Sequence[int]) -> dict
 
 
 def _without_straight(ring: Ring) -> Ring:
-    """The ring without points at which it does not turn."""
+    """Ring without the points at which it does not turn."""
     way = np.sign(np.diff(ring, axis=0))
     turns = (way != np.roll(way, 1, axis=0)).any(axis=1)
     corners = ring[:-1][turns]
@@ -252,16 +255,16 @@ def _signed_area(ring: Ring) -> float:
 
 
 def _segments(polygons: Polygons) -> tuple[Ring, Ring, NDArray[np.int64]]:
-    """Beginnings and ends of all straight lines, and the ring that each is of."""
+    """First and last corner of all straight lines, and the number of each line's ring."""
     inside = np.ones(len(polygons.points), bool)
-    inside[polygons.rings[1:] - 1] = False  # from one ring's end to the next one's beginning
+    inside[polygons.rings[1:] - 1] = False  # from the end of a ring to the beginning of the next
     at = np.flatnonzero(inside)
     ring = np.repeat(np.arange(len(polygons.rings) - 1), np.diff(polygons.rings) - 1)
     return polygons.points[at], polygons.points[at + 1], ring
 
 
 def _edge_keys(start: Ring, stop: Ring) -> NDArray[np.int64]:
-    """A number for each pixel edge, whichever way it is gone along."""
+    """Number of each pixel edge, the same for both directions."""
     return np.asarray((_keys(np.minimum(start, stop)) << 1) + (start[:, 1] == stop[:, 1]), np.int64)
 
 
@@ -272,23 +275,23 @@ def _keys(corners: Ring) -> NDArray[np.int64]:
 
 
 def _repeated(keys: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which keys occur more than once."""
+    """Mask of the keys that occur more than once."""
     _, back, counts = np.unique(keys, return_inverse=True, return_counts=True)
     return np.asarray(counts[back] > 1)
 
 
 def offsets(lengths: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where each of several begins, and the last one ends."""
+    """Offset of each item of these lengths in a flat array, and the end of the last."""
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
 
 
 def _counted(first: NDArray[np.int64], counts: NDArray[Any]) -> NDArray[np.intp]:
-    """`first[i], first[i] + 1, …`, `counts[i]` of them, for each i in turn."""
+    """Numbers `first[i], first[i] + 1, …`, `counts[i]` of them, for each i in turn."""
     place = np.arange(int(counts.sum())) - np.repeat(offsets(counts)[:-1], counts)
     return np.asarray(np.repeat(first, counts) + place, np.intp)
 
 
 def _taken(starts: NDArray[np.int64], chosen: NDArray[np.intp]) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
-    """Offsets of the chosen ones, and what they hold."""
+    """Offsets of the chosen items, and the places of their members."""
     counts = starts[chosen + 1] - starts[chosen]
     return offsets(counts), _counted(starts[chosen], counts)

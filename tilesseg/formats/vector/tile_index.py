@@ -1,4 +1,4 @@
-"""The tile index: cores, halos and patches of a scene as GeoJSON, to look at over the image."""
+"""Tile index: cores, halos and patches of a scene as GeoJSON, to be shown over the image."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tilesseg.raster.window import Window
 
 
 def write_tile_index(path: Path, tiling: Tiling, grid: Grid) -> Path:
-    """Write one feature per core, per halo (what a tile reads) and per patch of the lattice, streamed.
+    """Write one feature for each core, each halo (the window that a tile reads) and each patch of the lattice.
 
-    Longitude and latitude where the grid has a CRS, as RFC 7946 wants; else the grid's own coordinates.
+    Coordinates are longitude and latitude where the grid has a CRS, as RFC 7946 requires, else those of the grid.
     """
     with published(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write('{"type": "FeatureCollection", "features": [\n')
@@ -37,7 +37,7 @@ def _windows(tiling: Tiling) -> Iterator[tuple[Window, dict[str, Any]]]:
 
 
 def lattice_patches(tiling: Tiling) -> Iterator[Patch]:
-    """Every patch of the lattice once, in lattice order."""
+    """All patches of the lattice, each once, in lattice order."""
     whole = Tiling(tiling.shape, tiling.lattice, _one_core(tiling), tiling.shard)
     return (patch for row in whole.tile(0, 0).patch_rows for patch in row.patches)
 

@@ -1,7 +1,7 @@
-"""The polygons of a tile's core on disk: traced by a worker, read when they are joined.
+"""Polygons of a tile's core on disk: traced by a worker, read when polygons of all tiles are joined.
 
-A core is traced in parts of at most 2048², so that memory does not grow with it; where parts meet is a seam like any
-other. GDAL traces: it gives each 4-connected component as one valid polygon, its holes kept.
+A core is traced in parts of at most 2048², so that memory does not grow with the core; parts meet in seams as tiles do.
+GDAL traces each 4-connected component as one valid polygon with its holes.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import rasterio.features
 from numpy.typing import NDArray
 
 from tilesseg.atomic_write import published
-from tilesseg.errors import FormatError
+from tilesseg.errors import FormatError, cannot
 from tilesseg.formats.vector.polygon_outlines import Polygons, Runs, border_runs, offsets, turned
 from tilesseg.process import QUIET
 from tilesseg.raster.labels import FAILED
 from tilesseg.raster.window import Window
 
 PART = 2048
-"""Side, in pixels, of what is traced at a time."""
+"""Side, in pixels, of the windows that are traced."""
 
 
 Read = Callable[[Window], NDArray[np.uint8]]
@@ -33,7 +33,7 @@ Read = Callable[[Window], NDArray[np.uint8]]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The polygons of a window, and where they reach its border."""
+    """Polygons of a window, and their edges on its border."""
 
     window: Window
     polygons: Polygons
@@ -41,7 +41,7 @@ class Part:
 
 
 def write_parts(read: Read, core: Window, path: Path) -> None:
-    """Trace the labels of a core and store the polygons as `path`, under a temporary name until complete."""
+    """Trace the labels of a core and store the polygons in `path`, whole or not at all."""
     arrays: dict[str, NDArray[np.generic]] = {}
     for number, window in enumerate(parts_of(core)):
         polygons = traced(read(window), window)
@@ -62,13 +62,13 @@ def parts_of(window: Window) -> Iterator[Window]:
 
 
 def traced(labels: NDArray[np.uint8], window: Window) -> Polygons:
-    """The polygons of a window's classes, in the image's corners; 254 and 255 are none."""
+    """Polygons of the classes in a window, in corners of the image; 254 and 255 have none."""
     values: list[int] = []
     counts: list[int] = []
     rings: list[Sequence[tuple[float, float]]] = []
     with QUIET:
-        found = list(rasterio.features.shapes(labels, mask=labels < FAILED, connectivity=4))
-    for geometry, value in found:
+        shapes = list(rasterio.features.shapes(labels, mask=labels < FAILED, connectivity=4))
+    for geometry, value in shapes:
         values.append(int(value))
         counts.append(len(geometry["coordinates"]))
         rings.extend(geometry["coordinates"])
@@ -79,7 +79,7 @@ def traced(labels: NDArray[np.uint8], window: Window) -> Polygons:
 
 
 def read_runs(path: Path) -> list[tuple[Window, NDArray[np.uint8], Runs]]:
-    """Of each part stored: its window, the labels of its polygons, and where they reach its border.
+    """Window, labels of the polygons, and edges on the border, of each stored part.
 
     Raises:
         FormatError: the file is missing or damaged.
@@ -89,7 +89,7 @@ def read_runs(path: Path) -> list[tuple[Window, NDArray[np.uint8], Runs]]:
 
 
 def read_parts(path: Path) -> Iterator[Part]:
-    """The parts stored, one at a time.
+    """Stored parts, one at a time.
 
     Raises:
         FormatError: the file is missing or damaged.
@@ -106,8 +106,7 @@ def _opened(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
         with path.open("rb") as file, np.load(file) as arrays:  # NumPy leaves a damaged one open
             yield arrays
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())
-        raise FormatError(f"polygons of a tile cannot be read from {path} ({reason}); run the job again") from None
+        raise FormatError(cannot(f"read polygons of a tile from {path}", error, "run the job again")) from None
 
 
 def _count(file: np.lib.npyio.NpzFile) -> int:

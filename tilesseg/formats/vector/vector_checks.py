@@ -1,4 +1,4 @@
-"""What can be refused before the first tile: a missing library, an unknown class, a place the format cannot say."""
+"""Checks of polygons before the first tile: libraries, classes, and coordinates that the format has."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tilesseg.errors import FormatError
+from tilesseg.errors import FormatError, cannot
 from tilesseg.formats.writer import Mask
 from tilesseg.raster.grid import Grid
 
@@ -17,18 +17,20 @@ NEEDED = ("shapely", "pyogrio", "pyarrow")
 
 
 def check(mask: Mask, path: Path, *, classes: Sequence[str] | None = None, canvas: str | None = None, **_: Any) -> None:
-    """Refuse what could not be written later; `canvas` is None where the format has none.
+    """Refuse polygons that could not be written; `canvas` is None for formats without this option.
 
     Raises:
-        FormatError: as said.
+        FormatError: a library is missing, a class is unknown, or the format has no coordinates for the polygons.
     """
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
-        raise FormatError(f"{path.name} needs {', '.join(missing)}, which is not installed; install tilesseg[vector]")
-    names = [one.name for one in mask.classes]
+        cause = f"{', '.join(missing)} is not installed"
+        raise FormatError(cannot(f"write {path.name}", cause, "install tilesseg[vector]"))
+    names = [meant.name for meant in mask.classes]
     for name in classes or ():
         if name not in names:
-            raise FormatError(f"polygons are asked for class {name}, and the mask has {', '.join(names)}; take these")
+            cause = f"the mask has the classes {', '.join(names)}"
+            raise FormatError(cannot(f"write polygons of class {name}", cause, "choose among these"))
     if canvas is not None:
         _check_geojson(mask.grid, path, canvas)
     elif path.suffix == ".parquet" and mask.grid.crs is not None:
@@ -36,43 +38,41 @@ def check(mask: Mask, path: Path, *, classes: Sequence[str] | None = None, canva
 
 
 def projjson(crs: str, path: Path) -> dict[str, Any]:
-    """A CRS as GeoParquet says it.
+    """CRS as PROJJSON, as GeoParquet stores it.
 
     Raises:
-        FormatError: it cannot be said so.
+        FormatError: the CRS has no PROJJSON.
     """
     from rasterio.crs import CRS
     from rasterio.errors import CRSError
 
     try:
-        said: dict[str, Any] = CRS.from_wkt(crs).to_dict(projjson=True)
+        fields: dict[str, Any] = CRS.from_wkt(crs).to_dict(projjson=True)
     except CRSError:
-        said = {}
-    if not said:
-        raise FormatError(f"{path.name} needs the CRS as PROJJSON, and {crs[:60]}… has none; write a gpkg instead")
-    return said
+        fields = {}
+    if not fields:
+        cause = f"it stores the CRS as PROJJSON, and {crs[:60]}… has none"
+        raise FormatError(cannot(f"write {path.name}", cause, "write a gpkg instead"))
+    return fields
 
 
 def _check_geojson(grid: Grid, path: Path, canvas: str) -> None:
     if grid.crs is None:
         if canvas == "full" and (grid.transform[1] or grid.transform[3]):
-            raise FormatError(
-                f"canvas full counts pixels along a slide's axes, and the image of {path.name} is rotated"
-            )
+            cause = "canvas full counts pixels along the axes of a slide, and the image is rotated"
+            raise FormatError(cannot(f"write {path.name}", cause, "leave canvas out"))
         return
     if canvas == "full":
-        raise FormatError(
-            f"canvas full counts pixels of a slide, and the image of {path.name} has a CRS; leave canvas out"
-        )
+        cause = "canvas full counts pixels of a slide, and the image has a CRS"
+        raise FormatError(cannot(f"write {path.name}", cause, "leave canvas out"))
     for latitude, pole in ((90.0, "north"), (-90.0, "south")):
         if _contains(grid, latitude, path):
-            raise FormatError(
-                f"{path.name} cannot hold polygons round the {pole} pole in longitudes and latitudes; write a gpkg"
-            )
+            cause = f"polygons round the {pole} pole have no longitudes and latitudes"
+            raise FormatError(cannot(f"write {path.name}", cause, "write a gpkg instead"))
 
 
 def _contains(grid: Grid, latitude: float, path: Path) -> bool:
-    """Whether a pole lies inside the grid; a projection that cannot say where it is has none."""
+    """Whether a pole lies inside the grid; never where the projection has no coordinates for the pole."""
     from rasterio._err import CPLE_BaseError, CPLE_NotSupportedError
     from rasterio.errors import RasterioError
     from rasterio.warp import transform
@@ -80,9 +80,8 @@ def _contains(grid: Grid, latitude: float, path: Path) -> bool:
     try:
         x, y = transform("OGC:CRS84", grid.crs, [0.0], [latitude])
     except CPLE_NotSupportedError:
-        raise FormatError(
-            f"{path.name} holds longitudes and latitudes, and the CRS {str(grid.crs)[:40]}… has none; write a gpkg"
-        ) from None
+        cause = f"it stores longitudes and latitudes, and the CRS {str(grid.crs)[:40]}… has none"
+        raise FormatError(cannot(f"write {path.name}", cause, "write a gpkg instead")) from None
     except (RasterioError, CPLE_BaseError):
         return False
     a, b, c, d, e, f = grid.transform

@@ -1,4 +1,4 @@
-"""Polygons as a table of features in the mask's own coordinates: GeoPackage, FlatGeobuf, GeoParquet."""
+"""Polygons as a table of features in the coordinates of the mask: GeoPackage, FlatGeobuf, GeoParquet."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def write(mask: Mask, path: Path, choice: Choice, *, kind: str) -> tuple[Path, .
     """Write the polygons of a mask, batch by batch.
 
     Raises:
-        FormatError: it cannot be written; nothing is left behind.
+        FormatError: the file cannot be written; nothing is left behind.
     """
     with growing(path) as folder, refusing(path):
         schema = _schema(mask)
@@ -58,8 +58,8 @@ def _schema(mask: Mask) -> pa.Schema:
 
 
 def _batch(batch: Features, mask: Mask, schema: pa.Schema, oblique: bool) -> pa.RecordBatch:
-    names = np.array([one.name for one in mask.classes], object)
-    colours = np.array([one.colour for one in mask.classes], object)
+    names = np.array([meant.name for meant in mask.classes], object)
+    colours = np.array([meant.colour for meant in mask.classes], object)
     columns = (
         batch.labels.astype(np.int32),
         names[batch.labels],
@@ -73,7 +73,7 @@ def _batch(batch: Features, mask: Mask, schema: pa.Schema, oblique: bool) -> pa.
 
 
 def _write_layer(file: Path, mask: Mask, kind: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
-    """By GDAL, which swallows what goes wrong in the stream it reads."""
+    """Write a layer by GDAL, and raise the errors of the stream, which GDAL swallows."""
     problems: list[BaseException] = []
 
     def stream() -> Iterator[pa.RecordBatch]:
@@ -101,7 +101,9 @@ def _options(mask: Mask, kind: str) -> dict[str, Any]:
     if kind == "flatgeobuf":
         described = json.dumps(facts, ensure_ascii=False)
         return {"driver": "FlatGeobuf", "layer_options": {"TITLE": LAYER, "DESCRIPTION": described}}
-    cartesian = {} if mask.grid.crs else {"layer_options": {"SRID": "-1"}}  # else GDAL says "undefined geographic"
+    cartesian = (
+        {} if mask.grid.crs else {"layer_options": {"SRID": "-1"}}
+    )  # without it GDAL writes "undefined geographic"
     return {"driver": "GPKG", "layer_metadata": facts, **cartesian}
 
 
