@@ -165,12 +165,12 @@ def _weights_path(weights: Weights, folder: Path, *, name: str) -> Path:
 
 def _package_folder(package: str, *, wanted_by: str) -> Path:
     # find_spec locates without importing: a package of weights may need imports of its own
-    found = find_spec(package) if package.isidentifier() else None
-    if found is None or not found.submodule_search_locations:
+    installed = find_spec(package) if package.isidentifier() else None
+    if installed is None or not installed.submodule_search_locations:
         extra = EXTRAS.get(package)
         todo = f"pip install 'tilesseg[{extra}]'" if extra else "install it"
         raise ModelError(f"{wanted_by} needs the package {package}, which is not installed; {todo}")
-    return Path(next(iter(found.submodule_search_locations)))
+    return Path(next(iter(installed.submodule_search_locations)))
 
 
 def _known() -> Iterator[KnownModel]:

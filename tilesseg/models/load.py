@@ -159,7 +159,7 @@ def choose_for(bundle: Bundle, able: Able, engine: str = "auto", precision: str 
         return choice
     from tilesseg.models.engines.openvino_graphs import read_graphs
 
-    assert bundle.weights_path is not None  # its spec has seen to it
+    assert bundle.weights_path is not None  # its spec refuses anything else
     try:
         read_graphs(bundle.spec, bundle.weights_path)
     except ModelError as problem:

@@ -68,9 +68,9 @@ def tensors(data: Mapping[str, Any], *, where: str) -> tuple[Tensor, Tensor]:
     return taken, read(outputs[0], inputs[0], where=where, test=_first(data.get("test_outputs")))
 
 
-def _old(one: Mapping[str, Any], source: Mapping[str, Any] | None, *, where: str, test: str | None) -> Tensor:
+def _old(tensor: Mapping[str, Any], source: Mapping[str, Any] | None, *, where: str, test: str | None) -> Tensor:
     """A tensor of format 0.4; `source` is the input, for an output."""
-    name, axes, shape = str(one["name"]), str(one["axes"]), one["shape"]
+    name, axes, shape = str(tensor["name"]), str(tensor["axes"]), tensor["shape"]
     _ordered(axes, where, name)
     sides, cut = None, 0
     if source is None:
@@ -78,7 +78,7 @@ def _old(one: Mapping[str, Any], source: Mapping[str, Any] | None, *, where: str
         sides, channels = (Side(least[2], step[2]), Side(least[3], step[3])), least[1]
     else:
         cut, channels = _old_cut(shape, source, where=where, name=name)
-    halo = one.get("halo") or [0] * 4
+    halo = tensor.get("halo") or [0] * 4
     if not 1 <= channels <= MOST:
         raise ModelError(f"{where}: {name} has {channels} channels; take a network of 1 to {MOST}")
     names = (name,) if channels == 1 else tuple(f"{name} {k}" for k in range(1, channels + 1))
@@ -89,10 +89,10 @@ def _old(one: Mapping[str, Any], source: Mapping[str, Any] | None, *, where: str
         cut=cut,
         halo=max(halo[2:]),
         mpp=None,
-        dtype=str(one.get("data_type", "float32")),
-        range=_range(one.get("data_range")),
+        dtype=str(tensor.get("data_type", "float32")),
+        range=_range(tensor.get("data_range")),
         test=test,
-        steps=_steps(one, source, key="name"),
+        steps=_steps(tensor, source, key="name"),
     )
 
 
@@ -115,16 +115,16 @@ def _old_cut(shape: Any, source: Mapping[str, Any], *, where: str, name: str) ->
     return _one_cut(cuts, where, name), int(channels)
 
 
-def _new(one: Mapping[str, Any], source: Mapping[str, Any] | None, *, where: str, test: str | None) -> Tensor:
+def _new(tensor: Mapping[str, Any], source: Mapping[str, Any] | None, *, where: str, test: str | None) -> Tensor:
     """A tensor of format 0.5; `source` is the input, for an output."""
-    name, axes = str(one["id"]), one["axes"]
+    name, axes = str(tensor["id"]), tensor["axes"]
     letters = "".join({"batch": "b", "channel": "c", "time": "t", "index": "i"}.get(a["type"], "s") for a in axes)
     spatial = iter("yx" if letters.count("s") == 2 else "zyx")
     _ordered("".join(next(spatial, "?") if letter == "s" else letter for letter in letters), where, name)
     _, channel, *space = axes
     if [_named(axis) for axis in space] == ["x", "y"]:
         raise ModelError(f"{where}: {name} has the axes bcxy, tilesseg gives bcyx; take a network of that order")
-    facts = one.get("data") or {}
+    facts = tensor.get("data") or {}
     facts = facts[0] if isinstance(facts, Sequence) else facts
     sides = tuple(_side(axis, space, where=where) for axis in space) if source is None else None
     return Tensor(
@@ -136,15 +136,15 @@ def _new(one: Mapping[str, Any], source: Mapping[str, Any] | None, *, where: str
         mpp=_mpp(space),
         dtype=str(facts.get("type", "float32")),
         range=_range(facts.get("range")),
-        test=(one.get("test_tensor") or {}).get("source") or test,
-        steps=_steps(one, source, key="id"),
+        test=(tensor.get("test_tensor") or {}).get("source") or test,
+        steps=_steps(tensor, source, key="id"),
     )
 
 
 def _steps(
-    one: Mapping[str, Any], source: Mapping[str, Any] | None, *, key: str
+    tensor: Mapping[str, Any], source: Mapping[str, Any] | None, *, key: str
 ) -> tuple[tuple[str, Mapping[str, Any]], ...]:
-    steps = one.get("preprocessing" if source is None else "postprocessing") or []
+    steps = tensor.get("preprocessing" if source is None else "postprocessing") or []
     return tuple((str(step[key]), step.get("kwargs") or {}) for step in steps)
 
 
@@ -154,7 +154,7 @@ def _side(axis: Mapping[str, Any], space: Sequence[Mapping[str, Any]], *, where:
         return Side(size)
     if "step" in size:
         return Side(size["min"], size["step"])
-    other = next((one for one in space if _named(one) == size.get("axis_id") and one is not axis), None)
+    other = next((each for each in space if _named(each) == size.get("axis_id") and each is not axis), None)
     if other is None or (isinstance(other["size"], Mapping) and "axis_id" in other["size"]) or size.get("offset"):
         raise ModelError(
             f"{where}: the size of axis {_named(axis)} is {dict(size)}, which is not the size of y or x; correct it"
@@ -165,7 +165,7 @@ def _side(axis: Mapping[str, Any], space: Sequence[Mapping[str, Any]], *, where:
 def _new_cut(space: Sequence[Mapping[str, Any]], source: Mapping[str, Any], *, where: str, name: str) -> int:
     """Pixels by which an output of format 0.5 is smaller than its input."""
     cuts = []
-    for axis, taken in zip(space, [one for one in source["axes"] if one["type"] == "space"], strict=True):
+    for axis, taken in zip(space, [each for each in source["axes"] if each["type"] == "space"], strict=True):
         size = axis["size"]
         if float(axis.get("scale", 1.0)) != float(taken.get("scale", 1.0)):
             raise ModelError(

@@ -144,7 +144,7 @@ def _fixed(chain: _Chain, arguments: Mapping[str, Any], *, eps: float = 0.0) -> 
     """`(value − mean) ÷ (std + eps)`, with published numbers."""
     _only(arguments, "mean", "std", "axis", "axes", "eps", "mode")
     mean, std = (_each(_number(arguments[key]), chain.bands) for key in ("mean", "std"))
-    gains = tuple(1 / (one + eps) for one in std)
+    gains = tuple(1 / (each + eps) for each in std)
     shifts = tuple(-m * g for m, g in zip(mean, gains, strict=True))
     same = len(set(gains)) == len(set(shifts)) == 1
     return _linear(chain, gains[0] if same else gains, shifts[0] if same else shifts)

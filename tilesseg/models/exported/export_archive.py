@@ -124,7 +124,7 @@ def _payloads(archive: zipfile.ZipFile, entries: Mapping[str, str], path: Path) 
 
 def _tensor(archive: zipfile.ZipFile, entries: Mapping[str, str], file: str, meta: Any) -> torch.Tensor:
     dtype = DTYPES[meta["dtype"]]
-    sizes, strides = ([one["as_int"] for one in meta[key]] for key in ("sizes", "strides"))
+    sizes, strides = ([size["as_int"] for size in meta[key]] for key in ("sizes", "strides"))
     raw = bytearray(archive.read(entries[file]))
     flat = torch.frombuffer(raw, dtype=dtype) if raw else torch.zeros(0, dtype=dtype)
     return flat.as_strided(sizes, strides, meta["storage_offset"]["as_int"]).clone()
@@ -132,10 +132,10 @@ def _tensor(archive: zipfile.ZipFile, entries: Mapping[str, str], file: str, met
 
 def _operation(node: Mapping[str, Any], path: Path) -> Operation:
     inputs = node["inputs"]
-    for one in inputs:
-        _refuse_unknown(one["arg"], node["target"], path)
-    positional = tuple(one["arg"] for one in inputs if one.get("kind") != 2)
-    keywords = {one["name"]: one["arg"] for one in inputs if one.get("kind") == 2}
+    for argument in inputs:
+        _refuse_unknown(argument["arg"], node["target"], path)
+    positional = tuple(argument["arg"] for argument in inputs if argument.get("kind") != 2)
+    keywords = {argument["name"]: argument["arg"] for argument in inputs if argument.get("kind") == 2}
     target, call = _called(node["target"], path)
     return Operation(target, call, positional, keywords, tuple(node["outputs"]))
 
@@ -145,10 +145,12 @@ def _called(target: str, path: Path) -> tuple[str, Callable[..., Any]]:
         return target, _ARITHMETIC[target]
     name, _, overload = target.removeprefix(_ATEN).partition(".")
     packet = getattr(torch.ops.aten, name, None) if target.startswith(_ATEN) and name.isidentifier() else None
-    found = getattr(packet, overload, None) if overload.isidentifier() else None
-    if not isinstance(found, torch._ops.OpOverload) or any(one.name == "filename" for one in found._schema.arguments):
+    overloaded = getattr(packet, overload, None) if overload.isidentifier() else None
+    if not isinstance(overloaded, torch._ops.OpOverload) or any(
+        argument.name == "filename" for argument in overloaded._schema.arguments
+    ):
         raise ModelError(f"{path} calls {target}, and tilesseg runs operators of torch's aten only; export it without")
-    return f"aten::{name}", found
+    return f"aten::{name}", overloaded
 
 
 def _refuse_unknown(argument: Mapping[str, Any], target: str, path: Path) -> None:
@@ -182,9 +184,9 @@ def _refuse_training(operations: Sequence[Operation], held: Mapping[str, str], p
 
 def _shape(meta: Mapping[str, Any], ranges: Mapping[str, Any], path: Path) -> tuple[Size, ...]:
     if meta["dtype"] != _FLOAT32:
-        found = DTYPES.get(meta["dtype"], "another type")
-        raise ModelError(f"{path} takes {found}, tilesseg gives torch.float32; export it for float32")
-    return tuple(_size(one, ranges) for one in meta["sizes"])
+        dtype = DTYPES.get(meta["dtype"], "another type")
+        raise ModelError(f"{path} takes {dtype}, tilesseg gives torch.float32; export it for float32")
+    return tuple(_size(size, ranges) for size in meta["sizes"])
 
 
 def _size(size: Mapping[str, Any], ranges: Mapping[str, Any]) -> Size:

@@ -75,8 +75,8 @@ class Program(torch.nn.Module):
         values: dict[str, Any] = {name: getattr(self, place) for name, place in self._places.items()}
         values[self._takes] = patches
         for operation in self.operations:
-            arguments = [self.value(one, values) for one in operation.arguments]
-            keywords = {key: self.value(one, values) for key, one in operation.keywords.items()}
+            arguments = [self.value(argument, values) for argument in operation.arguments]
+            keywords = {key: self.value(argument, values) for key, argument in operation.keywords.items()}
             _bind(operation.results, operation.call(*arguments, **keywords), values)
             for name in operation.unused:
                 values.pop(name, None)
@@ -91,11 +91,11 @@ class Program(torch.nn.Module):
             case "as_tensor":
                 return values[held["name"]]
             case "as_tensors":
-                return [values[one["name"]] for one in held]
+                return [values[part["name"]] for part in held]
             case "as_optional_tensor":
                 return self.value(held, values)
             case "as_optional_tensors" | "as_sym_ints" | "as_sym_bools" | "as_sym_floats":
-                return [self.value(one, values) for one in held]
+                return [self.value(part, values) for part in held]
             case "as_sym_int" | "as_sym_bool" | "as_sym_float":
                 return self.value(held, values)
             case "as_name":
@@ -125,9 +125,9 @@ class Program(torch.nn.Module):
 def freed(operations: Sequence[Operation], gives: str, tensors: Mapping[str, Any]) -> list[Operation]:
     """Operations, each with the values that no later operation needs."""
     needed, result = {gives, *tensors}, []
-    for one in reversed(operations):
-        named = set(names_in((one.arguments, *one.keywords.values(), one.results)))
-        result.append(replace(one, unused=tuple(named - needed)))
+    for operation in reversed(operations):
+        named = set(names_in((operation.arguments, *operation.keywords.values(), operation.results)))
+        result.append(replace(operation, unused=tuple(named - needed)))
         needed |= named
     return result[::-1]
 
@@ -144,7 +144,7 @@ def _bind(results: Sequence[Any], given: Any, values: dict[str, Any]) -> None:
     """Store the results of an operation in `values`, by their names."""
     many = isinstance(given, list | tuple)
     if len(results) == 1 and "as_tensors" in results[0]:
-        results = [{"as_tensor": one} for one in results[0]["as_tensors"]]
+        results = [{"as_tensor": tensor} for tensor in results[0]["as_tensors"]]
     for result, value in zip(results, given if many else [given], strict=True):
         for name in names_in(result):
             values[name] = value
