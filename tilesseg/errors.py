@@ -41,7 +41,7 @@ class StoreError(TilessegError):
 
 
 def first_problem(error: ValidationError) -> str:
-    """The first complaint of pydantic as one line: where, what, and the value found."""
+    """First complaint of pydantic as one line: the place, the problem, and the value."""
     problems = error.errors(include_url=False)
     first = problems[0]
     place = _place(first["loc"])
@@ -49,20 +49,20 @@ def first_problem(error: ValidationError) -> str:
         return f"{place} is required and missing"
     if first["type"] == "extra_forbidden":
         return f"unknown key {place}"
-    # a value of several kinds (`int or auto`) gets one complaint from each of them
+    # a value of several kinds (`int or auto`) gets a complaint from each of them
     same = dict.fromkeys(p["msg"].removeprefix("Value error, ") for p in problems if _place(p["loc"]) == place)
     message = " or ".join(same).replace(" or Input should be", " or")
     if first["type"] != "value_error" and isinstance(first["input"], str | int | float):
         message += f", not {first['input']!r}"
     more = sum(_place(problem["loc"]) != place for problem in problems)
-    return f"{place}: {message}" + (f" (and {more} more)" if more else "")
+    return (f"{place}: " if place else "") + message + (f" (and {more} more)" if more else "")
 
 
 def _place(location: tuple[str | int, ...]) -> str:
-    """Place in the file, without pydantic's own names for the kinds of a union."""
+    """Place in the file, without pydantic's own names for the kinds of a union; empty for the whole file."""
     kinds = ("int", "str", "float", "constrained-int", "SceneEntry")
     named = [str(part) for part in location if part not in kinds and "[" not in str(part)]
-    return ".".join(named) or "the whole"
+    return ".".join(named)
 
 
 def cannot(what: str, because: str | Exception, do: str) -> str:

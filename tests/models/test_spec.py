@@ -123,7 +123,7 @@ def test_what_a_spec_cannot_say_is_refused_in_one_line(changes: dict[str, Any], 
 
 @pytest.mark.parametrize("data", [None, [], "text", 3])
 def test_a_spec_that_is_no_mapping_is_refused_in_one_line(data: Any) -> None:
-    with pytest.raises(ModelError, match=r"^here: the whole: .*$"):
+    with pytest.raises(ModelError, match=r"^here: Input should be .*$"):
         parse_spec(data, where="here")
 
 

@@ -146,7 +146,9 @@ def _of_weights(weights: Path) -> Bundle:
     own = [weights.with_suffix(suffix) for suffix in SPEC_SUFFIXES]
     spec_file = next((path for path in own if path.is_file()), _spec_in(weights.parent))
     if not spec_file.is_file():
-        raise ModelError(f"{weights} has no spec: neither {own[0].name} nor {SPEC_FILE} lies beside it; write one")
+        raise ModelError(
+            f"{weights} has no spec: neither {own[0].name} nor {SPEC_FILE} lies beside it; write this file"
+        )
     bundle = _read(spec_file, weights)
     if bundle.weights_path is None or bundle.weights_path.resolve() != weights.resolve():
         named = "none" if bundle.spec.weights is None else bundle.spec.weights.file

@@ -200,7 +200,8 @@ def _kept_scores(wanted: bool | tuple[str, ...], spec: ModelSpec) -> tuple[int, 
     for name in wanted:
         if name not in spec.score_names:
             raise JobError(
-                f"output.scores names {name}, and {spec.name} gives scores of {', '.join(spec.score_names)}; take these"
+                f"output.scores names {name}, and {spec.name} gives scores of {', '.join(spec.score_names)}; "
+                "choose among these"
             )
     return tuple(spec.score_names.index(name) for name in dict.fromkeys(wanted))
 

@@ -89,7 +89,8 @@ def _check_scores(plan: Plan, product: jobs.Product) -> None:
     for name in product.classes or ():
         if name not in plan.score_classes:
             raise FormatError(
-                f"a {product.format} is requested for class {name}, and scores are stored of {stored}; take these"
+                f"a {product.format} is requested for class {name}, and scores are stored of {stored}; "
+                "choose among these"
             )
 
 
@@ -109,7 +110,7 @@ def _targets(store: Store, scene: ScenePlan, output: jobs.Output) -> Iterator[tu
         if product.beside is None and not path.name.lower().endswith(row.suffixes):
             suffix = path.suffix or "none"
             raise FormatError(
-                f"{path} has the suffix {suffix}, and a {product.format} has {row.suffixes[0]}; give it that"
+                f"cannot write {path} as {product.format}: its suffix is {suffix}; give it the suffix {row.suffixes[0]}"
             )
         yield path, _name_of(product, scene.name), row.suffixes[0].endswith(".zarr")
         if product.format == "cog":

@@ -47,7 +47,8 @@ def cropped_lattice(shape: tuple[int, int], spec: ModelSpec, options: jobs.Tilin
         )
     if options.overlap != "auto":
         raise JobError(
-            f"blend: crop takes no overlap, its overlap is two margins, and overlap is {options.overlap}; give margin"
+            f"blend: crop takes no overlap, its overlap is two margins, and overlap is {options.overlap}; "
+            "set margin in its place"
         )
     margin = spec.margin if options.margin == "auto" else options.margin
     if margin < spec.margin:

@@ -30,7 +30,7 @@ def cancel(run: Path) -> Iterator[str]:
     if not run.is_dir():
         raise StoreError(f"there is no folder {run}; give the folder of a run")
     ended = [f"job {job} of the queue {kind}" for kind, job in _cancel_submitted(run)]
-    ids = {one.id for one in submitted_jobs(run)}
+    ids = {job.id for job in submitted_jobs(run)}
     pods = f"{queue_name(run)}-"  # names of pods, which are machines of their own and know no job id, begin like this
     for driver in drivers(run):
         if driver.job not in ids and not (ids and driver.host.startswith(pods)):
@@ -60,8 +60,8 @@ def _end(driver: Driver, run: Path) -> None:
 def _cancel_submitted(run: Path) -> Iterator[tuple[str, str]]:
     """End submitted jobs: drivers, the last first, since it may wait for the others; then their workers."""
     by_kind: dict[str, list[SubmittedJob]] = {}
-    for one in submitted_jobs(run):
-        by_kind.setdefault(one.queue, []).append(one)
+    for job in submitted_jobs(run):
+        by_kind.setdefault(job.queue, []).append(job)
     for kind, jobs in by_kind.items():
         queue = queue_of(kind)
         ended = queue.waiting(jobs)[::-1]
@@ -69,7 +69,7 @@ def _cancel_submitted(run: Path) -> Iterator[tuple[str, str]]:
             queue.cancel(ended)
             _wait_until_gone(jobs, queue, run)
         # The run may have had another path where it was submitted, and its name in the queue follows from that path.
-        names = dict.fromkeys(queue_name(Path(one.script).parents[2]) for one in jobs)
+        names = dict.fromkeys(queue_name(Path(job.script).parents[2]) for job in jobs)
         workers = [worker for name in names for worker in queue.named(name)]
         if workers:
             queue.cancel(workers)

@@ -115,7 +115,7 @@ def _slurm_waiting(jobs: Sequence[SubmittedJob]) -> list[str]:
     """Ids of the jobs in the queue whose script is the run's too: a SLURM that was set up anew gives old ids again."""
     lines = _ask("squeue", "--me", "--noheader", "--format=%F %o").splitlines()
     there = {(job, script) for job, _, script in (line.strip().partition(" ") for line in lines)}
-    return [one.id for one in jobs if (one.id, one.script) in there]
+    return [job.id for job in jobs if (job.id, job.script) in there]
 
 
 def _slurm_named(name: str) -> list[str]:
@@ -128,7 +128,7 @@ def _slurm_cancel(ids: Sequence[str]) -> None:
 
 def _pbs_waiting(jobs: Sequence[SubmittedJob]) -> list[str]:
     there = set(_ask("qselect", "-u", getpass.getuser()).split())
-    return [one.id for one in jobs if one.id in there]
+    return [job.id for job in jobs if job.id in there]
 
 
 def _pbs_cancel(ids: Sequence[str]) -> None:
@@ -142,10 +142,10 @@ def _kubernetes_submit(script: Path) -> str:
 
 
 def _kubernetes_waiting(jobs: Sequence[SubmittedJob]) -> list[str]:
-    def active(one: SubmittedJob) -> str:
-        return _ask("kubectl", "get", "-f", one.script, "--ignore-not-found", "-o", "jsonpath={.status.active}")
+    def active(job: SubmittedJob) -> str:
+        return _ask("kubectl", "get", "-f", job.script, "--ignore-not-found", "-o", "jsonpath={.status.active}")
 
-    return [one.script for one in jobs if active(one)]
+    return [job.script for job in jobs if active(job)]
 
 
 def _kubernetes_cancel(scripts: Sequence[str]) -> None:

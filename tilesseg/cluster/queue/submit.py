@@ -103,14 +103,14 @@ def _refuse_twice(run: Path, queue: Queue, kind: str, *, after: str | None) -> N
     Raises:
         StoreError: there is such a job or driver; with its name.
     """
-    waiting = [one for one in waiting_jobs(run, queue, kind) if one != after]
+    waiting = [job for job in waiting_jobs(run, queue, kind) if job != after]
     if waiting:
         raise StoreError(
             f"cannot submit {run}: it is in the queue already, as job {waiting[-1]}; wait for it, submit "
             f"--after it, or end it by tilesseg cancel {run}"
         )
-    known_jobs = {one.id for one in submitted_jobs(run)}
-    working = [one for one in drivers(run) if one.job not in known_jobs]
+    known_jobs = {job.id for job in submitted_jobs(run)}
+    working = [driver for driver in drivers(run) if driver.job not in known_jobs]
     if working:
         raise StoreError(
             f"cannot submit {run}: {working[0]} is working on it; wait for it, or end it by tilesseg cancel {run}"

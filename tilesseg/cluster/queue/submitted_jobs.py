@@ -23,7 +23,7 @@ def submitted_jobs(run: Path) -> list[SubmittedJob]:
     """
     path = run / FILE
     try:
-        return [SubmittedJob(**one) for one in read_json(path) or ()]
+        return [SubmittedJob(**fields) for fields in read_json(path) or ()]
     except TypeError as error:
         raise StoreError(f"{path} is damaged ({error}); delete it once nothing of the run is in the queue") from None
 
@@ -31,10 +31,10 @@ def submitted_jobs(run: Path) -> list[SubmittedJob]:
 def remember(run: Path, job: SubmittedJob) -> None:
     """Add a job to the submitted jobs of a run."""
     jobs: Sequence[SubmittedJob] = [*submitted_jobs(run), job]
-    write_json(run / FILE, [asdict(one) for one in jobs])
+    write_json(run / FILE, [asdict(job) for job in jobs])
 
 
 def waiting_jobs(run: Path, queue: Queue, kind: str) -> list[str]:
     """Ids of the run's jobs that wait or run."""
-    own = [one for one in submitted_jobs(run) if one.queue == kind]
+    own = [job for job in submitted_jobs(run) if job.queue == kind]
     return queue.waiting(own) if own else []

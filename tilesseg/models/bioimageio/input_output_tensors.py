@@ -60,7 +60,7 @@ def tensors(data: Mapping[str, Any], *, where: str) -> tuple[Tensor, Tensor]:
     if len(inputs) != 1 or len(outputs) != 1:
         raise ModelError(
             f"{where} describes {len(inputs)} inputs and {len(outputs)} outputs, tilesseg takes one of each; take "
-            "such a network"
+            "another network"
         )
     old = isinstance(inputs[0]["axes"], str)
     read, given = (_old, data.get("test_inputs")) if old else (_new, None)

@@ -145,7 +145,8 @@ def _patch(source: Tensor, target: Tensor, *, where: str) -> dict[str, Any]:
     least = max(y.smallest, x.smallest)
     if not (_allows(y, least) and _allows(x, least)) or (y.step and x.step and y.step != x.step):
         raise ModelError(
-            f"{where} takes no square patch: y is {_in_words(y)} and x is {_in_words(x)}; take a network that does"
+            f"{where} takes no square patch: y is {_in_words(y)} and x is {_in_words(x)}; "
+            "take a network with square patches"
         )
     rest = {"shrink": target.cut, "halo": target.halo}
     if not (y.step and x.step):

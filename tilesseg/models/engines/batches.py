@@ -61,7 +61,9 @@ def compare_input(shape: Sequence[int | None], spec: ModelSpec, weights: Path) -
         ModelError: the input has another number of axes or channels, or another patch than the spec.
     """
     if len(shape) != 4:
-        raise ModelError(f"{weights} takes an array of {len(shape)} axes, not (n, channel, y, x); export it so")
+        raise ModelError(
+            f"{weights} takes an array of {len(shape)} axes, not (n, channel, y, x); export it with these axes"
+        )
     batch, channels, *sides = shape
     if channels is not None and channels != len(spec.bands):
         raise ModelError(f"{weights} takes {channels} channels, its spec names {len(spec.bands)} bands; correct bands")

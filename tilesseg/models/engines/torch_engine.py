@@ -113,7 +113,9 @@ class TorchEngine:
             scores = module(patches.to(self.takes))
         if not isinstance(scores, torch.Tensor) or scores.ndim != 4:
             kind = f"a tensor {tuple(scores.shape)}" if isinstance(scores, torch.Tensor) else type(scores).__name__
-            raise ModelError(f"model {self.spec.name} gives {kind}, not one tensor (n, class, y, x); export it so")
+            raise ModelError(
+                f"model {self.spec.name} gives {kind}, not one tensor (n, class, y, x); export it with this output"
+            )
         return scores.float()
 
     def _activated(self, scores: torch.Tensor) -> torch.Tensor:

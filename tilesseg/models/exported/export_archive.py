@@ -88,7 +88,9 @@ def _inputs(specs: Sequence[Mapping[str, Any]], path: Path) -> tuple[str, dict[s
         elif kind in ("parameter", "buffer", "tensor_constant"):
             held[body["arg"]["name"]] = body[f"{kind}_name"]
         else:
-            raise ModelError(f"{path} takes a {kind}, and tilesseg gives one tensor of patches; export it without")
+            raise ModelError(
+                f"{path} takes a {kind}, and tilesseg gives one tensor of patches; export it with this input"
+            )
     if len(takes) != 1 or takes[0] is None:
         raise ModelError(f"{path} takes {len(takes)} inputs, and tilesseg gives one tensor; export it with one")
     return takes[0], held
@@ -102,7 +104,9 @@ def _output(specs: Sequence[Mapping[str, Any]], path: Path) -> str:
             f"{path} changes its own tensors ({changes[0]}); call eval() on the network and export it again"
         )
     if kinds != ["user_output"] or "as_tensor" not in specs[0]["user_output"]["arg"]:
-        raise ModelError(f"{path} gives {len(specs)} outputs, not one tensor (n, class, y, x); export it so")
+        raise ModelError(
+            f"{path} gives {len(specs)} outputs, not one tensor (n, class, y, x); export it with this output"
+        )
     return str(specs[0]["user_output"]["arg"]["as_tensor"]["name"])
 
 
@@ -149,7 +153,9 @@ def _called(target: str, path: Path) -> tuple[str, Callable[..., Any]]:
     if not isinstance(overloaded, torch._ops.OpOverload) or any(
         argument.name == "filename" for argument in overloaded._schema.arguments
     ):
-        raise ModelError(f"{path} calls {target}, and tilesseg runs operators of torch's aten only; export it without")
+        raise ModelError(
+            f"{path} calls {target}, and tilesseg runs operators of torch's aten only; export it without this call"
+        )
     return f"aten::{name}", overloaded
 
 
