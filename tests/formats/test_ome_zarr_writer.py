@@ -441,7 +441,7 @@ def no_ome(home: Path) -> None:
         (shutil.rmtree, {}, "no such Zarr"),
         (lambda home: None, {"version": "0.4"}, "is OME-Zarr 0.5, and version 0.4"),
         (lambda home: (home / "labels" / "n").mkdir(parents=True), {}, "that tilesseg did not write lies there"),
-        (lambda home: zarr.create_group(str(home / "labels"), attributes={"ome": {"labels": 3}}), {}, "labels 3"),
+        (lambda home: zarr.create_group(str(home / "labels"), attributes={"ome": {"labels": 3}}), {}, "labels is 3"),
     ],
 )
 def test_what_takes_no_labels_is_refused_before_the_first_tile(
@@ -485,7 +485,9 @@ def test_a_collection_says_which_image_takes_the_labels(tmp_path: Path) -> None:
     zarr.create_group(str(folder), zarr_format=2, attributes={"bioformats2raw.layout": 3})
     image(folder / "0", "0.4", shape=(70, 90))
     mask = mask_of(labels(70, 90), slide(70, 90, 0.25))
-    with pytest.raises(FormatError, match=f"is a collection, .* give that as the scene, as {folder / '0'}"):
+    with pytest.raises(
+        FormatError, match=f"is a collection of images; give an image of it as the scene, as {folder / '0'}"
+    ):
         check_ome_zarr(mask, folder / "labels" / "n", beside="n")
     check_ome_zarr(mask, folder / "0" / "labels" / "n", beside="n")
 
@@ -547,4 +549,4 @@ def test_labels_are_written_beside_the_real_image_in_its_own_version(shared_data
 
 
 def test_the_default_is_the_newer_version() -> None:
-    assert writer_module.DEFAULT == "0.5"
+    assert writer_module.DEFAULT_VERSION == "0.5"

@@ -191,7 +191,7 @@ def test_lost_scores_under_records_are_refused(tmp_path: Path, bundle: Path) -> 
     scene = scene_of(tmp_path, picture())
     carry_out(tmp_path / "run", scene, bundle)
     (tmp_path / "run" / "scenes" / "scene" / "scores.zarr").rename(tmp_path / "elsewhere")
-    with pytest.raises(StoreError, match=r"no scores\.zarr; restore it"):
+    with pytest.raises(StoreError, match=r"no scores\.zarr; restore that"):
         carry_out(tmp_path / "run", scene, bundle)
 
 

@@ -1,4 +1,4 @@
-"""Labels beside their image: inside its OME-Zarr, in its version, level by level where its levels are."""
+"""Labels beside their image: inside the image's OME-Zarr, in its version and with its levels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import zarr
 
-from tilesseg.errors import FormatError, SourceError
+from tilesseg.errors import FormatError, SourceError, cannot
 from tilesseg.formats.ome_zarr.level_transforms import Frame, Frames, Plain, georeference, transformations
 from tilesseg.formats.ome_zarr.metadata import ome_of, own_place
 from tilesseg.formats.ome_zarr.product_folder import read_json, write_json
@@ -24,11 +24,11 @@ from tilesseg.raster.pyramid import level_shapes
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """The image beside which labels go."""
+    """Image that gets the labels."""
 
     image: Chosen
     shapes: tuple[tuple[int, ...], ...]
-    """Of its levels, along every axis."""
+    """Shapes of the levels, along all axes."""
 
     @property
     def version(self) -> str:
@@ -36,12 +36,12 @@ class Home:
 
     @property
     def kept(self) -> list[int]:
-        """Axes that labels have, too: all but the channels."""
+        """Numbers of the axes that labels share with the image: all except the channels."""
         return [number for number, axis in enumerate(self.image.multiscale.axes) if axis.kind != "c"]
 
     @property
     def plane(self) -> tuple[int, int]:
-        """Which axes are y and x."""
+        """Numbers of the axes y and x."""
         y, x = self.image.multiscale.axis("y"), self.image.multiscale.axis("x")
         assert y is not None and x is not None
         return y, x
@@ -52,35 +52,38 @@ class Home:
 
 
 def find_home(mask: Mask, path: Path, version: str | None) -> Home:
-    """The image of a path `<image>.zarr/labels/<name>`.
+    """Image of a path `<image>.zarr/labels/<name>`.
 
     Raises:
-        FormatError: it is no OME-Zarr image in the local file system, of another version or size, has several times
-            or planes, or the name cannot be one.
+        FormatError: the folder is no OME-Zarr image in the local file system, has another version or size, several
+            times or planes, or the name is not possible.
     """
-    remote = next((one for one in mask.paths if "://" in one), None)
+    remote = next((file for file in mask.paths if "://" in file), None)
     if remote:
-        raise FormatError(f"{remote} is not in the local file system: labels go beside local images; leave out beside")
+        raise FormatError(cannot("write labels", f"{remote} is not in the local file system", "leave out beside"))
     folder = path.parent.parent
     if path.parent.name != "labels" or path.name.startswith("."):
-        raise FormatError(f"{path} is no place for labels, <image>.zarr/labels/<name> is; choose another name")
+        cause = "it is no place for labels as <image>.zarr/labels/<name> is"
+        raise FormatError(cannot(f"write {path}", cause, "choose another name"))
     try:
         _refuse_collection(os.path.abspath(folder))
         image = choose_image(os.path.abspath(folder), None)
-        shapes = tuple(_shape(os.path.join(image.path, one.path)) for one in image.multiscale.datasets)
+        shapes = tuple(_shape(os.path.join(image.path, level.path)) for level in image.multiscale.datasets)
     except SourceError as error:
-        raise FormatError(f"labels go beside an OME-Zarr image: {error}; or leave out beside") from None
+        raise FormatError(cannot(f"write labels into {folder}", error, "do so, or leave out beside")) from None
     home = Home(image, shapes)
-    _refuse_unfit(home, folder, mask.image or mask.grid, version)
+    for cause, do in _misfits(home, mask.image or mask.grid, version):
+        raise FormatError(cannot(f"write labels into {folder}", cause, do))
     return home
 
 
 def frames_beside(home: Home, mask: Mask) -> Frames:
-    """The image's own frames where the mask has its pixels, else a pyramid on the image's first corner."""
+    """Frames of the image where the mask has its pixels, else those of a pyramid from the image's corner."""
     axes = [dict(home.image.multiscale.axes[k].raw) for k in home.kept]
     names = [home.image.multiscale.axes[k].kind for k in home.kept]
     if names[-2:] != ["y", "x"]:
-        raise FormatError(f"{home.image.path}: axes {', '.join(names)}, y and x needed last; leave out beside")
+        cause = f"the image has the axes {', '.join(names)}, and y and x must be the last"
+        raise FormatError(cannot(f"write labels into {home.image.path}", cause, "leave out beside"))
     shared = _without_channels(home, home.image.multiscale.raw.get("coordinateTransformations") or [])
     own = mask.grid.shape == home.shape(0)
     return Frames(axes, tuple(_own_frames(home, mask.grid) if own else _new_frames(home, mask)), shared)
@@ -88,20 +91,20 @@ def frames_beside(home: Home, mask: Mask) -> Frames:
 
 @contextmanager
 def labels_folder(path: Path) -> Iterator[Path]:
-    """The folder `labels` of an image, made where there is none, removed again where nothing came into it."""
+    """Folder `labels` of an image, made where it does not exist, and removed again if it stays empty."""
     made = not path.exists()
     try:
         path.mkdir(exist_ok=True)
         yield path
     except OSError as error:
-        raise FormatError(f"{path} cannot be written: {error.strerror}; leave out beside") from error
+        raise FormatError(cannot(f"write {path}", error, "leave out beside")) from error
     finally:
         if made and path.is_dir() and not any(path.iterdir()):
             path.rmdir()
 
 
 def list_label(folder: Path, name: str, version: str) -> Path:
-    """Put a name into the image's list of labels; the file stays as it is where it has the name.
+    """Add a name to the image's list of labels, unless the list has the name.
 
     Returns:
         The file with the list.
@@ -112,28 +115,31 @@ def list_label(folder: Path, name: str, version: str) -> Path:
     file = _list_file(folder, version)
     content = read_json(file)
     ome = _ome(content, version)
-    listed = ome.get("labels", [])
-    if not isinstance(listed, list):
-        raise FormatError(f"{file} has labels {listed!r}, a list needed; correct it first")
+    listed = _listed(file, ome)
     if version == "0.4" and not (folder / ".zgroup").exists():
         write_json(folder / ".zgroup", {"zarr_format": 2})
     if name not in listed:
         ome["labels"] = [*listed, name]
-        content.pop("consolidated_metadata", None)  # it would say that the new group is not there
+        content.pop("consolidated_metadata", None)  # it does not list the new group
         write_json(file, content)
     return file
 
 
 def check_list(folder: Path, version: str) -> None:
-    """Refuse an image whose list of labels cannot be added to.
+    """Refuse an image of which the list of labels cannot be read.
 
     Raises:
-        FormatError: it cannot.
+        FormatError: the list cannot be read.
     """
     file = _list_file(folder, version)
-    listed = _ome(read_json(file), version).get("labels", [])
+    _listed(file, _ome(read_json(file), version))
+
+
+def _listed(file: Path, ome: Plain) -> list[Any]:
+    listed = ome.get("labels", [])
     if not isinstance(listed, list):
-        raise FormatError(f"{file} has labels {listed!r}, a list needed; correct it first")
+        raise FormatError(cannot(f"read {file}", f"labels is {listed!r}, a list needed", "correct the file first"))
+    return listed
 
 
 def _list_file(folder: Path, version: str) -> Path:
@@ -141,7 +147,7 @@ def _list_file(folder: Path, version: str) -> Path:
 
 
 def _ome(content: Plain, version: str) -> Plain:
-    """The part of a group's metadata that has the list, made where it is missing."""
+    """Part of a group's metadata that has the list of labels, made where it is missing."""
     if version == "0.4":
         return content
     content.setdefault("zarr_format", 3)
@@ -154,46 +160,44 @@ def _ome(content: Plain, version: str) -> Plain:
 def _shape(path: str) -> tuple[int, ...]:
     node = open_node(path)
     if not isinstance(node, zarr.Array):
-        raise SourceError(f"{path}: a group, an array needed")
+        raise SourceError(cannot(f"open {path}", "it is a group, an array needed", "correct the image's datasets"))
     return tuple(int(side) for side in node.shape)
 
 
 def _refuse_collection(path: str) -> None:
     ome = ome_of(group_attributes(path))
     if "bioformats2raw.layout" in ome and "multiscales" not in ome:
-        raise FormatError(f"{path} is a collection, labels go into an image of it; give that as the scene, as {path}/0")
+        do = f"give an image of it as the scene, as {path}/0"
+        raise FormatError(cannot(f"write labels into {path}", "it is a collection of images", do))
 
 
-def _refuse_unfit(home: Home, folder: Path, native: Grid, version: str | None) -> None:
-    image, shown = home.image, str(folder)
+def _misfits(home: Home, native: Grid, version: str | None) -> Iterator[tuple[str, str]]:
+    """Reasons for which an image does not take labels of a mask, each with its remedy."""
+    axes, (height, width) = home.image.multiscale.axes, home.shape(0)
     if version is not None and version != home.version:
-        raise FormatError(f"{shown} is OME-Zarr {home.version}, and version {version} is asked for; leave version out")
-    wrong = [shape for shape in home.shapes if len(shape) != len(image.multiscale.axes)]
-    if wrong:
-        raise FormatError(f"{shown}: a level of shape {wrong[0]}, {len(image.multiscale.axes)} axes needed")
-    for number, axis in enumerate(image.multiscale.axes):
+        yield f"it is OME-Zarr {home.version}, and version {version} is requested", "leave version out"
+    for shape in home.shapes:
+        if len(shape) != len(axes):
+            yield f"a level has the shape {shape}, and the image {len(axes)} axes", "correct the image's datasets"
+    for number, axis in enumerate(axes):
         if axis.kind not in ("c", "y", "x") and home.shapes[0][number] > 1:
-            raise FormatError(
-                f"{shown}: {axis.name} has a length of {home.shapes[0][number]}, and labels of one plane go beside an "
-                "image of one; leave out beside"
-            )
-    if native.shape != home.shape(0):
-        raise FormatError(
-            f"{shown} has {home.shape(0)[0]} × {home.shape(0)[1]} pixels, and the mask is of an image of "
-            f"{native.shape[0]} × {native.shape[1]}; leave out beside"
-        )
+            length = home.shapes[0][number]
+            yield f"{axis.name} has a length of {length}, and labels have one plane", "leave out beside"
+    if native.shape != (height, width):
+        size = f"{native.shape[0]} × {native.shape[1]}"
+        yield f"it has {height} × {width} pixels, and the mask is of an image of {size}", "leave out beside"
 
 
 def _own_frames(home: Home, grid: Grid) -> Iterator[Frame]:
     full = home.shape(0)
     for number, dataset in enumerate(home.image.multiscale.datasets):
-        told = _without_channels(home, dataset.raw.get("coordinateTransformations") or [])
+        steps = _without_channels(home, dataset.raw.get("coordinateTransformations") or [])
         shape = home.shape(number)
-        yield Frame(shape, told, georeference(_stretched(grid, full, shape)))
+        yield Frame(shape, steps, georeference(_stretched(grid, full, shape)))
 
 
 def _new_frames(home: Home, mask: Mask) -> Iterator[Frame]:
-    """Levels of the mask's own pixels: the centre of the first one lies `(size − image's size) / 2` further in."""
+    """Frames of the mask's own pixels: the centre of the first lies `(size − size in the image) / 2` further in."""
     dataset, native = home.image.multiscale.datasets[0], mask.image or mask.grid
     scale, translation = own_place(home.image.path, dataset)
     ratios = [own / image for own, image in zip(mask.grid.resolution, native.resolution, strict=True)]
@@ -202,12 +206,12 @@ def _new_frames(home: Home, mask: Mask) -> Iterator[Frame]:
         for axis, ratio in zip(home.plane, ratios, strict=True):
             sides[axis] = scale[axis] * ratio * 2**number
             places[axis] = translation[axis] + (sides[axis] - scale[axis]) / 2
-        told = transformations([sides[k] for k in home.kept], [places[k] for k in home.kept])
-        yield Frame(shape, told, georeference(mask.grid.coarsen(2**number)))
+        steps = transformations([sides[k] for k in home.kept], [places[k] for k in home.kept])
+        yield Frame(shape, steps, georeference(mask.grid.coarsen(2**number)))
 
 
 def _stretched(grid: Grid, full: tuple[int, int], shape: tuple[int, int]) -> Grid:
-    """The grid of a level of the image, by the whole number of pixels that one of its pixels covers."""
+    """Grid of a level of the image, of which a pixel covers a whole number of pixels of `grid`."""
     y, x = (max(1, round(whole / part)) for whole, part in zip(full, shape, strict=True))
     a, b, c, d, e, f = grid.transform
     return Grid(
@@ -219,12 +223,12 @@ def _stretched(grid: Grid, full: tuple[int, int], shape: tuple[int, int]) -> Gri
     )
 
 
-def _without_channels(home: Home, told: Sequence[Mapping[str, Any]]) -> list[Plain]:
-    """Transformations as the image has them, for the axes that labels have."""
-    found = []
-    for step in told:
+def _without_channels(home: Home, steps: Sequence[Mapping[str, Any]]) -> list[Plain]:
+    """Transformations of the image, for the axes that labels have."""
+    kept_steps = []
+    for step in steps:
         kind = str(step.get("type"))
         numbers = step.get(kind)
         kept = [numbers[k] for k in home.kept] if isinstance(numbers, list) else numbers
-        found.append({**step, kind: kept} if kind in step else dict(step))
-    return found
+        kept_steps.append({**step, kind: kept} if kind in step else dict(step))
+    return kept_steps

@@ -1,4 +1,4 @@
-"""Where each level of a product lies, and how large it is: its frame."""
+"""Shapes of the levels of a product, and the transformations that give their positions."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ Plain = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A level of a product."""
+    """Shape, transformations and attributes of a level of a product."""
 
     shape: tuple[int, int]
     transformations: list[Plain]
-    """As they are written, along every axis."""
+    """Transformations as the attribute has them, along all axes."""
     attributes: Mapping[str, Any]
     """Further attributes of the array."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frames:
-    """All levels of a product, finest first, and its axes."""
+    """Levels of a product, finest first, and its axes."""
 
     axes: list[Plain]
     levels: tuple[Frame, ...]
     shared: list[Plain]
-    """Transformations of all levels."""
+    """Transformations that hold for all levels."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -39,15 +39,15 @@ class Frames:
 
 
 def standing_alone(grid: Grid, image: Grid | None, *, channels: bool = False) -> Frames:
-    """The frames of a pyramid down to 256 pixels.
+    """Frames of a pyramid down to 256 pixels.
 
-    A level's pixels are twice as large as those of the level below, from the same corner, so that the centre of the
-    first one moves: translation `k` is `t0 + (2^k − 1)/2 · s0`.
+    The pixels of a level are twice as large as those of the level below, from the same corner, so the centre of the
+    first pixel moves: translation `k` is `t0 + (2^k − 1)/2 · s0`.
 
     Args:
-        grid: of the finest level.
-        image: the image's own finest grid, from whose first pixel's centre translations count; None for `grid`.
-        channels: whether there is an axis c before y and x.
+        grid: grid of the finest level.
+        image: finest grid of the image, from whose first pixel's centre translations count; None for `grid`.
+        channels: whether an axis c precedes y and x.
     """
     unit, factor = unit_of(grid)
     scale = [side * factor for side in grid.resolution]
@@ -57,25 +57,25 @@ def standing_alone(grid: Grid, image: Grid | None, *, channels: bool = False) ->
     for number, shape in enumerate(level_shapes(grid.shape)):
         times = 2**number
         place = [at + (times - 1) / 2 * side for at, side in zip(start, scale, strict=True)]
-        told = transformations([*lead, *(side * times for side in scale)], [*plain, *place])
-        levels.append(Frame(shape, told, georeference(grid.coarsen(times))))
+        steps = transformations([*lead, *(side * times for side in scale)], [*plain, *place])
+        levels.append(Frame(shape, steps, georeference(grid.coarsen(times))))
     space = [{"name": name, "type": "space", **({"unit": unit} if unit else {})} for name in ("y", "x")]
     return Frames([*([{"name": "c", "type": "channel"}] if channels else []), *space], tuple(levels), [])
 
 
 def transformations(scale: list[float], translation: list[float] | None) -> list[Plain]:
-    """A scale and then a translation, as they are written."""
+    """Transformations for the attribute: a scale, and then a translation."""
     moved = [] if translation is None else [{"type": "translation", "translation": translation}]
     return [{"type": "scale", "scale": scale}, *moved]
 
 
 def georeference(grid: Grid) -> Plain:
-    """Attributes `spatial:` and `proj:` of what lies on the Earth; none of a slide or a plain picture."""
+    """Attributes `spatial:` and `proj:` of a grid on the Earth; none for a slide or a plain picture."""
     return spatial_attributes(grid) if _on_earth(grid) else {}
 
 
 def unit_of(grid: Grid) -> tuple[str | None, float]:
-    """OME's name of the unit of length, and what a length in the grid's unit is multiplied by to be in it."""
+    """Unit of length in OME, and the factor that converts lengths of the grid to it."""
     if grid.unit == "micrometre":
         return "micrometer", 1.0
     if grid.crs is not None and grid.metres_per_unit is not None:
@@ -84,7 +84,7 @@ def unit_of(grid: Grid) -> tuple[str | None, float]:
 
 
 def _start(grid: Grid, image: Grid) -> tuple[float, float]:
-    """Translation `(y, x)` of the finest level; on the Earth 0, because its transform says where it is."""
+    """Translation `(y, x)` of the finest level; 0 on the Earth, where the attributes `spatial:` give the position."""
     if _on_earth(grid):
         return 0.0, 0.0
     x, y = grid.to_world(0, 0)

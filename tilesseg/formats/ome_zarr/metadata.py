@@ -1,4 +1,4 @@
-"""What the attributes of an OME-Zarr 0.4 or 0.5 say: axes, levels with their places, names of channels. Plain data.
+"""Attributes of OME-Zarr 0.4 and 0.5, written and read: axes, levels with their positions, channels, labels.
 
 Source: ngff.openmicroscopy.org, versions 0.4 and 0.5.
 """
@@ -17,8 +17,11 @@ from tilesseg.formats.ome_zarr.level_transforms import Frames, Plain
 from tilesseg.formats.writer import FAILED_CLASS, MaskClass
 from tilesseg.raster.labels import FAILED, NODATA, SCORE_STEPS
 
+Version = Literal["0.4", "0.5"]
+VERSIONS = ("0.4", "0.5")
+DEFAULT_VERSION: Version = "0.5"
 PROVENANCE = "tilesseg_provenance"
-"""By this attribute a group is known as a product of tilesseg."""
+"""Attribute by which a group is recognised as a product of tilesseg."""
 
 
 def group_attributes(
@@ -28,19 +31,19 @@ def group_attributes(
     provenance: Mapping[str, str],
     further: Mapping[str, Any],
 ) -> Plain:
-    """Attributes of a group: OME's where the version has them, then ours."""
+    """Attributes of a group: those of OME, at the place that the version requires, then ours."""
     placed = dict(ome) if version == "0.4" else {"ome": {"version": version, **ome}}
     return {**placed, PROVENANCE: dict(provenance), **further}
 
 
 def multiscales(name: str, frames: Frames, version: str, method: str) -> list[Plain]:
-    """One image with its levels, named 0, 1 and so on.
+    """Attribute `multiscales` of one image with levels named 0, 1 and so on.
 
     Args:
-        name: of the image.
-        frames: its axes and where its levels lie.
-        version: of OME-Zarr.
-        method: how a level follows from the one before: mode, nearest or mean.
+        name: name of the image.
+        frames: axes of the image, shapes and positions of its levels.
+        version: version of OME-Zarr.
+        method: reduction from level to level: mode, nearest or mean.
     """
     return [
         {
@@ -53,23 +56,23 @@ def multiscales(name: str, frames: Frames, version: str, method: str) -> list[Pl
             ],
             **({"coordinateTransformations": frames.shared} if frames.shared else {}),
             "type": method,
-            # A name in files, not of a module: it stays as it is wherever the code moves.
+            # text in stored files, not the name of a module: it stays wherever the code moves
             "metadata": {"method": f"tilesseg.pyramid.halve_{method}"},
         }
     ]
 
 
 def image_label(classes: Sequence[MaskClass], version: str, *, image: str | None = None) -> Plain:
-    """Names and colours of labels; 254 is drawn in magenta, 255 not at all.
+    """Attribute `image-label`, with names and colours of labels; 254 is magenta, 255 transparent.
 
     Args:
-        classes: of labels 0 … n − 1.
-        version: of OME-Zarr.
-        image: path of the image, where the labels lie in it.
+        classes: names and colours of the labels 0 … n − 1.
+        version: version of OME-Zarr.
+        image: path from the labels to the image that has them; None for labels of their own.
     """
     listed = [*enumerate(classes), (FAILED, FAILED_CLASS)]
-    colours = [{"label-value": label, "rgba": [*one.rgb, 255]} for label, one in listed]
-    names = [{"label-value": label, "class": one.name} for label, one in listed]
+    colours = [{"label-value": label, "rgba": [*meant.rgb, 255]} for label, meant in listed]
+    names = [{"label-value": label, "class": meant.name} for label, meant in listed]
     return {
         **({"version": version} if version == "0.4" else {}),
         "colors": [*colours, {"label-value": NODATA, "rgba": [0, 0, 0, 0]}],
@@ -79,7 +82,7 @@ def image_label(classes: Sequence[MaskClass], version: str, *, image: str | None
 
 
 def omero(classes: Sequence[str]) -> Plain:
-    """Names and colours of channels of scores, shown from 0 to 250."""
+    """Attribute `omero`, with names and colours of channels of scores, displayed from 0 to 250."""
     window = {"start": 0, "end": SCORE_STEPS, "min": 0, "max": SCORE_STEPS}
     return {
         "channels": [
@@ -91,7 +94,7 @@ def omero(classes: Sequence[str]) -> Plain:
 
 
 def _hue(number: int, count: int) -> str:
-    """White where there is one channel, else colours as far from each other as they can be."""
+    """Colour of a channel, as hex digits: white for a single channel, else hues at equal distances."""
     if count == 1:
         return "FFFFFF"
     return "".join(f"{round(255 * part):02X}" for part in colorsys.hsv_to_rgb(number / count, 1.0, 1.0))
@@ -99,7 +102,6 @@ def _hue(number: int, count: int) -> str:
 
 Attributes = Mapping[str, Any]
 Kind = Literal["t", "c", "z", "y", "x", "other"]
-VERSIONS = ("0.4", "0.5")
 
 _METRES = {
     "angstrom": 1e-10,

@@ -1,4 +1,4 @@
-"""Arrays of a product: each shard is written once, whole, from a window that is read for it alone."""
+"""Arrays of a product: each shard is written once, whole, from a window of its own."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tilesseg.raster.labels import NODATA
 from tilesseg.raster.window import Window
 
 ReadPlane = Callable[[int, Window], NDArray[np.uint8]]
-"""Of the plane of this number, values `(y, x)` of a window."""
+"""Function that reads the values `(y, x)` of a window in the plane of a number."""
 
 CHUNK, SHARD = 512, 2048
-"""Sides, in pixels, of what a viewer reads and of what is one file (Zarr 3)."""
+"""Sides, in pixels, of a chunk, which a viewer reads, and of a shard, which is a file (Zarr 3)."""
 CHUNK_V2 = 1024
-"""Zarr 2 has no shards: every chunk is a file."""
+"""Side, in pixels, of a chunk in Zarr 2, which has no shards: every chunk is a file."""
 
 
 def create_array(
@@ -39,19 +39,19 @@ def create_array(
     names: Sequence[str],
     attributes: Mapping[str, Any],
 ) -> zarr.Array[Any]:
-    """An empty array of bytes: Zarr 2 for OME-Zarr 0.4, sharded Zarr 3 for 0.5.
+    """Create an array of bytes: in Zarr 2 for OME-Zarr 0.4, in sharded Zarr 3 for 0.5.
 
     Args:
-        path: its folder, inside a group.
-        version: of OME-Zarr.
+        path: folder of the array, inside a group.
+        version: version of OME-Zarr.
         planes: lengths of the axes before y and x.
         shape: height and width.
-        names: of all axes.
-        attributes: of the array.
+        names: names of all axes.
+        attributes: attributes of the array.
     """
     ones, sides = [1] * len(planes), [*planes, *shape]
     common: dict[str, Any] = {"shape": sides, "dtype": "uint8", "fill_value": NODATA}
-    common["config"] = {"write_empty_chunks": True}  # a chunk that is not there is taken for one that was lost
+    common["config"] = {"write_empty_chunks": True}  # a missing chunk is taken for a lost one
     with QUIET, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if version == "0.4":
@@ -59,7 +59,7 @@ def create_array(
                 str(path),
                 zarr_format=2,
                 chunks=(*ones, *(min(CHUNK_V2, side) for side in shape)),
-                compressors=numcodecs.Blosc(cname="zstd", clevel=3, shuffle=0),  # which Java's readers know, too
+                compressors=numcodecs.Blosc(cname="zstd", clevel=3, shuffle=0),  # readers in Java know it, too
                 chunk_key_encoding={"name": "v2", "separator": "/"},
                 attributes={"_ARRAY_DIMENSIONS": list(names), **attributes},
                 **common,
@@ -79,7 +79,7 @@ def create_array(
 
 
 def fill(array: zarr.Array[Any], read: ReadPlane, *, threads: int) -> None:
-    """Write every shard of an array, row by row; `threads` of them at the same time."""
+    """Write every shard of an array, row by row, `threads` of them at the same time."""
     store = _writer(array)
 
     def write(part: tuple[int, tuple[int, ...], Window]) -> None:
@@ -96,7 +96,7 @@ def fill(array: zarr.Array[Any], read: ReadPlane, *, threads: int) -> None:
 
 
 def read_from(array: zarr.Array[Any]) -> ReadPlane:
-    """How what was written is read again."""
+    """Function that reads the planes of a written array."""
     planes = list(np.ndindex(*array.shape[:-2]))
     if array.shards is not None:
         sharded = _sharded(array)
@@ -109,13 +109,13 @@ def read_from(array: zarr.Array[Any]) -> ReadPlane:
 
 
 def make_group(path: Path, *, version: str, attributes: Mapping[str, Any]) -> None:
-    """A group with attributes, at a path where there is nothing."""
+    """Create a group with attributes; its path must not exist."""
     os.makedirs(path.parent, exist_ok=True)
     zarr.create_group(str(path), zarr_format=2 if version == "0.4" else 3, attributes=dict(attributes))
 
 
 def _writer(array: zarr.Array[Any]) -> Callable[[tuple[int, ...], Window, NDArray[np.uint8]], None]:
-    """How a whole shard, or in Zarr 2 a chunk, of a plane is stored."""
+    """Function that stores a whole shard of a plane, or in Zarr 2 a chunk."""
     if array.shards is not None:
         sharded = _sharded(array)
         return lambda plane, window, values: sharded.write(window, values, plane=plane)
@@ -133,7 +133,7 @@ def _sharded(array: zarr.Array[Any]) -> Sharded:
 
 
 def _parts(array: zarr.Array[Any]) -> Iterator[tuple[int, tuple[int, ...], Window]]:
-    """Every shard: number and place of its plane, and its window."""
+    """Number and indices of the plane, and window, of every shard."""
     height, width = array.shape[-2:]
     tall, wide = (array.shards or array.chunks)[-2:]
     for number, plane in enumerate(np.ndindex(*array.shape[:-2])):

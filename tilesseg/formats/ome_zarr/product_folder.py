@@ -1,4 +1,4 @@
-"""Where a product goes: complete or not at all, over one of ours, and over nothing else."""
+"""Folder of a product, which is written whole or not at all and replaces only products of tilesseg; JSON files."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tilesseg.formats.ome_zarr.metadata import PROVENANCE
 
 
 def refuse_foreign(path: Path) -> None:
-    """Refuse a path at which there is something that tilesseg did not write.
+    """Refuse a path at which a file or folder lies that tilesseg did not write.
 
     Raises:
-        FormatError: there is.
+        FormatError: a file lies there, or a folder without tilesseg's attributes.
     """
     if os.path.lexists(path) and not (path.is_dir() and PROVENANCE in _attributes(path)):
         what = "a folder" if path.is_dir() else "a file"
@@ -28,10 +28,10 @@ def refuse_foreign(path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A folder to write, beside the path under a hidden name, that takes its place when all went well.
+    """Folder to write under a hidden name, which is renamed to `path` at the end; see `published`.
 
     Raises:
-        FormatError: it cannot be written; or something that tilesseg did not write is there.
+        FormatError: the folder cannot be written, or tilesseg did not write the file or folder at `path`.
     """
     refuse_foreign(path)
     try:
@@ -42,26 +42,27 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a file of JSON, whole or not at all."""
+    """Write a JSON file whole or not at all."""
     with published(path) as temporary:
         temporary.write_text(json.dumps(content, indent=4, ensure_ascii=False), encoding="utf-8")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, empty where there is no file.
+    """Object in a JSON file, empty where the file does not exist.
 
     Raises:
-        FormatError: the file holds something else.
+        FormatError: the file cannot be read, or has no JSON object.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise FormatError(f"{path} cannot be read: {' '.join(str(error).split())}; correct it first") from None
-    if not isinstance(found, dict):
-        raise FormatError(f"{path} holds a {type(found).__name__}, an object needed; correct it first")
-    return found
+        raise FormatError(cannot(f"read {path}", error, "correct the file first")) from None
+    if not isinstance(content, dict):
+        cause = f"it has a {type(content).__name__} where an object is needed"
+        raise FormatError(cannot(f"read {path}", cause, "correct the file first"))
+    return content
 
 
 def _attributes(group: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A level of a product from the stored level before it, in bounded memory and for any ratio of their sizes."""
+"""Levels of a product, each made from the stored level before it, in bounded memory and for any ratio of sizes."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from tilesseg.raster.pyramid import Halve
 from tilesseg.raster.window import Window
 
 _SIDE = 4096
-"""Side, in pixels, of what is read of the level before at once."""
+"""Side, in pixels, of the windows in which the level before is read."""
 _MOST = 8
+"""Largest number of halvings between two levels."""
 
 
 def coarser(read: ReadPlane, below: tuple[int, int], shape: tuple[int, int], halve: Halve) -> ReadPlane:
-    """How a level reads that is computed from the one before.
+    """Function that reads a level by computing it from the level before.
 
-    Where its sides are those of the level before divided by a power of 2, rounded down or up, the level before is
-    halved so many times, and what rounding down leaves over is cut off. Else each pixel takes the one that lies under
-    its centre.
+    If the sides of the level are those of the level before divided by a power of 2, rounded down or up, the level
+    before is halved, and pixels beyond sides that were rounded down are cut off. Otherwise each pixel has the value
+    under its centre.
 
     Args:
-        read: reads the level before.
-        below: its shape.
-        shape: of the level.
-        halve: how labels or scores are halved.
+        read: function that reads the level before.
+        below: shape of the level before.
+        shape: shape of the level.
+        halve: function that halves labels or scores.
     """
     times = _halvings(below, shape)
     if times is None:
@@ -55,7 +56,7 @@ def _halved(
 
 
 def _halvings(below: tuple[int, int], shape: tuple[int, int]) -> int | None:
-    """How often the level before is halved; None where that does not give the sides wanted."""
+    """Number of halvings from the level before to the level; None where halving does not give its sides."""
     for times in range(1, _MOST + 1):
         cell = 1 << times
         if all(old // cell <= new <= -(-old // cell) for old, new in zip(below, shape, strict=True)):
@@ -67,12 +68,12 @@ def _nearest(read: ReadPlane, below: tuple[int, int], shape: tuple[int, int]) ->
     def read_level(plane: int, window: Window) -> NDArray[np.uint8]:
         rows = _under(window.y, window.y_stop, below[0], shape[0])
         columns = _under(window.x, window.x_stop, below[1], shape[1])
-        seen = Window.from_bounds(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
-        return read(plane, seen)[(rows - seen.y)[:, None], columns - seen.x]
+        wanted = Window.from_bounds(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+        return read(plane, wanted)[(rows - wanted.y)[:, None], columns - wanted.x]
 
     return read_level
 
 
 def _under(start: int, stop: int, below: int, size: int) -> NDArray[np.intp]:
-    """The pixel of the level before under the centre of each pixel, along one axis; exact in whole numbers."""
+    """Pixel of the level before under the centre of each pixel, along one axis, exact in whole numbers."""
     return np.asarray((2 * np.arange(start, stop) + 1) * below // (2 * size), np.intp)

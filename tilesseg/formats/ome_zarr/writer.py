@@ -1,4 +1,4 @@
-"""Masks and scores as OME-Zarr: stand-alone, or labels beside their image."""
+"""Masks and scores as OME-Zarr: groups of their own, or labels beside their image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 
 from tilesseg.formats.ome_zarr.image_labels import check_list, find_home, frames_beside, labels_folder, list_label
 from tilesseg.formats.ome_zarr.level_transforms import Frames, standing_alone
-from tilesseg.formats.ome_zarr.metadata import group_attributes, image_label, multiscales, omero
+from tilesseg.formats.ome_zarr.metadata import (
+    DEFAULT_VERSION,
+    Version,
+    group_attributes,
+    image_label,
+    multiscales,
+    omero,
+)
 from tilesseg.formats.ome_zarr.product_arrays import ReadPlane, create_array, fill, make_group, read_from
 from tilesseg.formats.ome_zarr.product_folder import refuse_foreign, replacing
 from tilesseg.formats.ome_zarr.product_levels import coarser
@@ -19,9 +26,6 @@ from tilesseg.formats.writer import Mask, Scores, at_image
 from tilesseg.formats.writing.publish import check_target
 from tilesseg.raster.pyramid import HALVES, Halve, halve_mean
 from tilesseg.raster.window import Window
-
-Version = Literal["0.4", "0.5"]
-DEFAULT: Version = "0.5"
 
 
 def write_ome_zarr(
@@ -36,29 +40,29 @@ def write_ome_zarr(
 ) -> tuple[Path, ...]:
     """Write a mask as a multiscale label image: 0.5 in sharded Zarr 3, or 0.4 in Zarr 2.
 
-    A level is made from the stored level before it, or copied where the mask has it by mode. Each shard is written
-    once, whole; memory holds some windows of 4096 × 4096 for each thread, whatever the size of the mask.
+    A level is made from the stored level before it, or copied if the mask has the level by mode. Each shard is written
+    once, whole. Memory: some windows of 4096 × 4096 for each thread, for masks of any size.
 
     Args:
-        mask: what to write; read in windows of a shard.
+        mask: the mask, which is read in windows of a shard.
         path: the target; beside an image, `<image>.zarr/labels/<name>`.
-        overviews: how a level follows from the one before, see `pyramid`.
-        resolution: pixels of the mask, or of the image: then the nearest ones of the mask.
-        version: of OME-Zarr; None for 0.5, or beside an image for the image's own.
-        beside: name of the labels in the image, or None to write a Zarr of its own.
-        threads: shards worked on at the same time.
+        overviews: function that makes a level from the level before, see `raster.pyramid`.
+        resolution: whether the product has the pixels of the mask, or those of the image, see `at_image`.
+        version: version of OME-Zarr; None for 0.5, or beside an image for the version of the image.
+        beside: name of the labels in the image, or None for a group of its own.
+        threads: number of shards that are made at the same time.
 
     Returns:
         The group, and beside an image the file with the list of its labels.
 
     Raises:
-        FormatError: it cannot be written, what is there is not ours, or the image does not take labels; nothing is
-            left behind.
+        FormatError: the group cannot be written, tilesseg did not write the one at `path`, or the image does not take
+            labels; nothing is left behind.
     """
     mask = at_image(mask) if resolution == "image" else mask
     if beside is not None:
         return _write_beside(mask, path, overviews, version, threads)
-    version = version or DEFAULT
+    version = version or DEFAULT_VERSION
     frames = standing_alone(mask.grid, mask.image)
     with replacing(path) as folder:
         _write_mask(mask, folder, _name(path), frames, overviews, version, threads, image=None)
@@ -70,21 +74,21 @@ def write_ome_zarr_scores(
 ) -> tuple[Path, ...]:
     """Write stored scores as a multiscale image `(c, y, x)` of bytes, 0–250 for 0–1, a channel for each class.
 
-    A level is the mean of the level before, without 254 and 255. Memory as `write_ome_zarr`.
+    A level is the mean of the level before, without 254 and 255. Memory as for `write_ome_zarr`.
 
     Args:
-        scores: what to write.
+        scores: the scores.
         path: the target.
-        version: of OME-Zarr; None for 0.5.
-        threads: shards worked on at the same time.
+        version: version of OME-Zarr; None for 0.5.
+        threads: number of shards that are made at the same time.
 
     Returns:
         The group.
 
     Raises:
-        FormatError: as `write_ome_zarr`.
+        FormatError: see `write_ome_zarr`.
     """
-    version = version or DEFAULT
+    version = version or DEFAULT_VERSION
     frames = standing_alone(scores.grid, scores.image, channels=True)
     ome = {"multiscales": multiscales(_name(path), frames, version, "mean"), "omero": omero(scores.classes)}
     attributes = group_attributes(version, ome, provenance=scores.provenance, further=frames.levels[0].attributes)
@@ -96,16 +100,17 @@ def write_ome_zarr_scores(
 
 
 def check_ome_zarr(content: Mask | Scores, path: Path, **options: Any) -> None:
-    """Refuse, before the first tile, what `write_ome_zarr` or `write_ome_zarr_scores` could not write.
+    """Refuse, before the first tile, a product that `write_ome_zarr` or `write_ome_zarr_scores` could not write.
 
     Args:
-        content: what will be written; nothing of it is read.
+        content: the mask or the scores; no pixels are read.
         path: the target.
-        **options: those of the writer.
+        **options: options of the writer.
 
     Raises:
-        FormatError: something that is not ours is there, the folder cannot be written, or the image beside which the
-            labels go is no local OME-Zarr image, of another version or size, or of several times or planes.
+        FormatError: tilesseg did not write the file or folder at `path`, the folder cannot be written, or the image
+            that should take the labels is no local OME-Zarr image, has another version or size, or several times or
+            planes.
     """
     refuse_foreign(path)
     if isinstance(content, Mask) and options.get("beside") is not None:
@@ -161,7 +166,7 @@ def _write_levels(
     threads: int,
     ready: tuple[ReadPlane, ...] = (),
 ) -> None:
-    """Every level from the stored one before it, or from those that are `ready`, of level 1 and on."""
+    """Write every level, from the stored level before it, or from `ready`, which has level 1 and further levels."""
     for number, frame in enumerate(frames.levels):
         array = create_array(
             folder / str(number),
@@ -179,13 +184,13 @@ def _write_levels(
 
 
 def _ready(mask: Mask, frames: Frames) -> tuple[ReadPlane, ...]:
-    """The mask's stored levels, as far as they are those that are wanted."""
-    found: list[ReadPlane] = []
+    """Stored levels of the mask, up to the first whose shape differs from that of the product's level."""
+    ready: list[ReadPlane] = []
     for level, frame in zip(mask.levels, frames.levels[1:], strict=False):
         if level.shape != frame.shape:
             break
-        found.append(_first(level.read))
-    return tuple(found)
+        ready.append(_first(level.read))
+    return tuple(ready)
 
 
 def _first(read: Callable[[Window], NDArray[np.uint8]]) -> ReadPlane:
