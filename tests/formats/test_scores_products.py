@@ -136,7 +136,7 @@ def test_an_unknown_class_is_refused_with_those_that_exist(tmp_path: Path, bundl
 
 def test_scores_that_are_none_are_refused_before_the_first_tile(tmp_path: Path) -> None:
     bundle = write_unet_bundle(tmp_path / "model", activation="none")
-    with pytest.raises(JobError, match=r"a score of -?[\d.]+, and scores are stored as 0 to 1; set activation"):
+    with pytest.raises(JobError, match=r"a score of -?[\d.]+ of the model: scores are stored as 0 to 1; set"):
         carry_out(tmp_path / "run", scene_of(tmp_path, picture()), bundle)
     assert not Store(tmp_path / "run" / "scenes" / "scene").done_names()
 
