@@ -30,7 +30,18 @@ NO_VERB = {
     "what",
 }
 """First words of a remedy that is none: it says what to do, in the imperative."""
-ROOMS_TO_DO = {"run", "planning", "formats"}
+ROOMS_TO_DO = {
+    "run",
+    "planning",
+    "formats/geotiff",
+    "formats/geozarr",
+    "formats/ome_zarr/metadata.py",
+    "formats/ome_zarr/source.py",
+    "formats/reading",
+    "formats/slide",
+    "formats/stac",
+    "formats/zarr",
+}
 """Rooms whose messages have not been brought into the form yet."""
 
 
