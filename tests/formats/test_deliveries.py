@@ -161,10 +161,10 @@ def cut_band(product: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (no_metadata, "without MTD_MSIL1C.xml or MTD_MSIL2A.xml"),
-        (half_metadata, "cannot be understood: ParseError"),
-        (no_bands, "without a band"),
-        (two_tiles, "a product of 2 tiles, 1 can be read"),
+        (no_metadata, "neither MTD_MSIL1C.xml nor MTD_MSIL2A.xml is there"),
+        (half_metadata, "cannot read .*MTD_MSIL2A.xml: ParseError"),
+        (no_bands, "no band is in GRANULE"),
+        (two_tiles, "a product of 2 tiles, not of 1"),
         (cut_band, "B02_10m.jp2: not an image that GDAL can open"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -267,7 +267,7 @@ def test_landsat_metadata_without_factors_is_refused(tmp_path: Path) -> None:
     folder, _ = landsat(tmp_path)
     metadata = next(folder.glob("*_MTL.json"))
     metadata.write_text(metadata.read_text().replace("REFLECTANCE_MULT_BAND_4", "X"))
-    with pytest.raises(SourceError, match="no reflectance factors for band 4"):
+    with pytest.raises(SourceError, match="cannot compute reflectance of band 4"):
         open_source(str(folder))
 
 

@@ -213,7 +213,7 @@ def test_each_data_type_is_read_as_it_is(tmp_path: Path, dtype: str, nodata: int
 @pytest.mark.parametrize("dtype", ["complex64", "complex128", "uint64", "int64"])
 def test_other_data_types_are_refused_by_name(tmp_path: Path, dtype: str) -> None:
     path = write(tmp_path / "a.tif", np.ones((1, 4, 4), dtype))
-    with pytest.raises(SourceError, match=f"data type {dtype}, one of uint8"):
+    with pytest.raises(SourceError, match=f"data type {dtype}, not one of uint8"):
         open_source(path)
 
 
@@ -350,7 +350,7 @@ def test_scale_and_offset_tags_apply_to_their_bands_unless_overridden(tmp_path: 
     given = opened(path, scale=2.0, offset=-1.0)
     assert np.array_equal(given.read(everything).values, (data * 2.0 - 1).astype(np.float32))
     assert opened(path, scale=1.0, offset=0.0).dtype == np.int16
-    with pytest.raises(SourceError, match="scale nan"):
+    with pytest.raises(SourceError, match="scale is nan"):
         open_source(path, Opening(scale=float("nan")))
 
 
@@ -448,7 +448,7 @@ def test_a_coarser_resolution_takes_area_means_and_moves_no_corner(tmp_path: Pat
     got = source.read(Window(0, 0, 17, 25))
     assert np.allclose(got.values[0], data[0, :34].reshape(17, 2, 25, 2).mean(axis=(1, 3)), rtol=1e-6)
     assert opened(str(tmp_path / "a.tif"), resolution=10.0).dtype == np.uint16
-    with pytest.raises(SourceError, match="resolution -1"):
+    with pytest.raises(SourceError, match="resolution is -1"):
         open_source(str(tmp_path / "a.tif"), Opening(resolution=-1.0))
 
 
@@ -497,7 +497,7 @@ def test_files_that_do_not_fit_together_are_refused_with_both_values(tmp_path: P
 def test_bands_that_the_image_does_not_have_are_refused(tmp_path: Path) -> None:
     source = opened(write(tmp_path / "a.tif", noise(3, 4, 4)))
     assert source.select([2, 0]).selected == (2, 0)
-    for wrong, message in (([3], "band 3 asked for, the image has 0 to 2"), ([], "no band asked for")):
+    for wrong, message in (([3], "cannot read band 3 of .*: its bands are 0 to 2"), ([], "cannot read no band of")):
         with pytest.raises(SourceError, match=message):
             source.select(wrong)
 
@@ -508,10 +508,10 @@ def test_what_is_no_image_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "nothing.tif").touch()
     for path, message in (
-        (tmp_path / "missing.tif", "missing.tif: no such file"),
+        (tmp_path / "missing.tif", "cannot open .*missing.tif: no such file"),
         (text, "text.tif: not an image that GDAL can open: .*not recognized"),
         (tmp_path / "nothing.tif", "not an image that GDAL can open"),
-        (tmp_path / "empty", "empty: a folder without an image"),
+        (tmp_path / "empty", "cannot open the folder .*empty as an image"),
     ):
         with pytest.raises(SourceError, match=message) as refusal:
             open_source(str(path))

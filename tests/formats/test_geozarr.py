@@ -206,18 +206,18 @@ def test_axes_are_told_by_their_names(tmp_path: Path) -> None:
     assert np.array_equal(whole(opened(one))[0], data[..., 0])
     assert_refused(array(tmp_path / "c.zarr", data), "last axis of 3 .* name its dimensions")
     two = array(tmp_path / "d.zarr", noise(2, 3, *SHAPE), dimensions=("time", "band", "y", "x"))
-    assert_refused(two, "time has a length of 2, 1 needed")
+    assert_refused(two, "time has a length of 2, not 1")
 
 
 def test_what_is_no_image_is_refused_in_one_line(tmp_path: Path) -> None:
     assert_refused(tmp_path / "gone.zarr", "no such Zarr")
-    assert_refused(group(tmp_path / "empty.zarr"), "a group without an image")
+    assert_refused(group(tmp_path / "empty.zarr"), "a group without an array")
     assert_refused(array(tmp_path / "complex.zarr", noise(*SHAPE).astype("complex64")), "data type complex64")
     assert_refused(array(tmp_path / "int64.zarr", noise(*SHAPE).astype("int64")), "data type int64")
     several = group(tmp_path / "several.zarr")
     array(several / "a", noise(*SHAPE))
     array(several / "b", noise(30, 30))
-    assert_refused(several, "several images, one needed; open one of them")
+    assert_refused(several, "several images, .*; open one of them")
     assert opened(several / "a").grid.shape == SHAPE
 
 

@@ -125,22 +125,22 @@ def test_on_the_earth_polygons_are_longitude_and_latitude_or_in_the_crs_that_the
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        ("{", "is not GeoJSON"),
+        ("{", "as GeoJSON: "),
         ('"text"', "it holds a str"),
         ({"type": "Topology"}, "it holds a Topology"),
         ({"type": "FeatureCollection"}, "a FeatureCollection is incomplete"),
         ({"type": "FeatureCollection", "features": []}, "holds no polygon"),
         ({"type": "Point", "coordinates": [1, 1]}, "holds no polygon"),
         (polygon([[[0, 0], [1, 1], [0, 0]]]), "holds no polygon"),
-        (polygon([[[0, 0], [1, None], [1, 1], [0, 0]]]), "is not GeoJSON"),
+        (polygon([[[0, 0], [1, None], [1, 1], [0, 0]]]), "as GeoJSON: "),
         ('{"type": "Polygon", "coordinates": [[[0, 0], [1, NaN], [1, 1], [0, 0]]]}', "not finite"),
-        (polygon([[[0, 0], [1], [1, 1], [0, 0]]]), "is not GeoJSON"),
+        (polygon([[[0, 0], [1], [1, 1], [0, 0]]]), "as GeoJSON: "),
         (
             polygon([[[5000, 0], [5100, 0], [5100, 100], [5000, 0]]]),
             "touches nothing of slide.svs: .* columns 5000 to 5100",
         ),
         ({**polygon(SQUARE), "crs": {"type": "name", "properties": {"name": "EPSG:4326"}}}, "slide.svs has no CRS"),
-        ({**polygon(SQUARE), "crs": {"type": "link"}}, "names no CRS"),
+        ({**polygon(SQUARE), "crs": {"type": "link"}}, "names no known CRS"),
     ],
 )
 def test_what_is_no_region_of_the_slide_is_refused_in_one_line(tmp_path: Path, data: Any, said: str) -> None:
@@ -199,7 +199,7 @@ def test_a_mask_of_zeros_or_of_no_image_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="0 everywhere"):
         looked_at(painted(tmp_path / "mask.png", np.zeros((1, 40, 60), np.uint8)))
     (tmp_path / "text.png").write_text("no image")
-    with pytest.raises(SourceError, match="cannot be read as a mask image") as refusal:
+    with pytest.raises(SourceError, match="as a mask image: ") as refusal:
         looked_at(tmp_path / "text.png")
     assert "\n" not in str(refusal.value)
 

@@ -168,7 +168,7 @@ def test_a_type_that_cannot_be_segmented_is_refused_by_name_with_what_to_do(
     tmp_path: Path, dtype: str, remedy: str
 ) -> None:
     path = bare(tmp_path / "odd.tif", values(dtype=dtype))
-    with pytest.raises(SourceError, match=f"data type {dtype}, one of .* needed; .*{remedy}") as refused:
+    with pytest.raises(SourceError, match=f"data type {dtype}, not one of .*; .*{remedy}") as refused:
         open_source(str(path))
     assert "\n" not in str(refused.value)
 

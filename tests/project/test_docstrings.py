@@ -16,20 +16,6 @@ ROOMS_TO_DO = {
     "run",
     "inference",
     "planning",
-    "formats/detect.py",
-    "formats/geotiff",
-    "formats/geozarr",
-    "formats/ome_tiff/ome_xml_reader.py",
-    "formats/ome_zarr/level_grids.py",
-    "formats/ome_zarr/metadata.py",
-    "formats/ome_zarr/series.py",
-    "formats/ome_zarr/source.py",
-    "formats/reading",
-    "formats/registry.py",
-    "formats/slide",
-    "formats/source.py",
-    "formats/stac",
-    "formats/zarr",
 }
 """Rooms whose docstrings have not been read for this rule yet."""
 

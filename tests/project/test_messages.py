@@ -33,14 +33,6 @@ NO_VERB = {
 ROOMS_TO_DO = {
     "run",
     "planning",
-    "formats/geotiff",
-    "formats/geozarr",
-    "formats/ome_zarr/metadata.py",
-    "formats/ome_zarr/source.py",
-    "formats/reading",
-    "formats/slide",
-    "formats/stac",
-    "formats/zarr",
 }
 """Rooms whose messages have not been brought into the form yet."""
 

@@ -1,4 +1,4 @@
-"""What an image is, before anything opens it: which row of `FORMATS` its path belongs to."""
+"""Detection of the format of an image before it is opened: the name of its row in `FORMATS`."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 SLIDE_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".dcm", ".czi", ".qptiff")
 _TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
-_LOOKED_AT = 16
-"""Pages."""
+_PAGES = 16
+"""Number of pages of a TIFF that are examined."""
 _SLACK = 0.02
-"""Share by which the proportions of a coarser picture may differ: its sides are whole numbers."""
+"""Share by which the proportions of a coarser level may differ: its sides are whole numbers."""
 
 
-# What tifffile makes of odd files it logs, and without a handler Python prints that.
+# tifffile logs its complaints about odd files, and without a handler Python prints them.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 def format_of(path: str) -> str:
-    """The name of the row that opens a path: `ome-zarr`, `zarr`, `ome-tiff`, `slide`, else `geotiff`."""
+    """Name of the format that opens a path: `ome-zarr`, `zarr`, `ome-tiff`, `slide`, else `geotiff`."""
     if is_zarr(path):
         return "ome-zarr" if _is_ome_zarr(Path(path)) else "zarr"
     name = path.lower()
@@ -56,22 +56,22 @@ def _is_ome_zarr(folder: Path) -> bool:
             return isinstance(attributes.get("ome"), dict)
         attributes = json.loads((folder / ".zattrs").read_text(encoding="utf-8"))
     except (OSError, ValueError, AttributeError):
-        return False  # whatever opens it says what is wrong with it
+        return False  # the refusal comes from the format that opens it
     if not isinstance(attributes, dict):
         return False
-    groups = ("bioformats2raw.layout", "plate", "well")  # of images; which, the refusal of a plate says
+    groups = ("bioformats2raw.layout", "plate", "well")  # groups of images; the refusal of a plate names them
     listed = any(isinstance(attributes.get(key), list) for key in ("multiscales", "labels"))
     return listed or any(key in attributes for key in groups)
 
 
 def _tiff_kind(path: str) -> str:
-    """OME-TIFF, a slide, or a raster; a file that tifffile cannot make sense of is left to GDAL, which says why."""
+    """`ome-tiff`, `slide` or `geotiff`; a file that tifffile cannot open is left to GDAL, whose message says why."""
     import tifffile
 
     try:
         with tifffile.TiffFile(path) as file:
             return _kind(file)
-    except Exception:  # tifffile raises whatever a damaged file provokes
+    except Exception:  # tifffile raises errors of all kinds on a damaged file
         return "geotiff"
 
 
@@ -88,9 +88,9 @@ def _kind(file: tifffile.TiffFile) -> str:
 
 
 def _is_pyramid(file: tifffile.TiffFile) -> bool:
-    """Whether its first image is tiled and one of the next is a coarser picture of it.
+    """Whether the first image is tiled and one of the next pages is a coarser level of it.
 
-    The series of tifffile would say it better, and would have every page of a file read that may have thousands.
+    The series of tifffile are more exact, but tifffile reads every page for them, and a file may have thousands.
     """
     first = file.pages.first
     return bool(first.is_tiled and (first.subifds or any(_coarser(page, first) for page in _following(file))))
@@ -104,16 +104,16 @@ def _coarser(page: Any, first: tifffile.TiffPage) -> bool:
 
 
 def _is_gdals(file: tifffile.TiffFile) -> bool:
-    """Whether GDAL wrote it: metadata, nodata or a mask that its own reader makes use of, or a COG's layout."""
-    if any(code in file.pages.first.tags for code in (42112, 42113)) or any(one.is_mask for one in _following(file)):
+    """Whether GDAL wrote the file: it has GDAL's metadata, nodata, a mask, or the layout of a COG."""
+    if any(code in file.pages.first.tags for code in (42112, 42113)) or any(page.is_mask for page in _following(file)):
         return True
     file.filehandle.seek(16 if file.is_bigtiff else 8)
     return bytes(file.filehandle.read(24)) == b"GDAL_STRUCTURAL_METADATA"
 
 
 def _following(file: tifffile.TiffFile) -> Iterator[Any]:
-    """The pages after the first one, some of them."""
-    for number in range(1, _LOOKED_AT):
+    """The first pages after the first image."""
+    for number in range(1, _PAGES):
         try:
             yield file.pages.get(number)
         except IndexError:

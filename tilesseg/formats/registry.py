@@ -1,4 +1,4 @@
-"""The formats: one row for each, naming what opens it and what writes it. A new format is a row and a file."""
+"""The formats: one row for each, with its opener and its writer. A new format is a row and a folder."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One row of the table: what opens it and what writes it, as `package.module:name`."""
+    """One row of the table: opener, writer and check of a format, as `package.module:name`."""
 
     opens: str | None = None
     writes: str | None = None
     suffixes: tuple[str, ...] = ()
-    """Endings of a file's name, the usual one first."""
+    """Suffixes of a file's name, the usual one first."""
     kind: Literal["mask", "scores", "polygons"] = "mask"
-    """What is written."""
+    """Content of a product in this format."""
     options: tuple[str, ...] = ()
-    """Keys of a product, beside `format` and `path`, that its writer takes as keywords."""
+    """Keys of a product in the job file, beside `format` and `path`; the writer takes them as keywords."""
     checks: str | None = None
-    """What looks, before the first tile, whether the writer will be able to; see `Check`."""
+    """Preflight check, called before the first tile; see `Check`."""
 
 
 _POLYGONS = ("classes", "min_area", "simplify")

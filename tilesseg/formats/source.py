@@ -1,4 +1,4 @@
-"""The source: an opened image that is read by window. What every reader gives, whatever the format."""
+"""The source: an opened image that is read by window, the same for every format."""
 
 from __future__ import annotations
 
@@ -9,27 +9,28 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tilesseg.errors import joined_lines
 from tilesseg.raster.grid import Grid
 from tilesseg.raster.window import Window
 
 
 class Pixels(NamedTuple):
-    """What a read gives."""
+    """Result of a read: values, and which pixels are valid."""
 
     values: NDArray[Any]
     """`(channel, y, x)`, in the source's dtype, or float32 once scaled or resampled."""
     valid: NDArray[np.bool_]
     """`(y, x)`: False where the image has nodata, is masked out, or a selected band is NaN or infinite. Not to be
-    written to: where all is valid it may be one value seen everywhere."""
+    written to: where all is valid it may be a single value, repeated by strides of 0."""
 
 
 class Raw(NamedTuple):
-    """What the files hold, before scale and offset: what staging copies."""
+    """Values of the files before scale and offset, as staging copies them."""
 
     values: NDArray[Any]
     """`(channel, y, x)` of the selected bands, resampled where the grid asks for it."""
     valid: NDArray[np.bool_]
-    """`(mask, y, x)`: what each of the files' own masks says; whether a value is finite is not looked at."""
+    """`(mask, y, x)`: the files' own masks; values that are not finite are valid here."""
 
 
 class Source(Protocol):
@@ -40,7 +41,7 @@ class Source(Protocol):
 
     @property
     def native(self) -> Grid:
-        """The grid of the image's own finest pixels; `grid` itself unless another level or pixel size is read."""
+        """Grid of the image's own finest pixels; `grid` itself unless another level or pixel size is read."""
 
     @property
     def levels(self) -> Sequence[Source]:
@@ -71,17 +72,17 @@ class Source(Protocol):
 
     @property
     def masks(self) -> tuple[int, ...]:
-        """For each of the selected bands, which plane of `Raw.valid` says where it is valid."""
+        """For each selected band, the number of its mask: a plane of `Raw.valid`."""
 
     @property
     def storage_block(self) -> tuple[int, int]:
-        """Height and width in pixels of what is decoded when one pixel is read: a tile, a strip, the whole image."""
+        """Height and width in pixels of the block that is decoded for a single pixel: a tile, a strip, the image."""
 
     def select(self, indices: Sequence[int]) -> Source:
         """The same image, reading these bands in this order."""
 
     def read(self, window: Window) -> Pixels:
-        """Read any window, also one that leaves the image: there it is reflected (see `read_reflected`).
+        """Read any window; a window that leaves the image is filled by reflection (see `read_reflected`).
 
         Raises:
             SourceError: the pixels cannot be read; names file and window.
@@ -95,10 +96,10 @@ class Source(Protocol):
         """
 
     def rows(self, height: int) -> Iterator[Raw]:
-        """The whole image once, from top to bottom, in bands of `height` rows, the last one shorter.
+        """The whole image once, from top to bottom, in strips of `height` rows; the last strip may be shorter.
 
         For images that are decoded from their beginning whatever is read (`storage_block` is the whole image): memory
-        is bounded by some bands where the compression can be undone piece by piece.
+        is bounded by a few strips where the compression can be decoded piece by piece.
 
         Raises:
             SourceError: as `read`.
@@ -117,24 +118,36 @@ class Source(Protocol):
     def thumbnail(self, size: int) -> Pixels:
         """A decimated view of the whole image for people to look at, its long side at most `size` pixels.
 
-        From an overview where there is one, else the nearest pixels of strips of rows read one at a time: memory is
+        From an overview where there is one, else the nearest pixels of strips of rows, read in turn: memory is
         bounded by the thumbnail and one strip. Never enlarged, not to be computed with. Parts that cannot be read
         are left invalid.
         """
 
     def identity(self) -> dict[str, Any]:
-        """Size and mtime in ns of every file the pixels come from, by path: what resume compares."""
+        """Size and mtime in ns of every file the pixels come from, by path; a resumed run compares them."""
 
     def describe(self) -> dict[str, Any]:
-        """What `tilesseg inspect` prints: plain JSON data."""
+        """Description of the image for `tilesseg inspect`: plain JSON data."""
 
 
 def file_state(path: str) -> list[int] | None:
-    """`[size, mtime in ns]`, None where it is gone; of an item in a STAC item collection, its own size and checksum."""
+    """`[size, mtime in ns]` of a file, None where it is gone; of an item in a STAC collection its size and checksum."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         from tilesseg.formats.stac.stac_items import member_state
 
         return member_state(path)
-    return [found.st_size, found.st_mtime_ns]
+    return [status.st_size, status.st_mtime_ns]
+
+
+def unreadable(where: str, why: str | Exception, do: str = "repair or replace the file") -> str:
+    """Message of a refusal to read a file, as one line.
+
+    Args:
+        where: file and window.
+        why: the cause; where it names its own remedy, that is kept.
+        do: remedy, in the imperative.
+    """
+    cause = (joined_lines(why) if isinstance(why, Exception) else why).removesuffix(".")
+    return f"{where}: {cause}" if ";" in cause else f"{where}: {cause}; {do}"

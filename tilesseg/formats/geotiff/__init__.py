@@ -1,6 +1,7 @@
-"""Everything GDAL opens as a source: GeoTIFF, BigTIFF, COG, VRT, JPEG 2000, one file or several that make one image.
+"""Raster files as images, by GDAL: GeoTIFF, BigTIFF, COG, VRT, JPEG 2000; one file, or several that make one image.
 
-A product (Sentinel-2 SAFE, Landsat, STAC item) is several files too, and its metadata says what they hold.
+A delivery (Sentinel-2 SAFE, Landsat, STAC item) is several files, too; its metadata name their bands. GDAL decodes the
+files (compression: `raster_file`); a file of one strip is decoded piece by piece in `strip_stream`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from tilesseg.errors import SourceError
+from tilesseg.errors import SourceError, cannot
 from tilesseg.formats.geotiff.band_names import PALETTE, file_names, natural
 from tilesseg.formats.geotiff.band_stack import stack
 from tilesseg.formats.geotiff.deliveries.delivery_files import SceneFile, SceneFiles, open_scene
@@ -36,11 +37,11 @@ def open_geotiff(paths: Sequence[str], opening: Opening) -> Image:
     opening.refuse(paths[0], "series", "level", "t", "z", why="a raster has one image of one level")
     scene = _find_scene(paths)
     if scene is not None:
-        files, told, finest = open_scene(scene)
+        files, scene_files, finest = open_scene(scene)
         grid, layers = stack(files, opening.resolution, finest=finest)
     else:
         files = [open_raster(path) for path in _expand(paths)]
-        told = [_own(file, names) for file, names in zip(files, _names(files), strict=True)]
+        scene_files = [_own(file, names) for file, names in zip(files, _names(files), strict=True)]
         grid, layers = stack(files, opening.resolution)
     bands = tuple(
         ImageBand(
@@ -51,11 +52,11 @@ def open_geotiff(paths: Sequence[str], opening: Opening) -> Image:
             index=index,
             mask=number,
             resampled=not layer.native,
-            scale=_first(opening.scale, one.scales[index], file.facts.scales[index]),
-            offset=_first(opening.offset, one.offsets[index], file.facts.offsets[index]),
+            scale=_first(opening.scale, scene_file.scales[index], file.facts.scales[index]),
+            offset=_first(opening.offset, scene_file.offsets[index], file.facts.offsets[index]),
         )
-        for number, (file, layer, one) in enumerate(zip(files, layers, told, strict=True))
-        for index, name in enumerate(one.names)
+        for number, (file, layer, scene_file) in enumerate(zip(files, layers, scene_files, strict=True))
+        for index, name in enumerate(scene_file.names)
     )
     every_file = tuple(dict.fromkeys(name for file in files for name in file.facts.files))
     facts = ImageFacts(files[0].path, grid, bands, every_file, notes=source_notes(layers))
@@ -63,7 +64,7 @@ def open_geotiff(paths: Sequence[str], opening: Opening) -> Image:
 
 
 def _find_scene(paths: Sequence[str]) -> SceneFiles | None:
-    """What a product's metadata says, where one path alone names a product."""
+    """Files of a delivery, where the only path names a delivery."""
     if len(paths) != 1:
         return None
     if os.path.isdir(paths[0]):
@@ -72,29 +73,32 @@ def _find_scene(paths: Sequence[str]) -> SceneFiles | None:
 
 
 def _own(file: RasterFile, names: tuple[str | None, ...]) -> SceneFile:
-    """A file whose own tags count."""
+    """A file that is described by its own tags."""
     nothing = (None,) * len(names)
     return SceneFile(file.path, names, nothing, nothing)
 
 
 def _first(*numbers: float | None) -> float:
-    """The first one that is given; the last always is."""
+    """The first number that is not None; the last never is."""
     return next(number for number in numbers if number is not None)
 
 
 def _expand(paths: Sequence[str]) -> list[str]:
-    """The files meant by a folder; a list as it is."""
+    """Files of a folder; a list of files as it is."""
     if len(paths) != 1 or is_remote(paths[0]) or not os.path.isdir(paths[0]):
         return list(paths)
     inside = (entry for entry in Path(paths[0]).iterdir() if entry.suffix.lower() in _FOLDER_SUFFIXES)
     files = sorted((str(entry) for entry in inside if entry.is_file()), key=natural)
     if not files:
-        raise SourceError(f"{paths[0]}: a folder without an image, at least one {' or '.join(_FOLDER_SUFFIXES)} needed")
+        because = f"it has no {' or '.join(_FOLDER_SUFFIXES)} file"
+        raise SourceError(
+            cannot(f"open the folder {paths[0]} as an image", because, "name another folder or its files")
+        )
     return files
 
 
 def _names(files: Sequence[RasterFile]) -> list[tuple[str | None, ...]]:
-    """Band names by file; a name that two files claim gets the second file's own part before it."""
+    """Band names by file; where two files have a name alike, the second file's own part is put before it."""
     tokens = file_names([Path(file.path).stem for file in files])
     taken: set[str] = set()
     result = []

@@ -1,4 +1,4 @@
-"""What a band is called: by its description, its colour, or the file it came in. Plain text, no files."""
+"""Names of bands: from a band's description, its colour, or the name of its file. Plain text, no files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 PALETTE = "palette"
-"""The band of a palette image, whose values are indices."""
+"""Name of the band of a palette image, whose values are indices."""
 
 _COLOURS = {"red", "green", "blue", "nir", "pan", "coastal", "rededge", "swir", "mwir", "lwir", "tir"}
 
@@ -24,7 +24,7 @@ _NO_NAME = re.compile(r"^((band|layer)[ _]?\d*)?$", re.IGNORECASE)
 
 
 def band_name(description: str | None, colour: str) -> str | None:
-    """The name that a file gives its band: its description, else the colour it is meant for, else None."""
+    """Name of a band in its file: its description, else its colour, else None."""
     text = (description or "").strip()
     if not _NO_NAME.match(text):
         return text
@@ -32,7 +32,7 @@ def band_name(description: str | None, colour: str) -> str | None:
 
 
 def file_names(stems: Sequence[str]) -> tuple[str | None, ...]:
-    """A name for each single-band file: what its name does not share with the others, or the band's common name.
+    """A name for each single-band file: the part of its name that the others do not share, or the band's common name.
 
     A file alone has a name only where its sensor is known: `LC08_…_B4` is `red`.
     """
@@ -63,7 +63,7 @@ def _common_name(stem: str, token: str | None) -> str | None:
 
 
 def _shared(parts: list[list[str]]) -> int:
-    """How many leading words all have in common, one word at least being left to each."""
+    """Number of leading words that all have in common, such that each keeps at least one word."""
     count = 0
     limit = min(len(part) for part in parts) - 1
     while count < limit and len({part[count] for part in parts}) == 1:

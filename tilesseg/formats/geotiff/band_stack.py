@@ -1,4 +1,4 @@
-"""Several aligned files as one image: which grid they share, and how each is resampled onto it."""
+"""Several aligned files as one image: the grid that they share, and the place of each file on it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SAME = 0.02  # of a pixel: files of equal pixel size that differ by more do not
 
 @dataclass(frozen=True, slots=True)
 class RasterLayer:
-    """A file and where the image's grid lies on it."""
+    """A file, and the place of the image's grid on it."""
 
     file: RasterFile
     scale: Pair
@@ -36,7 +36,7 @@ class RasterLayer:
 
     @property
     def method(self) -> Literal["smooth", "nearest"]:
-        """How it is resampled: between two indices into a colour table there is nothing."""
+        """Method of resampling; indices into a colour table are never interpolated."""
         return "nearest" if self.file.facts.palette else "smooth"
 
 
@@ -46,7 +46,7 @@ def find_finest(files: Sequence[RasterFile]) -> RasterFile:
 
 
 def misfit(file: RasterFile, finest: RasterFile) -> str | None:
-    """Why a file does not lie on the grid of another, or None where it does."""
+    """Reason why a file does not lie on the grid of another, or None where it does."""
     try:
         _align(file, finest)
     except SourceError as error:
@@ -60,9 +60,9 @@ def stack(
     """The grid of the finest file, or of pixels of size `resolution` from its corner, and every file on it.
 
     Args:
-        files: opened.
+        files: the opened files.
         resolution: pixel size in the grid's unit; None keeps the finest file's.
-        finest: the file whose grid counts, where it is not that of the smallest pixels.
+        finest: the file whose grid is used, where it is not the file of the smallest pixels.
 
     Raises:
         SourceError: another CRS, extent or orientation; names both files and both values.
@@ -80,7 +80,7 @@ def _resized(finest: RasterFile, resolution: float | None) -> tuple[Grid, Pair]:
     if resolution is None:
         return grid, (1.0, 1.0)
     if not (np.isfinite(resolution) and resolution > 0):
-        raise SourceError(f"{finest.path}: resolution {resolution:g}, a length above 0 in {grid.unit} needed")
+        raise SourceError(f"{finest.path}: resolution {resolution:g} is not a length above 0; give one in {grid.unit}")
     y, x = _snap(resolution / grid.resolution[0]), _snap(resolution / grid.resolution[1])
     height, width = output_shape(grid.shape, (y, x))
     a, b, c, d, e, f = grid.transform
@@ -110,7 +110,7 @@ def _align(file: RasterFile, finest: RasterFile) -> RasterLayer:
 
 def _mismatch(one: RasterFile, two: RasterFile, what: str, first: str, second: str) -> SourceError:
     return SourceError(
-        f"{one.path} and {two.path} have different {what}, {first} and {second}: "
+        f"{one.path} and {two.path} have different {what}, {first} and {second}; "
         "warp one to the other, or list only files that match"
     )
 
@@ -125,6 +125,6 @@ def _matrix(grid: Grid) -> NDArray[np.float64]:
 
 
 def _snap(ratio: float) -> float:
-    """A ratio that is a whole number or one over a whole number but for rounding, made exactly that."""
+    """A ratio, made exact where it is a whole number, or one over a whole number, but for rounding."""
     whole = round(ratio) if ratio >= 1 else 1 / round(1 / ratio)
     return float(whole) if abs(whole - ratio) < 1e-6 * ratio else float(ratio)

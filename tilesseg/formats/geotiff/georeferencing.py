@@ -1,4 +1,4 @@
-"""Where a raster file lies: its transform, its CRS, and what else places it (ground control points, RPCs)."""
+"""Georeference of a raster file: its transform and CRS, ground control points and RPCs."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any
 
 from rasterio.errors import CRSError
 
+from tilesseg.errors import joined_lines
 from tilesseg.formats.geotiff.raster_file import settled
 from tilesseg.formats.reading.crs import round_trip, unit_of
 from tilesseg.raster.grid import IDENTITY, ControlPoint, Grid, Placement, Transform
 
 
 def find_place(dataset: Any) -> tuple[Grid, tuple[str, ...]]:
-    """The grid of an open dataset, and a sentence on everything unusual about it."""
+    """Grid of an open dataset, and a sentence on each unusual fact about it."""
     transform, transform_note = _transform(dataset)
     placement = _placement(dataset, transform)
     grid = Grid(dataset.height, dataset.width, transform, unit="pixel" if transform == IDENTITY else "unknown")
@@ -35,14 +36,14 @@ def _transform(dataset: Any) -> tuple[Transform, str | None]:
 
 
 def _with_crs(dataset: Any, grid: Grid) -> tuple[Grid, str | None]:
-    """The grid with its CRS, and what to say where it has none."""
+    """The grid with its CRS, and a note where it has none."""
     try:
         crs = dataset.crs
         if crs:
             unit, metres = unit_of(crs)
             return replace(grid, crs=round_trip(crs), unit=unit, metres_per_unit=metres), None
     except CRSError as error:
-        return grid, f"its coordinate reference system cannot be understood: {' '.join(str(error).split())}"
+        return grid, f"its coordinate reference system cannot be understood: {joined_lines(error)}"
     if grid.transform != IDENTITY:
         return grid, "no coordinate reference system, or one that GDAL cannot understand: the transform is kept"
     if grid.placement is not None:

@@ -1,4 +1,4 @@
-"""What raster files are, as plain JSON data for whoever inspects them."""
+"""Description of raster files for `tilesseg inspect`, as plain JSON data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tilesseg.formats.geotiff.raster_file import RasterFacts
 
 
 def describe_file(layer: RasterLayer) -> dict[str, Any]:
-    """One file of the image: how it is stored, and what says which of its pixels are valid."""
+    """Description of one file of the image: its storage, and the origin of its mask."""
     facts = layer.file.facts
     return {
         "path": layer.file.path,
@@ -30,7 +30,7 @@ def describe_file(layer: RasterLayer) -> dict[str, Any]:
 
 
 def source_notes(layers: Sequence[RasterLayer]) -> tuple[str, ...]:
-    """Sentences on everything unusual, each said once."""
+    """Sentences on unusual facts, each once."""
     return tuple(dict.fromkeys(note for layer in layers for note in (*layer.file.facts.notes, *_reading_notes(layer))))
 
 
@@ -76,5 +76,5 @@ def _mask(facts: RasterFacts) -> str:
 
 
 def _plain(value: float | None) -> float | str | None:
-    """JSON knows no NaN and no infinity."""
+    """A number as JSON data, which has no NaN and no infinity."""
     return value if value is None or math.isfinite(value) else str(value)

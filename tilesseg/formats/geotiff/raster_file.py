@@ -1,7 +1,7 @@
 """One raster file as GDAL opens it: its facts, and its pixels by window.
 
-Hides rasterio's sharp edges: a dataset handle belongs to one thread and one process, GDAL's errors may be raised
-by an innocent call later on, and what a mask is depends on the file.
+Hides rasterio's sharp edges: a dataset handle belongs to one thread and one process, an error of GDAL may be raised by
+a later call that is not its cause, and the kind of mask depends on the file.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from tilesseg.errors import SourceError
+from tilesseg.formats.source import unreadable
 from tilesseg.process import QUIET
 from tilesseg.raster.grid import Grid
 from tilesseg.raster.window import Window
 
-# GDAL's cache defaults to 5 % of the machine's memory in every process, which no plan can count on. GDAL looks
-# at this when it first reads a pixel; whoever runs tilesseg may set another figure.
+# GDAL's cache defaults to 5 % of the machine's memory in every process, which no plan can count on. GDAL reads this
+# setting with its first pixel; the user may set another figure.
 os.environ.setdefault("GDAL_CACHEMAX", "64")
 
 MaskKind = Literal["none", "nodata", "dataset", "bands"]
@@ -36,41 +37,41 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class RasterFacts:
-    """What is known about a file once it is open; per-band tuples leave out alpha."""
+    """Facts of an open file; tuples with an entry for each band leave out alpha."""
 
     driver: str
     grid: Grid
     bands: tuple[int, ...]
-    """GDAL's band numbers, from 1."""
+    """Numbers of the bands in GDAL, from 1."""
     names: tuple[str | None, ...]
     dtypes: tuple[str, ...]
     scales: tuple[float, ...]
     offsets: tuple[float, ...]
     nodata: tuple[float | None, ...]
     mask: MaskKind
-    """Where validity comes from: nowhere, the nodata values, one mask or alpha for all bands, or one mask per band."""
+    """Origin of validity: none, the nodata values, one mask or alpha for all bands, or one mask for each band."""
     alpha: bool
     overviews: tuple[int, ...]
     """Decimation of each overview level."""
     storage_block: tuple[int, int]
-    """Storage block `(height, width)` as GDAL tells it: a tile or a strip."""
+    """Storage block `(height, width)` in GDAL's view: a tile or a strip."""
     one_strip: bool
-    """A TIFF of one strip: whatever is read is decoded from the first row on, whatever `storage_block` says."""
+    """Whether the file is a TIFF of one strip: any read decodes it from the first row on, despite `storage_block`."""
     palette: bool
-    """The values are indices into a colour table: between two of them there is nothing."""
+    """Whether the values are indices into a colour table, which cannot be interpolated."""
     compression: str | None
     files: tuple[str, ...]
-    """Everything the pixels may come from: members of a VRT, masks, overviews and other sidecars too."""
+    """Every file that pixels may come from, with members of a VRT, masks, overviews and other sidecars."""
     notes: tuple[str, ...]
-    """Sentences on what is unusual, for whoever inspects the file."""
+    """Sentences on unusual facts, for the description."""
     broken: tuple[tuple[Window, str], ...] = ()
-    """Windows of a VRT whose members cannot be opened, and why; see `vrt_members`."""
+    """Windows of a VRT whose members cannot be opened, each with the reason; see `vrt_members`."""
 
 
 class RasterFile:
     """A file that can be read by window from any thread; each thread opens its own handle.
 
-    Handles are closed when their thread or this object goes, which is when the last reference to them does.
+    A handle is closed with its thread or with this object: when the last reference to it goes.
     """
 
     def __init__(self, path: str, facts: RasterFacts) -> None:
@@ -89,7 +90,7 @@ class RasterFile:
         Args:
             bands: indices into `facts.bands`.
             window: pixels of the file, or of the overview.
-            dtype: what GDAL converts to while reading.
+            dtype: data type to which GDAL converts while reading.
             level: index into `facts.overviews`, None for full resolution.
 
         Raises:
@@ -98,7 +99,7 @@ class RasterFile:
         where = f"{self.path}: cannot read rows {window.y}–{window.y_stop - 1}, columns {window.x}–{window.x_stop - 1}"
         for broken, why in self.facts.broken:
             if level is not None or not broken.intersect(window).empty:
-                raise SourceError(f"{where}: {why}")
+                raise SourceError(unreadable(where, why))
         with one_line_errors(where), rasterio.Env():  # an Env sends GDAL's own complaints to logging, not to stderr
             try:
                 dataset = self._handle(level)
@@ -125,9 +126,9 @@ class RasterFile:
         left = dict.fromkeys(range(len(self.facts.bands)))
         if self.facts.mask == "nodata":
             for band, channel in zip(bands, values, strict=True):
-                told = differs(channel, self.facts.nodata[band], self.facts.dtypes[band])
-                if told is not None:
-                    valid |= told
+                differing = differs(channel, self.facts.nodata[band], self.facts.dtypes[band])
+                if differing is not None:
+                    valid |= differing
                     left.pop(band, None)
         for band in left:
             if valid.all():  # a pixel is valid where any band is: the others cannot change that
@@ -150,7 +151,7 @@ class RasterFile:
 
 
 def open_dataset(path: str, **options: Any) -> Any:
-    """Open for reading, without a word on missing georeference; the caller catches the errors."""
+    """Open a dataset for reading, without warnings on missing georeference; the caller handles the errors."""
     with QUIET, warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.Env():
@@ -159,30 +160,30 @@ def open_dataset(path: str, **options: Any) -> Any:
     return dataset
 
 
-def settled(ask: Callable[[], T]) -> T:
-    """Ask a dataset something, again if GDAL had an old error to get rid of.
+def settled(query: Callable[[], T]) -> T:
+    """Result of a query to a dataset, repeated if GDAL had an old error pending.
 
-    rasterio raises whatever error GDAL last left behind, also one that opening the file has already got over.
+    rasterio raises the last error that GDAL recorded, even where opening the file has recovered from it.
     """
     try:
-        return ask()
+        return query()
     except CPLE_BaseError:
-        return ask()
+        return query()
 
 
 @contextmanager
-def one_line_errors(where: str) -> Iterator[None]:
-    """Whatever rasterio raises becomes one line that ends with GDAL's own last message."""
+def one_line_errors(where: str, do: str = "repair or replace the file") -> Iterator[None]:
+    """Make one line of any error of rasterio, with GDAL's own last message."""
     try:
         yield
     except (RasterioError, CPLE_BaseError, OSError, ValueError, MemoryError) as error:
         cause = error.__cause__ or error
         message = cause.errmsg if isinstance(cause, CPLE_BaseError) else str(cause) or type(cause).__name__
-        raise SourceError(f"{where}: {' '.join(message.split())}") from error
+        raise SourceError(unreadable(where, " ".join(message.split()), do)) from error
 
 
 def differs(channel: NDArray[Any], nodata: float | None, dtype: str) -> NDArray[np.bool_] | None:
-    """Where a band differs from its nodata value, as GDAL's mask band would say; None where only GDAL can tell."""
+    """Pixels of a band that differ from its nodata value, equal to GDAL's mask band; None where only GDAL can tell."""
     if nodata is None or channel.dtype != np.dtype(dtype):
         return None
     if np.isnan(nodata):
@@ -193,7 +194,7 @@ def differs(channel: NDArray[Any], nodata: float | None, dtype: str) -> NDArray[
         return np.asarray(channel != int(nodata)) if whole else None
     with np.errstate(all="ignore"):
         value = channel.dtype.type(nodata)
-        differs = np.asarray(channel != value)
-        # GDAL allows floats a few ulp: where a value comes that close, let it decide
+        differing = np.asarray(channel != value)
+        # GDAL allows floats a few ulp: where a value comes that close, GDAL decides
         close = np.abs(channel - value) <= abs(value) * channel.dtype.type(1e-5)
-    return None if np.isfinite(value) and (close & differs).any() else differs
+    return None if np.isfinite(value) and (close & differing).any() else differing

@@ -9,7 +9,7 @@ from typing import Any
 import rasterio
 from rasterio.enums import ColorInterp, MaskFlags
 
-from tilesseg.errors import SourceError
+from tilesseg.errors import SourceError, cannot
 from tilesseg.formats.geotiff.band_names import band_name
 from tilesseg.formats.geotiff.georeferencing import find_place
 from tilesseg.formats.geotiff.raster_file import (
@@ -24,18 +24,18 @@ from tilesseg.formats.geotiff.strip_stream import is_one_strip
 from tilesseg.formats.geotiff.vrt_members import broken_members
 from tilesseg.formats.reading.validity import DTYPES
 
-_MEMBERS = 16  # of a VRT that are looked at
+_MEMBERS = 16  # of a VRT that are opened
 _SIDECARS = (".vrt", ".ovr", ".msk", ".xml")
 
 
 def decoded_block(file: RasterFile) -> tuple[int, int]:
-    """Height and width in the file's pixels: a tile, a strip, the whole image; of a VRT the largest of its members'."""
+    """Height and width of the block that is decoded for a pixel: a tile, a strip, the image; of a VRT the largest."""
     facts = file.facts
     shape, block = facts.grid.shape, facts.storage_block
     if facts.one_strip:
         block = shape
     elif facts.driver == "GTiff" and facts.compression is None and block[1] >= shape[1]:
-        block = 1, shape[1]  # where nothing is compressed, any row is found by its place
+        block = 1, shape[1]  # without compression, any row is read by its position
     blocks = [block, *(_members(file) if facts.driver == "VRT" else [])]
     heights, widths = zip(*blocks, strict=True)
     return min(shape[0], max(heights)), min(shape[1], max(widths))
@@ -47,7 +47,7 @@ def _members(file: RasterFile) -> list[tuple[int, int]]:
     for name in names[:_MEMBERS]:
         try:
             blocks.append(decoded_block(open_raster(name)))
-        except SourceError:  # it is missing, or no image: reading will say so
+        except SourceError:  # it is missing, or no image: the refusal comes with the read
             continue
     return blocks
 
@@ -58,37 +58,39 @@ _MOST_BANDS = 10_000  # one patch of more would not fit into memory; damaged hea
 
 
 def open_raster(path: str) -> RasterFile:
-    """Open a file with GDAL and gather its facts.
+    """Open a file with GDAL and collect its facts.
 
     Raises:
         SourceError: missing, not an image, or of a data type that cannot be segmented.
     """
     if not is_remote(path):
         if not os.path.exists(path):
-            raise SourceError(f"{path}: no such file")
+            raise SourceError(cannot(f"open {path}", "no such file", "correct the path"))
         path = os.path.abspath(path)
-    with one_line_errors(f"{path}: not an image that GDAL can open"):
+    with one_line_errors(f"{path}: not an image that GDAL can open", "give a raster image, or repair this file"):
         dataset = open_dataset(path)
-    with one_line_errors(f"{path}: cannot tell what it is"), rasterio.Env():
+    with one_line_errors(f"{path}: cannot read its properties"), rasterio.Env():
         return RasterFile(path, settled(lambda: _facts(path, dataset)))
 
 
 def is_remote(path: str) -> bool:
-    """Whether a path is GDAL's business alone: a URL, a `/vsi…` path or a `DRIVER:…` name."""
+    """Whether only GDAL can open a path: a URL, a `/vsi…` path or a `DRIVER:…` name."""
     return "://" in path or path.startswith("/vsi") or (":" in path and not os.path.exists(path))
 
 
 def _facts(path: str, dataset: Any) -> RasterFacts:
     if dataset.count > _MOST_BANDS:
-        raise SourceError(f"{path}: {dataset.count} bands, at most {_MOST_BANDS}: its header is probably damaged")
+        raise SourceError(
+            f"{path}: {dataset.count} bands, more than {_MOST_BANDS}: its header is probably damaged; replace the file"
+        )
     colours = dataset.colorinterp
     bands = tuple(i for i, colour in zip(dataset.indexes, colours, strict=True) if colour != ColorInterp.alpha)
     if not bands:
-        raise SourceError(f"{path}: no band with data, 1 needed")
+        raise SourceError(cannot(f"read {path}", "it has no band with data", "give another image"))
     dtypes = tuple(dataset.dtypes[i - 1] for i in bands)
     wrong = [dtype for dtype in dtypes if dtype not in DTYPES]
     if wrong:
-        raise SourceError(f"{path}: data type {wrong[0]}, one of {', '.join(DTYPES)} needed; {_remedy(wrong[0])}")
+        raise SourceError(f"{path}: data type {wrong[0]}, not one of {', '.join(DTYPES)}; {_remedy(wrong[0])}")
     grid, notes = find_place(dataset)
     compression = dataset.compression
     broken = broken_members(path, dataset.shape) if dataset.driver == "VRT" and not is_remote(path) else ()
@@ -103,7 +105,7 @@ def _facts(path: str, dataset: Any) -> RasterFacts:
         nodata=tuple(dataset.nodatavals[i - 1] for i in bands),
         mask=_mask_kind(dataset),
         alpha=len(bands) < dataset.count,
-        overviews=() if broken else tuple(dataset.overviews(bands[0])),  # GDAL asks the members for theirs
+        overviews=() if broken else tuple(dataset.overviews(bands[0])),  # GDAL opens the members for theirs
         storage_block=dataset.block_shapes[bands[0] - 1],
         one_strip=is_one_strip(path, dataset),
         palette=ColorInterp.palette in colours,
@@ -131,7 +133,7 @@ def _more_notes(dataset: Any, colours: Any) -> Iterator[str]:
 
 
 def _remedy(dtype: str) -> str:
-    """What to do about a data type that cannot be segmented."""
+    """Remedy for a data type that cannot be segmented."""
     if dtype.startswith("complex"):
         return "make a real image of it first: its amplitude (the VRT pixel function mod), or one of its parts"
     return "convert it first: gdal_translate -ot Float64 keeps whole numbers up to 2^53, -ot Int32 small ones"
@@ -139,14 +141,14 @@ def _remedy(dtype: str) -> str:
 
 def _files(path: str, dataset: Any) -> tuple[str, ...]:
     """Files of the dataset, those of VRTs within VRTs too."""
-    found = dict.fromkeys([path])
+    files = dict.fromkeys([path])
     pending = list(settled(lambda: dataset.files))
     while pending:
         name = pending.pop(0)
-        if name in found:
+        if name in files:
             continue
-        found[name] = None
+        files[name] = None
         if name.lower().endswith(".vrt") and os.path.exists(name):
             with one_line_errors(f"{path}: cannot open its member {name}"), open_dataset(name) as member:
                 pending += settled(lambda member=member: member.files)  # type: ignore[misc]
-    return tuple(found)
+    return tuple(files)

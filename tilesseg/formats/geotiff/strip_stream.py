@@ -1,7 +1,7 @@
-"""TIFFs of one strip: the whole image is one stream, which can only be undone from its beginning.
+"""TIFFs of one strip: the whole image is one stream, which can only be decoded from its beginning.
 
-GDAL holds such a strip in memory whole, or decodes it from the first row again for every window. Here it is undone
-once, piece by piece, so that memory is bounded by some rows: DEFLATE and uncompressed strips of integers and floats,
+GDAL holds such a strip in memory whole, or decodes it from the first row again for every window. Here it is decoded
+once, piece by piece, so that memory is bounded by a few rows: DEFLATE and uncompressed strips of integers and floats,
 with all of TIFF's predictors (TIFF 6.0, section 14, and Adobe Photoshop TIFF Technical Note 3), in either byte order,
 samples together or apart. Every other compression (LZW, Zstandard, …) is left to GDAL, window by window.
 """
@@ -21,31 +21,32 @@ from numpy.typing import NDArray
 
 from tilesseg.errors import SourceError
 from tilesseg.formats.geotiff.raster_file import RasterFile, differs
+from tilesseg.formats.source import unreadable
 from tilesseg.raster.window import Window
 
 _UNCOMPRESSED, _DEFLATE = 1, (8, 32946)
 _DIFFERENCES, _FLOATING_POINT = 2, 3
-_PLAIN_COLOURS = (0, 1, 2, 3, 5)  # what GDAL hands out as it is stored: grey, RGB, palette, CMYK
+_PLAIN_COLOURS = (0, 1, 2, 3, 5)  # colours that GDAL gives as they are stored: grey, RGB, palette, CMYK
 _KINDS = {1: "u", 2: "i", 3: "f"}
 _READ = 1 << 16
-_PIECE = 4 << 20  # bytes that are undone at a time
+_PIECE = 4 << 20  # bytes that are decoded at a time
 
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """Where the bytes of a one-strip TIFF lie and what they mean."""
+    """Place and meaning of the bytes of a one-strip TIFF."""
 
     path: str
     shape: tuple[int, int]
     offsets: tuple[int, ...]
-    """Of the strip, or of one for each sample."""
+    """Offset of the strip, or of a strip for each sample."""
     sizes: tuple[int, ...]
     samples: int
-    """In one strip."""
+    """Number of samples in one strip."""
     dtype: np.dtype[Any]
-    """Of a sample, as it is stored."""
+    """Data type of a sample, as it is stored."""
     given: np.dtype[Any]
-    """Of a sample, as GDAL gives it: half floats become float32."""
+    """Data type of a sample, as GDAL gives it: half floats become float32."""
     compression: int
     predictor: int
 
@@ -74,15 +75,15 @@ class Strip:
         return self.dtype.newbyteorder("=")
 
     def _fill(self, out: NDArray[Any], stream: _Stream, samples: Sequence[int], y: int) -> None:
-        """Undo the next rows, some at a time: what is undone is as large as what it becomes."""
+        """Decode the next rows, some at a time: the decoded bytes need as much memory as the result."""
         step = max(1, _PIECE // self.row_bytes)
         for start in range(0, out.shape[1], step):
             piece = out[:, start : start + step]
-            rows = self._undo(stream.read(piece.shape[1], y + start))
+            rows = self._decode(stream.read(piece.shape[1], y + start))
             for channel, sample in zip(piece, samples, strict=True):
                 channel[:] = rows[..., sample]
 
-    def _undo(self, rows: NDArray[np.uint8]) -> NDArray[Any]:
+    def _decode(self, rows: NDArray[np.uint8]) -> NDArray[Any]:
         """Bytes `(rows, bytes)` as values `(rows, width, sample)`."""
         width, size = self.shape[1], self.dtype.itemsize
         if self.predictor == _FLOATING_POINT:
@@ -99,17 +100,17 @@ class Strip:
 
 
 class _Stream:
-    """The rows of one strip, in order."""
+    """The rows of one strip, from top to bottom."""
 
     def __init__(self, strip: Strip, plane: int, file: BinaryIO) -> None:
         self._strip, self._file = strip, file
         self._left = strip.sizes[plane]
         self._inflate = None if strip.compression == _UNCOMPRESSED else zlib.decompressobj()
-        self._tail = b""  # read, not yet undone
+        self._tail = b""  # read, not yet decoded
         file.seek(strip.offsets[plane])
 
     def read(self, count: int, y: int) -> NDArray[np.uint8]:
-        """The next rows as bytes `(rows, bytes)`; `y` is the first one's place in the image."""
+        """The next rows as bytes `(rows, bytes)`; `y` is the first row's place in the image."""
         out = np.empty((count, self._strip.row_bytes), np.uint8)
         view, filled = out.data.cast("B"), 0
         while filled < len(view):
@@ -123,13 +124,13 @@ class _Stream:
             filled += len(piece)
         return out
 
-    def _next(self, wanted: int) -> bytes:
-        """Some of the next bytes, at most `wanted`; none at the end."""
+    def _next(self, most: int) -> bytes:
+        """Some of the next bytes, at most `most`; none at the end."""
         if self._inflate is None:
-            return self._take(wanted)
+            return self._take(most)
         while not self._inflate.eof:
             self._tail = self._tail or self._take(_READ)
-            piece = self._inflate.decompress(self._tail, wanted)
+            piece = self._inflate.decompress(self._tail, most)
             ended = not self._tail
             self._tail = self._inflate.unconsumed_tail
             if piece or ended:
@@ -137,18 +138,18 @@ class _Stream:
         return b""
 
     def _take(self, most: int) -> bytes:
-        found = self._file.read(min(most, self._left))
-        self._left -= len(found)
-        return found
+        data = self._file.read(min(most, self._left))
+        self._left -= len(data)
+        return data
 
     def _damaged(self, row: int, why: str) -> SourceError:
-        return SourceError(f"{self._strip.path}: cannot read row {row} and those below it: {why}")
+        return SourceError(unreadable(f"{self._strip.path}: cannot read row {row} and the rows below", why))
 
 
 def is_one_strip(path: str, dataset: Any) -> bool:
     """Whether an open dataset is a TIFF of one strip that GDAL can only decode from its beginning.
 
-    GDAL calls each row a block where it undoes such a strip row by row. An uncompressed strip is one only where GDAL
+    GDAL calls each row a block where it decodes such a strip row by row. An uncompressed strip is one only where GDAL
     takes it as a whole, too.
     """
     height, width = dataset.block_shapes[0]
@@ -161,7 +162,7 @@ def is_one_strip(path: str, dataset: Any) -> bool:
 
 
 def find_strip(file: RasterFile) -> Strip | None:
-    """The file's strip, or None where only GDAL can undo it."""
+    """Strip of a file, or None where only GDAL can decode it."""
     facts, page = file.facts, _first_page(file.path)
     if not facts.one_strip or page is None or page.compression not in (_UNCOMPRESSED, *_DEFLATE):
         return None
@@ -195,36 +196,36 @@ def find_strip(file: RasterFile) -> Strip | None:
 def strip_rows(
     file: RasterFile, strip: Strip, bands: Sequence[int], height: int
 ) -> Iterator[tuple[NDArray[Any], NDArray[np.bool_]]]:
-    """What `file.read` gives of full-width windows of `height` rows, top to bottom, from one pass over the strip.
+    """Pixels of full-width windows of `height` rows, top to bottom, equal to `file.read`, from one pass over the strip.
 
     Raises:
         SourceError: the strip is damaged.
     """
-    looked_at = list(range(len(file.facts.bands))) if file.facts.mask == "nodata" else list(dict.fromkeys(bands))
-    place = [looked_at.index(band) for band in bands]
+    channels = list(range(len(file.facts.bands))) if file.facts.mask == "nodata" else list(dict.fromkeys(bands))
+    place = [channels.index(band) for band in bands]
     y = 0
-    for seen in strip.rows([file.facts.bands[band] - 1 for band in looked_at], height):
-        window = Window(y, 0, *seen.shape[1:])
-        values = seen if place == looked_at == list(range(len(seen))) else seen[place]
-        yield values, _valid(file, looked_at, seen, window)
-        y += seen.shape[1]
+    for pixels in strip.rows([file.facts.bands[band] - 1 for band in channels], height):
+        window = Window(y, 0, *pixels.shape[1:])
+        values = pixels if place == channels == list(range(len(pixels))) else pixels[place]
+        yield values, _valid(file, channels, pixels, window)
+        y += pixels.shape[1]
 
 
-def _valid(file: RasterFile, bands: Sequence[int], seen: NDArray[Any], window: Window) -> NDArray[np.bool_]:
-    """As `RasterFile.read`: with nodata values, a pixel is nodata where every band has its own."""
+def _valid(file: RasterFile, bands: Sequence[int], pixels: NDArray[Any], window: Window) -> NDArray[np.bool_]:
+    """Mask, equal to `RasterFile.read`: with nodata values, a pixel is nodata where every band has its own."""
     if file.facts.mask == "none":
         return np.broadcast_to(np.True_, window.shape)
     valid = np.zeros(window.shape, np.bool_)
-    for band, channel in zip(bands, seen, strict=True):
-        told = differs(channel, file.facts.nodata[band], file.facts.dtypes[band])
-        if told is None:  # floats within a few ulp of nodata: only GDAL can tell
+    for band, channel in zip(bands, pixels, strict=True):
+        differing = differs(channel, file.facts.nodata[band], file.facts.dtypes[band])
+        if differing is None:  # floats within a few ulp of nodata: only GDAL can tell
             return file.read([band], window, dtype=channel.dtype)[1]
-        valid |= told
+        valid |= differing
     return valid
 
 
 def _first_page(path: str) -> Any:
-    """The first image of a file as tifffile sees it, None where it sees none: then GDAL reads it, as it can."""
+    """The first image of a file by tifffile; None where tifffile cannot open it, and GDAL reads the file as it can."""
     try:
         with tifffile.TiffFile(path) as file:
             page: Any = file.pages[0]
@@ -235,7 +236,7 @@ def _first_page(path: str) -> Any:
 
 
 def _sample_type(page: Any) -> np.dtype[Any]:
-    """Type of a sample as it is stored; `V` where there is no such type."""
+    """Data type of a stored sample; `V` where NumPy has no such type."""
     kind, bits = _KINDS.get(int(page.sampleformat)), int(page.bitspersample)
     if kind is None or bits not in (8, 16, 32, 64) or (kind == "f" and bits == 8):
         return np.dtype("V1")

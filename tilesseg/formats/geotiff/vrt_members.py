@@ -1,8 +1,8 @@
-"""Members of a VRT that cannot be opened, found before GDAL meets them.
+"""Members of a VRT that cannot be opened, detected before GDAL reads them.
 
-GDAL remembers in a pool of the whole process that it could not open a member, under a key that holds an address in
-memory. A later handle that gets the same address finds the entry, reads nothing, and says nothing: zeros, and no error.
-So GDAL is never asked for pixels that need such a member.
+GDAL keeps in a pool of the whole process that it could not open a member, under a key that holds an address in memory.
+A later handle with the same address takes that entry and gives zeros, without an error. So GDAL never reads pixels that
+need such a member.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from tilesseg.formats.geotiff.raster_file import one_line_errors, open_dataset
 from tilesseg.raster.window import Window
 
 Broken = tuple[tuple[Window, str], ...]
-"""Windows of the VRT, and why they cannot be read."""
+"""Windows of the VRT that cannot be read, each with the reason."""
 
 
 def broken_members(path: str, shape: tuple[int, int], known: dict[str, str | None] | None = None) -> Broken:
-    """Where a local VRT needs a local file that is not there or that GDAL cannot open.
+    """Windows of a local VRT that need a local file that is missing or that GDAL cannot open.
 
     Args:
-        path: of the VRT.
+        path: path of the VRT.
         shape: its height and width.
-        known: what is already known of files, by name; None where they are fine.
+        known: problems of files by their names, as far as known; None where a file has none.
     """
     problems = {} if known is None else known
-    problems.setdefault(path, None)  # a VRT that names itself does not send us round in circles
+    problems.setdefault(path, None)  # a VRT that names itself is not opened again
     try:
         root = ET.parse(path).getroot()
     except (OSError, ET.ParseError):
-        return ()  # XML in the name of the dataset, or no XML: nothing that can be looked up
+        return ()  # XML in the name of the dataset, or no XML: there are no names of files
     broken: dict[tuple[Window, str], None] = {}
     for name, window in _members(root, os.path.dirname(path), Window(0, 0, *shape)):
         if name not in problems:
@@ -43,7 +43,7 @@ def broken_members(path: str, shape: tuple[int, int], known: dict[str, str | Non
 
 
 def _members(root: ET.Element, folder: str, whole: Window) -> Iterator[tuple[str, Window]]:
-    """Local files that the VRT names, and where each lies in it."""
+    """Local files that the VRT names, with the window of each."""
     for source in root.iter():
         named = source.find("SourceFilename")
         if named is None or not named.text or "://" in named.text or named.text.startswith(("/vsi", "<")):
@@ -56,7 +56,7 @@ def _members(root: ET.Element, folder: str, whole: Window) -> Iterator[tuple[str
 
 
 def _place(rectangle: ET.Element | None, whole: Window) -> Window:
-    """Where a member lies; everywhere, where that is not said."""
+    """Window of a member; the whole VRT where it has none."""
     try:
         x, y, width, height = (float(rectangle.get(key, "")) for key in ("xOff", "yOff", "xSize", "ySize"))  # type: ignore[union-attr]
     except (AttributeError, ValueError):
@@ -65,9 +65,9 @@ def _place(rectangle: ET.Element | None, whole: Window) -> Window:
 
 
 def _problem(name: str, known: dict[str, str | None]) -> str | None:
-    """Why a file cannot be opened, or None."""
+    """Reason why a file cannot be opened, or None."""
     if not os.path.exists(name):
-        return f"{name}: No such file or directory"
+        return f"{name}: No such file or directory; restore the file"
     try:
         with one_line_errors(name), open_dataset(name) as member:
             driver, shape = member.driver, (int(member.height), int(member.width))

@@ -1,4 +1,4 @@
-"""Zarr as a source: a plain array, a group of bands, GeoZarr, and what staging writes."""
+"""Zarr as an image: a plain array, a group of bands, GeoZarr, and staged copies."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def open_geozarr(paths: Sequence[str], opening: Opening) -> Image:
     """Open one Zarr array or group; see `formats.open_source`.
 
     Raises:
-        SourceError: missing, not an image, of a data type that cannot be segmented, or placed in a way that cannot be
-            understood.
+        SourceError: missing, not an image, of a data type that cannot be segmented, or with a georeference that cannot
+            be read.
     """
     opening.check_numbers(paths[0])
     opening.refuse(paths[0], "series", "level", "t", "z", why="this Zarr is not an OME-Zarr")
@@ -44,22 +44,22 @@ def open_geozarr(paths: Sequence[str], opening: Opening) -> Image:
     return Image.of(reader if opening.resolution is None else _resized(reader, opening.resolution))
 
 
-def _assembled(path: str, found: Hierarchy) -> ZarrReader:
-    axes = [_axes(member) for member in found.members]
-    layers = [_layer(member, member_axes) for member, member_axes in zip(found.members, axes, strict=True)]
-    shapes = {member.path: layer.array.shape for member, layer in zip(found.members, layers, strict=True)}
+def _assembled(path: str, hierarchy: Hierarchy) -> ZarrReader:
+    axes = [_axes(member) for member in hierarchy.members]
+    layers = [_layer(member, member_axes) for member, member_axes in zip(hierarchy.members, axes, strict=True)]
+    shapes = {member.path: layer.array.shape for member, layer in zip(hierarchy.members, layers, strict=True)}
     if len(set(shapes.values())) > 1:
         raise SourceError(f"{path}: arrays of different shapes, {shapes}; open one of them")
-    grid, notes = _grid(found.members[0], axes[0], layers[0].array.shape)
+    grid, notes = _grid(hierarchy.members[0], axes[0], layers[0].array.shape)
     bands = [
         band
-        for number, (member, layer) in enumerate(zip(found.members, layers, strict=True))
+        for number, (member, layer) in enumerate(zip(hierarchy.members, layers, strict=True))
         for band in _bands(number, member, layer, alone=len(layers) == 1)
     ]
-    files = tuple(dict.fromkeys(file for folder in found.folders for file in metadata_files(folder)))
+    files = tuple(dict.fromkeys(file for folder in hierarchy.folders for file in metadata_files(folder)))
     facts = ImageFacts(path, grid, tuple(bands), files, notes=notes)
     overviews = tuple(
-        ZarrReader(replace(facts, grid=Grid(*level[0].array.shape)), level) for level in _levels(found, axes)
+        ZarrReader(replace(facts, grid=Grid(*level[0].array.shape)), level) for level in _levels(hierarchy, axes)
     )
     return ZarrReader(facts, tuple(layers), overviews=overviews)
 
@@ -67,9 +67,9 @@ def _assembled(path: str, found: Hierarchy) -> ZarrReader:
 def _axes(member: Member) -> Axes:
     dtype = np.dtype(member.array.dtype)
     if dtype.name not in DTYPES:
-        raise SourceError(f"{member.path}: data type {dtype.name}, one of {', '.join(DTYPES)} needed; convert it first")
+        raise SourceError(f"{member.path}: data type {dtype.name}, not one of {', '.join(DTYPES)}; convert it first")
     if member.array.ndim < 2 or 0 in member.array.shape:
-        raise SourceError(f"{member.path}: shape {member.array.shape}, (y, x) or (channel, y, x) needed")
+        raise SourceError(f"{member.path}: shape {member.array.shape}, not (y, x) or (channel, y, x); store it so")
     spatial = member.attributes.get("spatial:dimensions")
     return conventions.find_axes(member.path, member.array.shape, member.dimensions, spatial)
 
@@ -78,8 +78,8 @@ def _layer(member: Member, axes: Axes) -> ZarrLayer:
     return ZarrLayer(ZarrArray(member.path, axes), conventions.find_nodata(member.path, member.attributes))
 
 
-def _levels(found: Hierarchy, axes: Sequence[Axes]) -> tuple[tuple[ZarrLayer, ...], ...]:
-    levels = [tuple(_layer(member, a) for member, a in zip(level, axes, strict=True)) for level in found.levels]
+def _levels(hierarchy: Hierarchy, axes: Sequence[Axes]) -> tuple[tuple[ZarrLayer, ...], ...]:
+    levels = [tuple(_layer(member, a) for member, a in zip(level, axes, strict=True)) for level in hierarchy.levels]
     return tuple(level for level in levels if len({layer.array.shape for layer in level}) == 1)
 
 
@@ -99,7 +99,7 @@ def _bands(number: int, member: Member, layer: ZarrLayer, *, alone: bool) -> lis
 
 
 def _grid(member: Member, axes: Axes, shape: tuple[int, int]) -> tuple[Grid, tuple[str, ...]]:
-    """The image's place, and sentences on what is unusual about it."""
+    """Grid of the image, and sentences on unusual facts about it."""
     mapping = sibling(member, str(member.attributes.get("grid_mapping") or "spatial_ref"))
     grid = conventions.find_grid(member.path, shape, member.attributes, mapping)
     if grid is None:

@@ -1,6 +1,6 @@
-"""What the attributes of Zarr arrays and groups say about an image: axes, place, band names, nodata, scaling.
+"""Conventions of Zarr attributes for images: axes, grid, band names, nodata, scale and offset.
 
-Read are the Zarr conventions `spatial:` and `proj:` (github.com/zarr-conventions, maturity Proposal), CF's grid
+Supported are the Zarr conventions `spatial:` and `proj:` (github.com/zarr-conventions, maturity Proposal), CF's grid
 mappings as rioxarray writes them, GDAL's `_CRS`, and evenly spaced coordinate arrays. Plain data, no arrays.
 """
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
-from tilesseg.errors import SourceError
+from tilesseg.errors import SourceError, cannot
 from tilesseg.formats.reading.crs import crs_name, round_trip, unit_of
 from tilesseg.formats.zarr.zarr_array import Axes
 from tilesseg.formats.zarr.zarr_hierarchy import Attributes
@@ -27,7 +27,7 @@ from tilesseg.raster.grid import IDENTITY, Grid, Transform
 _Y = ("y", "lat", "latitude", "northing", "row", "rows", "projection_y_coordinate")
 _X = ("x", "lon", "longitude", "easting", "col", "cols", "column", "columns", "projection_x_coordinate")
 _CHANNEL = ("channel", "channels", "band", "bands", "c", "wavelength", "wavelengths", "spectral")
-_UNEVEN = 0.02  # of a pixel: what coordinates may deviate from even spacing, float32 ones do
+_UNEVEN = 0.02  # of a pixel: allowed deviation of coordinates from even spacing, which float32 needs
 
 _SPATIAL = {
     "uuid": "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4",
@@ -46,27 +46,27 @@ _PROJ = {
 
 
 def find_axes(where: str, shape: Sequence[int], names: Sequence[str | None], spatial: Sequence[str] | None) -> Axes:
-    """Which axis is what: by the names of the dimensions, else `(y, x)` or `(channel, y, x)`.
+    """Axes by the names of the dimensions, else `(y, x)` or `(channel, y, x)`.
 
     Args:
-        where: the array, for messages.
-        shape: of the array.
-        names: of its dimensions; empty or None where it has none.
+        where: name of the array in messages.
+        shape: shape of the array.
+        names: names of its dimensions; empty or None where it has none.
         spatial: `spatial:dimensions`, the names of y and x.
 
     Raises:
-        SourceError: they cannot be told, or there is a further axis longer than 1.
+        SourceError: the axes are ambiguous, or there is a further axis longer than 1.
     """
     lower = [(name or "").lower() for name in names]
     ys, xs = ([spatial[0].lower()], [spatial[1].lower()]) if spatial else (list(_Y), list(_X))
     y, x = _place(lower, ys), _place(lower, xs)
     if y is None or x is None:
         if any(lower) and len(shape) > 2 and not spatial and set(lower) & set(_CHANNEL) and lower[0] not in _CHANNEL:
-            raise SourceError(f"{where}: dimensions {tuple(names)}, y and x needed among them; name them so")
+            raise SourceError(f"{where}: dimensions {tuple(names)}, without y and x among them; name them so")
         y, x, channel = len(shape) - 2, len(shape) - 1, (len(shape) - 3 if len(shape) > 2 else None)
         if len(shape) == 3 and shape[2] <= 4 < shape[1]:
             raise SourceError(
-                f"{where}: shape {tuple(shape)}, a last axis of {shape[2]} where x was expected: name its dimensions "
+                f"{where}: shape {tuple(shape)}, a last axis of {shape[2]} where x was expected; name its dimensions "
                 "(y, x, channel), by dimension_names or _ARRAY_DIMENSIONS, or store it as (channel, y, x)"
             )
     else:
@@ -77,21 +77,21 @@ def find_axes(where: str, shape: Sequence[int], names: Sequence[str | None], spa
     for axis, length in enumerate(shape):
         if axis not in (y, x, channel) and length > 1:
             called = names[axis] if axis < len(names) and names[axis] else f"axis {axis}"
-            raise SourceError(f"{where}: {called} has a length of {length}, 1 needed: store one step as an image alone")
+            raise SourceError(f"{where}: {called} has a length of {length}, not 1; store one step as an image alone")
     return Axes(y, x, channel)
 
 
 def find_grid(where: str, shape: tuple[int, int], attributes: Attributes, mapping: Attributes) -> Grid | None:
-    """The grid that attributes tell, or None where they tell no transform.
+    """The grid by attributes, or None where they have no transform.
 
     Args:
-        where: the image, for messages.
-        shape: of the image.
-        attributes: of the array, over those of its group.
-        mapping: of CF's grid mapping variable.
+        where: name of the image in messages.
+        shape: shape of the image.
+        attributes: attributes of the array, over those of its group.
+        mapping: attributes of CF's grid mapping variable.
 
     Raises:
-        SourceError: they contradict themselves, or cannot be understood.
+        SourceError: the attributes contradict each other, or cannot be read.
     """
     transform = _spatial_transform(where, shape, attributes)
     if transform is None and "GeoTransform" in mapping:
@@ -100,7 +100,7 @@ def find_grid(where: str, shape: tuple[int, int], attributes: Attributes, mappin
 
 
 def placed(where: str, grid: Grid, attributes: Attributes, mapping: Attributes) -> tuple[Grid, str | None]:
-    """A grid with the CRS that attributes tell, and what to say where there is none."""
+    """A grid with the CRS by attributes, and a note where there is none."""
     crs = _find_crs(where, attributes, mapping)
     if crs is None:
         kept = ": the transform is kept" if grid.transform != IDENTITY else ""
@@ -113,7 +113,7 @@ def grid_from_coordinates(where: str, shape: tuple[int, int], y: NDArray[Any] | 
     """The grid whose pixels have these centres.
 
     Raises:
-        SourceError: they are not evenly spaced.
+        SourceError: the centres are not evenly spaced.
     """
     if y is None or x is None or min(shape) < 2:
         return Grid(*shape)
@@ -123,9 +123,9 @@ def grid_from_coordinates(where: str, shape: tuple[int, int], y: NDArray[Any] | 
 
 def find_names(attributes: Attributes, coordinates: Sequence[str] | None, count: int) -> tuple[str | None, ...]:
     """Names of the bands of an array: `band_names`, its channel coordinate, or rioxarray's `long_name`."""
-    for found in (attributes.get("band_names"), coordinates, attributes.get("long_name")):
-        if isinstance(found, Sequence) and not isinstance(found, str) and len(found) == count:
-            return tuple(str(name) or None for name in found)
+    for names in (attributes.get("band_names"), coordinates, attributes.get("long_name")):
+        if isinstance(names, Sequence) and not isinstance(names, str) and len(names) == count:
+            return tuple(str(name) or None for name in names)
     return (None,) * count
 
 
@@ -133,7 +133,7 @@ def find_nodata(where: str, attributes: Attributes) -> float | None:
     """The value that means nodata: `_FillValue`, `nodata` or `missing_value`; Zarr's own fill value means nothing.
 
     Raises:
-        SourceError: it is no number.
+        SourceError: the value is no number.
     """
     for key in ("_FillValue", "nodata", "missing_value"):
         if attributes.get(key) is not None:
@@ -145,7 +145,7 @@ def find_scaling(where: str, attributes: Attributes) -> tuple[float, float]:
     """CF's `scale_factor` and `add_offset`.
 
     Raises:
-        SourceError: they are no numbers.
+        SourceError: one of them is no number.
     """
     scale, offset = (attributes.get(key) for key in ("scale_factor", "add_offset"))
     return (
@@ -155,8 +155,8 @@ def find_scaling(where: str, attributes: Attributes) -> tuple[float, float]:
 
 
 def spatial_attributes(grid: Grid) -> dict[str, Any]:
-    """The attributes by which other readers place a grid."""
-    told: dict[str, Any] = {
+    """Attributes by which other readers place a grid."""
+    attributes: dict[str, Any] = {
         "zarr_conventions": [_SPATIAL],
         "spatial:dimensions": ["y", "x"],
         "spatial:shape": list(grid.shape),
@@ -165,25 +165,25 @@ def spatial_attributes(grid: Grid) -> dict[str, Any]:
     if grid.georeferenced:
         corners = [grid.to_world(y, x) for y in (0, grid.height) for x in (0, grid.width)]
         xs, ys = zip(*corners, strict=True)
-        told["spatial:transform_type"] = "affine"
-        told["spatial:transform"] = list(grid.transform)
-        told["spatial:bbox"] = [min(xs), min(ys), max(xs), max(ys)]
+        attributes["spatial:transform_type"] = "affine"
+        attributes["spatial:transform"] = list(grid.transform)
+        attributes["spatial:bbox"] = [min(xs), min(ys), max(xs), max(ys)]
     if grid.crs is not None:
-        told["zarr_conventions"] = [_SPATIAL, _PROJ]
-        told["proj:wkt2"] = CRS.from_wkt(grid.crs).to_wkt(version="WKT2_2019")
+        attributes["zarr_conventions"] = [_SPATIAL, _PROJ]
+        attributes["proj:wkt2"] = CRS.from_wkt(grid.crs).to_wkt(version="WKT2_2019")
         name = crs_name(grid.crs)
         if name.startswith("EPSG:"):
-            told["proj:code"] = name
-    return told
+            attributes["proj:code"] = name
+    return attributes
 
 
 def grid_mapping(grid: Grid) -> dict[str, Any]:
-    """The same in the words of CF, for readers that know only those: attributes of a scalar named `spatial_ref`."""
+    """The grid mapping of CF, for readers that know only CF: attributes of a scalar named `spatial_ref`."""
     a, b, c, d, e, f = grid.transform
-    told = {"GeoTransform": " ".join(map(repr, (c, a, b, f, d, e)))}
+    attributes = {"GeoTransform": " ".join(map(repr, (c, a, b, f, d, e)))}
     if grid.crs is not None:
-        told["crs_wkt"] = told["spatial_ref"] = CRS.from_wkt(grid.crs).to_wkt(version="WKT2_2019")
-    return told
+        attributes["crs_wkt"] = attributes["spatial_ref"] = CRS.from_wkt(grid.crs).to_wkt(version="WKT2_2019")
+    return attributes
 
 
 def _place(names: Sequence[str], wanted: Sequence[str]) -> int | None:
@@ -191,9 +191,9 @@ def _place(names: Sequence[str], wanted: Sequence[str]) -> int | None:
 
 
 def _spatial_transform(where: str, shape: tuple[int, int], attributes: Attributes) -> Transform | None:
-    kind, told = attributes.get("spatial:transform_type") or "affine", attributes.get("spatial:shape")
-    if told is not None and tuple(told) != shape:
-        raise SourceError(f"{where}: spatial:shape {tuple(told)}, but the array has {shape}; correct the attribute")
+    kind, size = attributes.get("spatial:transform_type") or "affine", attributes.get("spatial:shape")
+    if size is not None and tuple(size) != shape:
+        raise SourceError(f"{where}: spatial:shape {tuple(size)}, but the array has {shape}; correct the attribute")
     numbers, box = attributes.get("spatial:transform"), attributes.get("spatial:bbox")
     if kind != "affine" and (numbers or box):
         raise SourceError(f"{where}: spatial:transform_type {kind}, affine needed; remove it to work in pixels")
@@ -207,7 +207,7 @@ def _spatial_transform(where: str, shape: tuple[int, int], attributes: Attribute
 
 
 def _from_node(transform: Transform) -> Transform:
-    """From the first pixel's centre to its corner."""
+    """Transform from the first pixel's corner, from a transform from its centre."""
     a, b, c, d, e, f = transform
     return a, b, c - (a + b) / 2, d, e, f - (d + e) / 2
 
@@ -221,7 +221,7 @@ def _six(where: str, key: str, numbers: Any, *, area: bool = True) -> Transform:
     try:
         a, b, c, d, e, f = (float(number) for number in numbers)
     except (TypeError, ValueError):
-        raise SourceError(f"{where}: {key} {numbers!r}, six numbers needed; correct the attribute") from None
+        raise SourceError(f"{where}: {key} {numbers!r}, not six numbers; correct the attribute") from None
     return _area(where, (a, b, c, d, e, f)) if area else (a, b, c, d, e, f)
 
 
@@ -235,26 +235,26 @@ def _area(where: str, transform: Transform) -> Transform:
 def _find_crs(where: str, attributes: Attributes, mapping: Attributes) -> CRS | None:
     gdal = attributes.get("_CRS")
     gdal = gdal if isinstance(gdal, Mapping) else {}
-    told = (
+    definitions = (
         attributes.get("proj:wkt2"),
         attributes.get("proj:projjson"),
         attributes.get("proj:code"),
         mapping.get("crs_wkt") or mapping.get("spatial_ref"),
         gdal.get("wkt") or gdal.get("projjson"),
     )
-    text = next((found for found in told if found), None)
+    text = next((text for text in definitions if text), None)
     if text is None:
         return None
     try:
-        with rasterio.Env():  # which sends GDAL's own complaints to logging
+        with rasterio.Env():  # an Env sends GDAL's own complaints to logging
             return CRS.from_user_input(text if isinstance(text, str) else json.dumps(text))
     except CRSError as error:
-        short = " ".join(str(error).split())
-        raise SourceError(f"{where}: its coordinate reference system cannot be understood: {short}") from None
+        what = f"read the coordinate reference system of {where}"
+        raise SourceError(cannot(what, error, "correct the attribute")) from None
 
 
 def _spacing(where: str, axis: str, centres: NDArray[Any]) -> tuple[float, float]:
-    """The first centre and the step."""
+    """First centre, and step between centres."""
     exact = centres.astype(np.float64)
     step = float(exact[-1] - exact[0]) / (len(exact) - 1)
     even = exact[0] + step * np.arange(len(exact))
@@ -277,4 +277,4 @@ def _number(where: str, key: str, value: Any) -> float:
     try:
         return float(struct.unpack("<d", base64.b64decode(str(value), validate=True))[0])
     except (ValueError, struct.error):
-        raise SourceError(f"{where}: {key} {value!r}, a number needed; correct the attribute") from None
+        raise SourceError(f"{where}: {key} {value!r}, not a number; correct the attribute") from None

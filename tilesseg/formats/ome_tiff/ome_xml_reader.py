@@ -1,4 +1,4 @@
-"""What OME-XML says of the images of a file: their names, pixel sizes and channels."""
+"""OME-XML, read: names, pixel sizes, channels and objectives of the images of a file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MICROMETRES = {
     "nm": 1e-3, "nanometer": 1e-3, "pm": 1e-6, "Å": 1e-4, "mm": 1e3, "millimeter": 1e3, "cm": 1e4, "centimeter": 1e4,
     "dm": 1e5, "m": 1e6, "meter": 1e6, "in": 25400.0, "inch": 25400.0, "\\u00B5m": 1.0,
 }  # fmt: skip
-"""Micrometres in the units of length that OME and ImageJ write; both signs for micro are in use."""
+"""Micrometres of the units of length that OME and ImageJ write; both signs for micro are in use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class OmeImage:
 
 
 def ome_images(text: str | None) -> list[OmeImage]:
-    """The images that OME-XML lists; none where it is no XML."""
+    """Images of OME-XML; empty where the text is no XML."""
     try:
         root = ElementTree.fromstring(text or "")
     except ElementTree.ParseError:

@@ -1,4 +1,4 @@
-"""Where an OME-Zarr's levels lie: from scale and translation of pixel centres to grids that share a corner."""
+"""Grids of an OME-Zarr's levels: from scale and translation of pixel centres to grids that share a corner."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ _HALF = 0.5 + 1e-6
 def finest_grid(
     where: str, multiscale: Multiscale, shape: tuple[int, int], attributes: Mapping[str, Any]
 ) -> tuple[Grid, tuple[str, ...]]:
-    """The grid of the finest level, and sentences on what is unusual about it.
+    """The grid of the finest level, and sentences on unusual facts about it.
 
     Its corner is the level's own translation. Without a unit that is a length, lengths are in pixels.
 
     Args:
-        where: the image, for messages.
-        multiscale: what is said of it.
-        shape: of the finest level.
-        attributes: of the group and the array; `spatial:` and `proj:` among them go first.
+        where: name of the image in messages.
+        multiscale: metadata of the image.
+        shape: shape of the finest level.
+        attributes: attributes of the group and the array; `spatial:` and `proj:` come before OME's.
 
     Raises:
-        SourceError: they contradict themselves, or cannot be understood.
+        SourceError: the attributes contradict each other, or cannot be read.
     """
-    told = {key: value for key, value in attributes.items() if key.startswith(("spatial:", "proj:"))}
-    grid = conventions.find_grid(where, shape, told, {})
+    placing = {key: value for key, value in attributes.items() if key.startswith(("spatial:", "proj:"))}
+    grid = conventions.find_grid(where, shape, placing, {})
     if grid is not None:
-        grid, note = conventions.placed(where, grid, told, {})
+        grid, note = conventions.placed(where, grid, placing, {})
         return grid, (() if note is None else (note,))
     (sy, sx), (ty, tx) = _of_plane(multiscale, multiscale.datasets[0])
     y, x = _axes(multiscale)
@@ -55,15 +55,15 @@ def level_grid(finest: Grid, multiscale: Multiscale, number: int, shape: tuple[i
     transform = (a * x, b * y, c, d * x, e * y, f)
     if finest.transform[1] == finest.transform[3] == 0 and finest.unit == "micrometre":
         units = [multiscale.axes[axis].micrometres for axis in _axes(multiscale)]
-        if units[0] is not None and units[1] is not None:  # the numbers that are written, not products of ratios
+        if units[0] is not None and units[1] is not None:  # the stored numbers, not products of ratios
             transform = (scale[1] * units[1], 0.0, c, 0.0, scale[0] * units[0], f)
     return replace(finest, height=shape[0], width=shape[1], transform=transform)
 
 
 def displaced(multiscale: Multiscale, number: int) -> str | None:
-    """What to say where a level's translation puts its corner elsewhere than the finest level's, by half a pixel.
+    """Note on a level whose translation moves its corner by more than half a pixel from the finest level's; else None.
 
-    Writers that give every level the same translation are within that.
+    Writers that give every level the same translation are within half a pixel.
     """
     (scale, at), (full, origin) = (_of_plane(multiscale, multiscale.datasets[k]) for k in (number, 0))
     off = [abs(t - (s - s0) / 2 - t0) / s for s, t, s0, t0 in zip(scale, at, full, origin, strict=True)]
@@ -74,7 +74,7 @@ def displaced(multiscale: Multiscale, number: int) -> str | None:
 
 
 def misfit(multiscale: Multiscale, number: int, shape: tuple[int, int], full_shape: tuple[int, int]) -> str | None:
-    """Why a level's size contradicts its scale, by more than one of its pixels; None where it does not."""
+    """Contradiction of a level's size and its scale, by more than one of its pixels; None where there is none."""
     scale, _ = _of_plane(multiscale, multiscale.datasets[number])
     full, _ = _of_plane(multiscale, multiscale.datasets[0])
     wanted = [length * s0 / s for length, s0, s in zip(full_shape, full, scale, strict=True)]
@@ -85,7 +85,7 @@ def misfit(multiscale: Multiscale, number: int, shape: tuple[int, int], full_sha
 
 def _axes(multiscale: Multiscale) -> tuple[int, int]:
     y, x = multiscale.axis("y"), multiscale.axis("x")
-    assert y is not None and x is not None  # of every multiscale that was understood
+    assert y is not None and x is not None  # every valid multiscale has both
     return y, x
 
 

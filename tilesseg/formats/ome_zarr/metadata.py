@@ -135,11 +135,11 @@ class Axis:
     name: str
     kind: Kind
     raw: Attributes
-    """As it is written."""
+    """The entry as it is stored."""
 
     @property
     def micrometres(self) -> float | None:
-        """Length of its unit, or None where it has none that is a length."""
+        """Micrometres of its unit, or None where it has no unit of length."""
         unit = str(self.raw.get("unit") or "").replace("metre", "meter")
         metres = _METRES.get(unit) or _METRES.get(unit.removesuffix("s"))
         return None if metres is None else float(f"{metres * 1e6:.12g}")
@@ -147,7 +147,7 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A level, and where the centres of its pixels lie: `scale · index + translation` along every axis."""
+    """A level, with the positions of its pixels' centres: `scale · index + translation` along every axis."""
 
     path: str
     scale: tuple[float, ...]
@@ -165,12 +165,12 @@ class Multiscale:
     raw: Attributes
 
     def axis(self, kind: Kind) -> int | None:
-        """Which axis is of a kind."""
+        """Number of the axis of a kind."""
         return next((number for number, axis in enumerate(self.axes) if axis.kind == kind), None)
 
 
 def ome_of(attributes: Attributes) -> Attributes:
-    """The part of a group's attributes that OME-Zarr speaks of: all of 0.4, `ome` of 0.5."""
+    """The part of a group's attributes that belongs to OME-Zarr: all in 0.4, `ome` in 0.5."""
     inner = attributes.get("ome")
     return inner if isinstance(inner, Mapping) else attributes
 
@@ -179,17 +179,17 @@ def version_of(where: str, attributes: Attributes) -> str:
     """Version of the format.
 
     Raises:
-        SourceError: it is another one than 0.4 and 0.5.
+        SourceError: another version than 0.4 and 0.5.
     """
     ome = ome_of(attributes)
     if ome is not attributes:
-        told = ome.get("version") or "0.5"
+        stored = ome.get("version") or "0.5"
     else:
         first = next((one for one in _listed(ome.get("multiscales")) if isinstance(one, Mapping)), {})
-        told = first.get("version") or "0.4"
-    version = next((one for one in VERSIONS if str(told) == one or str(told).startswith(f"{one}.")), None)
+        stored = first.get("version") or "0.4"
+    version = next((one for one in VERSIONS if str(stored) == one or str(stored).startswith(f"{one}.")), None)
     if version is None:
-        raise SourceError(f"{where}: OME-Zarr version {told}, {' or '.join(VERSIONS)} needed; convert it first")
+        raise SourceError(f"{where}: OME-Zarr version {stored}, not {' or '.join(VERSIONS)}; convert it first")
     return version
 
 
@@ -197,22 +197,22 @@ def find_multiscales(where: str, attributes: Attributes) -> tuple[Multiscale, ..
     """The images that a group's attributes list.
 
     Raises:
-        SourceError: there is none, or one is described in a way that cannot be understood.
+        SourceError: there is no image, or its metadata are invalid.
     """
-    found = _listed(ome_of(attributes).get("multiscales"))
-    if not found:
-        raise SourceError(f"{where}: no image: multiscales lists 0 of them, 1 needed; write the image again")
-    return tuple(_multiscale(where, one) for one in found)
+    images = _listed(ome_of(attributes).get("multiscales"))
+    if not images:
+        raise SourceError(f"{where}: no image, its multiscales are empty; write the image again")
+    return tuple(_multiscale(where, image) for image in images)
 
 
 def own_place(where: str, dataset: Dataset) -> tuple[list[float], list[float]]:
-    """Scale and translation of a level alone, without what is said of all levels."""
-    told = dataset.raw.get("coordinateTransformations")
-    return _placed(where, f"dataset {dataset.path}", told, len(dataset.scale))
+    """Scale and translation of a level alone, without those of all levels."""
+    own = dataset.raw.get("coordinateTransformations")
+    return _placed(where, f"dataset {dataset.path}", own, len(dataset.scale))
 
 
 def channel_names(attributes: Attributes, count: int) -> tuple[tuple[str | None, ...], str | None]:
-    """Names of the channels by `omero`, and what to say where it speaks of another number of channels."""
+    """Names of the channels by `omero`, and a note where it has another number of channels."""
     omero = ome_of(attributes).get("omero")
     channels = _listed(omero.get("channels")) if isinstance(omero, Mapping) else []
     if not channels:
@@ -223,61 +223,61 @@ def channel_names(attributes: Attributes, count: int) -> tuple[tuple[str | None,
     return tuple(str(label) if label else None for label in labels), None
 
 
-def _multiscale(where: str, told: Any) -> Multiscale:
-    if not isinstance(told, Mapping):
-        raise SourceError(f"{where}: multiscales has {told!r} where an image is expected; correct the attribute")
-    axes = _axes(where, told.get("axes"))
-    shared = _placed(where, "multiscales", told.get("coordinateTransformations"), len(axes))
-    datasets = tuple(_dataset(where, one, len(axes), shared) for one in _listed(told.get("datasets")))
+def _multiscale(where: str, stored: Any) -> Multiscale:
+    if not isinstance(stored, Mapping):
+        raise SourceError(f"{where}: multiscales has {stored!r} where an image is expected; correct the attribute")
+    axes = _axes(where, stored.get("axes"))
+    shared = _placed(where, "multiscales", stored.get("coordinateTransformations"), len(axes))
+    datasets = tuple(_dataset(where, one, len(axes), shared) for one in _listed(stored.get("datasets")))
     if not datasets:
-        raise SourceError(f"{where}: no level: datasets lists 0 of them, 1 needed; write the image again")
-    return Multiscale(str(told["name"]) if told.get("name") else None, axes, datasets, told)
+        raise SourceError(f"{where}: no level, its datasets are empty; write the image again")
+    return Multiscale(str(stored["name"]) if stored.get("name") else None, axes, datasets, stored)
 
 
-def _axes(where: str, told: Any) -> tuple[Axis, ...]:
-    listed = _listed(told)
+def _axes(where: str, stored: Any) -> tuple[Axis, ...]:
+    listed = _listed(stored)
     if not listed or not all(isinstance(one, Mapping) and one.get("name") for one in listed):
-        raise SourceError(f"{where}: axes {told!r}, a list of axes with names needed; convert it to 0.4 or 0.5")
+        raise SourceError(f"{where}: axes {stored!r}, not a list of axes with names; convert it to 0.4 or 0.5")
     axes = tuple(Axis(str(one["name"]), _kind(one), one) for one in listed)
     kinds = [axis.kind for axis in axes if axis.kind != "other"]
     names = ", ".join(axis.name for axis in axes)
     if "y" not in kinds or "x" not in kinds or len(set(kinds)) < len(kinds):
-        raise SourceError(f"{where}: axes {names}, y and x and at most one each of t, c, z needed; correct their names")
+        raise SourceError(f"{where}: axes {names}, not y and x and at most one each of t, c, z; correct their names")
     return axes
 
 
 def _kind(axis: Attributes) -> Kind:
-    name, told = str(axis["name"]).lower(), axis.get("type")
-    if told == "time":
+    name, stored = str(axis["name"]).lower(), axis.get("type")
+    if stored == "time":
         return "t"
-    if told == "channel":
+    if stored == "channel":
         return "c"
     spatial: dict[str, Kind] = {"z": "z", "y": "y", "x": "x"}
     plain: dict[str, Kind] = {**spatial, "t": "t", "c": "c"}
-    return (spatial if told == "space" else plain).get(name, "other")
+    return (spatial if stored == "space" else plain).get(name, "other")
 
 
-def _dataset(where: str, told: Any, axes: int, shared: tuple[list[float], list[float]]) -> Dataset:
-    if not isinstance(told, Mapping) or not isinstance(told.get("path"), str):
-        raise SourceError(f"{where}: datasets has {told!r}, a level with a path needed; correct the attribute")
-    scale, translation = _placed(where, f"dataset {told['path']}", told.get("coordinateTransformations"), axes)
+def _dataset(where: str, stored: Any, axes: int, shared: tuple[list[float], list[float]]) -> Dataset:
+    if not isinstance(stored, Mapping) or not isinstance(stored.get("path"), str):
+        raise SourceError(f"{where}: datasets has {stored!r}, not a level with a path; correct the attribute")
+    scale, translation = _placed(where, f"dataset {stored['path']}", stored.get("coordinateTransformations"), axes)
     return Dataset(
-        told["path"],
+        stored["path"],
         tuple(own * outer for own, outer in zip(scale, shared[0], strict=True)),
         tuple(own * outer + shift for own, outer, shift in zip(translation, *shared, strict=True)),
-        told,
+        stored,
     )
 
 
-def _placed(where: str, what: str, told: Any, axes: int) -> tuple[list[float], list[float]]:
-    """Scale and translation that transformations make, one after the other."""
+def _placed(where: str, what: str, stored: Any, axes: int) -> tuple[list[float], list[float]]:
+    """Scale and translation of transformations that are applied in turn."""
     scale, translation = [1.0] * axes, [0.0] * axes
-    for step in _listed(told):
+    for step in _listed(stored):
         kind = step.get("type") if isinstance(step, Mapping) else None
         if kind == "identity":
             continue
         if kind not in ("scale", "translation"):
-            raise SourceError(f"{where}: {what} has a transformation {kind}, scale or translation needed; convert it")
+            raise SourceError(f"{where}: {what} has a transformation {kind}, neither scale nor translation; convert it")
         numbers = _numbers(where, what, kind, step.get(kind), axes)
         if kind == "scale":
             scale = [one * by for one, by in zip(scale, numbers, strict=True)]
@@ -287,13 +287,14 @@ def _placed(where: str, what: str, told: Any, axes: int) -> tuple[list[float], l
     return scale, translation
 
 
-def _numbers(where: str, what: str, kind: str, told: Any, axes: int) -> list[float]:
-    numbers = [float(one) for one in _listed(told) if isinstance(one, int | float)]
+def _numbers(where: str, what: str, kind: str, stored: Any, axes: int) -> list[float]:
+    numbers = [float(one) for one in _listed(stored) if isinstance(one, int | float)]
     good = len(numbers) == axes and np.isfinite(numbers).all() and (kind != "scale" or min(numbers) > 0)
     if not good:
-        raise SourceError(f"{where}: {what} has a {kind} of {told!r}, {axes} finite numbers needed, a scale above 0")
+        wanted = f"{axes} finite numbers" + (" above 0" if kind == "scale" else "")
+        raise SourceError(f"{where}: {what} has a {kind} of {stored!r}, not {wanted}; correct it")
     return numbers
 
 
-def _listed(told: Any) -> list[Any]:
-    return list(told) if isinstance(told, Sequence) and not isinstance(told, str) else []
+def _listed(stored: Any) -> list[Any]:
+    return list(stored) if isinstance(stored, Sequence) and not isinstance(stored, str) else []

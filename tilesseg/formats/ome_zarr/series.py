@@ -1,4 +1,4 @@
-"""Which image of an OME-Zarr is meant: of a collection by bioformats2raw, or of several multiscales."""
+"""Choice of an image in an OME-Zarr: of a collection by bioformats2raw, or of several multiscales."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from tilesseg.formats.zarr.zarr_array import metadata_files
 from tilesseg.formats.zarr.zarr_hierarchy import open_node
 
 _LISTED = 8
-"""Images that a refusal names."""
+"""Number of images that a refusal names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """One image: its group, and what is said of it there."""
+    """One image: its group, and its metadata."""
 
     path: str
     version: str
     attributes: Attributes
     multiscale: Multiscale
     folders: tuple[str, ...]
-    """Every group whose metadata were looked at."""
+    """Every group whose metadata were read."""
     notes: tuple[str, ...] = ()
 
 
 def choose_image(path: str, series: int | str | None) -> Chosen:
-    """The image of a group, or the one asked for where there are several.
+    """The image of a group, or the requested image where there are several.
 
     Raises:
-        SourceError: none is there, one has to be chosen, or there is none such.
+        SourceError: there is no image, a choice is missing, or the requested image is missing.
     """
     attributes = group_attributes(path)
     ome = ome_of(attributes)
@@ -50,34 +50,34 @@ def group_attributes(path: str) -> Attributes:
     """Attributes of a group.
 
     Raises:
-        SourceError: there is no group.
+        SourceError: the path is no group.
     """
     node = open_node(path)
     if isinstance(node, zarr.Array):
-        raise SourceError(f"{path}: an array, the group of an OME-Zarr image needed; open the folder it lies in")
+        raise SourceError(f"{path}: an array, not the group of an OME-Zarr image; open the folder around it")
     return node.attrs.asdict()
 
 
 def _multiscale(path: str, attributes: Attributes, series: int | str | None) -> Chosen:
-    found = find_multiscales(path, attributes)
+    images = find_multiscales(path, attributes)
     notes: tuple[str, ...] = ()
-    names = [one.name for one in found]
-    number = 0 if series is None else _number(path, series, names, [str(k) for k in range(len(found))])
-    if series is None and len(found) > 1:
+    names = [image.name for image in images]
+    number = 0 if series is None else _number(path, series, names, [str(k) for k in range(len(images))])
+    if series is None and len(images) > 1:
         listed = ", ".join(name or str(k) for k, name in enumerate(names))
-        notes = (f"the first of {len(found)} multiscales is read: {listed}; series chooses another one",)
-    return Chosen(path, version_of(path, attributes), attributes, found[number], (path,), notes)
+        notes = (f"the first of {len(images)} multiscales is read: {listed}; series chooses another one",)
+    return Chosen(path, version_of(path, attributes), attributes, images[number], (path,), notes)
 
 
 def _of_collection(path: str, series: int | str | None) -> Chosen:
     inside = _series_paths(path)
     if not inside:
-        raise SourceError(f"{path}: a collection by bioformats2raw with 0 images, 1 needed; convert it again")
+        raise SourceError(f"{path}: a collection by bioformats2raw without an image; convert it again")
     if len(inside) == 1 and series is None:
         number = 0
     elif series is None:
         listed = ", ".join(_called(os.path.join(path, one), one) for one in inside)
-        raise SourceError(f"{path}: {len(inside)} images, one needed; give series, one of {_shortened(listed)}")
+        raise SourceError(f"{path}: {len(inside)} images, of which 1 is read; give series, one of {_shortened(listed)}")
     else:
         names = [_name(os.path.join(path, one)) for one in inside] if isinstance(series, str) else [None] * len(inside)
         number = _number(path, series, names, inside)
@@ -87,32 +87,32 @@ def _of_collection(path: str, series: int | str | None) -> Chosen:
 
 
 def _series_paths(path: str) -> list[str]:
-    """Paths of a collection's images: by its group OME, else its groups with numbers for names."""
+    """Paths of a collection's images: by its group OME, else all groups named by a number."""
     folder = os.path.join(path, "OME")
-    told: Any = ome_of(group_attributes(folder)).get("series") if metadata_files(folder) else None
-    if isinstance(told, Sequence) and not isinstance(told, str):
-        return [str(one) for one in told]
-    found = [name for name in os.listdir(path) if name.isdigit() and metadata_files(os.path.join(path, name))]
-    return sorted(found, key=int)
+    listed: Any = ome_of(group_attributes(folder)).get("series") if metadata_files(folder) else None
+    if isinstance(listed, Sequence) and not isinstance(listed, str):
+        return [str(name) for name in listed]
+    numbered = [name for name in os.listdir(path) if name.isdigit() and metadata_files(os.path.join(path, name))]
+    return sorted(numbered, key=int)
 
 
 def _number(path: str, series: int | str, names: Sequence[str | None], paths: Sequence[str]) -> int:
     if isinstance(series, int):
         if 0 <= series < len(paths):
             return series
-        raise SourceError(f"{path}: series {series} asked for, the image has 0 to {len(paths) - 1}; choose one of them")
+        raise SourceError(f"{path}: series {series} is requested, the image has 0 to {len(paths) - 1}; choose one")
     for listed in (names, paths):
         if series in listed:
             return list(listed).index(series)
-    told = ", ".join(name or where for name, where in zip(names, paths, strict=True))
-    raise SourceError(f"{path}: series {series} asked for, the image has {told}; choose one of them")
+    listing = ", ".join(name or where for name, where in zip(names, paths, strict=True))
+    raise SourceError(f"{path}: series {series} is requested, the image has {listing}; choose one")
 
 
 def _name(image: str) -> str | None:
     try:
         return find_multiscales(image, group_attributes(image))[0].name
     except SourceError:
-        return None  # it can still be chosen by its number, and then says what is wrong
+        return None  # it can still be chosen by its number, and is refused then
 
 
 def _called(image: str, path: str) -> str:
@@ -121,22 +121,22 @@ def _called(image: str, path: str) -> str:
 
 
 def _refusal(path: str, ome: Attributes) -> str:
-    """Why a group is no image, and which images it has."""
+    """Refusal of a group that is no image, with the images in it."""
     for key, what in (("plate", "a plate"), ("well", "a well"), ("labels", "a group of labels")):
         if key in ome:
             inside = [f"{path}/{one}" for one in _images(path, key, ome[key])]
             if not inside:
-                return f"{path}: {what} with 0 images, 1 needed; open an image"
-            return f"{path}: {what}, one image needed; open one of its {len(inside)}: {_shortened(', '.join(inside))}"
-    return f"{path}: a group without multiscales, an OME-Zarr image needed; open the image in it"
+                return f"{path}: {what} without an image; open an image"
+            return f"{path}: {what}, not an image; open one of its {len(inside)}: {_shortened(', '.join(inside))}"
+    return f"{path}: a group without multiscales, not an OME-Zarr image; open the image in it"
 
 
-def _images(path: str, key: str, told: Any) -> list[str]:
+def _images(path: str, key: str, entry: Any) -> list[str]:
     if key == "labels":
-        return [str(one) for one in told] if isinstance(told, list) else []
+        return [str(name) for name in entry] if isinstance(entry, list) else []
     if key == "well":
-        return _paths(told, "images")
-    wells = _paths(told, "wells")
+        return _paths(entry, "images")
+    wells = _paths(entry, "wells")
     return [f"{well}/{image}" for well in wells for image in _well(os.path.join(path, well))]
 
 
@@ -144,11 +144,11 @@ def _well(path: str) -> list[str]:
     try:
         return _paths(ome_of(group_attributes(path)).get("well"), "images")
     except SourceError:
-        return []  # a well that is listed and was not kept
+        return []  # a well that is listed and missing
 
 
-def _paths(told: Any, key: str) -> list[str]:
-    listed = told.get(key) if isinstance(told, dict) else None
+def _paths(entry: Any, key: str) -> list[str]:
+    listed = entry.get(key) if isinstance(entry, dict) else None
     return [str(one["path"]) for one in listed or () if isinstance(one, dict) and "path" in one]
 
 

@@ -1,6 +1,6 @@
-"""An OME-Zarr image as a source: one plane of it, with its channels as bands and its levels to be trusted.
+"""An OME-Zarr image as a source: one plane of it, with its channels as bands, and its trusted levels.
 
-A chunk that is not stored is nodata. Zarr would give the array's fill value, as if the microscope had seen that.
+A chunk that is not stored is nodata. Zarr would give the array's fill value, as if the microscope had measured it.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def open_ome_zarr(paths: Sequence[str], opening: Opening) -> Image:
         opening: `series` chooses the image, `level` the level, `t` and `z` the plane.
 
     Raises:
-        SourceError: no image, one that cannot be understood, of a data type that cannot be segmented, or without any
-            stored chunk; or a time, plane, level or image has to be chosen, or the one chosen is not there.
+        SourceError: no image, invalid metadata, a data type that cannot be segmented, or no stored chunk; or a time,
+            plane, level or image has to be chosen, or the chosen one is missing.
     """
     path = os.path.abspath(paths[0])
     opening.check_numbers(path)
@@ -45,7 +45,7 @@ def open_ome_zarr(paths: Sequence[str], opening: Opening) -> Image:
     count = len(chosen.multiscale.datasets)
     level = opening.level or 0
     if not 0 <= level < count:
-        raise SourceError(f"{path}: level {level} asked for, the image has 0 to {count - 1}; choose one of them")
+        raise SourceError(f"{path}: level {level} is requested, the image has 0 to {count - 1}; choose one")
     first = _array(chosen, 0)
     attributes = {**chosen.attributes, **first.attrs.asdict()}
     finest, notes = finest_grid(chosen.path, chosen.multiscale, _plane(chosen, first), attributes)
@@ -59,25 +59,25 @@ def open_ome_zarr(paths: Sequence[str], opening: Opening) -> Image:
 def _coarser(
     chosen: Chosen, level: int, reader: ZarrReader, finest: Grid, opening: Opening
 ) -> tuple[tuple[ZarrReader, ...], list[str]]:
-    """Levels that may be computed from, and what to say of the others."""
-    found: list[ZarrReader] = []
+    """Levels from which pixels may be computed, and notes on the others."""
+    levels: list[ZarrReader] = []
     notes: list[str] = []
     for number in range(level + 1, len(chosen.multiscale.datasets)):
         name = chosen.multiscale.datasets[number].path
         try:
             one = _level(chosen, number, finest, opening)
-            why = _unfit(chosen, number, one, reader, found)
+            why = _unfit(chosen, number, one, reader, levels)
         except SourceError as error:
             why = str(error)
         if why is None:
-            found.append(one)
+            levels.append(one)
         else:
             notes.append(f"level {name} is left out: {why}")
-    return tuple(found), notes
+    return tuple(levels), notes
 
 
 def _unfit(chosen: Chosen, number: int, one: ZarrReader, reader: ZarrReader, finer: Sequence[ZarrReader]) -> str | None:
-    """Why a level cannot stand for the one that is read."""
+    """Reason why a level cannot replace the level that is read; None where it can."""
     own, above = one.facts.grid, (finer[-1] if finer else reader).facts.grid
     if own.resolution[0] <= above.resolution[0] or own.resolution[1] <= above.resolution[1]:
         return "its pixels are not larger than those of the level before"
@@ -94,7 +94,7 @@ def _level(chosen: Chosen, number: int, finest: Grid, opening: Opening) -> ZarrR
     array, multiscale = _array(chosen, number), chosen.multiscale
     path = _path(chosen, number)
     if not any_stored(path):
-        raise SourceError(f"{path}: 0 of its chunks are stored, where {array.nchunks} belong; fetch or copy them again")
+        raise SourceError(f"{path}: 0 of its {array.nchunks} chunks are stored; fetch or copy them again")
     axes = _axes(path, multiscale, array.shape, opening)
     layers, bands, note = _bands(chosen, ZarrArray(path, axes), array, opening)
     shape = _plane(chosen, array)
@@ -114,13 +114,13 @@ def _array(chosen: Chosen, number: int) -> zarr.Array[Any]:
     path, axes = _path(chosen, number), chosen.multiscale.axes
     node = open_node(path)
     if not isinstance(node, zarr.Array):
-        raise SourceError(f"{path}: a group, an array needed; the image's datasets name a level that is none")
+        raise SourceError(f"{path}: a group, not an array, as the image's datasets have it; correct them")
     if node.ndim != len(axes) or 0 in node.shape:
         names = ", ".join(axis.name for axis in axes)
-        raise SourceError(f"{path}: shape {node.shape}, lengths for the axes {names} needed; write the image again")
+        raise SourceError(f"{path}: shape {node.shape} does not fit the axes {names}; write the image again")
     if np.dtype(node.dtype).name not in DTYPES:
         name = np.dtype(node.dtype).name
-        raise SourceError(f"{path}: data type {name}, one of {', '.join(DTYPES)} needed; convert it first")
+        raise SourceError(f"{path}: data type {name}, not one of {', '.join(DTYPES)}; convert it first")
     return node
 
 
@@ -135,11 +135,11 @@ def _plane(chosen: Chosen, array: zarr.Array[Any]) -> tuple[int, int]:
 
 
 def _axes(path: str, multiscale: Multiscale, shape: Sequence[int], opening: Opening) -> Axes:
-    """Which axis is what, and which time and plane is read."""
+    """Numbers of the axes, and the time and the plane that are read."""
     fixed = []
     for number, (axis, length) in enumerate(zip(multiscale.axes, shape, strict=True)):
         if axis.kind == "other" and length > 1:
-            raise SourceError(f"{path}: axis {axis.name} has a length of {length}, 1 needed; store one step alone")
+            raise SourceError(f"{path}: axis {axis.name} has a length of {length}, not 1; store one step alone")
         if axis.kind in ("t", "z"):
             fixed.append((number, _step(path, axis.kind, length, getattr(opening, axis.kind))))
     kinds: tuple[Kind, Kind] = ("t", "z")
@@ -151,18 +151,20 @@ def _axes(path: str, multiscale: Multiscale, shape: Sequence[int], opening: Open
     return Axes(y, x, multiscale.axis("c"), tuple(one for one in fixed if shape[one[0]] > 1))
 
 
-def _step(path: str, kind: str, length: int, asked: int | None) -> int:
-    if asked is None and length > 1:
-        raise SourceError(f"{path}: {kind} has a length of {length}, one needed; give {kind}, from 0 to {length - 1}")
-    if asked is not None and not 0 <= asked < length:
-        raise SourceError(f"{path}: {kind} {asked} asked for, the image has 0 to {length - 1}; choose one of them")
-    return asked or 0
+def _step(path: str, kind: str, length: int, requested: int | None) -> int:
+    if requested is None and length > 1:
+        raise SourceError(
+            f"{path}: {kind} has a length of {length}, of which 1 is read; give {kind}, 0 to {length - 1}"
+        )
+    if requested is not None and not 0 <= requested < length:
+        raise SourceError(f"{path}: {kind} {requested} is requested, the image has 0 to {length - 1}; choose one")
+    return requested or 0
 
 
 def _bands(
     chosen: Chosen, array: ZarrArray, opened: zarr.Array[Any], opening: Opening
 ) -> tuple[tuple[ZarrLayer, ...], tuple[ImageBand, ...], str | None]:
-    """Channels that lie in one chunk are a layer: those are there, or absent, together."""
+    """Layers and bands: channels of one chunk are a layer, because they are stored, or absent, together."""
     attributes: Mapping[str, Any] = opened.attrs.asdict()
     together = 1 if array.axes.channel is None else opened.chunks[array.axes.channel]
     nodata = conventions.find_nodata(array.path, attributes)

@@ -1,1 +1,1 @@
-"""What all readers share: options, validity, resampling, edge padding, thumbnails."""
+"""Reading, shared by all formats: the image, options, validity, pixel size, resampling, statistics, edge padding."""

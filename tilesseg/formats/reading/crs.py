@@ -23,7 +23,7 @@ def round_trip(crs: CRS) -> str:
 
 
 def unit_of(crs: CRS) -> tuple[str, float | None]:
-    """Name of a CRS's unit, and its metres where it is a length."""
+    """Name of a CRS's unit, and its metres where the unit is a length."""
     name, factor = crs.units_factor
     if crs.is_geographic:
         return ("degree" if abs(factor - 0.017453292519943295) < 1e-9 else name), None

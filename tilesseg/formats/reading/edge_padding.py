@@ -1,4 +1,4 @@
-"""Reflection of an image at its borders, as arithmetic on the indices of the whole image."""
+"""Edge padding: reflection of an image at its borders, as arithmetic on the indices of the whole image."""
 
 from __future__ import annotations
 
@@ -25,33 +25,33 @@ def reflect(start: int, stop: int, size: int) -> NDArray[np.intp]:
 
 
 def spread(
-    seen: NDArray[Any], rows: NDArray[np.intp], columns: NDArray[np.intp], inner: tuple[slice, slice]
+    pixels: NDArray[Any], rows: NDArray[np.intp], columns: NDArray[np.intp], inner: tuple[slice, slice]
 ) -> NDArray[Any]:
-    """As `seen[…, rows[:, None], columns]`, the `inner` part of which is copied as one: ten times as fast."""
-    if not any(seen.strides):  # one value for all
-        return np.broadcast_to(seen[..., :1, :1], (*seen.shape[:-2], len(rows), len(columns)))
-    out = np.empty((*seen.shape[:-2], len(rows), len(columns)), seen.dtype)
+    """Equal to `pixels[…, rows[:, None], columns]`; the `inner` part is copied as one, ten times as fast."""
+    if not any(pixels.strides):  # one value for all
+        return np.broadcast_to(pixels[..., :1, :1], (*pixels.shape[:-2], len(rows), len(columns)))
+    out = np.empty((*pixels.shape[:-2], len(rows), len(columns)), pixels.dtype)
     whole, _ = inner
-    _spread_columns(out[..., whole, :], seen[..., rows[whole.start] : rows[whole.stop - 1] + 1, :], columns, inner[1])
+    _spread_columns(out[..., whole, :], pixels[..., rows[whole.start] : rows[whole.stop - 1] + 1, :], columns, inner[1])
     for row in (*range(whole.start), *range(whole.stop, len(rows))):
-        _spread_columns(out[..., row, :], seen[..., rows[row], :], columns, inner[1])
+        _spread_columns(out[..., row, :], pixels[..., rows[row], :], columns, inner[1])
     return out
 
 
-def _spread_columns(out: NDArray[Any], seen: NDArray[Any], columns: NDArray[np.intp], inner: slice) -> None:
-    out[..., inner] = seen[..., columns[inner.start] : columns[inner.stop - 1] + 1]
+def _spread_columns(out: NDArray[Any], pixels: NDArray[Any], columns: NDArray[np.intp], inner: slice) -> None:
+    out[..., inner] = pixels[..., columns[inner.start] : columns[inner.stop - 1] + 1]
     for edge in (slice(0, inner.start), slice(inner.stop, len(columns))):
-        out[..., edge] = seen[..., columns[edge]]
+        out[..., edge] = pixels[..., columns[edge]]
 
 
 def read_reflected(window: Window, inside: Window, read: Callable[[Window], Pixels]) -> Pixels:
     """Read a window that may leave the image `inside`, reflecting the whole image at its borders.
 
     Reflection is index arithmetic on the image, never padding of a window: so a pixel beyond the border has the
-    same value whichever window asks for it.
+    same value in every window.
 
     Args:
-        window: what is wanted.
+        window: the requested window.
         inside: the image's own window, at `(0, 0)`.
         read: reads a window that lies in the image.
     """
@@ -66,6 +66,6 @@ def read_reflected(window: Window, inside: Window, read: Callable[[Window], Pixe
     if part.empty:
         return Pixels(values[:, rows[:, None], columns], valid[rows[:, None], columns])
     inner = part.slices(window)
-    values = spread(values, rows, columns, inner)  # one after the other: what was read is let go
+    values = spread(values, rows, columns, inner)  # in turn, so that the array that was read is freed
     valid = spread(valid, rows, columns, inner)
     return Pixels(values, valid)

@@ -1,7 +1,7 @@
 """An opened image, one class for all formats, over the small reader that a format gives.
 
-A format knows what its files hold (`ImageFacts`) and reads a window of it (`Reader`). The choice of bands, scale and
-offset, validity, edge padding, statistics, views and the description are those of `Image`.
+A format knows the facts of its files (`ImageFacts`) and reads a window of them (`Reader`). The choice of bands, scale
+and offset, validity, edge padding, statistics, views and the description belong to `Image`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tilesseg.errors import SourceError
+from tilesseg.errors import SourceError, cannot
 from tilesseg.formats.reading.crs import crs_name
 from tilesseg.formats.reading.edge_padding import read_reflected
 from tilesseg.formats.reading.statistics_sample import (
@@ -74,11 +74,11 @@ class ImageFacts:
     bands: tuple[ImageBand, ...]
     """Bands that carry data: no alpha, no mask."""
     files: tuple[str, ...]
-    """Every file that the pixels come from, or that says what they are."""
+    """Every file with pixels of the image, or with metadata of them."""
     native: Grid | None = None
     """Grid of the image's own finest pixels, where another one is read."""
     notes: tuple[str, ...] = ()
-    """Sentences on what is unusual, for the description."""
+    """Sentences on unusual facts, for the description."""
     properties: Mapping[str, Any] = field(default_factory=dict)
     """Further entries of the description: pixel size, objective, levels."""
 
@@ -116,11 +116,11 @@ class Reader(ABC):
 
     @abstractmethod
     def storage_block(self, bands: Sequence[int]) -> Shape:
-        """Height and width of what is decoded when one pixel of these bands is read."""
+        """Height and width of the block that is decoded for a single pixel of these bands."""
 
     @abstractmethod
     def describe_files(self) -> list[dict[str, Any]]:
-        """How each file is stored, as JSON data: path, driver, size, storage, compression, overviews, mask, nodata."""
+        """Storage of each file, as JSON data: path, driver, size, storage, compression, overviews, mask, nodata."""
 
     def rows(self, height: int, bands: Sequence[int]) -> Iterator[Planes]:
         """The whole picture in strips of `height` rows, from top to bottom; the last one may be shorter."""
@@ -135,7 +135,7 @@ class Reader(ABC):
 
     @property
     def streamed(self) -> bool:
-        """Whether the picture is decoded from its beginning whatever is read, so that one pass costs as a window."""
+        """Whether any read decodes the picture from its beginning, so that one pass costs no more than a window."""
         return False
 
     @property
@@ -301,7 +301,7 @@ def _raw(planes: Planes) -> Raw:
 
 
 def _describe_grid(grid: Grid) -> dict[str, Any]:
-    """Size and place of an image."""
+    """Size of an image and its place in the world, as JSON data."""
     y, x = grid.resolution
     return {
         "height": grid.height,
@@ -313,15 +313,16 @@ def _describe_grid(grid: Grid) -> dict[str, Any]:
 
 
 def _selection(indices: Sequence[int], count: int, *, image: str) -> tuple[int, ...]:
-    """The bands to read, of an image that has `count`.
+    """The requested bands, of an image that has `count`.
 
     Raises:
-        SourceError: no band, or one that the image does not have.
+        SourceError: no band, or a band that the image does not have.
     """
     wrong = [i for i in indices if not 0 <= i < count]
     if wrong or not indices:
-        asked = f"band {wrong[0]}" if wrong else "no band"
-        raise SourceError(f"{image}: {asked} asked for, the image has 0 to {count - 1}")
+        requested = f"band {wrong[0]}" if wrong else "no band"
+        because = f"its bands are 0 to {count - 1}"
+        raise SourceError(cannot(f"read {requested} of {image}", because, "choose among them"))
     return tuple(indices)
 
 
@@ -329,7 +330,7 @@ def _refuse_outside(window: Window, inside: Window) -> None:
     """Refuse a window of raw pixels that leaves the image.
 
     Raises:
-        ValueError: it does.
+        ValueError: the window leaves the image.
     """
     if not inside.contains(window):
         raise ValueError(f"{window} leaves the image of {inside.height} × {inside.width}")

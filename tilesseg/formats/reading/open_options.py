@@ -1,4 +1,4 @@
-"""How an image is opened: what its file does not say, or of what it says which part."""
+"""Options of opening an image: facts that its file lacks, and the choice of a part of the file."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tilesseg.errors import SourceError
+from tilesseg.errors import SourceError, cannot
 
 TOLERANCE = 0.05
-"""Pixels whose sides differ by less than this share from those wanted are taken as they are."""
+"""Pixels whose sides differ by less than this share from the requested size are taken as they are."""
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What a user says of an image; None leaves it to the file."""
+    """Options of the user for an image; None leaves the fact to the file."""
 
     scale: float | None = None
-    """Multiply the values by this on reading."""
+    """Factor of the values on reading."""
     offset: float | None = None
-    """Add this after `scale`."""
+    """Number that is added after `scale`."""
     resolution: float | None = None
-    """Resample to this pixel size, in the grid's unit (micrometres for slides)."""
+    """Pixel size to which the image is resampled, in the grid's unit (micrometres for slides)."""
     tolerance: float = TOLERANCE
     """Share by which a slide's pixels may differ from `resolution` without being resampled."""
     mpp: float | None = None
-    """Micrometres per pixel of the image at its full resolution, where its file says none or a wrong one."""
+    """Micrometres per pixel of the image at its full resolution, where its file has no or a wrong number."""
     series: int | str | None = None
-    """Of a file of several images, which: its number from 0, or its name."""
+    """Image of a file of several: its number from 0, or its name."""
     level: int | None = None
-    """Level of the pyramid to read, from 0, the finest."""
+    """Level of the pyramid that is read, from 0, the finest."""
     t: int | None = None
     """Time point, from 0."""
     z: int | None = None
@@ -39,7 +39,7 @@ class Opening:
         return replace(self, resolution=None)
 
     def refuse(self, image: str, *keys: str, why: str) -> None:
-        """Refuse what a format cannot do.
+        """Refuse options that a format does not have.
 
         Raises:
             SourceError: one of these fields is given.
@@ -47,10 +47,10 @@ class Opening:
         for key in keys:
             value = getattr(self, key)
             if value is not None:
-                raise SourceError(f"{image}: {key} {value} is given, and {why}; leave it out")
+                raise SourceError(cannot(f"open {image} with {key} {value}", why, f"leave {key} out"))
 
     def check_numbers(self, image: str) -> None:
-        """Refuse a scale, offset or size that is no number.
+        """Refuse a scale, offset or size that is not a usable number.
 
         Raises:
             SourceError: one is infinite or not a number, or a size is not above 0.
@@ -58,8 +58,8 @@ class Opening:
         for key in ("scale", "offset", "resolution", "mpp"):
             value = getattr(self, key)
             if value is not None and not np.isfinite(value):
-                raise SourceError(f"{image}: {key} {value}, a finite number needed")
+                raise SourceError(f"{image}: {key} is {value}, not a finite number; correct {key}")
         for key in ("resolution", "mpp"):
             value = getattr(self, key)
             if value is not None and value <= 0:
-                raise SourceError(f"{image}: {key} {value:g}, a length above 0 needed")
+                raise SourceError(f"{image}: {key} is {value:g}, not a length above 0; correct {key}")

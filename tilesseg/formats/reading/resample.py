@@ -1,4 +1,4 @@
-"""Resampling on one virtual grid: the same bytes for a pixel, whichever window asks for it.
+"""Resampling on one virtual grid: the same bytes for a pixel in every window.
 
 Output pixel `i` of an axis covers the source from `offset + i·scale` to `offset + (i + 1)·scale`, in source pixels.
 Taps and their weights are computed from that global index and summed one tap at a time, in a fixed order and
@@ -18,7 +18,7 @@ Pair = tuple[float, float]
 """One number for each axis, `(y, x)`."""
 
 Taps = list[tuple[NDArray[np.intp], NDArray[np.float64]]]
-"""Per tap: the source index and the weight of every output pixel of one axis."""
+"""Source index and weight of every output pixel of one axis, for each tap."""
 
 
 def output_shape(shape: tuple[int, int], scale: Pair) -> tuple[int, int]:
@@ -86,12 +86,12 @@ def resample(
     Args:
         values: `(channel, y, x)` of the source window; any real dtype.
         valid: `(y, x)` of the source window; False where a pixel must not contribute.
-        window: the output pixels wanted.
+        window: the requested output pixels.
         scale: size of an output pixel in source pixels, `(y, x)`: above 1 shrinks.
-        source: the window that `values` holds: what `source_window` said, or more.
+        source: the window that `values` holds: the result of `source_window`, or a larger one.
         shape: the whole source's shape; taps beyond it repeat its edge.
         offset: where the virtual grid's corner lies, in source pixels `(y, x)`.
-        method: `nearest` takes the source pixel under the centre, along both axes: for values that are names.
+        method: `nearest` takes the source pixel under the centre, along both axes: for values that are labels.
 
     Returns:
         Values `(channel, y, x)` float32 and their validity `(y, x)`.
@@ -107,7 +107,7 @@ def resample(
     for channel, out in zip(values, result, strict=True):  # one at a time: the sums are float64
         total = _weigh(np.where(valid, channel, 0).astype(np.float64), taps_y, taps_x)
         np.divide(total, weight, out=total, where=out_valid)
-        with np.errstate(over="ignore"):  # beyond float32: infinite, which the source calls invalid
+        with np.errstate(over="ignore"):  # beyond float32: infinite, hence invalid
             np.copyto(out, total, where=out_valid, casting="same_kind")
     return result, out_valid
 
@@ -128,7 +128,7 @@ def _taps(index: NDArray[np.intp], scale: float, offset: float, size: int, metho
 
 
 def _mean_taps(index: NDArray[np.intp], scale: float, offset: float, size: int) -> Taps:
-    """Each source pixel weighs what the output pixel covers of it; what overhangs the source counts for nothing."""
+    """Taps of the mean: a source pixel weighs its part under the output pixel; nothing beyond the source counts."""
     start = np.clip(index * scale + offset, 0, size - 1)
     stop = np.clip((index + 1) * scale + offset, 1, size)
     first = np.floor(start).astype(np.intp)

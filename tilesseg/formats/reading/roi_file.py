@@ -1,6 +1,6 @@
-"""A region that the user draws, which says where to look: a mask image of any size, or polygons in GeoJSON.
+"""A region of interest that the user draws: a mask image of any size, or polygons in GeoJSON.
 
-A mask image is stretched over the whole image; what is not 0 in it (nor nodata, nor transparent) is looked at.
+A mask image is stretched over the whole image; its pixels that are not 0 (nor nodata, nor transparent) are the region.
 Polygons lie in pixels of the image's full resolution, counted from its top-left corner as QuPath counts them, where the
 image has no CRS; else in longitude and latitude (RFC 7946), or in the CRS that the file's own `crs` names.
 """
@@ -25,14 +25,14 @@ from rasterio.features import rasterize
 from rasterio.warp import transform
 from rasterio.windows import Window as RasterWindow
 
-from tilesseg.errors import SourceError
+from tilesseg.errors import SourceError, cannot
 from tilesseg.formats.reading.crs import crs_name
 from tilesseg.process import QUIET
 from tilesseg.raster.grid import Grid
 from tilesseg.raster.region_of_interest import Region
 
 FINEST = 4096
-"""Pixels along a side of a region, at most, unless the scene has more cells; a finer mask is joined to these."""
+"""Largest number of pixels along a side of a region, unless the scene has more cells; a finer mask is coarsened."""
 _ROWS = 1 << 26  # bytes of a mask image that are read at a time
 
 Ring = NDArray[np.float64]
@@ -42,14 +42,14 @@ Polygon = list[Ring]
 
 
 def read_region(path: str, *, grid: Grid, native: Grid, stride: int, image: str) -> Region:
-    """Where a file says to look.
+    """The region of interest of a file.
 
     Args:
         path: a file `.geojson` or `.json`; any other is opened as an image.
         grid: the grid that is read.
         native: the image's own finest grid.
-        stride: side of the cells that are chosen by it.
-        image: names the image in the refusal.
+        stride: side of the cells that it chooses.
+        image: name of the image in the refusal.
 
     Raises:
         SourceError: it cannot be read, holds no polygon, is in a CRS that does not fit, or touches nothing of the
@@ -59,12 +59,14 @@ def read_region(path: str, *, grid: Grid, native: Grid, stride: int, image: str)
         return _drawn(path, grid=grid, native=native, stride=stride, image=image)
     mask = _painted(path)
     if not mask.any():
-        raise SourceError(f"{path} is 0 everywhere, so that nothing of {image} would be looked at; take another mask")
+        raise SourceError(
+            cannot(f"take {path} as the region of interest of {image}", "it is 0 everywhere", "take another mask")
+        )
     return Region.stretched(mask, grid=grid, native=native)
 
 
 def _painted(path: str) -> NDArray[np.bool_]:
-    """Where a mask image is not 0, at its own size or joined to at most `FINEST` pixels a side."""
+    """Pixels of a mask image that are not 0, at its own size or joined to at most `FINEST` pixels a side."""
     try:
         with rasterio.Env(), _opened(path) as file:
             bands = [band for band, use in enumerate(file.colorinterp, start=1) if use != ColorInterp.alpha]
@@ -78,7 +80,7 @@ def _painted(path: str) -> NDArray[np.bool_]:
                 places = np.searchsorted(rows, np.arange(y, y + len(joined)), side="right") - 1
                 np.logical_or.at(mask, places, joined)
     except (RasterioError, OSError, ValueError) as error:
-        raise SourceError(f"{path} cannot be read as a mask image: {' '.join(str(error).split())}") from error
+        raise SourceError(cannot(f"read {path} as a mask image", error, "give a raster file or GeoJSON")) from error
     return mask
 
 
@@ -89,18 +91,18 @@ def _opened(path: str) -> Any:
 
 
 def _starts(size: int) -> NDArray[np.intp]:
-    """Where each pixel of a joined mask begins."""
+    """First row or column of each pixel of a joined mask."""
     parts = min(size, FINEST)
     return np.asarray(np.arange(parts) * size // parts, np.intp)
 
 
 def _drawn(path: str, *, grid: Grid, native: Grid, stride: int, image: str) -> Region:
-    """Where polygons lie, on pixels that divide a cell evenly."""
+    """Region of polygons, on pixels that divide a cell evenly."""
     data = _parsed(path)
     polygons = list(_polygons(data, path))
     if not polygons:
         raise SourceError(
-            f"{path} holds no polygon, and polygons say where to look; draw one, or leave input.tissue out"
+            f"{path} holds no polygon for the region of interest; draw at least one, or leave input.tissue out"
         )
     place = _placing(path, data, grid=grid, native=native, image=image)
     placed = [[place(ring) for ring in polygon] for polygon in polygons]
@@ -123,7 +125,7 @@ def _step(grid: Grid, stride: int) -> float:
 
 def _burnt(polygons: list[Polygon], shape: tuple[int, int], step: float) -> NDArray[np.bool_]:
     """Every pixel `(y, x)` that a polygon touches."""
-    shapes = [{"type": "Polygon", "coordinates": [(ring / step).tolist() for ring in one]} for one in polygons]
+    shapes = [{"type": "Polygon", "coordinates": [(ring / step).tolist() for ring in polygon]} for polygon in polygons]
     with QUIET, warnings.catch_warnings(), rasterio.Env():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         return np.asarray(rasterize(shapes, shape, all_touched=True, dtype="uint8"), np.bool_)
@@ -133,16 +135,16 @@ def _parsed(path: str) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise SourceError(f"{path} cannot be read: {error.strerror}; input.tissue names it") from error
+        raise SourceError(cannot(f"read {path}", str(error.strerror), "correct input.tissue")) from error
     except ValueError as error:
-        raise SourceError(f"{path} is not GeoJSON: {' '.join(str(error).split())}") from error
+        raise SourceError(cannot(f"read {path} as GeoJSON", error, "correct or export it again")) from error
 
 
 def _polygons(data: Any, path: str) -> Iterator[Polygon]:
-    """The polygons of whatever GeoJSON knows, and of QuPath's bare lists; points and lines have no inside."""
+    """Polygons of any GeoJSON object, and of QuPath's bare lists; points and lines have no inside."""
     if isinstance(data, list):  # as QuPath writes it
-        for one in data:
-            yield from _polygons(one, path)
+        for element in data:
+            yield from _polygons(element, path)
         return
     kind = data.get("type") if isinstance(data, dict) else type(data).__name__
     try:
@@ -160,19 +162,21 @@ def _polygons(data: Any, path: str) -> Iterator[Polygon]:
             case "Point" | "MultiPoint" | "LineString" | "MultiLineString":
                 return
             case _:
-                raise SourceError(f"{path} is not GeoJSON: it holds a {kind}, and features or geometries are needed")
+                because = f"it holds a {kind}, not features or geometries"
+                raise SourceError(cannot(f"read {path} as GeoJSON", because, "export it again"))
     except (KeyError, TypeError, ValueError) as error:
-        raise SourceError(f"{path} is not GeoJSON: a {kind} is incomplete ({type(error).__name__}: {error})") from error
+        because = f"a {kind} is incomplete ({type(error).__name__}: {error})"
+        raise SourceError(cannot(f"read {path} as GeoJSON", because, "export it again")) from error
 
 
 def _rings(coordinates: Any) -> Iterator[Polygon]:
-    """Polygons of three corners and more.
+    """Polygons with at least three corners.
 
     Raises:
         ValueError: a position is not finite or has no two numbers.
     """
-    for one in coordinates:
-        polygon = [np.array([position[:2] for position in ring], np.float64).reshape(-1, 2) for ring in one]
+    for rings in coordinates:
+        polygon = [np.array([position[:2] for position in ring], np.float64).reshape(-1, 2) for ring in rings]
         if not all(np.isfinite(ring).all() for ring in polygon):
             raise ValueError("a position is not finite")
         if polygon and len(polygon[0]) > 3:
@@ -180,7 +184,7 @@ def _rings(coordinates: Any) -> Iterator[Polygon]:
 
 
 def _placing(path: str, data: Any, *, grid: Grid, native: Grid, image: str) -> Callable[[Ring], Ring]:
-    """From the file's coordinates to pixels of the grid, as `(x, y)`."""
+    """Function from the file's coordinates to pixels of the grid, as `(x, y)`."""
     named = _crs(path, data)
     if grid.crs is None:
         if named is not None:
@@ -206,20 +210,21 @@ def _placing(path: str, data: Any, *, grid: Grid, native: Grid, image: str) -> C
 
 
 def _transformed(ring: Ring, source: CRS, target: CRS) -> NDArray[np.float64]:
-    """`(2, n)`: x and y in another CRS, infinite where it does not reach."""
+    """X and y `(2, n)` in another CRS, infinite outside its area."""
     try:
         with rasterio.Env():
             return np.array(transform(source, target, *ring.T.tolist()), np.float64)
-    except (CPLE_BaseError, RasterioError):  # PROJ says so in different ways, by projection
+    except (CPLE_BaseError, RasterioError):  # PROJ has other errors for other projections
         return np.full((2, len(ring)), np.inf)
 
 
 def _crs(path: str, data: Any) -> CRS | None:
-    """The CRS that a file names, as files from before RFC 7946 do."""
+    """The CRS that a file names in a `crs` member, which was in use before RFC 7946."""
     member = data.get("crs") if isinstance(data, dict) else None
     if member is None:
         return None
     try:
         return CRS.from_user_input(member["properties"]["name"])
     except (CRSError, KeyError, TypeError, ValueError) as error:
-        raise SourceError(f"{path}: its crs member {json.dumps(member)[:80]} names no CRS that is known") from error
+        because = f"its crs member {json.dumps(member)[:80]} names no known CRS"
+        raise SourceError(cannot(f"place {path}", because, "name it as EPSG:4326, or leave it out")) from error

@@ -1,4 +1,4 @@
-"""Where to look for an image's statistics without reading all of it: windows on a regular grid."""
+"""Sample for the statistics of an image (percentiles, mean, standard deviation): windows on a regular grid."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tilesseg.formats.source import Pixels
 from tilesseg.raster.window import Window
 
 PIXELS = 1 << 20
-"""In a sample, of one channel."""
+"""Number of pixels in a sample, of one channel."""
 VALUES = 1 << 24
-"""In a sample, all channels together."""
+"""Number of values in a sample, all channels together."""
 SIDE = 128
 _DECODED = 2 << 30  # bytes that may be decoded in all: files exist whose single strip is a gigabyte
 
@@ -34,9 +34,9 @@ def sampled_windows(shape: tuple[int, int], channels: int, *, block_bytes: int) 
     """The windows to sample: fewer where there are very many channels, or where storage blocks are huge.
 
     Args:
-        shape: of the image.
-        channels: how many are read.
-        block_bytes: what is decoded of one channel when one pixel is read.
+        shape: shape of the image.
+        channels: number of channels that are read.
+        block_bytes: bytes that are decoded of one channel for a single pixel.
     """
     count = min(PIXELS // SIDE**2, max(1, VALUES // (channels * SIDE**2)), max(1, _DECODED // (block_bytes * channels)))
     return sample_grid(shape, int(count))
@@ -59,15 +59,20 @@ def sample_windows(windows: Sequence[Window], read: Callable[[Window], Pixels]) 
     return _gathered(parts, failure)
 
 
-def sample_rows(windows: Sequence[Window], bands: Iterable[Pixels]) -> NDArray[np.float64]:
-    """As `sample_windows`, from one pass over the image in bands of rows; what lies below a damage is left out."""
+def sample_rows(windows: Sequence[Window], strips: Iterable[Pixels]) -> NDArray[np.float64]:
+    """Sample as `sample_windows` gives it, from one pass over the image; windows below a damaged row are left out.
+
+    Args:
+        windows: the windows to sample.
+        strips: all rows of the image, from top to bottom.
+    """
     parts, failure, y = [], None, 0
     try:
-        for values, valid in bands:
-            band, y = Window(y, 0, *valid.shape), y + len(valid)
-            for place in (window.intersect(band) for window in windows):
+        for values, valid in strips:
+            strip, y = Window(y, 0, *valid.shape), y + len(valid)
+            for place in (window.intersect(strip) for window in windows):
                 if not place.empty:
-                    rows, columns = place.slices(band)
+                    rows, columns = place.slices(strip)
                     parts.append(values[:, rows, columns][:, valid[rows, columns]].astype(np.float64))
     except SourceError as error:
         failure = error
@@ -76,7 +81,9 @@ def sample_rows(windows: Sequence[Window], bands: Iterable[Pixels]) -> NDArray[n
 
 def _gathered(parts: list[NDArray[np.float64]], failure: SourceError | None) -> NDArray[np.float64]:
     if not parts:
-        raise SourceError(f"nothing of the image could be read; the last attempt: {failure}") from failure
+        raise SourceError(
+            f"no window of the image can be read; repair or replace the file (the last attempt: {failure})"
+        ) from failure
     return np.concatenate(parts, axis=1)
 
 

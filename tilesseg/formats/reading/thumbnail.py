@@ -1,4 +1,4 @@
-"""A small view of a large image: nearest pixels, read piece by piece."""
+"""Thumbnail: a small view of a large image, of its nearest pixels, read piece by piece."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def decimate(
 
     Args:
         read: reads a window of an image of `shape`.
-        shape: the image to pick from.
+        shape: shape of that image.
         wanted: shape of the view.
-        block: height and width of what is decoded together.
-        empty: what to fill, all invalid; pieces that cannot be read stay so.
+        block: height and width of the block that is decoded at once.
+        empty: the view, all invalid, to be filled; pieces that cannot be read stay invalid.
     """
     values = max(1, _VALUES // len(empty.values))
     height = max(1, min(block[0], values // min(block[1], shape[1])))
@@ -46,20 +46,20 @@ def decimate(
     for rows in _pieces(shape[0], wanted[0], height):
         for columns in _pieces(shape[1], wanted[1], width):
             try:
-                seen = read(Window.from_bounds(rows.start, columns.start, rows.stop, columns.stop))
+                pixels = read(Window.from_bounds(rows.start, columns.start, rows.stop, columns.stop))
             except SourceError:
                 continue
             inside = (rows.chosen - rows.start)[:, None], columns.chosen - columns.start
-            empty.values[:, rows.places, columns.places] = seen.values[:, *inside]
-            empty.valid[rows.places, columns.places] = seen.valid[inside]
+            empty.values[:, rows.places, columns.places] = pixels.values[:, *inside]
+            empty.valid[rows.places, columns.places] = pixels.valid[inside]
     return empty
 
 
 class _Piece(NamedTuple):
-    """A stretch of an axis that is read at once."""
+    """A range of an axis that is read at once."""
 
     places: slice
-    """Where its pixels go in the view."""
+    """Places of its pixels in the view."""
     chosen: NDArray[np.intp]
     """The pixels that are picked."""
     start: int
@@ -67,7 +67,7 @@ class _Piece(NamedTuple):
 
 
 def _pieces(size: int, wanted: int, length: int) -> Iterator[_Piece]:
-    """Stretches of at most `length` pixels that begin and end with a picked one."""
+    """Ranges of at most `length` pixels that begin and end with a picked pixel."""
     picked = centres(size, wanted)
     for number in np.unique(picked // length):
         places = np.flatnonzero(picked // length == number)

@@ -1,4 +1,4 @@
-"""From what files hold to what a source gives: scale, offset and validity. One code path for every source."""
+"""Validity of pixels, scale and offset: from raw values and masks to the pixels of an image, for every format."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tilesseg.formats.source import Pixels
 
 DTYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float16", "float32", "float64")
-"""What can be segmented: real numbers that float32 holds well enough."""
+"""Data types that can be segmented: real numbers that float32 holds well enough."""
 
 Scaling = tuple[float, float]
 """Scale and offset."""
@@ -22,12 +22,12 @@ UNSCALED: Scaling = (1.0, 0.0)
 def physical(channel: NDArray[Any], scaling: Scaling) -> NDArray[Any]:
     """A channel's raw values times scale plus offset, as float32; the channel itself where that changes nothing.
 
-    Computed in float64, so that the type in which the raw values were kept until now makes no difference.
+    Computed in float64, so that the type in which the raw values were stored makes no difference.
     """
     if scaling == UNSCALED:
         return channel
     exact = channel.astype(np.float64)
-    with np.errstate(all="ignore"):  # what is no longer finite is invalid
+    with np.errstate(all="ignore"):  # values that are no longer finite are invalid
         exact *= scaling[0]
         exact += scaling[1]
         return exact.astype(np.float32)
@@ -36,13 +36,13 @@ def physical(channel: NDArray[Any], scaling: Scaling) -> NDArray[Any]:
 def finish(
     values: NDArray[Any], planes: Sequence[NDArray[np.bool_]], *, scalings: Sequence[Scaling], dtype: np.dtype[Any]
 ) -> Pixels:
-    """What a read gives, from raw values.
+    """Pixels of an image, from raw values and masks.
 
     Args:
         values: `(channel, y, x)`. Not copied where nothing changes them.
-        planes: masks `(y, x)`, one at least; valid is what all call valid and what is finite in every channel.
-        scalings: of every channel.
-        dtype: of the result.
+        planes: masks `(y, x)`, at least one; a pixel is valid where all masks are True and all channels finite.
+        scalings: scale and offset of every channel.
+        dtype: data type of the result.
     """
     if values.dtype != dtype or any(scaling != UNSCALED for scaling in scalings):
         raw, values = values, np.empty(values.shape, dtype)

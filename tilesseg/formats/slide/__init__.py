@@ -1,7 +1,7 @@
 """Slides and microscope images with a pyramid: by tifffile where it gives the same pixels, else by OpenSlide.
 
 tifffile reads SVS, QPTIFF, OME-TIFF, ImageJ's TIFF and tiled pyramids, several times as fast as OpenSlide, and all
-channels of them. OpenSlide reads what every scanner writes in its own way.
+channels of them. OpenSlide reads the other formats of scanners.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from tilesseg.errors import SourceError
+from tilesseg.errors import SourceError, cannot
 from tilesseg.formats.reading.image import Image
 from tilesseg.formats.reading.open_options import Opening
 from tilesseg.formats.slide.openslide_reader import open_openslide
@@ -35,7 +35,7 @@ def open_ome_tiff(paths: Sequence[str], opening: Opening) -> Image:
     """Open an OME-TIFF, one file or a set with a companion file; see `formats.open_source`.
 
     Raises:
-        SourceError: missing, unreadable, or t, z or the series is not in it or has to be chosen.
+        SourceError: missing or unreadable, or t, z or the series is missing or has to be chosen.
     """
     path = _one(paths)
     return _source(open_tiff_slide(path, opening), opening)
@@ -43,9 +43,9 @@ def open_ome_tiff(paths: Sequence[str], opening: Opening) -> Image:
 
 def _one(paths: Sequence[str]) -> str:
     if len(paths) != 1:
-        raise SourceError(f"{paths[0]}: {len(paths)} files given, and a slide is one; name the first or its companion")
+        raise SourceError(f"{paths[0]}: {len(paths)} files, and a slide is one; name the first or its companion")
     if not os.path.exists(paths[0]):
-        raise SourceError(f"{paths[0]}: no such file")
+        raise SourceError(cannot(f"open {paths[0]}", "no such file", "correct the path"))
     return paths[0]
 
 
@@ -54,8 +54,8 @@ def _source(reader: LevelReader, opening: Opening) -> Image:
     opening.check_numbers(facts.path)
     if not 0 <= level < len(facts.levels):
         raise SourceError(
-            f"{facts.path}: level {level} is asked for, and its {len(facts.levels)} levels count from 0 to "
-            f"{len(facts.levels) - 1}"
+            f"{facts.path}: level {level} is requested, and its levels are 0 to {len(facts.levels) - 1}; choose one of "
+            "them"
         )
     scale = 1.0 if opening.scale is None else opening.scale, 0.0 if opening.offset is None else opening.offset
     return Image.of(slide_reader(reader, level, scale))

@@ -1,4 +1,4 @@
-"""Pixels of a slide through OpenSlide: every scanner's own format that it knows."""
+"""Slides through OpenSlide: its facts and its pixels, in any scanner's format that OpenSlide knows."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilesseg.errors import SourceError
+from tilesseg.errors import SourceError, cannot
 from tilesseg.formats.reading.image import Planes, Shape
 from tilesseg.formats.reading.pixel_size import coarser_levels
 from tilesseg.formats.slide.source import LevelReader, SlideFacts, SlideLevel, where
+from tilesseg.formats.source import unreadable
 from tilesseg.raster.window import Window
 
 if TYPE_CHECKING:
@@ -22,24 +23,24 @@ if TYPE_CHECKING:
 
 
 SQUARE = 512
-"""Side in pixels of what is read at once of a level whose pixels are not those of the file."""
+"""Side in pixels of the square that is read at once from a level whose pixels are interpolated."""
 _ROWS = 512
 
 
 class OpenSlideReader:
     """Reads regions; each process opens the slide anew, for all its threads. See `LevelReader`.
 
-    A pixel of a level with a whole-number downsample that lies on the level's own pixels is the file's. Others
-    OpenSlide interpolates by where a region begins: there only whole squares of a fixed raster are read, so that a
-    pixel does not depend on which window asks for it.
+    A pixel of a level with a whole-number downsample that lies on the level's own pixels is the file's. OpenSlide
+    interpolates others, depending on the corner of the region: there only whole squares of a fixed raster are read, so
+    that a pixel is the same in every window.
     """
 
     def __init__(self, facts: SlideFacts, numbers: tuple[int, ...], steps: tuple[float, ...]) -> None:
         self._facts = facts
         self.numbers = numbers
-        """OpenSlide's number of each level."""
+        """Number of each level in OpenSlide."""
         self.steps = steps
-        """OpenSlide's own downsample of each level, which it computes places with."""
+        """Downsample of each level in OpenSlide, which computes positions with it."""
         self._lock = threading.Lock()
         self._slide: tuple[int, openslide.OpenSlide] | None = None
 
@@ -67,7 +68,7 @@ class OpenSlideReader:
         return Planes(values, [valid])
 
     def _pieces(self, level: int, window: Window) -> Iterator[Window]:
-        if self._exact(level):  # the same pixels however it is cut: rows, for the sake of memory
+        if self._exact(level):  # the same pixels in any parts: rows, to save memory
             for y in range(window.y - window.y % _ROWS, window.y_stop, _ROWS):
                 yield Window(y, window.x, _ROWS, window.width).intersect(window)
             return
@@ -84,20 +85,19 @@ class OpenSlideReader:
         """RGBA `(y, x, 4)`, not premultiplied."""
         try:
             return self._read_region(self._opened(), level, piece)
-        except Exception:  # one error spoils a handle for good, maybe that of another thread
+        except Exception:  # a handle is useless after one error, which may be another thread's
             return self._read_anew(level, piece)
 
     def _read_anew(self, level: int, piece: Window) -> NDArray[np.uint8]:
         from openslide import OpenSlide
 
         with self._lock:
-            self._slide = None  # closed when the last thread that reads through it lets it go
+            self._slide = None  # closed with the last reference of a thread that reads through it
         try:
             slide = OpenSlide(self._facts.path)
             pixels = self._read_region(slide, level, piece)
         except Exception as error:
-            message = " ".join(str(error).split()) or type(error).__name__
-            raise SourceError(f"{where(self._facts.path, level, piece)}: {message}") from error
+            raise SourceError(unreadable(where(self._facts.path, level, piece), error)) from error
         with self._lock:
             self._slide = os.getpid(), slide
         return pixels
@@ -105,7 +105,7 @@ class OpenSlideReader:
     def _read_region(self, slide: openslide.OpenSlide, level: int, piece: Window) -> NDArray[np.uint8]:
         own, step = self.steps[level], self._facts.levels[level].downsample
         (top, left), (step_y, step_x) = self._facts.corner, step
-        # OpenSlide takes places in pixels of the finest level and divides them by its own downsample
+        # OpenSlide takes positions in pixels of the finest level and divides them by its own downsample
         y, x = round((top / step_y + piece.y) * own), round((left / step_x + piece.x) * own)
         image = slide.read_region((x, y), self.numbers[level], (piece.width, piece.height))
         return np.asarray(image)
@@ -131,35 +131,33 @@ def open_openslide(path: str) -> OpenSlideReader:
     try:
         import openslide
     except ImportError as error:
-        raise SourceError(f"{path}: OpenSlide reads it, which is not installed; pip install 'tilesseg[slides]'") from (
-            error
-        )
+        because = "OpenSlide is not installed"
+        raise SourceError(cannot(f"open {path}", because, "pip install 'tilesseg[slides]'")) from error
     try:
         with openslide.OpenSlide(path) as slide:
             facts, numbers = openslide_facts(slide, path)
             return OpenSlideReader(facts, numbers, tuple(float(slide.level_downsamples[k]) for k in numbers))
     except openslide.OpenSlideError as error:
-        message = " ".join(str(error).split())
-        raise SourceError(f"{path}: OpenSlide cannot open it: {message}") from error
+        raise SourceError(cannot(f"open {path} with OpenSlide", error, "give another file")) from error
 
 
 _FOLDERS = {".mrxs": "folder", ".dcm": "siblings", ".vms": "siblings", ".vmu": "siblings"}
-"""Formats of many files: where the others lie."""
-_TILE = 512  # where OpenSlide does not tell
+"""Places of the other files, of formats of many files."""
+_TILE = 512  # where OpenSlide has no number
 
 
 def openslide_facts(slide: openslide.OpenSlide, path: str) -> tuple[SlideFacts, tuple[int, ...]]:
-    """What is known of an opened slide, and OpenSlide's number of each of its levels."""
-    told = slide.properties
+    """Facts of an opened slide, and the number of each of its levels in OpenSlide."""
+    properties = slide.properties
     shapes = [(height, width) for width, height in slide.level_dimensions]
-    (y, x), size = _bounds(told, shapes[0])
+    (y, x), size = _bounds(properties, shapes[0])
     steps = coarser_levels(shapes)
     levels = [
         SlideLevel(
             shape=_cropped(size, step, (y, x), shapes[number]),
-            storage_block=_storage_block(told, number),
+            storage_block=_storage_block(properties, number),
             downsample=step,
-            storage="tiles of {1} × {0}".format(*_storage_block(told, number)),
+            storage="tiles of {1} × {0}".format(*_storage_block(properties, number)),
         )
         for number, step in steps
     ]
@@ -171,20 +169,20 @@ def openslide_facts(slide: openslide.OpenSlide, path: str) -> tuple[SlideFacts, 
         names=("red", "green", "blue"),
         dtype="uint8",
         masks=(0, 0, 0),
-        mpp=_pair(told, "openslide.mpp-y", "openslide.mpp-x"),
+        mpp=_pair(properties, "openslide.mpp-y", "openslide.mpp-x"),
         corner=(y, x),
-        vendor=told.get("openslide.vendor"),
-        objective=_above_0(told.get("openslide.objective-power")),
+        vendor=properties.get("openslide.vendor"),
+        objective=_above_0(properties.get("openslide.objective-power")),
         mask="alpha: what the scanner left out is transparent",
         notes=_notes((y, x), size, shapes[0]),
     )
     return facts, tuple(number for number, _ in steps)
 
 
-def _bounds(told: Mapping[str, str], whole: Shape) -> tuple[tuple[int, int], Shape]:
-    """Corner and size of the scanned region; all of the slide where it is not told."""
+def _bounds(properties: Mapping[str, str], whole: Shape) -> tuple[tuple[int, int], Shape]:
+    """Corner and size of the scanned region; all of the slide where it has none."""
     try:
-        y, x, height, width = (int(told[f"openslide.bounds-{key}"]) for key in ("y", "x", "height", "width"))
+        y, x, height, width = (int(properties[f"openslide.bounds-{key}"]) for key in ("y", "x", "height", "width"))
     except (KeyError, ValueError):
         return (0, 0), whole
     inside = y >= 0 and x >= 0 and height > 0 and width > 0 and y + height <= whole[0] and x + width <= whole[1]
@@ -192,7 +190,7 @@ def _bounds(told: Mapping[str, str], whole: Shape) -> tuple[tuple[int, int], Sha
 
 
 def _cropped(size: Shape, step: tuple[float, float], corner: tuple[int, int], whole: Shape) -> Shape:
-    """Shape of a level of the scanned region: as OpenSlide gives it where that is all of the slide."""
+    """Shape of a level of the scanned region: OpenSlide's own where the region is all of the slide."""
     if corner == (0, 0) and all(
         round(n / s) == k or -(-n // s) == k for n, s, k in zip(size, step, whole, strict=True)
     ):
@@ -201,28 +199,28 @@ def _cropped(size: Shape, step: tuple[float, float], corner: tuple[int, int], wh
     return height, width
 
 
-def _storage_block(told: Mapping[str, str], number: int) -> Shape:
+def _storage_block(properties: Mapping[str, str], number: int) -> Shape:
     try:
-        height, width = (int(told[f"openslide.level[{number}].tile-{key}"]) for key in ("height", "width"))
+        height, width = (int(properties[f"openslide.level[{number}].tile-{key}"]) for key in ("height", "width"))
     except (KeyError, ValueError):
         return _TILE, _TILE
     return height, width
 
 
 def _files(path: str) -> tuple[str, ...]:
-    """The file, and what belongs to it in formats of many files."""
+    """The file, with the other files of formats of many files."""
     file = Path(path)
     others = _FOLDERS.get(file.suffix.lower())
     if others is None:
         return (path,)
     folder = file.with_suffix("") if others == "folder" else file.parent
     alike = "*" if others == "folder" or file.suffix.lower() != ".dcm" else f"*{file.suffix}"
-    found = sorted(str(one) for one in folder.glob(alike) if one.is_file())
-    return tuple(dict.fromkeys([path, *found]))
+    others_there = sorted(str(entry) for entry in folder.glob(alike) if entry.is_file())
+    return tuple(dict.fromkeys([path, *others_there]))
 
 
-def _pair(told: Mapping[str, str], *keys: str) -> tuple[float, float] | None:
-    first, second = (_above_0(told.get(key)) for key in keys)
+def _pair(properties: Mapping[str, str], *keys: str) -> tuple[float, float] | None:
+    first, second = (_above_0(properties.get(key)) for key in keys)
     return (first, second) if first and second else None
 
 

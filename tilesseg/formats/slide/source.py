@@ -1,4 +1,4 @@
-"""A slide as an image: one level of its pyramid on its grid, and the coarser ones below it."""
+"""A slide as an image: its facts, and one level of its pyramid with the coarser levels below it."""
 
 from __future__ import annotations
 
@@ -18,43 +18,43 @@ class SlideLevel:
     """One level of the pyramid."""
 
     shape: Shape
-    """Of the part that is read: without what lies outside the scanned region."""
+    """Shape of the part that is read: the scanned region alone."""
     storage_block: Shape
-    """What is decoded when one pixel is read: a tile, a strip, a row."""
+    """Block that is decoded for a single pixel: a tile, a strip, a row."""
     downsample: tuple[float, float]
     """Side of a pixel in pixels of the finest level, `(y, x)`."""
     storage: str
-    """How it is stored, in words."""
+    """Storage in words, for the description."""
 
 
 @dataclass(frozen=True, slots=True)
 class SlideFacts:
-    """What is known of a slide once it is open."""
+    """Facts of an open slide."""
 
     path: str
     reader: str
     """The library that reads it."""
     files: tuple[str, ...]
-    """Everything the pixels come from."""
+    """Every file that the pixels come from."""
     levels: tuple[SlideLevel, ...]
     """Finest first."""
     names: tuple[str | None, ...]
-    """Of the bands."""
+    """Names of the bands."""
     dtype: str
     masks: tuple[int, ...]
-    """For each of the bands, the number of the mask that says where it is valid."""
+    """Number of the mask of each band."""
     mpp: tuple[float, float] | None
-    """Micrometres per pixel `(y, x)` of the finest level, None where the file does not say."""
+    """Micrometres per pixel `(y, x)` of the finest level, None where the file has no size."""
     corner: tuple[int, int] = (0, 0)
-    """Top-left corner `(y, x)` of what is read, in pixels of the finest level on the slide's canvas."""
+    """Top-left corner `(y, x)` of the part that is read, in pixels of the finest level on the slide's canvas."""
     vendor: str | None = None
     compression: str | None = None
     objective: float | None = None
     """Power of the microscope's objective."""
     series: tuple[str, ...] = ()
-    """The images of the file, where it has several; the one that is read first."""
+    """Names of the images of the file, where it has several."""
     mask: str = "all pixels valid"
-    """What says which pixels are valid, in words."""
+    """Origin of validity in words, for the description."""
     notes: tuple[str, ...] = ()
 
 
@@ -65,10 +65,10 @@ class LevelReader(Protocol):
     def facts(self) -> SlideFacts: ...
 
     def read(self, level: int, window: Window, channels: Sequence[int]) -> Planes:
-        """A window that lies in the level.
+        """Read a window that lies in the level.
 
         Raises:
-            SourceError: it cannot be read; names file and window.
+            SourceError: the pixels cannot be read; names file and window.
         """
 
 
@@ -82,7 +82,7 @@ def where(path: str, level: int, window: Window) -> str:
 class SlideReader(Reader):
     """Reads one level of a slide; see `reading.image.Reader`.
 
-    A pixel is nodata where the scanner left it out: where it is transparent, or its tile is not in the file.
+    A pixel is nodata where the scanner left it out: where it is transparent, or where the file lacks its tile.
     """
 
     pyramid: LevelReader
@@ -115,7 +115,7 @@ class SlideReader(Reader):
 
 
 def slide_reader(pyramid: LevelReader, level: int = 0, scaling: Scaling = UNSCALED) -> SlideReader:
-    """The reader of a level of a slide, and of those below it.
+    """Reader of a level of a slide, and of the levels below it.
 
     Args:
         pyramid: the opened slide.

@@ -1,7 +1,8 @@
-"""One level of a TIFF as tiles: where each lies in its file, and how it becomes pixels.
+"""One level of a TIFF as tiles: the place of each tile in its file, and its pixels.
 
-tifffile finds and decodes; the bytes are read here. So a tile that is not in the file is told from one of zeros, and
-nothing is decoded twice or copied more than once (its own view as a Zarr was 0.7 times as fast).
+tifffile locates and decodes the tiles; their bytes are read here. So a tile that the file lacks is distinguished from a
+tile of zeros, and nothing is decoded twice or copied more than once (tifffile's own view as a Zarr was 0.7 times as
+fast).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,18 +23,18 @@ from tilesseg.formats.slide.tile_decoder import Decode, tile_decoder
 from tilesseg.raster.window import Window
 
 OPEN = 8
-"""Files kept open, for sets of many."""
+"""Number of files that are kept open, of a set of many files."""
 
 
 class ByteFiles:
-    """Reads pieces of files; those used least are let go when there are too many, and all when this object goes."""
+    """Reads pieces of files. Of too many files the least used are closed, and all with this object."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._files: OrderedDict[str, _File] = OrderedDict()
 
     def read(self, path: str, offset: int, count: int) -> bytes:
-        """Exactly these bytes.
+        """Read exactly these bytes.
 
         Raises:
             OSError: the file cannot be read, or ends before.
@@ -56,14 +57,14 @@ class ByteFiles:
 
 
 class _File:
-    """An open file. It is closed when nobody holds it: not while a thread reads. A forked child may read it too."""
+    """An open file, closed with its last reference, never while a thread reads. A forked child may read it, too."""
 
     def __init__(self, path: str) -> None:
         self.number = os.open(path, os.O_RDONLY)
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # `os` may be gone when Python ends
         if hasattr(self, "number"):
-            os.close(self.number)
+            close(self.number)
 
 
 _JPEG = (6, 7, 33007, 34892)
@@ -75,19 +76,19 @@ class TiffPlane:
     """A page of a level, or one sample of a page that keeps its samples apart."""
 
     decode: Decode
-    """Makes pixels of one of its tiles."""
+    """Function that makes pixels of one of its tiles."""
     jpeg: bool
     byteorder: Literal["<", ">"]
     path: str
     offsets: NDArray[np.int64]
     counts: NDArray[np.int64]
-    """Of each of its tiles or strips, from left to right and from top to bottom."""
+    """Number of bytes of each tile or strip, from left to right and from top to bottom; `offsets` likewise."""
     first: int
     """Number of its first tile in the page."""
     tables: bytes | None
-    """What its JPEG tiles share."""
+    """Tables that its JPEG tiles share."""
     rows_at: int | None
-    """Where its rows lie one behind the other as they are, else None."""
+    """Offset of its rows where they are stored uncompressed and contiguous, else None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +98,10 @@ class TiffLevel:
     shape: Shape
     tile: Shape
     samples: int
-    """Values of a pixel in a plane."""
+    """Number of values of a pixel in a plane."""
     dtype: np.dtype[Any]
     alpha: int | None
-    """The sample that says which pixels are valid."""
+    """Number of the sample that is alpha: pixels are valid where it is not 0."""
     planes: tuple[TiffPlane, ...]
 
     def read(
@@ -109,10 +110,10 @@ class TiffLevel:
         """Read samples of a plane into `out` `(sample, y, x)`.
 
         Returns:
-            What is valid `(y, x)`: False where a tile is not in the file, and where alpha is 0.
+            Validity `(y, x)`: False where the file lacks a tile, and where alpha is 0.
 
         Raises:
-            Exception: whatever a damaged file provokes in what decodes it.
+            Exception: any error of a decoder on a damaged file.
         """
         valid = np.broadcast_to(np.True_, window.shape)
         parts = self._rows(plane, window, files) if plane.rows_at is not None else self._tiles(plane, window, files)
@@ -133,7 +134,7 @@ class TiffLevel:
     def _tiles(
         self, plane: TiffPlane, window: Window, files: ByteFiles
     ) -> Iterator[tuple[Window, NDArray[Any] | None]]:
-        """The tiles that a window touches, `(y, x, sample)`, cut to it; None where one is not in the file."""
+        """The tiles that a window touches, `(y, x, sample)`, cut to it; None for a tile that the file lacks."""
         (height, width), across = self.tile, -(-self.shape[1] // self.tile[1])
         for row in range(window.y // height, -(-window.y_stop // height)):
             for column in range(window.x // width, -(-window.x_stop // width)):
@@ -152,7 +153,7 @@ class TiffLevel:
         return np.asarray(plane.decode(data, plane.first + number, plane.tables), self.dtype)
 
     def _rows(self, plane: TiffPlane, window: Window, files: ByteFiles) -> Iterator[tuple[Window, NDArray[Any] | None]]:
-        """Rows that need no decoding, some at a time."""
+        """Rows that need no decoding, a few at a time."""
         dtype = self.dtype.newbyteorder(plane.byteorder)
         length = self.shape[1] * self.samples * dtype.itemsize
         height = max(1, _PIECE // length)
@@ -164,14 +165,14 @@ class TiffLevel:
 
 
 def read_level(level: tifffile.TiffPageSeries, planes: Sequence[int]) -> TiffLevel:
-    """Where the pixels of some planes of a level lie.
+    """Planes of a level, with the places of their tiles.
 
     Args:
-        level: of a series of tifffile.
+        level: a level of a series of tifffile.
         planes: numbers of pages of the series.
 
     Raises:
-        ValueError: a plane is not in the files, or is stored as nothing that can be read by tile.
+        ValueError: the files lack a plane, or its storage cannot be read by tile.
     """
     page = level.keyframe
     separate, depth, height, width, samples = page.shaped
@@ -194,13 +195,13 @@ def _plane(level: tifffile.TiffPageSeries, number: int, sample: int, shape: Shap
     stored: Any = level._pages[number] if number < len(level._pages) else None
     if stored is None and start is None:
         raise ValueError(f"plane {number} of {len(level)} is in none of its files")
-    size = page.nbytes // page.shaped[0]  # of one sample, where they are kept apart
+    size = page.nbytes // page.shaped[0]  # of one sample, where samples are stored apart
     if start is not None:
         return _raw(page, start + number * page.nbytes + sample * size)
     if page.is_final and not page.is_tiled:
         return _raw(stored, stored.dataoffsets[0] + sample * size)
     count = -(-shape[0] // tile[0]) * -(-shape[1] // tile[1])
-    offsets, counts = (np.array(told, np.int64) for told in (stored.dataoffsets, stored.databytecounts))
+    offsets, counts = (np.array(numbers, np.int64) for numbers in (stored.dataoffsets, stored.databytecounts))
     if min(len(offsets), len(counts)) < count * page.shaped[0]:
         raise ValueError(f"{min(len(offsets), len(counts))} tiles are listed, {count * page.shaped[0]} needed")
     mine = slice(sample * count, (sample + 1) * count)
@@ -233,6 +234,6 @@ def _raw(page: Any, offset: int) -> TiffPlane:
 
 
 def _alpha(page: tifffile.TiffPage) -> int | None:
-    """The last sample of RGBA and of grey with alpha."""
-    told = tuple(int(kind) for kind in page.extrasamples)
-    return page.samplesperpixel - 1 if page.planarconfig == 1 and told and told[-1] in (1, 2) else None
+    """Number of the alpha sample: the last of RGBA and of grey with alpha."""
+    kinds = tuple(int(kind) for kind in page.extrasamples)
+    return page.samplesperpixel - 1 if page.planarconfig == 1 and kinds and kinds[-1] in (1, 2) else None

@@ -1,4 +1,4 @@
-"""What a TIFF says of its bands and its pixel size: OME-XML, Aperio, ImageJ, QPTIFF and resolution tags."""
+"""Metadata of a TIFF: bands and pixel size by OME-XML, Aperio, ImageJ, QPTIFF and resolution tags."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _SHORT = {"r": "red", "g": "green", "b": "blue", "red": "red", "green": "green",
 
 
 @dataclass(frozen=True, slots=True)
-class TiffTold:
-    """What the file's maker wrote."""
+class TiffMetadata:
+    """Metadata that the maker of a file wrote."""
 
     vendor: str
     mpp: Sides | None = None
@@ -27,24 +27,24 @@ class TiffTold:
     notes: tuple[str, ...] = ()
 
 
-def told_by(file: tifffile.TiffFile, number: int, pages: TiffPages) -> TiffTold:
-    """What a file says of one of its images."""
+def tiff_metadata(file: tifffile.TiffFile, number: int, pages: TiffPages) -> TiffMetadata:
+    """Metadata of one of the images of a file."""
     series = file.series[number]
     page = series.keyframe
     if series.kind == "svs":
         mpp, power = aperio_scale(page.description)
-        return TiffTold("aperio", mpp, power)
+        return TiffMetadata("aperio", mpp, power)
     if series.kind == "ome":
         image = _ome_image(file, number)
-        return TiffTold("ome", image.mpp, image.objective, image.channels) if image else TiffTold("ome")
+        return TiffMetadata("ome", image.mpp, image.objective, image.channels) if image else TiffMetadata("ome")
     if series.kind == "imagej":
         metadata = file.imagej_metadata or {}
-        return TiffTold("imagej", imagej_scale(page, metadata.get("unit")), channels=_labels(metadata, pages))
+        return TiffMetadata("imagej", imagej_scale(page, metadata.get("unit")), channels=_labels(metadata, pages))
     mpp, note = tag_scale(page)
     notes = (note,) if note else ()
     if series.kind == "qpi":
-        return TiffTold("qptiff", mpp, _qpi_number(page, "Objective"), _qpi_names(series, pages), notes)
-    return TiffTold(series.kind or "tiff", mpp, notes=notes)
+        return TiffMetadata("qptiff", mpp, _qpi_number(page, "Objective"), _qpi_names(series, pages), notes)
+    return TiffMetadata(series.kind or "tiff", mpp, notes=notes)
 
 
 def band_names(
@@ -53,10 +53,10 @@ def band_names(
     """Names of the bands: of every channel its samples, without alpha.
 
     Args:
-        page: of the image.
+        page: first page of the image.
         channels: names of its channels, as far as they are known.
-        count: of the channels.
-        samples: of a channel, alpha not counted.
+        count: number of channels.
+        samples: number of samples of a channel, alpha not counted.
     """
     named: list[str | None] = [name or None for name in channels] if len(channels) == count else [None] * count
     if samples == 3 and int(page.photometric) in (2, 6):
@@ -71,28 +71,30 @@ def band_names(
 
 
 def _ome_image(file: tifffile.TiffFile, number: int) -> OmeImage | None:
-    """The metadata of an image; tifffile leaves out those without pixels."""
+    """OME's metadata of an image; tifffile leaves out images without pixels."""
     series, images = file.series[number], ome_images(file.ome_metadata)
     if len(images) == len(file.series):
         return images[number]
     shape = int(series.keyframe.imagelength), int(series.keyframe.imagewidth)
-    return next((one for one in images if (one.name, one.shape) == (series.name, shape)), None)
+    return next((image for image in images if (image.name, image.shape) == (series.name, shape)), None)
 
 
 def _labels(metadata: dict[str, Any], pages: TiffPages) -> tuple[str | None, ...]:
     """ImageJ's labels of slices, where there is one for each channel."""
     labels = metadata.get("Labels")
-    return tuple(str(one) for one in labels) if isinstance(labels, list) and len(labels) == len(pages.numbers) else ()
+    return (
+        tuple(str(label) for label in labels) if isinstance(labels, list) and len(labels) == len(pages.numbers) else ()
+    )
 
 
 def _qpi_names(series: tifffile.TiffPageSeries, pages: TiffPages) -> tuple[str | None, ...]:
-    found = [re.search(r"<Name>([^<]+)</Name>", _description(series.pages[number])) for number in pages.numbers]
-    return tuple(one and one[1].strip() for one in found)
+    names = [re.search(r"<Name>([^<]+)</Name>", _description(series.pages[number])) for number in pages.numbers]
+    return tuple(name and name[1].strip() for name in names)
 
 
 def _qpi_number(page: Any, key: str) -> float | None:
-    found = re.search(rf"<{key}>(\d+(?:\.\d+)?)x?</{key}>", _description(page))
-    return float(found[1]) if found else None
+    number = re.search(rf"<{key}>(\d+(?:\.\d+)?)x?</{key}>", _description(page))
+    return float(number[1]) if number else None
 
 
 def _description(page: Any) -> str:
@@ -100,20 +102,20 @@ def _description(page: Any) -> str:
 
 
 COARSEST = 10.0
-"""µm: a resolution tag that says more is a printer's or a screen's (72 dots an inch are 353 µm), no microscope's."""
+"""Largest pixel in µm of a resolution tag; a larger one is a printer's or a screen's (72 dots an inch are 353 µm)."""
 _TAG_UNITS = {2: 25400.0, 3: 10000.0}  # inch, centimetre
 
 Sides = tuple[float, float]
-"""Micrometres `(y, x)`."""
+"""Sides of a pixel in micrometres, `(y, x)`."""
 
 
 def aperio_scale(description: str) -> tuple[Sides | None, float | None]:
     """Pixel size and objective from Aperio's description."""
     try:
-        told = tifffile.tifffile.svs_description_metadata(description)
+        entries = tifffile.tifffile.svs_description_metadata(description)
     except ValueError:
         return None, None
-    side, power = _above_0(told.get("MPP")), _above_0(told.get("AppMag"))
+    side, power = _above_0(entries.get("MPP")), _above_0(entries.get("AppMag"))
     return ((side, side) if side else None), power
 
 
@@ -125,7 +127,7 @@ def imagej_scale(page: tifffile.TiffPage, unit: object) -> Sides | None:
 
 
 def tag_scale(page: tifffile.TiffPage) -> tuple[Sides | None, str | None]:
-    """Pixel size from the resolution tags, and a note where they cannot be what a microscope saw."""
+    """Pixel size from the resolution tags, and a note where it is too large for a microscope."""
     unit = int(page.resolutionunit or 1)
     sides = _per_pixel(page, _TAG_UNITS.get(unit, 0.0))
     if sides is None:

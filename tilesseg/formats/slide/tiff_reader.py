@@ -1,4 +1,4 @@
-"""Pixels of a slide from a TIFF: SVS, QPTIFF, OME-TIFF, ImageJ's, and any tiled pyramid."""
+"""Slides through tifffile: facts and pixels of SVS, QPTIFF, OME-TIFF, ImageJ's TIFF, and any tiled pyramid."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import NamedTuple
 import numpy as np
 import tifffile
 
-from tilesseg.errors import SourceError
+from tilesseg.errors import SourceError, cannot
 from tilesseg.formats.reading.image import Planes
 from tilesseg.formats.reading.open_options import Opening
 from tilesseg.formats.reading.pixel_size import coarser_levels
 from tilesseg.formats.reading.validity import DTYPES
 from tilesseg.formats.slide.source import LevelReader, SlideFacts, SlideLevel, where
 from tilesseg.formats.slide.tiff_level import ByteFiles, TiffLevel, read_level
-from tilesseg.formats.slide.tiff_metadata import TiffTold, band_names, told_by
+from tilesseg.formats.slide.tiff_metadata import TiffMetadata, band_names, tiff_metadata
 from tilesseg.formats.slide.tiff_open import companion_of, missing_files, one_line, open_tiff
 from tilesseg.formats.slide.tiff_pages import choose_pages, choose_series, refuse_missing
 from tilesseg.raster.window import Window
@@ -27,7 +27,7 @@ from tilesseg.raster.window import Window
 
 @dataclass(frozen=True, slots=True)
 class TiffChoice:
-    """What of a TIFF is read."""
+    """The part of a TIFF that is read."""
 
     path: str
     series: int
@@ -38,7 +38,7 @@ class TiffChoice:
 
 
 class TiffReader:
-    """Reads tiles through tifffile; each process finds them anew, once. See `LevelReader`."""
+    """Reads tiles through tifffile; each process locates them once. See `LevelReader`."""
 
     def __init__(self, choice: TiffChoice, facts: SlideFacts) -> None:
         self.choice = choice
@@ -57,16 +57,16 @@ class TiffReader:
     def read(self, level: int, window: Window, channels: Sequence[int]) -> Planes:
         """See `LevelReader.read`."""
         with one_line(where(self._facts.path, level, window)):
-            found = self._open()[level]
-            values = np.empty((len(channels), *window.shape), found.dtype)
+            stored = self._open()[level]
+            values = np.empty((len(channels), *window.shape), stored.dtype)
             valid = []
             for number in sorted({self._facts.masks[channel] for channel in channels}):
                 mine = [k for k, channel in enumerate(channels) if self._facts.masks[channel] == number]
                 samples = [channels[k] - self._facts.masks.index(number) for k in mine]
-                # consecutive channels are a view; others are read beside and copied
+                # consecutive channels are a view; others are read into an array of their own and copied
                 view = mine == list(range(mine[0], mine[0] + len(mine)))
-                out = values[mine[0] : mine[-1] + 1] if view else np.empty((len(mine), *window.shape), found.dtype)
-                valid.append(found.read(found.planes[number], window, samples, out, self._files))
+                out = values[mine[0] : mine[-1] + 1] if view else np.empty((len(mine), *window.shape), stored.dtype)
+                valid.append(stored.read(stored.planes[number], window, samples, out, self._files))
                 if not view:
                     values[mine] = out
         return Planes(values, valid)
@@ -82,28 +82,29 @@ _: type[LevelReader] = TiffReader
 
 
 def read_levels(choice: TiffChoice) -> list[TiffLevel]:
-    """Where the pixels of the chosen levels lie.
+    """Planes of the chosen levels, with the places of their tiles.
 
     Raises:
-        SourceError: the file is not what it was when it was opened first.
-        Exception: whatever a damaged file provokes.
+        SourceError: the file has changed since it was opened first.
+        Exception: any error of tifffile on a damaged file.
     """
     with open_tiff(choice.path) as file:
         if choice.series >= len(file.series):
-            raise SourceError(f"{choice.path}: it has {len(file.series)} images now, number {choice.series} was read")
+            because = f"it has {len(file.series)} images now, and number {choice.series} was read before"
+            raise SourceError(cannot(f"read {choice.path}", because, "restore the file"))
         levels = file.series[choice.series].levels
         return [read_level(levels[number], choice.planes) for number in choice.levels]
 
 
 def open_tiff_slide(path: str, opening: Opening) -> TiffReader:
-    """Open a TIFF as tifffile sees it.
+    """Open a TIFF by tifffile.
 
     Raises:
-        SourceError: unreadable, or what is asked for is not in it.
+        SourceError: unreadable, or without the requested part.
     """
     with one_line(f"{path}: cannot be opened"), open_tiff(path) as file:
         if not file.series:
-            raise SourceError(f"{path}: no image in it")
+            raise SourceError(cannot(f"open {path}", "it has no image", "give another file"))
         number, notes = choose_series(file.series, opening.series, path)
         return _reader(file, number, notes, opening, path)
 
@@ -114,70 +115,71 @@ def _reader(file: tifffile.TiffFile, number: int, notes: tuple[str, ...], openin
     refuse_missing(series, opening, path)
     pages = choose_pages(series, opening, path)
     _refuse_missing_files(file, series, pages.numbers, path)
-    found = _levels(series, pages.numbers)
-    first, told = found[0].tiff, told_by(file, number, pages)
+    levels = _levels(series, pages.numbers)
+    first, metadata = levels[0].tiff, tiff_metadata(file, number, pages)
     samples = pages.samples if pages.separate else first.samples - (first.alpha is not None)
-    names = band_names(series.keyframe, told.channels, count=len(pages.numbers), samples=samples)
+    names = band_names(series.keyframe, metadata.channels, count=len(pages.numbers), samples=samples)
     together = 1 if pages.separate else samples
     facts = SlideFacts(
         path=path,
         reader="tifffile",
         files=_files(file, path, first),
         levels=tuple(
-            SlideLevel(one.tiff.shape, _storage_block(one.tiff), one.step, _storage(one.tiff)) for one in found
+            SlideLevel(one.tiff.shape, _storage_block(one.tiff), one.step, _storage(one.tiff)) for one in levels
         ),
         names=tuple(names),
         dtype=str(np.dtype(series.dtype).newbyteorder("=")),
         masks=tuple(k // together for k in range(len(names))),
-        mpp=told.mpp,
-        vendor=told.vendor,
+        mpp=metadata.mpp,
+        vendor=metadata.vendor,
         compression=tifffile.COMPRESSION(series.keyframe.compression).name.lower(),
-        objective=told.objective,
+        objective=metadata.objective,
         series=tuple(one.name for one in file.series) if len(file.series) > 1 else (),
         mask=_mask(first),
-        notes=(*notes, *told.notes, *_notes(first, series, told)),
+        notes=(*notes, *metadata.notes, *_notes(first, series, metadata)),
     )
-    return TiffReader(TiffChoice(path, number, tuple(one.number for one in found), pages.numbers), facts)
+    return TiffReader(TiffChoice(path, number, tuple(level.number for level in levels), pages.numbers), facts)
 
 
-class _Found(NamedTuple):
+class _StoredLevel(NamedTuple):
     """A level that is read."""
 
     number: int
-    """In the series."""
+    """Its number in the series."""
     step: tuple[float, float]
     tiff: TiffLevel
 
 
-def _levels(series: tifffile.TiffPageSeries, planes: Sequence[int]) -> list[_Found]:
-    """The series itself, and its levels that are coarser pictures of it, stored plane by plane as it is."""
+def _levels(series: tifffile.TiffPageSeries, planes: Sequence[int]) -> list[_StoredLevel]:
+    """The series itself, and its levels that are coarser pictures of it and stored in the same planes."""
     alike = [
         (number, one)
         for number, one in enumerate(series.levels)
         if number == 0 or (one.dtype == series.dtype and len(one) == len(series))
     ]
     shapes = [(int(one.keyframe.imagelength), int(one.keyframe.imagewidth)) for _, one in alike]
-    found = [_Found(alike[k][0], step, read_level(alike[k][1], planes)) for k, step in coarser_levels(shapes)]
-    first = found[0].tiff
+    levels = [_StoredLevel(alike[k][0], step, read_level(alike[k][1], planes)) for k, step in coarser_levels(shapes)]
+    first = levels[0].tiff
     stored = first.samples, first.alpha, len(first.planes)
-    return [one for one in found if (one.tiff.samples, one.tiff.alpha, len(one.tiff.planes)) == stored]
+    return [one for one in levels if (one.tiff.samples, one.tiff.alpha, len(one.tiff.planes)) == stored]
 
 
 def _refuse_type(series: tifffile.TiffPageSeries, path: str) -> None:
     dtype = np.dtype(series.dtype).newbyteorder("=")
     if str(dtype) not in DTYPES:
-        raise SourceError(f"{path}: values of type {dtype}, one of {', '.join(DTYPES)} needed")
+        raise SourceError(f"{path}: values of type {dtype}, not one of {', '.join(DTYPES)}; convert it first")
 
 
 def _refuse_missing_files(
     file: tifffile.TiffFile, series: tifffile.TiffPageSeries, numbers: Sequence[int], path: str
 ) -> None:
-    """Refuse an image of which a file is missing: tifffile would give zeros for it."""
+    """Refuse an image with a missing file: tifffile would give zeros for it."""
     if len(series) == 1 or all(series[number] is not None for number in numbers):
         return
     missing = missing_files(path, file.ome_metadata)
     if missing:
-        raise SourceError(f"{path}: {missing[0]} of its set is not there, and holds planes that are to be read")
+        because = f"{missing[0]} of its set is missing, which holds requested planes"
+        raise SourceError(cannot(f"read {path}", because, "put the files of the set together"))
 
 
 def _storage_block(level: TiffLevel) -> tuple[int, int]:
@@ -201,17 +203,16 @@ def _mask(level: TiffLevel) -> str:
 
 
 def _files(file: tifffile.TiffFile, path: str, level: TiffLevel) -> tuple[str, ...]:
-    told = [path, companion_of(path) or path, str(file.filehandle.path), *(plane.path for plane in level.planes)]
-    found = dict.fromkeys(str(Path(one)) for one in told)
-    return tuple(found)
+    paths = [path, companion_of(path) or path, str(file.filehandle.path), *(plane.path for plane in level.planes)]
+    return tuple(dict.fromkeys(str(Path(name)) for name in paths))
 
 
-def _notes(level: TiffLevel, series: tifffile.TiffPageSeries, told: TiffTold) -> list[str]:
+def _notes(level: TiffLevel, series: tifffile.TiffPageSeries, metadata: TiffMetadata) -> list[str]:
     notes = []
     if level.alpha is not None:
         notes.append("alpha says which pixels are valid; it is not one of the image's bands")
     if level.planes[0].rows_at is None and not series.keyframe.is_tiled:
         notes.append(f"stored in strips of full rows, {level.tile[0]} each: a window decodes its rows from end to end")
-    if int(series.keyframe.photometric) == 3 and told.vendor != "imagej":
+    if int(series.keyframe.photometric) == 3 and metadata.vendor != "imagej":
         notes.append("its values are numbers of colours in a table")
     return notes

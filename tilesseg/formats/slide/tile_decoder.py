@@ -1,7 +1,8 @@
-"""JPEG tiles of a TIFF, by libjpeg-turbo with its warnings taken for errors: what is damaged is refused, not guessed.
+"""Decoding of the tiles of a TIFF: JPEG by libjpeg-turbo, strictly, and everything else by tifffile.
 
-The pixels are those of tifffile's decoder, which takes a warning for none: of 130 tiles of a slide with eight bytes
-changed at random it noticed 8, this one 118. OpenSlide notices as many, and is six times as slow.
+Warnings of libjpeg-turbo are taken for errors, so that a damaged tile is refused. The pixels are those of
+tifffile, which ignores warnings: of 130 tiles of a slide with eight bytes changed at random it noticed 8, this decoder
+118. OpenSlide notices as many, and is six times as slow.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Decode = Callable[[bytes, int, bytes | None], NDArray[Any]]
-"""Pixels `(y, x, sample)` of a tile, given its bytes, its number and the tables that tiles share."""
+"""Pixels `(y, x, sample)` of a tile, from its bytes, its number and the tables that tiles share."""
 _START, _ADOBE = b"\xff\xd8", b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
 """The beginning of any JPEG, and of Adobe's marker: the byte that follows says whether its colours are YCbCr."""
 _COMPRESSIONS = (6, 7)
@@ -21,7 +22,7 @@ _GREY, _RGB, _YCBCR = 1, 2, 6
 
 
 def tile_decoder(page: Any) -> Decode:
-    """What decodes tiles; tifffile looks at the first of them once, for which the file has to be open."""
+    """Decoder of the tiles of a page; tifffile reads the first tile for it, so that the file has to be open."""
     strict = _strict_decoder(page)
     if strict is not None:
         return strict
@@ -38,7 +39,7 @@ def tile_decoder(page: Any) -> Decode:
 
 
 def _strict_decoder(page: Any) -> Decode | None:
-    """What decodes the tiles of a page of tifffile's strictly; None where it is no JPEG of 8-bit grey or colours."""
+    """Strict decoder of the tiles of a page; None where they are no JPEG of 8-bit grey or colours."""
     kind = int(page.photometric), int(page.samplesperpixel)
     plain = page.compression in _COMPRESSIONS and page.bitspersample == 8 and page.planarconfig == 1
     if not plain or kind not in ((_GREY, 1), (_RGB, 3), (_YCBCR, 3)):

@@ -1,7 +1,7 @@
-"""Which items a STAC collection, catalog or item collection names: their paths and names. Their files are not opened.
+"""Items of a STAC collection, catalog or item collection: their paths and names. Their files are not opened.
 
-Links are followed from one JSON to the next; each is read once, so that links in a circle end. What is wrong with the
-collection itself is refused here; what is wrong with one of its items, when that item is opened.
+Links are followed from one JSON to the next; each is read once, so that links in a circle end. A fault of the
+collection itself is refused here, a fault of one of its items when that item is opened.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
-from tilesseg.errors import SourceError
+from tilesseg.errors import SourceError, cannot
 from tilesseg.formats.stac.scene_name import scene_name
 from tilesseg.formats.stac.stac_items import Member, is_address, outline, read_bytes, split_member
 
 _SUFFIXES = (".json", ".geojson")
 _LISTS = re.compile(r"/(items|search|collections/[^/.]+)/?$")
-"""Addresses of an API that answer with many items."""
+"""Addresses of an API whose answers hold many items."""
 _FOLLOWED = {"item": ("item",), "Catalog": ("child",), "Collection": ("child",), "FeatureCollection": ("next",)}
 
 
 class Item(NamedTuple):
-    """An item by its name as a scene and the path that opens it."""
+    """An item: its name as a scene, and its path."""
 
     name: str
     path: str
@@ -42,13 +42,15 @@ def find_items(path: str) -> list[Item] | None:
         values, members = outline(read_bytes(path))
     except (OSError, ValueError) as error:
         if _is_api(path):
-            raise SourceError(f"{path}: cannot be read as STAC: {_line(error)}") from error
-        return None  # whatever opens it says what is wrong with it
+            raise SourceError(cannot(f"read {path} as STAC", error, "correct the address or try again")) from error
+        return None  # the refusal comes when it is opened as an image
     if values.get("type") not in ("Catalog", "Collection", "FeatureCollection"):
         return None
     items = list(_walk(path if is_address(path) else os.path.abspath(path), values, members))
     if not items:
-        raise SourceError(f"{path}: a STAC {values['type']} without items, at least one needed")
+        raise SourceError(
+            cannot(f"take {path} as scenes", f"a STAC {values['type']} without items", "give another one")
+        )
     return items
 
 
@@ -64,19 +66,19 @@ def _is_api(path: str) -> bool:
 
 def _walk(place: str, values: Mapping[str, Any], members: list[Member]) -> Iterator[Item]:
     """Depth first, in the order of the links: a catalog's own items before those of its children."""
-    seen = {_known_as(place)}
-    yield from _own_items(place, values, members, seen)
+    visited = {_known_as(place)}
+    yield from _own_items(place, values, members, visited)
     pending = list(_further(place, values))[::-1]
     while pending:
         place, parent = pending.pop()
-        if _known_as(place) in seen:
+        if _known_as(place) in visited:
             continue
-        seen.add(_known_as(place))
+        visited.add(_known_as(place))
         values, members = _read(place, parent)
         if values.get("type") == "Feature":  # an item linked as if it were a catalog
             yield Item(scene_name(place), place)
             continue
-        yield from _own_items(place, values, members, seen)
+        yield from _own_items(place, values, members, visited)
         pending += list(_further(place, values))[::-1]
 
 
@@ -84,39 +86,41 @@ def _read(place: str, parent: str) -> tuple[dict[str, Any], list[Member]]:
     try:
         return outline(read_bytes(place))
     except (OSError, ValueError) as error:
-        raise SourceError(f"{parent} links to {place}, which cannot be read as STAC: {_line(error)}") from error
+        raise SourceError(
+            cannot(f"read {place} as STAC, to which {parent} links", error, "correct the link")
+        ) from error
 
 
-def _own_items(place: str, values: Mapping[str, Any], members: list[Member], seen: set[str]) -> Iterator[Item]:
+def _own_items(place: str, values: Mapping[str, Any], members: list[Member], visited: set[str]) -> Iterator[Item]:
     """The items that a JSON holds, and those that it links to."""
     if members and not any(member.assets for member in members):
-        raise SourceError(f"{place}: not an image and not a STAC item: FeatureCollection, a Feature with assets needed")
+        raise SourceError(f"{place}: no image and no STAC item, but FeatureCollection; give a Feature with assets")
     known: set[str] = set()
     for member in members:
         if member.identity in known:
-            raise SourceError(f"{place}: two items with the id {member.identity}, each needs its own")
+            raise SourceError(f"{place}: two items have the id {member.identity}; give each its own")
         known.add(member.identity)
-        itself = is_address(place) and is_address(member.itself)  # asked for alone rather than with all the others
+        itself = is_address(place) and is_address(member.itself)  # read alone rather than with all the others
         path = member.itself if itself else f"{place}#{member.identity}"
         yield Item(scene_name(f"{place}#{member.identity}"), path)
     for href in _links(values, ("item",)):
         path = _joined(place, href)
-        if _known_as(path) not in seen:
-            seen.add(_known_as(path))
+        if _known_as(path) not in visited:
+            visited.add(_known_as(path))
             yield Item(scene_name(path), path)
 
 
 def _further(place: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Catalogs below this one or pages after it, and who leads there."""
+    """Catalogs below a catalog, or pages after a page, each with the place that links to it."""
     kind = str(values.get("type"))
     if kind == "FeatureCollection":
         by_post = any(link.get("rel") == "next" and link.get("method", "GET") != "GET" for link in _all_links(values))
         if by_post:
-            raise SourceError(f"{place}: its next page has to be asked for by POST; save all items as one file instead")
-    found = list(_links(values, _FOLLOWED.get(kind, ())))
-    if kind == "Collection" and not found and not any(_links(values, ("item",))):
-        found = list(_links(values, ("items",)))  # as an API says it
-    yield from ((_joined(place, href), place) for href in found)
+            raise SourceError(f"{place}: its next page needs a POST request, not GET; save all items as one file")
+    links = list(_links(values, _FOLLOWED.get(kind, ())))
+    if kind == "Collection" and not links and not any(_links(values, ("item",))):
+        links = list(_links(values, ("items",)))  # the link of an API
+    yield from ((_joined(place, href), place) for href in links)
 
 
 def _links(values: Mapping[str, Any], relations: Sequence[str]) -> Iterator[str]:
@@ -129,12 +133,12 @@ def _all_links(values: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _joined(place: str, href: str) -> str:
-    """Where a link leads. What another machine says never leads to a file of this one."""
+    """Target of a link. A link of another machine never leads to a file of this one."""
     if is_address(place):
-        found = urljoin(place, href)
-        if not is_address(found):
-            raise SourceError(f"{place} links to {href}, an address beginning with http needed")
-        return found
+        target = urljoin(place, href)
+        if not is_address(target):
+            raise SourceError(f"{place} links to {href}, no address that begins with http; correct the link")
+        return target
     if is_address(href):
         return href
     href = href.removeprefix("file://")
@@ -143,7 +147,3 @@ def _joined(place: str, href: str) -> str:
 
 def _known_as(place: str) -> str:
     return place if is_address(place) else os.path.realpath(place)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -1,7 +1,7 @@
-"""STAC's JSON, from a file or an https address, and one item among the thousands of an item collection.
+"""JSON of STAC, from a file or an https address, and a single item among the thousands of an item collection.
 
 Such an item has no file of its own. It is named `items.json#id`, so that a worker can open it from its path alone;
-where it lies in the file is found out once per process, and only its own bytes are read then.
+its place in the file is determined once per process, and only its own bytes are read then.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _LOCAL_MEMBER = re.compile(r"(.+?\.(?:geo)?json)#(.+)", re.IGNORECASE | re.DOTAL
 
 
 class Member(NamedTuple):
-    """An item among the `features` of a file: its bytes from `start` to `stop`, and what it is."""
+    """An item among the `features` of a file: its bytes from `start` to `stop`, and its id."""
 
     start: int
     stop: int
     identity: str
     itself: str
-    """Where it says that it can also be had; may be empty."""
+    """Its own address, by its link `self`; may be empty."""
     assets: bool
 
 
@@ -40,12 +40,12 @@ def is_address(place: str) -> bool:
 
 
 def split_member(path: str) -> tuple[str, str]:
-    """The file, and the id of the item in it: empty where the path names a whole file."""
+    """Path of the file, and id of the item in it: empty where the path names a whole file."""
     if is_address(path):
         place, _, member = path.partition("#")
         return place, member
-    found = _LOCAL_MEMBER.fullmatch(path)
-    return (found[1], found[2]) if found and not Path(path).exists() else (path, "")
+    match = _LOCAL_MEMBER.fullmatch(path)
+    return (match[1], match[2]) if match and not Path(path).exists() else (path, "")
 
 
 def names_item(path: str) -> bool:
@@ -58,10 +58,10 @@ def names_item(path: str) -> bool:
 
 
 def read_item(path: str) -> Any:
-    """What the JSON at a path, or the member of an item collection that it names, says.
+    """Content of the JSON at a path, or of the member of an item collection that it names.
 
     Raises:
-        OSError: it cannot be had.
+        OSError: the file cannot be read.
         ValueError: it is not JSON, or the file has no such item.
     """
     place, member = split_member(path)
@@ -69,10 +69,10 @@ def read_item(path: str) -> Any:
 
 
 def read_bytes(place: str) -> bytes:
-    """The content of a file or of what an address answers.
+    """The content of a file, or the answer of an address.
 
     Raises:
-        OSError: it cannot be had.
+        OSError: the file cannot be read.
     """
     return _fetched(place) if is_address(place) else Path(place).read_bytes()
 
@@ -81,23 +81,23 @@ def member_bytes(path: str) -> bytes:
     """The bytes of one item of an item collection.
 
     Raises:
-        OSError: the file cannot be had.
+        OSError: the file cannot be read.
         ValueError: it is not JSON, or has no such item.
     """
     place, member = split_member(path)
     if is_address(place):
         data = _fetched(place)
-        found = _find({one.identity: one for one in outline(data)[1]}, member)
-        return data[found.start : found.stop]
+        item = _find({entry.identity: entry for entry in outline(data)[1]}, member)
+        return data[item.start : item.stop]
     state = Path(place).stat()
-    found = _find(_index(place, state.st_size, state.st_mtime_ns), member)
+    item = _find(_index(place, state.st_size, state.st_mtime_ns), member)
     with open(place, "rb") as file:
-        file.seek(found.start)
-        return file.read(found.stop - found.start)
+        file.seek(item.start)
+        return file.read(item.stop - item.start)
 
 
 def member_state(path: str) -> list[int] | None:
-    """`[size, part of its SHA-256]` of an item in a local collection, whatever the others are; None if it is gone."""
+    """`[size, part of its SHA-256]` of an item in a local collection, without its other items; None if it is gone."""
     if is_address(path) or not split_member(path)[1]:
         return None
     try:
@@ -108,7 +108,7 @@ def member_state(path: str) -> list[int] | None:
 
 
 def outline(data: bytes) -> tuple[dict[str, Any], list[Member]]:
-    """An object's own values, and of each of its `features` no more than what and where it is.
+    """Own values of a JSON object, and id and place of each of its `features`.
 
     So a collection of many items needs little more memory than its file.
 
@@ -131,16 +131,16 @@ def outline(data: bytes) -> tuple[dict[str, Any], list[Member]]:
 
 
 def _features(text: str, at: int, members: list[Member]) -> int:
-    """Note the elements of an array; gives back where it ends."""
+    """Collect the elements of an array, and return the place of its end."""
     while _sign(text, at) != "]":
         item, start, at = _value(text, at)
-        members.append(Member(start, at, *_told(item, len(members) + 1)))
+        members.append(Member(start, at, *_member_facts(item, len(members) + 1)))
         at = _next(text, at, "]")
     return _after(text, at, "]")
 
 
-def _told(item: Any, number: int) -> tuple[str, str, bool]:
-    """Id, own address and whether there are assets; one without a usable id is called by its place among the others."""
+def _member_facts(item: Any, number: int) -> tuple[str, str, bool]:
+    """Id, own address and whether there are assets; an item without a usable id is named by its number."""
     if not isinstance(item, dict):
         return f"item-{number}", "", False
     links = item.get("links")
@@ -152,7 +152,7 @@ def _told(item: Any, number: int) -> tuple[str, str, bool]:
 
 
 def _value(text: str, at: int) -> tuple[Any, int, int]:
-    """The value at a position, and where it begins and ends."""
+    """The value at a position, with its begin and end."""
     start = _skip(text, at)
     value, stop = _decode(text, start)
     part = text[start:stop]
@@ -167,8 +167,8 @@ def _decode(text: str, at: int) -> tuple[Any, int]:
 
 
 def _skip(text: str, at: int) -> int:
-    found = _SPACE.match(text, at)
-    return found.end() if found else at
+    space = _SPACE.match(text, at)
+    return space.end() if space else at
 
 
 def _sign(text: str, at: int) -> str:
@@ -190,7 +190,7 @@ def _next(text: str, at: int, end: str) -> int:
 
 @lru_cache(maxsize=8)
 def _index(place: str, size: int, mtime: int) -> dict[str, Member]:
-    """Where each item of a file lies; `size` and `mtime` say which version of the file."""
+    """Place of each item in a file; `size` and `mtime` identify the version of the file."""
     return {member.identity: member for member in outline(Path(place).read_bytes())[1]}
 
 
@@ -201,10 +201,10 @@ def _find(members: dict[str, Member], identity: str) -> Member:
 
 
 def parse_json(data: bytes) -> Any:
-    """What JSON says.
+    """Content of JSON.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the data are no JSON.
     """
     try:
         return json.loads(data)

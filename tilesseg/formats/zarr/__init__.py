@@ -1,1 +1,1 @@
-"""Zarr arrays, whatever their convention: read by window, written in whole shards."""
+"""Zarr arrays of any convention: read by window, written in whole shards."""

@@ -19,13 +19,13 @@ from tilesseg.raster.window import Window
 
 @dataclass(frozen=True, slots=True)
 class ZarrLayer:
-    """An array, and its value that means nodata."""
+    """An array, and its nodata value."""
 
     array: ZarrArray
     nodata: float | None = None
     absent: bool = False
-    """Whether pixels in chunks that are not stored are nodata, and not the array's fill value; then the bands that
-    lie in it share their chunks."""
+    """Whether pixels in chunks that are not stored are nodata, and not the array's fill value; then the bands of the
+    layer share their chunks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class ZarrReader(Reader):
     """Reads Zarr arrays as one image; see `reading.image.Reader`.
 
     An array has one mask, as a raster file has: a pixel is nodata where every band of the array has the nodata
-    value. A staged copy holds its masks instead, and nothing that has not been copied can be read from it.
+    value. A staged copy holds its masks instead, and pixels that are not copied yet cannot be read from it.
     """
 
     layers: tuple[ZarrLayer, ...]
@@ -42,7 +42,7 @@ class ZarrReader(Reader):
     valid: ZarrArray | None = None
     """`(mask, y, x)`, of a staged copy."""
     holes: tuple[tuple[Window, str], ...] = ()
-    """Windows of a staged copy that could not be copied, and why."""
+    """Windows of a staged copy that could not be copied, each with the reason."""
 
     def read(self, window: Window, bands: Sequence[int]) -> Planes:
         """See `Reader.read`."""

@@ -1,4 +1,4 @@
-"""One Zarr array: its pixels by window, from any thread and process. Hides how zarr is asked and how it fails."""
+"""One Zarr array: its pixels by window, from any thread and process. Hides the calls and the errors of zarr."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import zarr
 from numpy.typing import NDArray
 
 from tilesseg.errors import SourceError
+from tilesseg.formats.source import unreadable
 from tilesseg.formats.zarr.stored_chunks import by_blosc, refuse_shortened, stored_chunks
 from tilesseg.raster.window import Window
 
@@ -21,17 +22,17 @@ zarr.config.set({"async.concurrency": 4, "threading.max_workers": 4})
 
 
 class Axes(NamedTuple):
-    """Which axis is what; any other axis has a length of 1, or its place is fixed."""
+    """Numbers of the axes y, x and channel; any other axis has a length of 1, or a fixed index."""
 
     y: int
     x: int
     channel: int | None = None
     fixed: tuple[tuple[int, int], ...] = ()
-    """Axes of which one place is read, a time or a plane, and which."""
+    """Numbers of axes with a fixed index, a time or a plane, and that index."""
 
 
 class ZarrArray:
-    """An array in the local file system, opened when it is first asked. Picklable, safe for several threads."""
+    """An array in the local file system, opened when it is first used. Picklable, safe for several threads."""
 
     def __init__(self, path: str, axes: Axes) -> None:
         self.path = path
@@ -69,47 +70,46 @@ class ZarrArray:
 
     @property
     def chunk(self) -> tuple[int, int]:
-        """Height and width of what is decoded together."""
+        """Height and width of a chunk, which is decoded at once."""
         return self._plane(self.array.chunks)
 
     def read(self, channels: Sequence[int], window: Window) -> NDArray[Any]:
         """Values `(channel, y, x)` of a window inside the array, in native byte order.
 
         Raises:
-            SourceError: a chunk cannot be read or undone; names array and window.
+            SourceError: a chunk cannot be read or decoded; names array and window.
         """
         try:
             if self._by_blosc:
                 refuse_shortened({file for channel in channels for file in self._files(channel, window)})
             values = self._read(channels, window)
         except Exception as error:  # every codec has exceptions of its own
-            why = " ".join(str(error).split()) or type(error).__name__
-            raise SourceError(f"{self.where(window)}: {why}") from error
+            raise SourceError(unreadable(self.where(window), error)) from error
         return values.astype(values.dtype.newbyteorder("="), copy=False)
 
     def where(self, window: Window) -> str:
-        """How a message about a window begins."""
+        """First part of a message about a window."""
         rows, columns = f"{window.y}–{window.y_stop - 1}", f"{window.x}–{window.x_stop - 1}"
         return f"{self.path}: cannot read rows {rows}, columns {columns}"
 
     def stored(self, channel: int, window: Window) -> Iterable[bool]:
-        """For each of the stored shards or chunks that a window touches: whether there is a file."""
+        """Whether there is a file, for each shard or chunk that a window touches."""
         return (os.path.exists(file) for file in self._files(channel, window))
 
     def present(self, channel: int, window: Window) -> NDArray[np.bool_]:
-        """Which pixels `(y, x)` of a window lie in chunks that are stored; one value seen everywhere where all do."""
+        """Whether each pixel `(y, x)` of a window lies in a stored chunk; a single value, repeated, where all do."""
         chunks, axes = self.array.chunks, self.axes
         places = [0] * len(chunks)
         for axis, at in (*axes.fixed, *(() if axes.channel is None else ((axes.channel, channel),))):
             places[axis] = at // chunks[axis]
         rows = range(window.y // chunks[axes.y], -(-window.y_stop // chunks[axes.y]))
         columns = range(window.x // chunks[axes.x], -(-window.x_stop // chunks[axes.x]))
-        found = stored_chunks(self.path, self.array, places, y=(axes.y, rows), x=(axes.x, columns))
-        if found.all():
+        present = stored_chunks(self.path, self.array, places, y=(axes.y, rows), x=(axes.x, columns))
+        if present.all():
             return np.broadcast_to(np.True_, window.shape)
         y = np.arange(window.y, window.y_stop) // chunks[axes.y] - rows.start
         x = np.arange(window.x, window.x_stop) // chunks[axes.x] - columns.start
-        return np.asarray(found[y[:, None], x])
+        return np.asarray(present[y[:, None], x])
 
     def _files(self, channel: int, window: Window) -> Iterable[str]:
         stored = self.array.shards or self.array.chunks
@@ -148,15 +148,15 @@ class ZarrArray:
         if self.axes.channel is not None:
             index[self.axes.channel] = channels
             kept.insert(0, self.axes.channel)
-        found = np.asarray(self.array[tuple(index)])
-        left = sorted(kept)
-        return np.ascontiguousarray(found.transpose([left.index(axis) for axis in kept]))
+        values = np.asarray(self.array[tuple(index)])
+        stored = sorted(kept)
+        return np.ascontiguousarray(values.transpose([stored.index(axis) for axis in kept]))
 
     def _plane(self, sizes: Sequence[int]) -> tuple[int, int]:
         return int(sizes[self.axes.y]), int(sizes[self.axes.x])
 
 
 def metadata_files(folder: str) -> list[str]:
-    """The files that say what an array or a group is."""
+    """The existing metadata files of an array or a group."""
     names = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
     return [path for name in names if os.path.exists(path := os.path.join(folder, name))]

@@ -1,4 +1,4 @@
-"""Which arrays of a Zarr are the image, and where what is said about them is written."""
+"""Arrays of a Zarr that make an image, and the attributes that describe them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.errors import BaseZarrError
 
-from tilesseg.errors import SourceError
+from tilesseg.errors import SourceError, cannot
 from tilesseg.process import QUIET
 
 Node = zarr.Array[Any] | zarr.Group
@@ -28,17 +28,17 @@ class Member:
     name: str
     array: zarr.Array[Any]
     attributes: Attributes
-    """Its own, over those of its group."""
+    """Attributes of the array, over those of its group."""
 
     @property
     def dimensions(self) -> tuple[str | None, ...]:
-        found: Any = getattr(self.array.metadata, "dimension_names", None) or self.array.attrs.get("_ARRAY_DIMENSIONS")
-        return tuple(found) if isinstance(found, Sequence) else ()
+        names: Any = getattr(self.array.metadata, "dimension_names", None) or self.array.attrs.get("_ARRAY_DIMENSIONS")
+        return tuple(names) if isinstance(names, Sequence) else ()
 
 
 @dataclass(frozen=True, slots=True)
 class Hierarchy:
-    """The image's arrays, those of its coarser levels, and every folder whose metadata were looked at."""
+    """The image's arrays, the arrays of its coarser levels, and every folder whose metadata were read."""
 
     members: tuple[Member, ...]
     levels: tuple[tuple[Member, ...], ...]
@@ -49,34 +49,34 @@ def open_node(path: str) -> Node:
     """An array or a group.
 
     Raises:
-        SourceError: there is none.
+        SourceError: the path is neither.
     """
     if not os.path.isdir(path):
-        raise SourceError(f"{path}: no such Zarr")
+        raise SourceError(cannot(f"open {path}", "no such Zarr", "correct the path"))
     try:
         with _quiet():
-            found: Node = zarr.open(path, mode="r")
-            return zarr.open_group(path, mode="r", use_consolidated=False) if isinstance(found, zarr.Group) else found
+            node: Node = zarr.open(path, mode="r")
+            return zarr.open_group(path, mode="r", use_consolidated=False) if isinstance(node, zarr.Group) else node
     except (OSError, ValueError, KeyError, TypeError, BaseZarrError) as error:
-        raise SourceError(f"{path}: not a Zarr that can be opened: {' '.join(str(error).split())}") from error
+        raise SourceError(cannot(f"open {path} as a Zarr", error, "repair or replace it")) from error
 
 
 def find_members(path: str, node: Node) -> Hierarchy:
     """The arrays that make the image.
 
     Raises:
-        SourceError: there is none, or one has to be chosen.
+        SourceError: there is no image, or one has to be chosen.
     """
     if isinstance(node, zarr.Array):
         group, folder = _parent(path)
         member = Member(path, os.path.basename(path), node, {**_inherited(group), **node.attrs.asdict()})
         return Hierarchy((member,), (), (path, *([folder] if folder else [])))
-    told = node.attrs.asdict()
-    layout = _layout(told)
+    attributes = node.attrs.asdict()
+    layout = _layout(attributes)
     if not layout:
-        members = _members_of(path, node, _inherited(told))
+        members = _members_of(path, node, _inherited(attributes))
         return Hierarchy(members, (), (path, *(member.path for member in members)))
-    inherited = {key: value for key, value in _inherited(told).items() if key not in _OF_ONE_LEVEL}
+    inherited = {key: value for key, value in _inherited(attributes).items() if key not in _OF_ONE_LEVEL}
     levels = [(item, _of_level(path, item, inherited)) for item in layout]
     levels.sort(key=lambda level: -int(np.prod(level[1][0].array.shape)))
     full = levels[0][1]
@@ -85,55 +85,55 @@ def find_members(path: str, node: Node) -> Hierarchy:
 
 
 def sibling(member: Member, name: str) -> Attributes:
-    """Attributes of the array beside it that bears a name: CF's grid mapping; empty where there is none."""
-    found = _beside(member, name)
-    return {} if found is None else found.attrs.asdict()
+    """Attributes of an array of this name beside a member, such as CF's grid mapping; empty where there is none."""
+    array = _beside(member, name)
+    return {} if array is None else array.attrs.asdict()
 
 
 def coordinates(member: Member, axis: int) -> NDArray[Any] | None:
     """Values of the coordinate array of one of its dimensions; None where there is none."""
     if axis >= len(member.dimensions) or not member.dimensions[axis]:
         return None
-    found = _beside(member, str(member.dimensions[axis]))
-    if found is None or found.shape != member.array.shape[axis : axis + 1]:
+    array = _beside(member, str(member.dimensions[axis]))
+    if array is None or array.shape != member.array.shape[axis : axis + 1]:
         return None
     with _quiet():
-        return np.asarray(found[:])
+        return np.asarray(array[:])
 
 
 _OF_ONE_LEVEL = ("spatial:transform", "spatial:shape", "spatial:registration")
 
 
 def _layout(attributes: Attributes) -> list[Mapping[str, Any]]:
-    """Levels of the convention `multiscales`; none where the group is no pyramid."""
-    found = attributes.get("multiscales")
-    items = found.get("layout") if isinstance(found, Mapping) else None
+    """Levels of the convention `multiscales`; empty where the group is no pyramid."""
+    multiscales = attributes.get("multiscales")
+    items = multiscales.get("layout") if isinstance(multiscales, Mapping) else None
     return [item for item in items if isinstance(item, Mapping) and item.get("asset")] if items else []
 
 
 def _of_level(path: str, item: Mapping[str, Any], inherited: Attributes) -> tuple[Member, ...]:
     asset = os.path.join(path, str(item["asset"]))
     node = open_node(asset)
-    told = {**inherited, **_inherited(item)}
+    level = {**inherited, **_inherited(item)}
     if isinstance(node, zarr.Array):
-        return (Member(asset, os.path.basename(path), node, {**told, **node.attrs.asdict()}),)
-    return _members_of(asset, node, {**told, **_inherited(node.attrs.asdict())})
+        return (Member(asset, os.path.basename(path), node, {**level, **node.attrs.asdict()}),)
+    return _members_of(asset, node, {**level, **_inherited(node.attrs.asdict())})
 
 
 def _members_of(path: str, group: zarr.Group, inherited: Attributes) -> tuple[Member, ...]:
     """The image among a group's arrays: one of up to three long axes, or several of two that are equal in shape."""
     with _quiet():
-        found = sorted(group.arrays(), key=lambda named: named[0])
-    fitting = [(name, array) for name, array in found if array.ndim >= 2 and np.dtype(array.dtype).kind in "uifc"]
+        arrays = sorted(group.arrays(), key=lambda named: named[0])
+    fitting = [(name, array) for name, array in arrays if array.ndim >= 2 and np.dtype(array.dtype).kind in "uifc"]
     if not fitting:
         inside = ", ".join(sorted(name for name, _ in group.members())) or "nothing"
         raise SourceError(
-            f"{path}: a group without an image, an array (channel, y, x) or (y, x) needed; it has {inside}"
+            f"{path}: a group without an array (channel, y, x) or (y, x), but with {inside}; open an image in it"
         )
     planes = {tuple(length for length in array.shape if length > 1) for _, array in fitting}
     if len(fitting) > 1 and (len(planes) > 1 or len(next(iter(planes))) > 2):
         names = ", ".join(f"{name} {array.shape}" for name, array in fitting)
-        raise SourceError(f"{path}: several images, one needed; open one of them, {path}/{fitting[0][0]}: {names}")
+        raise SourceError(f"{path}: several images, {names}; open one of them, {path}/{fitting[0][0]}")
     return tuple(
         Member(os.path.join(path, name), name, array, {**inherited, **array.attrs.asdict()}) for name, array in fitting
     )
@@ -147,7 +147,7 @@ def _same_bands(one: Sequence[Member], two: Sequence[Member]) -> bool:
 
 
 def _inherited(attributes: Attributes) -> Attributes:
-    """What a group says for its arrays."""
+    """Attributes of a group that hold for its arrays."""
     return {
         key: value for key, value in attributes.items() if key.startswith(("spatial:", "proj:")) or key == "band_names"
     }
@@ -173,7 +173,7 @@ def _beside(member: Member, name: str) -> zarr.Array[Any] | None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without zarr's words on data types that other readers may not know: names of bands are strings."""
+    """Suppress zarr's warnings on data types that other readers may not know: names of bands are strings."""
     with QUIET, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

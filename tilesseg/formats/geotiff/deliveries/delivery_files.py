@@ -1,4 +1,4 @@
-"""What a product's own metadata says of its files: which bands they hold, in which unit, and which value is nodata."""
+"""Files of a delivery by its own metadata: the bands that they hold, their scale and offset, and their nodata value."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from tilesseg.formats.geotiff.raster_file import RasterFile
 from tilesseg.formats.geotiff.raster_properties import open_raster
 
 NEVER_THE_GRID = ("pan",)
-"""Bands finer than all others: one nobody asked for must not make four pixels of each one."""
+"""Names of a band finer than all others, whose grid is never the image's: each pixel would become four."""
 
 
 @dataclass(frozen=True, slots=True)
 class SceneFile:
-    """One file of a product. Where something is None, the file's own tag counts."""
+    """One file of a delivery. Where a field is None, the file's own tag is used."""
 
     path: str
     names: tuple[str | None, ...]
-    """Of its bands, in order; empty where the file's own count."""
+    """Names of its bands, in order; empty where the file's own names are used."""
     scales: tuple[float | None, ...]
     offsets: tuple[float | None, ...]
     nodata: float | None = None
     key: str = ""
-    """What a band is called of which neither the metadata (`names` is empty then) nor the file says a name."""
+    """Name of a band without a name in the metadata (`names` is empty then) and in the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class SceneFiles:
-    """The files of a product that hold measured bands."""
+    """The files of a delivery that hold measured bands."""
 
     metadata: str
-    """The file that says so: it belongs to the scene's identity."""
+    """Path of the metadata, which belong to the scene's identity."""
     files: tuple[SceneFile, ...]
     notes: tuple[str, ...] = ()
 
@@ -48,68 +48,68 @@ def single(
 
 
 def open_scene(scene: SceneFiles) -> tuple[list[RasterFile], list[SceneFile], RasterFile]:
-    """Open the files of a product; those that do not lie on the others are left out, which is noted.
+    """Open the files of a delivery; a file that does not lie on the others is left out, with a note.
 
     Returns:
-        The opened files, what the metadata says of each, and the one whose grid is the image's.
+        The opened files, the metadata of each, and the file whose grid is the image's.
 
     Raises:
-        SourceError: a file that cannot be read, or none that fits.
+        SourceError: a file cannot be read, or no file fits.
     """
-    files = [open_raster(told.path) for told in scene.files]
-    grids = [file for file, told in zip(files, scene.files, strict=True) if told.names != NEVER_THE_GRID]
+    files = [open_raster(entry.path) for entry in scene.files]
+    grids = [file for file, entry in zip(files, scene.files, strict=True) if entry.names != NEVER_THE_GRID]
     finest = find_finest(grids or files)
-    named = [_named(file, told) for file, told in zip(files, scene.files, strict=True)]
+    named = [_named(file, entry) for file, entry in zip(files, scene.files, strict=True)]
     kept: list[tuple[RasterFile, SceneFile]] = []
     notes = list(scene.notes)
-    for file, told in zip(files, named, strict=True):
-        problem = _problem(file, told, finest)
+    for file, entry in zip(files, named, strict=True):
+        problem = _problem(file, entry, finest)
         if problem is None:
-            kept.append((_told(file, told, notes), told))
+            kept.append((_with_nodata(file, entry, notes), entry))
         else:
-            notes.append(f"{', '.join(map(str, told.names))} is left out: {problem}")
+            notes.append(f"{', '.join(map(str, entry.names))} is left out: {problem}")
     if not kept:
-        raise SourceError(f"{scene.metadata}: no file fits it; {notes[-1]}")
-    first, told = kept[0]
+        raise SourceError(f"{scene.metadata}: none of its files fits ({notes[-1]}); give files that match as a list")
+    first, entry = kept[0]
     facts = replace(first.facts, files=(*first.facts.files, scene.metadata), notes=(*first.facts.notes, *notes))
-    kept[0] = RasterFile(first.path, facts), told
+    kept[0] = RasterFile(first.path, facts), entry
     reference = next((file for file, _ in kept if file.path == finest.path), kept[0][0])
-    return [file for file, _ in kept], [told for _, told in kept], reference
+    return [file for file, _ in kept], [entry for _, entry in kept], reference
 
 
-def _named(file: RasterFile, told: SceneFile) -> SceneFile:
-    """What is told of a file, its bands called as the file says where nothing else does."""
-    if told.names:
-        return told
+def _named(file: RasterFile, entry: SceneFile) -> SceneFile:
+    """Metadata of a file, with the file's own names for its bands where the metadata have none."""
+    if entry.names:
+        return entry
     names = file.facts.names
     if len(names) == 1:
-        names = (names[0] or told.key,)
-    return replace(told, names=names, scales=_each(told.scales, len(names)), offsets=_each(told.offsets, len(names)))
+        names = (names[0] or entry.key,)
+    return replace(entry, names=names, scales=_each(entry.scales, len(names)), offsets=_each(entry.offsets, len(names)))
 
 
 def _each(numbers: tuple[float | None, ...], count: int) -> tuple[float | None, ...]:
-    """One number for each band: said of each, or once for all."""
+    """One number for each band, from a number for each or a single number."""
     if len(numbers) == count:
         return numbers
     return numbers * count if len(numbers) == 1 else (None,) * count
 
 
-def _problem(file: RasterFile, told: SceneFile, finest: RasterFile) -> str | None:
-    if len(told.names) != len(file.facts.bands):
-        return f"{file.path} has {len(file.facts.bands)} bands, and its metadata names {len(told.names)}"
+def _problem(file: RasterFile, entry: SceneFile, finest: RasterFile) -> str | None:
+    if len(entry.names) != len(file.facts.bands):
+        return f"{file.path} has {len(file.facts.bands)} bands, and its metadata names {len(entry.names)}"
     return misfit(file, finest)
 
 
-def _told(file: RasterFile, told: SceneFile, notes: list[str]) -> RasterFile:
+def _with_nodata(file: RasterFile, entry: SceneFile, notes: list[str]) -> RasterFile:
     """The file with the nodata value that its metadata states, where it has none of its own."""
-    if told.nodata is None or file.facts.mask != "none":
+    if entry.nodata is None or file.facts.mask != "none":
         return file
-    if np.isnan(told.nodata):
+    if np.isnan(entry.nodata):
         return file  # NaN is nodata anyway
     if any(np.dtype(dtype).kind == "f" for dtype in file.facts.dtypes):
-        notes.append(f"{file.path}: nodata {told.nodata:g} of its metadata is not used, for its values are floats")
+        notes.append(f"{file.path}: nodata {entry.nodata:g} of its metadata is not used, for its values are floats")
         return file
-    return RasterFile(file.path, replace(file.facts, mask="nodata", nodata=(told.nodata,) * len(told.names)))
+    return RasterFile(file.path, replace(file.facts, mask="nodata", nodata=(entry.nodata,) * len(entry.names)))
 
 
 def in_order(files: Sequence[SceneFile], names: Sequence[str]) -> tuple[SceneFile, ...]:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tilesseg.errors import SourceError
+from tilesseg.errors import SourceError, cannot
 from tilesseg.formats.geotiff.deliveries.delivery_files import SceneFile, SceneFiles, in_order, single
 
 _OLI = {
@@ -33,12 +33,12 @@ def find_landsat(path: str) -> SceneFiles | None:
     Raises:
         SourceError: no band, an unknown sensor, or metadata that cannot be read.
     """
-    found = sorted(Path(path).glob("*_MTL.json")) or sorted(Path(path).glob("*_MTL.txt"))
-    if not found:
+    products = sorted(Path(path).glob("*_MTL.json")) or sorted(Path(path).glob("*_MTL.txt"))
+    if not products:
         return None
-    if len(found) > 1:
-        raise SourceError(f"{path}: {len(found)} Landsat products, 1 can be read; give the files of one as a list")
-    metadata = found[0]
+    if len(products) > 1:
+        raise SourceError(f"{path}: {len(products)} Landsat products in one folder; give the files of one as a list")
+    metadata = products[0]
     groups = _groups(metadata)
     names = _names(metadata)
     contents = groups.get("PRODUCT_CONTENTS", {})
@@ -47,7 +47,8 @@ def find_landsat(path: str) -> SceneFiles | None:
         band: metadata.parent / name for band, name in listed.items() if name and (metadata.parent / name).exists()
     }
     if not there:
-        raise SourceError(f"{path}: none of the bands that {metadata.name} lists is there, at least one needed")
+        because = f"none of the bands that {metadata.name} lists is there"
+        raise SourceError(cannot(f"open {path} as a Landsat product", because, "fetch their files"))
     files = [_file(file, band, names[band], groups, metadata) for band, file in there.items()]
     return SceneFiles(str(metadata), in_order(files, [*names.values()]), tuple(_notes(metadata, groups, listed, there)))
 
@@ -69,7 +70,7 @@ def _names(metadata: Path) -> dict[str, str]:
         if re.match(pattern, metadata.name):
             return names
     raise SourceError(
-        f"{metadata}: not Landsat 4 to 9 by its name, LC08_… or the like needed; give the files as a list"
+        f"{metadata}: not Landsat 4 to 9 by its name, which begins with LC08_ or the like; give the files as a list"
     )
 
 
@@ -80,34 +81,38 @@ def _file(path: Path, band: str, name: str, groups: Groups, metadata: Path) -> S
         scale, offset = (float(factors[f"REFLECTANCE_{what}_BAND_{band}"]) for what in ("MULT", "ADD"))
         sun = 1.0 if surface else math.sin(math.radians(float(groups["IMAGE_ATTRIBUTES"]["SUN_ELEVATION"])))
     except (KeyError, ValueError) as error:
-        raise SourceError(f"{metadata}: no reflectance factors for band {band}, {error} needed") from error
+        because = f"{error} is missing"
+        raise SourceError(
+            cannot(f"compute reflectance of band {band} by {metadata}", because, "give the files as a list")
+        ) from error
     if sun <= 0:
         raise SourceError(
-            f"{metadata}: the sun is below the horizon, no reflectance without it; give the files as a list"
+            f"{metadata}: the sun is below the horizon, so that there is no reflectance; give the files as a list"
         )
     return single(str(path), name, scale=scale / sun, offset=offset / sun, nodata=_nodata(groups, band))
 
 
 def _nodata(groups: Groups, band: str) -> float | None:
-    """0 where the metadata says that numbers begin at 1."""
-    found = [
+    """Nodata value: 0 where the metadata have numbers from 1 on."""
+    least = [
         group[key]
         for group in groups.values()
         for key in (f"QUANTIZE_CAL_MIN_BAND_{band}", f"QUANTIZE_CAL_MINIMUM_BAND_{band}")
         if key in group
     ]
-    return 0.0 if found and all(float(least) == 1 for least in found) else None
+    return 0.0 if least and all(float(number) == 1 for number in least) else None
 
 
 def _groups(metadata: Path) -> Groups:
-    """The metadata's groups by name."""
+    """Groups of the metadata by name."""
     try:
         text = metadata.read_text(encoding="utf-8")
         if metadata.suffix == ".json":
             whole: dict[str, Any] = json.loads(text)["LANDSAT_METADATA_FILE"]
             return {name: dict(group) for name, group in whole.items() if isinstance(group, dict)}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SourceError(f"{metadata}: cannot be understood: {type(error).__name__} {error}") from error
+        because = f"{type(error).__name__} {error}"
+        raise SourceError(cannot(f"read {metadata}", because, "fetch it again, or give the files as a list")) from error
     return _parsed(text)
 
 

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from tilesseg.errors import SourceError
+from tilesseg.errors import SourceError, cannot
 from tilesseg.formats.geotiff.deliveries.delivery_files import SceneFile, SceneFiles, in_order, single
 
 NAMES = {
@@ -37,32 +37,35 @@ def find_safe(path: str) -> SceneFiles | None:
     metadata = sorted(folder.glob("MTD_MSIL*.xml")) or sorted(folder.glob("S2*_OPER_MTD_SAFL*.xml"))
     if not metadata:
         if folder.suffix.lower() == ".safe":
-            raise SourceError(f"{path}: a SAFE folder without MTD_MSIL1C.xml or MTD_MSIL2A.xml, one needed")
+            because = "neither MTD_MSIL1C.xml nor MTD_MSIL2A.xml is there"
+            raise SourceError(cannot(f"open the SAFE folder {path}", because, "fetch the whole product"))
         return None
     _one_tile(folder)
     scales = _scales(metadata[0])
-    found = _finest(folder)
-    if not found:
-        raise SourceError(f"{path}: a SAFE folder without a band under GRANULE/*/IMG_DATA, at least one needed")
-    files = [_file(found[band], band, scales) for band in found]
+    bands = _finest(folder)
+    if not bands:
+        because = "no band is in GRANULE/*/IMG_DATA"
+        raise SourceError(cannot(f"open the SAFE folder {path}", because, "fetch the whole product"))
+    files = [_file(file, band, scales) for band, file in bands.items()]
     return SceneFiles(str(metadata[0]), in_order(files, [*NAMES.values()]), (_NOTE.format(metadata=metadata[0].name),))
 
 
 def _one_tile(folder: Path) -> None:
     tiles = [tile for tile in (folder / "GRANULE").glob("*") if (tile / "IMG_DATA").is_dir()]
     if len(tiles) > 1:
-        raise SourceError(f"{folder}: a product of {len(tiles)} tiles, 1 can be read; give the files of one as a list")
+        raise SourceError(f"{folder}: a product of {len(tiles)} tiles, not of 1; give the files of one as a list")
 
 
 def _finest(folder: Path) -> dict[str, Path]:
     """The finest file of each band."""
-    found: dict[str, tuple[int, Path]] = {}
+    finest: dict[str, tuple[int, Path]] = {}
     for file in sorted((folder / "GRANULE").glob("*/IMG_DATA/**/*")):
         match = _BAND_FILE.search(file.name)
         if match and match[1].upper() in NAMES:
-            size = int(match[2] or 0)  # Level 1C has one of each
-            found[match[1].upper()] = min(found.get(match[1].upper(), (size, file)), (size, file))
-    return {band: file for band, (_, file) in found.items()}
+            size = int(match[2] or 0)  # Level 1C has one file of each band
+            band = match[1].upper()
+            finest[band] = min(finest.get(band, (size, file)), (size, file))
+    return {band: file for band, (_, file) in finest.items()}
 
 
 def _file(path: Path, band: str, scales: tuple[float, dict[str, float], float | None]) -> SceneFile:
@@ -94,10 +97,12 @@ def _scales(metadata: Path) -> tuple[float, dict[str, float], float | None]:
         }
         nodata = float(special["NODATA"]) if special.get("NODATA") else None  # type: ignore[arg-type]
     except (OSError, ET.ParseError, ValueError, KeyError) as error:
-        raise SourceError(f"{metadata}: cannot be understood: {type(error).__name__} {error}") from error
+        raise SourceError(cannot(f"read {metadata}", f"{type(error).__name__} {error}", "fetch it again")) from error
     quantification = next((value for value in values if value), None)
     if quantification is None:
-        raise SourceError(f"{metadata}: no quantification value, one needed to make reflectance of the numbers")
+        raise SourceError(
+            cannot(f"compute reflectance by {metadata}", "it has no quantification value", "fetch it again")
+        )
     return quantification, offsets, nodata
 
 
@@ -106,10 +111,10 @@ def _all(root: ET.Element, tag: str) -> list[ET.Element]:
 
 
 def _number(root: ET.Element, tag: str) -> float | None:
-    found = _all(root, tag)
-    return float(found[0].text or "nan") if found else None
+    elements = _all(root, tag)
+    return float(elements[0].text or "nan") if elements else None
 
 
 def _band(physical: str) -> str:
-    """`B4` as files say it: `B04`."""
+    """Name of a band in file names: `B04` for `B4`."""
     return re.sub(r"^B(\d)$", r"B0\1", physical.upper())

@@ -1,4 +1,4 @@
-"""STAC items: which assets hold measured bands, and what they are called.
+"""STAC items: the assets that hold measured bands, and the names of these bands.
 
 Versions 1.0 (`eo:bands` and `raster:bands`) and 1.1 (`bands`) of the specification alike.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from tilesseg.errors import SourceError
+from tilesseg.errors import SourceError, cannot
 from tilesseg.formats.geotiff.deliveries.delivery_files import SceneFile, SceneFiles
 from tilesseg.formats.stac.stac_items import names_item, read_item, split_member
 
@@ -28,7 +28,7 @@ class _Asset:
 
     key: str
     gsd: float | None
-    """Its pixel size, where the item says it."""
+    """Its pixel size, where the item has it."""
     file: SceneFile
 
     @property
@@ -48,13 +48,16 @@ def find_stac(path: str) -> SceneFiles | None:
     try:
         files, notes = _without_twins(_assets(split_member(path)[0], item))
         files = files or list(_unnamed(split_member(path)[0], item))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:  # its parts may be of any kind
-        raise SourceError(f"{path}: not a valid STAC item: {type(error).__name__}, {error}") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # the values may be of any type
+        because = f"{type(error).__name__}, {error}"
+        raise SourceError(cannot(f"open the STAC item {path}", because, "give the image files as a list")) from error
     if not files:
-        raise SourceError(f"{path}: a STAC item without an asset that holds measured bands, at least one needed")
+        because = "no asset of it holds measured bands"
+        raise SourceError(cannot(f"open the STAC item {path}", because, "give the image files as a list"))
     there = [file for file in files if "://" in file.path or file.path.startswith("/vsi") or Path(file.path).exists()]
     if not there:
-        raise SourceError(f"{path}: none of the item's {len(files)} files is there; the first is {files[0].path}")
+        because = f"none of its {len(files)} files is there, {files[0].path} first"
+        raise SourceError(cannot(f"open the STAC item {path}", because, "fetch its files"))
     missing = [str(file.names[0]) if file.names else file.key for file in files if file not in there]
     notes += [f"the files of {', '.join(missing)} are not there: left out"] if missing else []
     return SceneFiles(path, tuple(_with_nir(there, notes)), tuple(notes))
@@ -64,20 +67,20 @@ def _load(path: str) -> dict[str, Any]:
     try:
         item = read_item(path)
     except (OSError, ValueError) as error:
-        raise SourceError(f"{path}: cannot be read as a STAC item: {' '.join(str(error).split())}") from error
+        raise SourceError(cannot(f"read {path} as a STAC item", error, "correct the path or the file")) from error
     if isinstance(item, dict) and _lists_items(item):
-        raise SourceError(f"{path}: a STAC {item['type']} of many items; a job takes it as its scenes")
+        raise SourceError(f"{path}: a STAC {item['type']} of many items is no image; give it to a job as its scenes")
     if not isinstance(item, dict) or item.get("type") != "Feature" or not isinstance(item.get("assets"), dict):
         kind = item.get("type", "no type") if isinstance(item, dict) else type(item).__name__
-        raise SourceError(f"{path}: not an image and not a STAC item: {kind}, a Feature with assets needed")
+        raise SourceError(f"{path}: neither an image nor a STAC item, but {kind}; give a Feature with assets")
     return item
 
 
-def _lists_items(found: Mapping[str, Any]) -> bool:
-    features = found.get("features")
+def _lists_items(value: Mapping[str, Any]) -> bool:
+    features = value.get("features")
     members = features if isinstance(features, list) else []
-    return found.get("type") in ("Catalog", "Collection") or any(
-        isinstance(one, dict) and "assets" in one for one in members
+    return value.get("type") in ("Catalog", "Collection") or any(
+        isinstance(member, dict) and "assets" in member for member in members
     )
 
 
@@ -91,7 +94,7 @@ def _is_measured(key: str, asset: Mapping[str, Any]) -> bool:
 
 
 def _bands(asset: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The asset's bands, each with everything said of it in one place or another."""
+    """Bands of an asset, each with the entries of all lists that describe it."""
     named: Sequence[Mapping[str, Any]] = asset.get("bands") or asset.get("eo:bands") or []
     raster: Sequence[Mapping[str, Any]] = asset.get("raster:bands") or []
     stored = [*raster, *({} for _ in named)]
@@ -99,19 +102,19 @@ def _bands(asset: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _name(band: Mapping[str, Any]) -> str | None:
-    """The common name, the red edges told apart by their wavelength; else the sensor's own."""
+    """Common name of a band, of a red edge by its wavelength; else the sensor's own name."""
     common = band.get("eo:common_name") or band.get("common_name")
     if common == "rededge":
         centre = float(band.get("eo:center_wavelength") or band.get("center_wavelength") or 0)
         common = next((name for name, (low, high) in _RED_EDGES.items() if low <= centre < high), None)
         if common is None and 0.85 <= centre < 0.88:
-            common = "nir08"  # as older items call Sentinel-2's B8A
-    found = common or band.get("name")
-    return str(found) if found else None
+            common = "nir08"  # the name of Sentinel-2's B8A in older items
+    name = common or band.get("name")
+    return str(name) if name else None
 
 
 def _assets(path: str, item: Mapping[str, Any]) -> Iterator[_Asset]:
-    """Those that hold measured bands with names; `path` is the file that the item lies in."""
+    """Assets that hold measured bands with names; `path` is the file of the item."""
     for key, asset in item["assets"].items():
         bands = _bands(asset) if _is_measured(key, asset) else []
         if not any(map(_name, bands)):
@@ -127,33 +130,33 @@ def _assets(path: str, item: Mapping[str, Any]) -> Iterator[_Asset]:
 
 
 def _unnamed(path: str, item: Mapping[str, Any]) -> Iterator[SceneFile]:
-    """Files of measurements whose bands the item does not name: they have the files' names for them, or the keys."""
+    """Files of measurements without names of bands in the item: the files' own names are used, or the keys."""
     for key, asset in item["assets"].items():
         if _is_measured(key, asset):
             bands = [{**asset, **band} for band in asset.get("raster:bands") or [{}]]
-            scales, offsets = (tuple(_number(band, what) for band in bands) for what in ("scale", "offset"))
+            scales, offsets = (tuple(_number(band, field) for band in bands) for field in ("scale", "offset"))
             place = _place(path, item, str(asset["href"]))
             yield SceneFile(place, (), scales, offsets, _number(bands[0], "nodata"), key)
 
 
 def _gsd(band: Mapping[str, Any], item: Mapping[str, Any]) -> float | None:
-    """Pixel size in metres or whatever the item counts in: of the band, of its asset, or of the whole item."""
+    """Pixel size in the item's unit, mostly metres: of the band, of its asset, or of the whole item."""
     transform = band.get("proj:transform")
     places = (
         *(band.get(key) for key in ("spatial_resolution", "raster:spatial_resolution", "gsd")),
         abs(transform[0]) if transform else None,
         (item.get("properties") or {}).get("gsd"),
     )
-    return next((float(found) for found in places if found is not None), None)
+    return next((float(size) for size in places if size is not None), None)
 
 
-def _number(band: Mapping[str, Any], what: str) -> float | None:
-    found = band.get(f"raster:{what}", band.get(what))
-    return None if found is None else float(found)
+def _number(band: Mapping[str, Any], key: str) -> float | None:
+    number = band.get(f"raster:{key}", band.get(key))
+    return None if number is None else float(number)
 
 
 def _place(path: str, item: Mapping[str, Any], href: str) -> str:
-    """An asset's file: beside the item, or where the item says that it itself is."""
+    """Path of an asset: beside the item, or beside the address that the item gives for itself."""
     if "://" in href or href.startswith(("/vsi", "/")):
         return href.removeprefix("file://")
     if "://" in path:
@@ -163,11 +166,11 @@ def _place(path: str, item: Mapping[str, Any], href: str) -> str:
     return urljoin(itself, href) if "://" in itself and not beside.exists() else str(beside)
 
 
-def _without_twins(found: Iterator[_Asset]) -> tuple[list[SceneFile], list[str]]:
-    """Each band once, from its finest file; what cannot be told apart keeps its asset's name: `B04_20m.red`."""
+def _without_twins(assets: Iterator[_Asset]) -> tuple[list[SceneFile], list[str]]:
+    """Each band once, from its finest file; bands of equal rank keep the key of their asset: `B04_20m.red`."""
     kept: list[_Asset] = []
     notes = []
-    for asset in found:
+    for asset in assets:
         twins = [other for other in kept if _shared(other, asset)]
         better = next((other for other in twins if _is_better(other, asset)), None)
         worse = [other for other in twins if better is None and _is_better(asset, other)]
@@ -186,7 +189,7 @@ def _shared(one: _Asset, two: _Asset) -> set[str | None]:
 
 
 def _is_better(one: _Asset, two: _Asset) -> bool:
-    """The finer one; else the one of fewer bands, GeoTIFF before JPEG 2000; of one file under two keys the first."""
+    """Whether an asset is finer; if equal, has fewer bands, or is GeoTIFF before JPEG 2000, or is the same file."""
     if one.gsd is not None and two.gsd is not None and one.gsd != two.gsd:
         return one.gsd < two.gsd
     ranks = [(len(asset.file.names), asset.jp2) for asset in (one, two)]
@@ -204,7 +207,7 @@ def _with_key(asset: _Asset, double: Sequence[str]) -> SceneFile:
 
 
 def _with_nir(files: Sequence[SceneFile], notes: list[str]) -> list[SceneFile]:
-    """Landsat's near infrared is `nir08` in STAC, and `nir` to whoever makes models."""
+    """Files whose only near infrared is called `nir`, as models call it: Landsat's is `nir08` in STAC."""
     names = [name for file in files for name in file.names]
     if "nir" in names or "nir08" not in names:
         return list(files)
