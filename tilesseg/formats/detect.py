@@ -30,7 +30,7 @@ def format_of(path: str) -> str:
     if is_zarr(path):
         return "ome-zarr" if _is_ome_zarr(Path(path)) else "zarr"
     name = path.lower()
-    if "://" in path or path.startswith("/vsi"):  # GDAL alone reads what is not a file here
+    if "://" in path or path.startswith("/vsi"):  # no local file: only GDAL can open it
         return "geotiff"
     if name.endswith(SLIDE_SUFFIXES):
         return "slide"
@@ -40,7 +40,7 @@ def format_of(path: str) -> str:
 
 
 def is_zarr(path: str) -> bool:
-    """Whether a path is a Zarr array or group in the local file system, or is meant to be one."""
+    """Whether a path is a Zarr array or group in the local file system, or has the name of one."""
     if "://" in path or path.startswith("/vsi"):
         return False
     folder = Path(path)

@@ -98,7 +98,7 @@ class Source(Protocol):
     def rows(self, height: int) -> Iterator[Raw]:
         """The whole image once, from top to bottom, in strips of `height` rows; the last strip may be shorter.
 
-        For images that are decoded from their beginning whatever is read (`storage_block` is the whole image): memory
+        For images that any read decodes from their beginning (`storage_block` is the whole image): memory
         is bounded by a few strips where the compression can be decoded piece by piece.
 
         Raises:

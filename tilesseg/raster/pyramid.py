@@ -92,7 +92,7 @@ class _Level:
 class Cascade:
     """Rows of every level of a pyramid, made from bands of the full level as they come.
 
-    The rows equal those of halving the whole image, whatever the heights of the bands. Memory: one band and one
+    The rows equal the halved whole image, for any heights of the bands. Memory: one band and one
     row per level.
     """
 
@@ -155,7 +155,7 @@ def _pairs(labels: Labels) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
 
 
 def _mode(top: NDArray[np.uint16], bottom: NDArray[np.uint16]) -> Labels:
-    """The mode of each cell; most cells of a real mask are uniform, and looking for those, by quads, is faster."""
+    """The mode of each cell; most cells of a real mask are uniform, and comparing them by quads is faster."""
     upper, lower = top.view("<u8"), bottom.view("<u8")
     differ = upper >> np.uint64(8)
     differ ^= upper

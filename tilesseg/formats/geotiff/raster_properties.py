@@ -140,7 +140,7 @@ def _remedy(dtype: str) -> str:
 
 
 def _files(path: str, dataset: Any) -> tuple[str, ...]:
-    """Files of the dataset, those of VRTs within VRTs too."""
+    """Files of the dataset, with the files of VRTs within VRTs."""
     files = dict.fromkeys([path])
     pending = list(settled(lambda: dataset.files))
     while pending:

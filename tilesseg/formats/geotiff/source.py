@@ -94,7 +94,7 @@ class GeoTiffReader(Reader):
         return sorted({self.facts.bands[i].layer for i in bands})
 
     def _indices(self, number: int, bands: Sequence[int]) -> list[int]:
-        """Places in a file of those of these bands that come from it."""
+        """Indices in a file, for each of these bands that comes from the file."""
         return [self.facts.bands[i].index for i in bands if self.facts.bands[i].layer == number]
 
     def _joined(self, bands: Sequence[int], parts: Sequence[Masked]) -> Planes:

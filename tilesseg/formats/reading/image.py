@@ -47,11 +47,11 @@ class ImageBand:
     scale: float = 1.0
     offset: float = 0.0
     layer: int = 0
-    """Number of its file or array among those of the image."""
+    """Number of its file or array, among the files or arrays of the image."""
     index: int = 0
     """Its number in that file or array, from 0, alpha not counted."""
     mask: int = 0
-    """Number of the mask, among those of the image, that says where it is valid."""
+    """Number of its mask, among the masks of the image."""
     resampled: bool = False
     """Whether its raw values are float32 because they are resampled, or were before they were stored."""
 

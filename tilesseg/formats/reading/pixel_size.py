@@ -19,7 +19,7 @@ _SLACK = 0.02
 def at_pixel_size(image: Image, resolution: float, *, tolerance: float) -> Image:
     """The image at a pixel size: one of its levels where that is near enough, else resampled from the best of them.
 
-    The best level is the coarsest whose pixels are no larger than those requested: shrinking takes the area mean, and
+    The best level is the coarsest whose pixels are no larger than requested: shrinking takes the area mean, and
     only an image that is itself too coarse is enlarged, by linear interpolation.
 
     Args:
@@ -44,7 +44,7 @@ def at_pixel_size(image: Image, resolution: float, *, tolerance: float) -> Image
 
 
 def with_mpp(image: Image, mpp: float) -> Image:
-    """The image with pixels of `mpp` micrometres at its full resolution, whatever its file says.
+    """The image with pixels of `mpp` micrometres at its full resolution, in place of the size in its file.
 
     Raises:
         SourceError: it has a CRS, so that its pixels already have a size on the Earth.
@@ -67,7 +67,7 @@ def with_mpp(image: Image, mpp: float) -> Image:
 def downsample(finest: Shape, shape: Shape) -> tuple[float, float] | None:
     """Number of pixels of the finest level that one pixel of a level covers, `(y, x)`.
 
-    The sizes of levels are whole numbers, so their ratio is not quite the one of the scanner: the whole number next to
+    The sizes of levels are whole numbers, so their ratio is not quite the scanner's: the whole number next to
     it is taken where both sizes follow from it by rounding, else the ratio of each axis.
 
     Args:

@@ -82,7 +82,7 @@ class TiffPlane:
     path: str
     offsets: NDArray[np.int64]
     counts: NDArray[np.int64]
-    """Number of bytes of each tile or strip, from left to right and from top to bottom; `offsets` likewise."""
+    """Number of bytes of each tile or strip, from left to right and from top to bottom."""
     first: int
     """Number of its first tile in the page."""
     tables: bytes | None

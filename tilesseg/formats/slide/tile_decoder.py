@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 Decode = Callable[[bytes, int, bytes | None], NDArray[Any]]
 """Pixels `(y, x, sample)` of a tile, from its bytes, its number and the tables that tiles share."""
 _START, _ADOBE = b"\xff\xd8", b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
-"""The beginning of any JPEG, and of Adobe's marker: the byte that follows says whether its colours are YCbCr."""
+"""The beginning of any JPEG, and of Adobe's marker: the next byte is 1 where its colours are YCbCr."""
 _COMPRESSIONS = (6, 7)
 _GREY, _RGB, _YCBCR = 1, 2, 6
 

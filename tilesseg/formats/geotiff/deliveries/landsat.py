@@ -1,6 +1,6 @@
 """Landsat products as they are delivered: a folder with `…_MTL.json` or `…_MTL.txt`, Level 1 or 2.
 
-Numbers become reflectance as the metadata says (Landsat 8-9 Data Users Handbook, section 5): `number × mult + add`,
+Numbers become reflectance by the metadata (Landsat 8-9 Data Users Handbook, section 5): `number × mult + add`,
 at Level 1 divided by the sine of the sun's elevation at the scene's centre.
 """
 

@@ -1,6 +1,6 @@
 """Sentinel-2 products as they are delivered: a `.SAFE` folder of Level 1C or 2A.
 
-Digital numbers become reflectance as the product's metadata says: `(number + offset) / quantification value`
+Digital numbers become reflectance by the product's metadata: `(number + offset) / quantification value`
 (Sentinel-2 Products Specification Document, 14.9 and 15.0: from processing baseline 04.00 with an offset).
 """
 
