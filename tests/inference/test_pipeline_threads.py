@@ -19,7 +19,7 @@ from test_segment_tile import BLENDS, lattice_of, picture
 
 from tilesseg.errors import OutOfDeviceMemory, SourceError
 from tilesseg.formats.source import Pixels
-from tilesseg.inference.decoded_rows import RowCache, seen
+from tilesseg.inference.decoded_rows import RowCache, pixels_shown
 from tilesseg.inference.patch_reader import PatchReader, Row
 from tilesseg.inference.pipeline_threads import abreast, ahead, behind
 from tilesseg.inference.segment_tile import SceneWork, segment_tile
@@ -195,7 +195,7 @@ def test_each_pixel_is_read_once_and_cut_as_a_read_of_the_patch_would_give_it(da
     assert times.max(initial=0) <= 1
     needed = np.zeros(shape, int)
     for row in tile.patch_rows:
-        needed[seen(row.window, source.grid.window).slices()] = 1
+        needed[pixels_shown(row.window, source.grid.window).slices()] = 1
     assert (times <= needed).all()
     if cells is None:
         assert (times == needed).all()

@@ -17,7 +17,7 @@ from tilesseg.planning.recipe import Blend
 from tilesseg.raster.window import Window
 
 Decide = Callable[[NDArray[np.float32]], NDArray[Any]]
-"""From scores `(channel, y, x)` to what is stored, `(…, y, x)`."""
+"""Function from scores `(channel, y, x)` to the stored values, `(…, y, x)`."""
 
 
 def profile(kind: Blend, size: int) -> NDArray[np.float32]:
@@ -43,31 +43,31 @@ class Share(NamedTuple):
     """A patch's share in the pixels of its support, along one axis."""
 
     weights: NDArray[np.float64]
-    """The shares of all patches in a pixel make 1; exactly 1 where there is one patch."""
+    """Weights of the patch; those of all patches in a pixel sum to 1, exactly where there is one patch."""
     before: int
-    """Pixels that earlier patches have a share in: the first ones."""
+    """Number of first pixels in which earlier patches have a share."""
     complete: int
-    """Pixels that no later patch has a share in: the first ones."""
+    """Number of first pixels in which no later patch has a share."""
 
 
 class Shares:
     """The shares of all patches along one axis of the image: a partition of unity, made from their weights."""
 
     def __init__(self, weights: NDArray[np.float32], *, stride: int, first: int, count: int) -> None:
-        """Know the patches of the whole image, so that a share does not depend on tiles.
+        """Prepare for the patches of the whole image, so that a share does not depend on tiles.
 
         Args:
             weights: `(s,)` over a patch's support.
             stride: distance between the origins of patches.
-            first: where the first patch's support begins.
-            count: patches.
+            first: start of the first patch's support.
+            count: number of patches.
         """
         self.side, self.stride = len(weights), stride
         self._weights, self._first, self._count = weights.astype(SUMS), first, count
         self._known: dict[tuple[int, int], Share] = {}
 
     def of(self, start: int) -> Share:
-        """Of the patch whose support begins there."""
+        """Share of the patch whose support begins at `start`."""
         number, near = (start - self._first) // self.stride, (self.side - 1) // self.stride
         earlier, later = min(number, near), min(self._count - 1 - number, near)
         if (earlier, later) not in self._known:
@@ -88,35 +88,36 @@ class Blender:
 
     For each row of patches: `start`, `add` for those that were predicted, `finish`. A pixel's score is the sum of its
     patches' scores by their shares, first along the row of patches, then down the column; where it has one patch, the
-    score itself. Held as sums is only what further patches may still touch. Patches may be left out whose pixels
-    nobody wants. A pixel's contributions come in the order of the calls, so its score does not depend on the core.
+    score itself. Sums are held only for pixels that further patches may still touch. A patch may be left out if none
+    of its pixels is needed. A pixel's contributions come in the order of the calls, so its score does not depend on
+    the core.
     """
 
     def __init__(self, core: Window, axes: tuple[Shares, Shares], channels: int, decide: Decide) -> None:
         """Start at the top of `core`.
 
         Args:
-            core: the pixels wanted.
+            core: the pixels of the result.
             axes: shares along y and x.
-            channels: score channels.
-            decide: what becomes of the blended scores; it may not keep them.
+            channels: number of score channels.
+            decide: function that is applied to the blended scores; it may not keep them.
         """
         self._core, self._decide, (self._rows, self._columns) = core, decide, axes
         self._like = decide(np.zeros((channels, 1, 1), np.float32))
         side, stride = self._rows.side, self._rows.stride
         self._above = np.zeros((channels, side - stride, core.width), SUMS)
-        """What the rows of patches above have summed up in the top rows of this one."""
+        """Sums of the rows of patches above, in the top rows of this one."""
         self._left = np.zeros((channels, side, side - stride), SUMS)
-        """What the patches to the left have summed up in the first columns of the next one."""
+        """Sums of the patches to the left, in the first columns of the next one."""
         self._top = self._until = core.y
         self._y = self._x = 0
-        """Top of this row of patches; columns left of x are settled."""
+        """Top of this row of patches, and the column up to which pixels are settled."""
 
     def start(self, first: Window, until: int) -> None:
         """Begin a row of patches.
 
         Args:
-            first: support of its first patch, whether it will be added or not.
+            first: support of its first patch, which need not be added.
             until: image row up to which this row of patches completes the core.
         """
         self._top, self._until = self._until, until
@@ -139,22 +140,22 @@ class Blender:
         self._x = support.x + complete
 
     def finish(self) -> NDArray[Any]:
-        """What was decided of the core's rows `(…, rows, width)` that are complete now.
+        """Decided values of the core's rows that are complete now, `(…, rows, width)`.
 
-        Where a patch was left out it is of no use.
+        Values are meaningless where a patch was left out.
         """
         self._pass(self._core.x_stop)
         return self._decided
 
     def _pass(self, x: int) -> None:
-        """What lies left of `x` and is not settled has patches that were left out."""
+        """Settle pixels left of `x`: patches that would touch them were left out."""
         if self._x < x:
             self._above[..., max(0, self._x - self._core.x) : max(0, x - self._core.x)] = 0
             self._left[:] = 0
             self._x = x
 
     def _settle(self, x: int, scores: NDArray[np.float32]) -> None:
-        """Go on with columns from `x` on, summed along the row: `scores (channel, rows from the top, columns)`."""
+        """Settle columns from `x` on, summed along the row: `scores (channel, rows from the top, columns)`."""
         part = Window(0, x, 1, scores.shape[2]).intersect(Window(0, self._core.x, 1, self._core.width))
         if part.empty:
             return
@@ -178,26 +179,26 @@ class Blender:
 
 
 class Mosaic:
-    """As `Blender` where every pixel has one prediction (crop): decided patch by patch, so that no scores are held."""
+    """Blender for `crop`, where every pixel has one prediction: decided patch by patch, so that no scores are held."""
 
     def __init__(self, core: Window, decide: Decide | None = None, *, channels: int = 1) -> None:
-        """Start at the top of `core`; without `decide` what is added are labels already."""
+        """Start at the top of `core`; without `decide` labels are added, not scores."""
         self._core, self._decide, self._until = core, decide, core.y
         self._like = decide(np.zeros((channels, 1, 1), np.float32)) if decide else np.zeros((1, 1), np.uint8)
 
     def start(self, first: Window, until: int) -> None:
-        """As `Blender.start`."""
+        """Begin a row of patches, see `Blender.start`."""
         self._place = Window.from_bounds(self._until, self._core.x, until, self._core.x_stop)
         self._decided, self._until = _rows_like(self._like, *self._place.shape), until
 
     def add(self, support: Window, predicted: NDArray[Any]) -> None:
-        """As `Blender.add`, of scores `(channel, s, s)` or labels `(s, s)`."""
+        """Add a patch's scores `(channel, s, s)` or labels `(s, s)`, see `Blender.add`."""
         part = support.intersect(self._place)
         seen = predicted[..., *part.slices(support)]
         self._decided[..., *part.slices(self._place)] = self._decide(seen) if self._decide else seen
 
     def finish(self) -> NDArray[Any]:
-        """As `Blender.finish`; pixels that no patch touched are 0."""
+        """Decided values of the complete rows, see `Blender.finish`; pixels that no patch touched are 0."""
         return self._decided
 
 

@@ -1,4 +1,4 @@
-"""A census of a mask: pixels and square metres by label, counted while the labels pass by."""
+"""Class counts of a mask: pixels and square metres by label, counted while the labels are written."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from tilesseg.raster.window import Window
 
 _TALLIED = 1 << 17
-"""Labels counted at a time: NumPy makes each of them eight bytes first."""
+"""Number of labels counted at a time: NumPy makes each of them eight bytes first."""
 _FEW = 8
-"""Labels that are looked for one by one at most; counting all at once takes as long as looking for a dozen."""
+"""Largest number of labels that are counted one by one; counting all at once takes as long as a dozen."""
 
 
 @dataclass(slots=True)
-class Census:
-    """Counts pixels and square metres per label while the labels pass by."""
+class ClassCounts:
+    """Number of pixels and square metres by label, counted row by row."""
 
     pixel_areas: Any
     _counts: Counter[int] = field(default_factory=Counter)
@@ -42,7 +42,7 @@ class Census:
             self._areas.update({label: count * float(area) for label, count in self._tally(row).items()})
 
     def add_uniform(self, label: int, window: Window) -> None:
-        """Count a window that holds one label."""
+        """Count a window that holds a single label."""
         areas = self.pixel_areas(window.y, window.y_stop)
         self._counts[label] += window.area
         if areas is not None:
@@ -57,15 +57,15 @@ class Census:
         return {str(label): self._areas[label] for label in sorted(self._areas)}
 
     def _tally(self, labels: NDArray[np.uint8]) -> dict[int, int]:
-        """Pixels per label. Labels that came before are looked for one by one: most masks have a few."""
+        """Number of pixels by label. Labels that occurred before are counted one by one: most masks have a few."""
         counts: Counter[int] = Counter()
         step = max(1, _TALLIED // max(1, labels.shape[-1]))
         for start in range(0, len(labels), step):
             part = labels[start : start + step]
-            found = {label: int(np.count_nonzero(part == label)) for label in self._known}
-            if sum(found.values()) < part.size:
+            pixels = {label: int(np.count_nonzero(part == label)) for label in self._known}
+            if sum(pixels.values()) < part.size:
                 tally = np.bincount(part.ravel(), minlength=256)
-                found = {int(label): int(tally[label]) for label in np.flatnonzero(tally)}
-                self._known = [*self._known, *(label for label in found if label not in self._known)][:_FEW]
-            counts.update(found)
+                pixels = {int(label): int(tally[label]) for label in np.flatnonzero(tally)}
+                self._known = [*self._known, *(label for label in pixels if label not in self._known)][:_FEW]
+            counts.update(pixels)
         return {label: count for label, count in counts.items() if count}

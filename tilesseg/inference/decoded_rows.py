@@ -1,4 +1,4 @@
-"""The rows of an image on their way through a tile: each pixel is decoded once, and kept as long as patches see it."""
+"""Decoded rows of an image for a tile: each pixel is decoded once, and kept as long as patches need it."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Strip:
-    """Some rows as they were read."""
+    """Consecutive rows of the image as they were read."""
 
     window: Window
     values: NDArray[Any]
-    """`(channel, y, x)`."""
+    """Array `(channel, y, x)`."""
     valid: NDArray[np.bool_] | None
-    """`(y, x)`; None where all is valid."""
+    """Array `(y, x)`; None where all pixels are valid."""
 
     def below(self, y: int) -> _Strip:
-        """What of it lies in the rows from `y` on: a copy, so that the rest can be let go."""
+        """Part of the strip in the rows from `y` on: a copy, so that the memory of the rest is freed."""
         skip = y - self.window.y
         window = Window.from_bounds(y, self.window.x, self.window.y_stop, self.window.x_stop)
         valid = None if self.valid is None else self.valid[skip:].copy()
@@ -36,7 +36,7 @@ class _Strip:
 
 
 class RowCache:
-    """Reads the rows that windows need, in the order of the windows, none twice.
+    """Cache of the rows that windows need: read in the order of the windows, none twice.
 
     Reflection at the image's border is arithmetic on the rows that are kept: nothing outside the image is read.
     """
@@ -46,21 +46,21 @@ class RowCache:
 
         Args:
             source: the image.
-            windows: what will be asked for, from top to bottom; they may leave the image, empty ones need nothing.
-            surplus: rows that may be read earlier than needed, so that whole blocks of the image are read.
+            windows: windows that will be needed, from top to bottom; they may leave the image, empty ones need nothing.
+            surplus: number of rows that may be read earlier than needed, so that whole blocks of the image are read.
         """
         self._source, self._inside, self._dtype = source, source.grid.window, source.dtype
-        self._needs = [seen(window, self._inside) for window in windows]
+        self._needs = [pixels_shown(window, self._inside) for window in windows]
         block = source.storage_block[0]
         self._block = block if block <= surplus else 1
         self._strips: list[_Strip] = []
         self._read = 0
-        """Rows above are read, or nobody needs them."""
+        """Row up to which everything needed has been read."""
         self.pixels = 0
-        """How many were read."""
+        """Number of pixels read so far."""
 
     def advance(self, number: int) -> None:
-        """Make ready what window `number` needs, and forget what neither it nor a later one does.
+        """Read the rows that window `number` needs, and drop rows that neither this window nor a later one needs.
 
         Raises:
             SourceError: the pixels cannot be read.
@@ -68,16 +68,17 @@ class RowCache:
         need = self._needs[number]
         if need.empty:
             return
-        left = [one for one in self._needs[number:] if not one.empty]
-        top = min(one.y for one in left)
+        left = [window for window in self._needs[number:] if not window.empty]
+        top = min(window.y for window in left)
         kept = (strip for strip in self._strips if strip.window.y_stop > top)
         self._strips = [strip.below(top) if strip.window.y < top else strip for strip in kept]
         if need.y_stop <= self._read:
             return
         start, whole = max(self._read, top), -(-need.y_stop // self._block) * self._block
-        stop = min(whole, max(one.y_stop for one in left))
-        near = [one for one in left if one.y < stop and one.y_stop > start]
-        self._add(Window.from_bounds(start, min(one.x for one in near), stop, max(one.x_stop for one in near)))
+        stop = min(whole, max(window.y_stop for window in left))
+        near = [window for window in left if window.y < stop and window.y_stop > start]
+        first, last = min(window.x for window in near), max(window.x_stop for window in near)
+        self._add(Window.from_bounds(start, first, stop, last))
 
     def _add(self, window: Window) -> None:
         values, valid = self._source.read(window)
@@ -94,7 +95,7 @@ class RowCache:
         )
 
     def invalid(self, window: Window) -> NDArray[np.bool_] | None:
-        """What is not valid of a window in the image `(y, x)`; None where all is."""
+        """Mask `(y, x)` of the invalid pixels of a window in the image; None where all pixels are valid."""
         if all(strip.valid is None for strip in self._strips if strip.window.touches(window)):
             return None
         valid = np.ones(window.shape, np.bool_)
@@ -102,12 +103,12 @@ class RowCache:
         return np.logical_not(valid, out=valid)
 
     def cut(self, window: Window, out: NDArray[Any], *, fill: float) -> None:
-        """Put a window into `out (channel, y, x)`, reflected where it leaves the image, with `fill` where invalid.
+        """Copy a window into `out (channel, y, x)`, reflected where it leaves the image, with `fill` where invalid.
 
         Args:
-            window: the pixels; all of them were made ready.
-            out: of a type that holds the image's values and `fill`.
-            fill: what the network sees where nothing is valid.
+            window: the pixels, all of which have been read.
+            out: array of a type that holds the image's values and `fill`.
+            fill: value of invalid pixels for the network.
         """
         if self._inside.contains(window):
             invalid = self.invalid(window)
@@ -120,7 +121,7 @@ class RowCache:
             np.copyto(out, np.asarray(fill, out.dtype), where=invalid)
 
     def _block_of(self, window: Window) -> Pixels:
-        """A window in the image."""
+        """Values and validity of a window that lies in the image."""
         values = np.empty((len(self._source.selected), *window.shape), self._dtype)
         self._copy_values(window, values)
         invalid = self.invalid(window)
@@ -139,8 +140,8 @@ class RowCache:
                 out[part.slices(window)] = strip.valid[part.slices(strip.window)]
 
 
-def seen(window: Window, inside: Window) -> Window:
-    """The pixels of an image that a window shows, reflected ones among them."""
+def pixels_shown(window: Window, inside: Window) -> Window:
+    """Bounds of the image's pixels that a window shows, reflected pixels included."""
     if window.empty or inside.contains(window):
         return window
     rows = reflect(window.y, window.y_stop, inside.height)
@@ -149,5 +150,5 @@ def seen(window: Window, inside: Window) -> Window:
 
 
 def _all(valid: NDArray[np.bool_]) -> bool:
-    """Whether all is valid; one value seen everywhere is looked at once."""
+    """Whether all pixels are valid; a broadcast array is checked at a single pixel."""
     return bool(valid.all() if any(valid.strides) else valid[:1, :1].all())

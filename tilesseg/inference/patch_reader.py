@@ -1,4 +1,4 @@
-"""From a tile's rows of patches to batches for the network: read, looked at, cut, filled."""
+"""Reader of patches: from a tile's rows of patches to batches for the network."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ if TYPE_CHECKING:
 
 
 class Invalid(NamedTuple):
-    """What is not valid of a window."""
+    """Invalid pixels of a window."""
 
     window: Window
     bits: NDArray[np.uint8]
-    """Packed, row by row."""
+    """Mask of the invalid pixels, packed row by row."""
 
     @property
     def mask(self) -> NDArray[np.bool_]:
-        """`(y, x)`."""
+        """Mask of the invalid pixels, `(y, x)`."""
         flags = np.unpackbits(self.bits, count=self.window.area).view(np.bool_)
         return flags.reshape(self.window.shape)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of patches begins; those of it that are predicted follow."""
+    """Marker in a batch's steps: a new row of patches starts here."""
 
     first: Window
-    """Support of its first patch, predicted or not."""
+    """Support of the row's first patch, whether predicted or not."""
     final: Window
-    """Pixels of the core that it completes."""
+    """Pixels of the core that the row completes."""
     patches: int
-    """How many follow."""
+    """Number of predicted patches that follow."""
     invalid: Invalid | None
-    """Of `final`; None where all is valid that was looked at."""
+    """Invalid pixels of `final`; None where all pixels in the region of interest are valid."""
 
 
 @dataclass(slots=True)
@@ -56,14 +56,14 @@ class Batch:
     """Patches for one call of the network; they may come from several rows of patches."""
 
     values: NDArray[Any] | None
-    """`(batch_size, channel, P, P)`, behind the last patch 0; None where there is no patch."""
+    """Array `(batch_size, channel, P, P)`, 0 after the last patch; None where there is no patch."""
     steps: list[Row | Patch] = field(default_factory=list)
-    """What is to be done with the predictions, in lattice order."""
+    """Rows and patches in lattice order, for the writer of the predictions."""
 
 
 @dataclass(slots=True)
 class PatchReader:
-    """Reads one tile. Its figures are complete once its batches are."""
+    """Reader of a tile's patches. Its counts are complete after the last batch."""
 
     tile: Tile
     source: Source
@@ -73,30 +73,30 @@ class PatchReader:
     predicted: int = 0
     skipped: int = 0
     pixels: int = 0
-    """Of the image that were read."""
+    """Number of pixels of the image that were read."""
     _spare: SimpleQueue[NDArray[Any]] = field(default_factory=SimpleQueue)
 
     @property
     def depth(self) -> int:
-        """How many batches to have ready before the network asks for them."""
+        """Number of batches that are prefetched."""
         size, lattice = self.recipe.batch_size, self.tile.lattice
         patch = lattice.patch**2 * len(self.spec.bands) * self._dtype.itemsize
         return batches_ahead(size, patch_bytes=patch, row=-(-self.tile.core.width // lattice.stride))
 
     def batches(self) -> Iterator[Batch]:
-        """All batches of the tile; none but the last has room left.
+        """All batches of the tile; only the last one may be padded.
 
         Raises:
             SourceError: the tile's pixels cannot be read.
         """
         core, cells = self.tile.core, self.recipe.cells
-        windows = [_hull(_looked_at(row, core, cells), row) for row in self.tile.patch_rows]
+        windows = [_hull(_patches_in_roi(row, core, cells), row) for row in self.tile.patch_rows]
         cache = RowCache(self.source, windows, surplus=self.tile.lattice.patch)
         batch, filled, top = Batch(None), 0, core.y
         for number, row in enumerate(self.tile.patch_rows):
             with self.clock("read"):
                 cache.advance(number)
-                wanted = [patch for patch in _looked_at(row, core, cells) if self._any_valid(patch, cache)]
+                wanted = [patch for patch in _patches_in_roi(row, core, cells) if self._any_valid(patch, cache)]
                 final = Window.from_bounds(top, core.x, row.until, core.x_stop)
                 invalid = _invalid(cache, final.intersect(windows[number]))
             batch.steps.append(Row(row.patches[0].support, final, len(wanted), invalid))
@@ -112,7 +112,7 @@ class PatchReader:
                 if filled == self.recipe.batch_size:
                     yield batch
                     batch, filled = Batch(None), 0
-            if not filled and batch.steps:  # nothing is pending that would be worth waiting for more
+            if not filled and batch.steps:  # no patch is pending, so nothing is gained by waiting
                 yield batch
                 batch = Batch(None)
         if batch.values is not None:
@@ -121,11 +121,11 @@ class PatchReader:
 
     @property
     def _dtype(self) -> np.dtype[Any]:
-        """Of raw patches."""
+        """Type of raw patches."""
         return raw_dtype(self.source.dtype, self.spec.fill)
 
     def give_back(self, batch: Batch) -> None:
-        """The network has seen a batch: its memory serves another one."""
+        """Reuse the memory of a batch that has been predicted."""
         if batch.values is not None:
             self._spare.put(batch.values)
             batch.values = None
@@ -139,21 +139,21 @@ class PatchReader:
             return np.empty(shape, self._dtype)
 
     def _any_valid(self, patch: Patch, cache: RowCache) -> bool:
-        """Whether the patch has a say in any valid pixel that is looked at; elsewhere the mask is what it is anyway."""
+        """Whether a valid pixel in the region of interest depends on the patch; other pixels need no prediction."""
         support = patch.support.intersect(self.tile.core)
         parts = [support] if self.recipe.cells is None else self.recipe.cells.inside(support)
         return any(cache.any_valid(part) for part in parts)
 
 
-def _looked_at(row: PatchRow, core: Window, cells: RoiCells | None) -> Sequence[Patch]:
-    """The patches of a row that have a say in any pixel that is looked at."""
+def _patches_in_roi(row: PatchRow, core: Window, cells: RoiCells | None) -> Sequence[Patch]:
+    """Patches of a row on which a pixel in the region of interest depends."""
     if cells is None:
         return row.patches
     return [patch for patch in row.patches if cells.touches(patch.support.intersect(core))]
 
 
 def _hull(patches: Sequence[Patch], row: PatchRow) -> Window:
-    """What patches of a row see; empty without any."""
+    """Smallest window around patches of a row; empty without patches."""
     if not patches:
         return Window(row.window.y, row.window.x, 0, 0)
     first, last = patches[0].window, patches[-1].window

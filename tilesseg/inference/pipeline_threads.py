@@ -1,8 +1,8 @@
-"""A bounded pipeline: what goes before a loop and what comes after it run beside it, each in a thread.
+"""Threads of a bounded pipeline: the steps before and after a loop run in background threads.
 
     ahead  ──depth──▶  abreast  ──width──▶  the loop  ──depth──▶  behind
 
-Whatever fails is raised in the loop; whatever ends the loop ends them all. Order is kept.
+An error of a thread is raised in the loop; the end of the loop ends the threads. Order is kept.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _END = object()
 
 
 class _Failure:
-    """What was raised in a thread, on its way to the loop."""
+    """Exception of a thread, to be raised in the loop."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
@@ -32,9 +32,9 @@ class _Failure:
 
 @contextmanager
 def ahead(items: Iterator[T], depth: int) -> Iterator[Iterator[T]]:
-    """The same items, made in a thread: at most `depth` of them are made, or in the making, and not yet taken.
+    """The same items, made in a thread: at most `depth` of them are made, or being made, and not yet taken.
 
-    With a depth of 0 they are made when they are asked for, in the caller's thread.
+    With a depth of 0 items are made on demand, in the caller's thread.
     """
     if not depth:
         yield items
@@ -50,7 +50,7 @@ def ahead(items: Iterator[T], depth: int) -> Iterator[Iterator[T]]:
                     return
                 del item  # the caller's now, who may let it go
         except BaseException as error:
-            # ^ of any kind: it is raised where the items are asked for
+            # ^ of any kind: it is raised where the items are taken
             made.put(_Failure(error))
 
     def taken() -> Iterator[T]:
@@ -72,9 +72,9 @@ def ahead(items: Iterator[T], depth: int) -> Iterator[Iterator[T]]:
 
 @contextmanager
 def abreast(do: Callable[[T], R], items: Iterator[T], width: int) -> Iterator[Iterator[Callable[[], R]]]:
-    """For each item, in order, a function that waits for what `do` makes of it: `width` of them are made at a time.
+    """For each item, in order, a function that waits for the result of `do`: `width` results are made at a time.
 
-    With a width of 1 it is made when it is asked for, in the caller's thread.
+    With a width of 1 a result is made on demand, in the caller's thread.
     """
     under_way = deque[Future[R]]()
 
@@ -90,15 +90,15 @@ def abreast(do: Callable[[T], R], items: Iterator[T], width: int) -> Iterator[It
     try:
         yield begun() if width > 1 else (partial(do, item) for item in items)
     finally:
-        wait(under_way)  # of the rest, when the loop has ended badly, nobody asks what they made or raised
+        wait(under_way)  # where the loop has failed, results and errors of the rest are dropped
 
 
 @contextmanager
 def behind(take: Callable[[T], None], depth: int) -> Iterator[Callable[[T], None]]:
-    """A function that has `take` called in a thread, of which at most `depth` calls wait.
+    """A function that has `take` called in a thread; at most `depth` calls wait.
 
-    All are done when the context ends well, and none is begun any more when it ends badly. What `take` raises is
-    raised by a later call or by the end. With a depth of 0 it is `take` itself.
+    All calls are done when the context ends; after an error no further call is begun. An exception of `take` is raised
+    by a later call or at the end. With a depth of 0 the function is `take` itself.
     """
     if not depth:
         yield take
@@ -107,7 +107,7 @@ def behind(take: Callable[[T], None], depth: int) -> Iterator[Callable[[T], None
 
     def work() -> None:
         while (item := given.get()) is not _END:
-            if not failed and not given_up.is_set():  # else only taken, so that nobody waits for room
+            if not failed and not given_up.is_set():  # else only taken, so that no caller waits for room
                 try:
                     take(item)
                 except BaseException as error:

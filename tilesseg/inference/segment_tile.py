@@ -1,4 +1,4 @@
-"""`segment_tile`: the function that every worker runs, whatever runs the workers."""
+"""Segmentation of a tile: the function that every worker runs, on any cluster."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tilesseg.errors import OutOfDeviceMemory
 from tilesseg.events import TileDone
-from tilesseg.inference.class_counts import Census
+from tilesseg.inference.class_counts import ClassCounts
 from tilesseg.inference.patch_reader import Batch, PatchReader
 from tilesseg.inference.pipeline_threads import abreast, ahead, behind
 from tilesseg.inference.tile_writer import Predicted, TileWriter, mark_outside
@@ -104,8 +104,8 @@ def segment_tile(tile: Tile, work: SceneWork, *, attempt: int = 1, threads: bool
             pixels=core.area,
             patches=reader.predicted,
             skipped=reader.skipped,
-            counts=writer.census.counts,
-            areas=writer.census.areas,
+            counts=writer.class_counts.counts,
+            areas=writer.class_counts.areas,
             outside=writer.outside,
             read=reader.pixels,
             batch=device.reduced,
@@ -120,18 +120,18 @@ def segment_tile(tile: Tile, work: SceneWork, *, attempt: int = 1, threads: bool
 
 
 def skip_tile(tile: Tile, cells: RoiCells, *, grid: Grid, store: Store, scores: int = 0) -> TileDone:
-    """Store the core of a tile of which no cell is looked at, without its source and without a model.
+    """Store the core of a tile outside the region of interest, without its source and without a model.
 
     Args:
         tile: the tile.
-        cells: where to look.
-        grid: the scene's.
-        store: the scene's.
-        scores: how many classes' scores are stored.
+        cells: the region of interest.
+        grid: grid of the scene.
+        store: place of the scene's mask and ledger.
+        scores: number of classes whose scores are stored.
     """
-    clock, census, core = Stopwatch(), Census(grid.pixel_areas), tile.core
+    clock, class_counts, core = Stopwatch(), ClassCounts(grid.pixel_areas), tile.core
     shard_rows = store.core_rows(core, scores=scores)
-    census.add_uniform(cells.label, core)
+    class_counts.add_uniform(cells.label, core)
     with clock("write"):
         for y in range(core.y, core.y_stop, store.shard):
             part = Window.from_bounds(y, core.x, min(y + store.shard, core.y_stop), core.x_stop)
@@ -146,8 +146,8 @@ def skip_tile(tile: Tile, cells: RoiCells, *, grid: Grid, store: Store, scores: 
             pixels=core.area,
             patches=0,
             skipped=sum(len(row.patches) for row in tile.patch_rows),
-            counts=census.counts,
-            areas=census.areas,
+            counts=class_counts.counts,
+            areas=class_counts.areas,
             outside=core.area,
             seconds=clock.seconds,
             peak_mb=peak_mb(),
@@ -159,30 +159,34 @@ def skip_tile(tile: Tile, cells: RoiCells, *, grid: Grid, store: Store, scores: 
 
 
 class _Device:
-    """A network that is given smaller batches once its device has no memory for the planned ones."""
+    """A network with smaller batches once its device has no memory for the planned ones."""
 
     def __init__(self, network: Network, batch_size: int) -> None:
         self._network, self._planned, self._size = network, batch_size, batch_size
 
     @property
     def reduced(self) -> int:
-        """Patches in the smallest batch that was taken; 0 where none was smaller than planned."""
+        """Number of patches in the smallest batch; 0 where no batch was smaller than planned."""
         return self._size if self._size < self._planned else 0
 
     def predict(self, patches: NDArray[Any]) -> NDArray[Any]:
-        """As the network; raises OutOfDeviceMemory where it has no memory for a single patch."""
+        """Outputs of the network.
+
+        Raises:
+            OutOfDeviceMemory: the device has no memory for a single patch.
+        """
         parts: list[NDArray[Any]] = []
         start, stop = 0, len(patches)
         while start < stop:
             size = self._size
             begin = min(start, stop - size)  # the last batch too has the full shape
             try:
-                found = self._network(patches[begin : begin + size])
+                outputs = self._network(patches[begin : begin + size])
             except OutOfDeviceMemory:
                 if size == 1:
                     raise
                 self._size = min(self._size, -(-size // 2))
                 continue
-            parts.append(found[start - begin :])
+            parts.append(outputs[start - begin :])
             start = begin + size
         return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -1,4 +1,4 @@
-"""From predictions to a stored core: blended or laid side by side, decided, marked, counted, written."""
+"""Writer of a tile: predictions are blended or laid side by side, decided, marked, counted and stored."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilesseg.inference.blending import Blender, Mosaic, Shares, profile
-from tilesseg.inference.class_counts import Census
+from tilesseg.inference.class_counts import ClassCounts
 from tilesseg.inference.patch_reader import Invalid, Row
 from tilesseg.planning.recipe import Recipe, gives_labels
 from tilesseg.raster.labels import NODATA, decide, decide_and_keep
@@ -26,31 +26,31 @@ if TYPE_CHECKING:
 
 
 class Predicted(NamedTuple):
-    """A batch that the network has seen."""
+    """Predictions of a batch."""
 
     steps: Sequence[Row | Patch]
     outputs: NDArray[Any] | None
-    """Labels `(n, y, x)` or scores `(n, score, y, x)`, one for each patch among the steps and maybe more; of each patch
-    without what its lattice discards."""
+    """Labels `(n, y, x)` or scores `(n, score, y, x)`, at least as many as patches among the steps; without the margin
+    that the lattice discards."""
 
 
 class TileWriter:
-    """Takes a tile's predictions in lattice order, and stores its core row by row."""
+    """Writer of a tile's core: takes predictions in lattice order, and stores row by row."""
 
     def __init__(
         self, tile: Tile, *, spec: ModelSpec, recipe: Recipe, grid: Grid, store: Store, clock: Stopwatch
     ) -> None:
-        self.census, self.outside = Census(grid.pixel_areas), 0
-        """`outside` are the pixels that were not looked at."""
+        self.class_counts, self.outside = ClassCounts(grid.pixel_areas), 0
+        """Counts of the core's labels, and the number of its pixels outside the region of interest."""
         self._blender, self._discarded = _blender(tile, spec, recipe), tile.lattice.discarded
         self._shard_rows = store.core_rows(tile.core, scores=len(recipe.scores))
         self._cells, self._clock = recipe.cells, clock
         self._row: Row | None = None
         self._left = 0
-        """Patches of the row that are still to come."""
+        """Number of patches of the row that are still to come."""
 
     def take(self, predicted: Predicted) -> None:
-        """Go on with a batch.
+        """Process a batch of predictions.
 
         Raises:
             ModelError: scores are to be stored and are not between 0 and 1.
@@ -74,14 +74,14 @@ class TileWriter:
             planes = decided if decided.ndim == 3 else decided[None]
             _mark_nodata(planes, row.final, row.invalid)
             self.outside += mark_outside(planes, row.final, self._cells)
-            self.census.add(planes[0], row.final.y)
+            self.class_counts.add(planes[0], row.final.y)
         with self._clock("write"):
             for rows, plane in zip(self._shard_rows, planes, strict=True):
                 rows.write(plane)
 
 
 def _blender(tile: Tile, spec: ModelSpec, recipe: Recipe) -> Blender | Mosaic:
-    """What joins a tile's predictions to labels and, below them, stored scores."""
+    """Blender of a tile's predictions, which gives labels and, below them, stored scores."""
     lattice, decided = tile.lattice, partial(decide, threshold=spec.decision.threshold)
     if gives_labels(lattice, recipe):
         return Mosaic(tile.core)
@@ -95,7 +95,7 @@ def _blender(tile: Tile, spec: ModelSpec, recipe: Recipe) -> Blender | Mosaic:
 
 
 def _mark_nodata(planes: NDArray[np.uint8], final: Window, invalid: Invalid | None) -> None:
-    """Mark what is invalid of the rows `final`."""
+    """Mark the invalid pixels of the rows `final`."""
     if invalid is None:
         return
     rows, columns = invalid.window.slices(final)
@@ -105,7 +105,7 @@ def _mark_nodata(planes: NDArray[np.uint8], final: Window, invalid: Invalid | No
 
 
 def mark_outside(planes: NDArray[np.uint8], final: Window, cells: RoiCells | None) -> int:
-    """Mark what is not looked at of the rows `final`, which has no scores; how many pixels that is."""
+    """Mark the pixels of the rows `final` outside the region of interest, which have no scores; their number."""
     if cells is None:
         return 0
     pixels = 0

@@ -1,7 +1,7 @@
-"""What each thread of this process does right now, and the seconds of each phase.
+"""Phase in which each thread of this process is now, and seconds of each phase.
 
-A small table that a Dask worker sends with its heartbeats. Nothing is sent per tile and nothing waits: a thread writes
-one entry, and whoever wants to know reads it.
+A small table that a Dask worker sends with its heartbeats. Nothing is sent per tile and nothing waits: a thread sets
+its entry, and the heartbeat reads it.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import Any
 from tilesseg.process import this_process
 
 METRIC = "tilesseg"
-"""The name of the table among the metrics of a Dask worker."""
+"""Name of the table among the metrics of a Dask worker."""
 WORDS = {"read": "reading", "predict": "predicting", "blend": "predicting", "write": "writing"}
-"""Parts of the work, and what is said of a tile that is in one, or waits for it."""
+"""Phase of a tile that is in a part of the work, or waits for it."""
 
 _now: dict[int, tuple[str, str, str, float]] = {}
-"""Thread → scene, tile, phase, and when the tile began. Single entries of a dict are set and dropped whole."""
+"""Thread → scene, tile, phase, and start of the tile. Single entries of a dict are set and dropped whole."""
 
 
 @contextmanager
 def working(scene: str, tile: str) -> Iterator[None]:
-    """For as long as the context lasts, this thread works on a tile.
+    """Enter this thread into the table while it works on a tile.
 
-    Announces it too: only in a task does a process know for certain that it is a Dask worker, and which one.
+    The table is announced too: a process knows only inside a task whether it is a Dask worker, and which one.
     """
     announce()
     me = threading.get_ident()
@@ -40,23 +40,24 @@ def working(scene: str, tile: str) -> Iterator[None]:
 
 
 def enter(part: str) -> None:
-    """This thread's tile enters a part of its work, or waits for it; in a thread without a tile, nothing."""
+    """Note that this thread's tile enters a part of its work, or waits for it; without a tile, do nothing."""
     me = threading.get_ident()
-    if (found := _now.get(me)) is not None:
-        _now[me] = (found[0], found[1], WORDS.get(part, found[2]), found[3])
+    if (entry := _now.get(me)) is not None:
+        scene, tile, phase, began = entry
+        _now[me] = (scene, tile, WORDS.get(part, phase), began)
 
 
 def table() -> list[list[Any]]:
-    """What is worked on in this process: scene, tile, phase, and seconds since the tile began."""
+    """Tiles under way in this process: scene, tile, phase, and seconds since the tile began."""
     now = time.monotonic()
     return [[scene, tile, phase, round(now - began, 2)] for scene, tile, phase, began in list(_now.values())]
 
 
 def announce() -> bool:
-    """Send the table with the heartbeats of this process from now on, if it is a Dask worker.
+    """Send the table with the heartbeats of this process from now on, if the process is a Dask worker.
 
     Returns:
-        Whether it is one.
+        Whether the process is a Dask worker.
     """
     import sys
 
@@ -73,12 +74,12 @@ def announce() -> bool:
 
 
 async def _metric(worker: Any) -> dict[str, Any]:
-    """What the heartbeat takes along: who this is, as in the records of tiles, and the table."""
+    """Content of the metric: this process's name, as in the records of tiles, and the table."""
     return {"worker": this_process(), "tiles": table()}
 
 
 class Stopwatch:
-    """Wall seconds by part. Parts that different threads time go on at the same time; one part is timed by one."""
+    """Wall seconds by part. Different threads may time different parts at once, each part in a single thread."""
 
     def __init__(self) -> None:
         self._spent: Counter[str] = Counter()
@@ -86,7 +87,7 @@ class Stopwatch:
 
     @property
     def seconds(self) -> Mapping[str, float]:
-        """By part, so far."""
+        """Seconds by part, so far."""
         return {part: round(spent, 4) for part, spent in self._spent.items()}
 
     @property
@@ -96,7 +97,7 @@ class Stopwatch:
 
     @contextmanager
     def __call__(self, part: str, *, doing: str | None = None) -> Iterator[None]:
-        """Time a part; `doing` is the part that a tile is said to be in meanwhile, if it is another one."""
+        """Time a part; `doing` is the part that the table shows meanwhile, where it is another part."""
         enter(doing or part)
         start = time.perf_counter()
         yield
