@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.scale.device import SimulatedWork, scenes
 from tilesseg.cluster.executors import LATER
 from tilesseg.events import Event, SceneFinished, ScenePlanned, TileDone
-from tilesseg.run.work_queue import Feed, FinishItem, Item, PlanItem, TileItem
+from tilesseg.run.work_queue import FinishItem, Item, PlanItem, TileItem, WorkQueue
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class _Simulation:
         self.now, self.calendar, self.order = 0.0, list[Any](), 0
         self.draw = random.Random(trouble.seed)
         self.window, self.room = 2 * workers * threads, max(1, math.ceil(1.1 * threads))
-        self.feed = Feed(
+        self.feed = WorkQueue(
             scenes(scene_count),
             tiles_of=work.names,
             regions_of=lambda scene: [],

@@ -26,7 +26,7 @@ import psutil
 from benchmarks.scale.device import Costs, SimulatedWork, cluster, scenes
 from tilesseg.cluster.executors import DaskExecutor
 from tilesseg.events import SceneFinished, TileDone
-from tilesseg.run.work_queue import Feed
+from tilesseg.run.work_queue import WorkQueue
 from tilesseg.store.run_directory import RunDirectory
 
 MB = 1e6
@@ -145,7 +145,7 @@ def _carry_out(
 ) -> Measured:  # fmt: skip
     """What `run` does with a feed: every answer is logged and told to the feed."""
     me, scheduler, slots, executor.batches = psutil.Process(), processes[0], executor.slots, 0
-    feed = Feed(
+    feed = WorkQueue(
         scenes(scene_count),
         tiles_of=work.names,
         regions_of=lambda scene: [],
@@ -233,7 +233,7 @@ def feed_memory(tiles: int) -> dict[str, float]:
     """What a feed takes that holds one scene of so many tiles, and how fast it gives them."""
     work = SimulatedWork(Costs(), tiles)
     tracemalloc.start()
-    feed = Feed(
+    feed = WorkQueue(
         scenes(0), tiles_of=work.names, regions_of=lambda scene: [], complete=lambda scene: True, lookahead=lambda: 128
     )
     feed.begin("scene-000000", copied=False)

@@ -83,7 +83,7 @@ def test_on_a_slide_only_the_tissue_is_read_and_predicted(tmp_path: Path, scene:
     assert not seen[: 200 - far].any() and not seen[:, : 300 - far].any() and not seen[400 + far :].any()
     assert report.scenes[0].outside == np.count_nonzero(~seen) and full.scenes[0].outside == 0
     assert report.scenes[0].read < full.scenes[0].read / 3
-    assert "looked at" in notes(events) and f"{seen.mean():.1%}" in notes(events)
+    assert f"only tissue is segmented ({seen.mean():.1%} of the pixels" in notes(events)
     records = RunDirectory(tmp_path / "run").scene("scene").done().values()
     unread = [record for record in records if record.outside == record.pixels]
     assert unread and all(record.read == record.patches == 0 for record in unread)
@@ -245,7 +245,10 @@ def test_the_plan_says_what_is_not_looked_at_and_estimates_the_rest(
         assert some[figure] < 0.4 * all_of_it[figure]
     assert run(["plan", str(path)]) == 0
     said = capsys.readouterr().out
-    assert f"not looked at: {some['outside']:.1%} of the pixels" in said and "tiles that read nothing: " in said
+    assert (
+        f"outside the region of interest: {some['outside']:.1%} of the pixels" in said
+        and "tiles that read nothing: " in said
+    )
     assert run(["run", str(path)]) == 0
     assert "outside the region of interest: " in capsys.readouterr().out
     done = RunDirectory(tmp_path / "auto").scene("scene").done().values()

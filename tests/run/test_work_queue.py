@@ -10,7 +10,7 @@ import pytest
 from tilesseg.cluster.executors import LATER
 from tilesseg.events import Event, RegionStaged, SceneFinished, ScenePlanned, SceneRefused, TileDone
 from tilesseg.planning.scene_list import Scene
-from tilesseg.run.work_queue import COPIES, Feed, FinishItem, Item, PlanItem, StageItem, TileItem
+from tilesseg.run.work_queue import COPIES, FinishItem, Item, PlanItem, StageItem, TileItem, WorkQueue
 
 
 class Pretended:
@@ -21,7 +21,7 @@ class Pretended:
         self.done: Counter[str] = Counter()
         self.finished: list[str] = []
         self.most_open = 0
-        self.feed = Feed(
+        self.feed = WorkQueue(
             iter(Scene(name, (name,)) for name in self.names),
             self.tiles,
             lambda scene: ["r0", "r1"],

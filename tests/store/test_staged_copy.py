@@ -76,7 +76,7 @@ def small_regions(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the images were large: several regions, and no image that fits into the cache."""
     monkeypatch.setattr(staging, "REGION_BYTES", 256 * 256)
     monkeypatch.setattr(staging, "CHUNK", 64)
-    monkeypatch.setattr("tilesseg.planning.decode_factor.CACHE", 8192)
+    monkeypatch.setattr("tilesseg.planning.staging.CACHE", 8192)
 
 
 @pytest.fixture

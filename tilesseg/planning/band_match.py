@@ -1,4 +1,4 @@
-"""Does this image fit this model? Bands by name, values by range; every mismatch is refused with both sides."""
+"""Match of an image and a model: bands by name, values by range; a mismatch is refused with both sides."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ if TYPE_CHECKING:
 
 
 UNLIKE = 1.5
-"""Pixels this many times larger or smaller than the model's are worth a word."""
+"""Factor between the pixel sizes of image and model from which on a note is written."""
 DARKEST = 20.0
-"""A scene may span this many times less than the model's input range (night, deep water) before it is refused."""
+"""Factor by which a scene may span less than the model's input range (night, deep water) without being refused."""
 
 
 def choose_bands(
-    source: Source, wanted: Sequence[str], asked: Sequence[str | int] | None, *, image: str
+    source: Source, wanted: Sequence[str], selected: Sequence[str | int] | None, *, image: str
 ) -> tuple[tuple[int, ...], list[str]]:
-    """Which bands of the source feed the model's channels, and what should be said about it.
+    """Bands of the source for the model's channels, and notes about them.
 
     Raises:
         SourceError: too few bands, a name that is not there, or surplus bands without names.
     """
     names = source.bands
     shown = ", ".join(name or f"{i} (no name)" for i, name in enumerate(names, start=1))
-    if asked is not None:
-        if len(asked) != len(wanted):
+    if selected is not None:
+        if len(selected) != len(wanted):
             raise SourceError(
-                f"{len(asked)} bands are selected, the model takes {len(wanted)} ({', '.join(wanted)}); "
+                f"{len(selected)} bands are selected, the model takes {len(wanted)} ({', '.join(wanted)}); "
                 "select as many with --bands, or input.bands"
             )
-        return tuple(_index(band, source, image=image, shown=shown) for band in asked), []
+        return tuple(_index(band, source, image=image, shown=shown) for band in selected), []
     if names == ("palette",) and len(wanted) > 1:
         raise SourceError(
             f"{image} is a palette image, 1 band of indices into a colour table, and the model takes {len(wanted)} "
@@ -81,43 +81,43 @@ def _index(band: str | int, source: Source, *, image: str, shown: str) -> int:
 
 
 def _by_file(band: str, source: Source) -> list[int]:
-    """Bands whose file says the sensor's own name for them: `T33UVU_…_B04_10m.jp2` is `B04`, whatever it is called."""
-    files = [Path(str(one.get("file", ""))).name.lower() for one in source.describe()["bands"]]
+    """Bands whose file name has the sensor's own name of the band: `T33UVU_…_B04_10m.jp2` is `B04`."""
+    files = [Path(str(facts.get("file", ""))).name.lower() for facts in source.describe()["bands"]]
     return [i for i, file in enumerate(files) if band.lower() in re.split(r"[_.-]", file)[:-1]]
 
 
 def contract_resolution(grid: Grid, spec: ModelSpec, opening: Opening, *, image: str) -> float | None:
-    """The pixel size to read a scene at, in its grid's unit, or None for its own pixels.
+    """Pixel size to read a scene at, in its grid's unit, or None for its own pixels.
 
-    What the job asks for comes first; then the micrometres per pixel that the model states.
+    The job's pixel size comes first, then the micrometres per pixel that the model states.
 
     Args:
         grid: the image's own grid.
         spec: the model's contract.
-        opening: what the job says.
+        opening: options of the job for opening the image.
         image: names the scene in the refusal.
 
     Raises:
-        SourceError: the model states micrometres per pixel, and nobody says how large the image's pixels are.
+        SourceError: the model states micrometres per pixel, and the size of the image's pixels is not known.
     """
     if opening.resolution is not None or opening.level is not None or spec.mpp is None:
         return opening.resolution
     if grid.unit == "micrometre":
         return spec.mpp
     if grid.crs is None:
-        found, remedy = "no micrometres per pixel", "the image's own as input.mpp (--mpp)"
+        stated, remedy = "no micrometres per pixel", "the image's own as input.mpp (--mpp)"
     else:
-        found, remedy = (
+        stated, remedy = (
             f"a CRS with pixels in {grid.unit}",
             f"the pixel size to read in {grid.unit} as input.resolution",
         )
     raise SourceError(
-        f"{image} has {found}, and {spec.name} needs {spec.mpp:g} µm; give {remedy}, or take another model"
+        f"{image} has {stated}, and {spec.name} needs {spec.mpp:g} µm; give {remedy}, or take another model"
     )
 
 
 def resolution_note(grid: Grid, spec: ModelSpec) -> str | None:
-    """What should be said where pixels are much finer or coarser than those the model was trained on."""
+    """Note about pixels that are much finer or coarser than those that the model was trained on, or None."""
     trained = spec.resolution if spec.mpp is None else spec.mpp * 1e-6
     if trained is None or grid.metres_per_unit is None:
         return None
@@ -131,7 +131,7 @@ def resolution_note(grid: Grid, spec: ModelSpec) -> str | None:
 
 
 def value_range(sample: NDArray[np.float64]) -> tuple[float, float] | None:
-    """The 2–98 % range of the sampled values `(channel, n)` over all bands, or None without any."""
+    """2–98 % range of the sampled values `(channel, n)` over all bands, or None without values."""
     if sample.shape[1] == 0:
         return None
     low, high = percentiles(sample, 2, 98)
@@ -146,20 +146,20 @@ def check_range(
     scaling: tuple[float, float] | None = (1.0, 0.0),
     given: bool = False,
 ) -> None:
-    """Refuse values that the model cannot have been made for: another unit, another scaling.
+    """Refuse values that do not fit the model: another unit, another scaling.
 
-    Twice beyond the model's range is too much. Too little is twenty times below it, for dark scenes are common and
-    a wrong unit is wrong by more. A model that is normalised by the scene's own statistics takes any unit.
+    Values are too large at twice the model's range, and too small at a twentieth of it: dark scenes are common, and a
+    wrong unit is wrong by more. A model that is normalised by the scene's own statistics takes any unit.
 
     Args:
         span: 2–98 % range of the values as they are read.
         spec: the model's contract.
         image: names the scene in the refusal.
         scaling: scale and offset with which they are read, or None where the bands differ in them.
-        given: whether the job says so, and not the file.
+        given: whether the job states scale and offset, and not the file.
 
     Raises:
-        SourceError: with both ranges, and the scale and offset that would fit.
+        SourceError: the values do not fit; the message has both ranges, and the scale and offset that would fit.
     """
     low, high = spec.input_range
     if spec.normalise.needs_scene or _fits(span, low, high):
@@ -178,7 +178,7 @@ def _fits(span: tuple[float, float], low: float, high: float) -> bool:
 def _remedy(
     span: tuple[float, float], low: float, high: float, scaling: tuple[float, float] | None, *, given: bool
 ) -> str:
-    """The scale and offset that bring the values into the model's range, where there is one pair that does."""
+    """Remedy: scale and offset that bring the values into the model's range, where there are any."""
     if given and scaling is not None:
         return f"correct the scale {scaling[0]:.9g} and offset {scaling[1]:.9g} that you gave"
     least = min(span[0], 0.0)
@@ -192,7 +192,7 @@ def _remedy(
 
 
 def _nice(scale: float) -> float:
-    """The closest scale that somebody would have used: a power of ten, or full scale of an integer type.
+    """Closest usual scale: a power of ten, or full scale of an integer type.
 
     At most 1.9 times the scale, which stays within what `check_range` accepts.
     """
@@ -202,7 +202,7 @@ def _nice(scale: float) -> float:
 
 
 def scene_statistics(sample: NDArray[np.float64], spec: ModelSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """What to subtract and divide by, for each band: the model's numbers, or the scene's where the model asks so."""
+    """Numbers to subtract and to divide by, for each band: the model's, or the scene's where the model needs them."""
     rule = spec.normalise
     if not rule.needs_scene:
         fixed = spec.normalisation()
@@ -217,6 +217,6 @@ def scene_statistics(sample: NDArray[np.float64], spec: ModelSpec) -> tuple[tupl
     if rule.kind == "scene_mean_std":
         mean, std = mean_std(values, eps=rule.eps)
         return mean * bands, std * bands
-    assert isinstance(rule.low, float) and isinstance(rule.high, float)  # the spec has seen to it
+    assert isinstance(rule.low, float) and isinstance(rule.high, float)  # checked by the spec
     low, high = percentiles(values, rule.low, rule.high)
     return low * bands, tuple(h - lo + rule.eps or 1.0 for lo, h in zip(low, high, strict=True)) * bands

@@ -49,7 +49,7 @@ class PatchSpeed:
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """How the network of a job is computed; decided once, for one machine. Part of the plan."""
+    """Decisions about computing the network of a job, made once, for one machine. Part of the plan."""
 
     device: str
     """`cpu` or `cuda`."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MB = 1e6
 GDAL_CACHE_MB = 64.0
 SURPLUS = 256
-"""Rows that are read before they are needed, so that whole blocks are read: half a block of the usual size."""
+"""Number of rows read before they are needed, so that whole blocks are read: half a block of the usual size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +31,11 @@ class Estimate:
 
     tiles: int
     tiles_looked_at: int
-    """Those that read anything."""
+    """Number of tiles that touch the region of interest, and read the image."""
     outside: float
-    """Share of the pixels that are not looked at."""
+    """Share of the pixels outside the region of interest."""
     patches: int
-    """That are predicted, at most: where nothing is valid none is."""
+    """Largest number of predicted patches: a patch without a valid pixel is not predicted."""
     overlap_factor: float
     recompute_factor: float
     work_factor: float
@@ -50,15 +50,15 @@ class Estimate:
 def estimate(
     scene: ScenePlan, plan: Plan, *, loaded_mb: float, seconds_per_batch: float, workers: int, threads: int
 ) -> Estimate:
-    """Estimate a scene from what one process measured.
+    """Estimate a scene from measurements in one process.
 
     Args:
         scene: the scene's plan.
-        plan: the plan it belongs to.
+        plan: the plan of the job.
         loaded_mb: resident memory of a process that has loaded the model and predicted one batch, in MB.
         seconds_per_batch: wall time of one batch.
-        workers: worker processes.
-        threads: tiles at the same time in each of them.
+        workers: number of worker processes.
+        threads: number of tiles at the same time in each of them.
     """
     tiling = scene.tiling
     height, width = scene.grid.shape
@@ -90,7 +90,7 @@ def _all_of(tiling: Tiling) -> RoiWork:
 
 
 def region_bytes(scene: ScenePlan) -> int:
-    """Bytes that one staging task in flight holds at most: what it reads, and copies of the shard that it writes."""
+    """Largest number of bytes of a task that copies a region: the pixels read, and copies of the shard written."""
     if scene.stage is None:
         return 0
     shard = scene.stage.shard[0] * scene.stage.shard[1] * scene.itemsize
@@ -98,17 +98,17 @@ def region_bytes(scene: ScenePlan) -> int:
 
 
 def tile_bytes(scene: ScenePlan, spec: ModelSpec, *, planes: int = 1, parallel_batches: int = 1) -> int:
-    """Bytes that one tile in flight holds at most, beside what the network needs.
+    """Largest number of bytes of a tile in work, beside the memory of the network.
 
-    The rows that a row of patches sees and those read for the next one, batches that wait for the network and what
-    came out of it, sums where patches overlap, labels that wait for a whole row of shards, and a shard as it is
-    compressed. Of the core little more than the width counts.
+    Rows for a row of patches and for the next one, batches that wait for the network and its outputs, sums where
+    patches overlap, labels that wait for a whole row of shards, and a shard while it is compressed. The height of the
+    core hardly counts.
 
     Args:
         scene: the scene's plan.
         spec: the model's contract.
-        planes: the mask, and the scores of each class that is stored.
-        parallel_batches: batches that it has predicted at the same time.
+        planes: number of stored planes: the mask, and scores by class.
+        parallel_batches: number of batches predicted at the same time.
     """
     layout, channels, scores = scene.layout, len(spec.bands), spec.score_channels
     lattice, width = layout.lattice, min(layout.core[1], scene.grid.width)
@@ -132,16 +132,16 @@ def tile_bytes(scene: ScenePlan, spec: ModelSpec, *, planes: int = 1, parallel_b
 
 
 AHEAD_BYTES = 64e6
-"""Of patches that wait for the network: at most a row of them, at least two batches."""
+"""Limit in bytes for prefetched patches; never less than two batches, never more than one row of patches."""
 
 
 def batches_ahead(size: int, *, patch_bytes: int, row: int) -> int:
-    """Batches that are made before the network asks for them.
+    """Number of prefetched batches.
 
     Args:
-        size: patches in a batch.
-        patch_bytes: of a raw patch.
-        row: patches in a row of the tile.
+        size: number of patches in a batch.
+        patch_bytes: number of bytes of a raw patch.
+        row: number of patches in a row of the tile.
     """
     return max(2, min(-(-row // size), int(AHEAD_BYTES // (size * patch_bytes))))
 
@@ -150,4 +150,4 @@ SUMS = np.dtype(np.float64)
 """Type of shares and sums: in float32 a constant score comes back with an error of up to 5 ulp, in float64 exactly."""
 
 BEHIND = 1
-"""Batches of predictions that wait to be blended, beside the one that is."""
+"""Number of batches of predictions that wait while another is blended."""

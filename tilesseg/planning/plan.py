@@ -48,7 +48,7 @@ class Plan:
     model_sha256: str
     spec: ModelSpec
     compute: Compute
-    """How the network is computed; its fields stand beside those of the plan where the plan is stored."""
+    """Decisions about computing the network; in the stored plan they stand beside its other keys."""
     scores: tuple[int, ...] = ()
     """Score channels that are stored beside the mask."""
     version: str = __version__
@@ -137,7 +137,7 @@ def plan_job(job: Job, machine: Machine | None, *, stored: Plan | None = None) -
 
 
 def _compute(job: Job, bundle: Bundle, machine: Machine | None) -> Compute:
-    """How a network is computed on a machine; its own runtime in fp32 where the machine is not known yet.
+    """Decide about computing a network on a machine; its own runtime in fp32 where the machine is not known yet.
 
     Raises:
         ModelError: the machine lacks the runtime or precision that the job names, or the network does not run in it.

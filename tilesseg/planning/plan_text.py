@@ -1,4 +1,4 @@
-"""A plan with its cost, as text for people and as JSON: what `tilesseg plan` prints."""
+"""Text and JSON of a plan with its cost, as `tilesseg plan` prints them."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ if TYPE_CHECKING:
     from tilesseg.planning.scene_plan import ScenePlan
 
 
-LOOKED_AT = 20
-"""Scenes that a forecast plans; the others are planned when their turn comes."""
+FORECAST_SCENES = 20
+"""Number of scenes that a forecast plans; the others are planned when their turn comes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """A plan with its price."""
+    """A plan with its cost."""
 
     directory: str
     plan: Plan
     scenes: tuple[ScenePlan, ...]
-    """Those that were looked at."""
+    """Scenes that were planned for the forecast."""
     refused: dict[str, str]
-    """Of these, those that cannot be segmented, and why."""
+    """Reasons of scenes that cannot be segmented, by name."""
     more: int
-    """Scenes that were not looked at: each is planned when its turn comes."""
+    """Number of scenes that are planned only when their turn comes."""
     finished: int
-    """Scenes that are finished already."""
+    """Number of scenes that an earlier run has finished."""
     estimates: dict[str, Estimate]
     tile_indexes: tuple[str, ...]
     workers: int
@@ -75,7 +75,7 @@ class Forecast:
         if self.finished:
             lines.append(f"finished before: {self.finished} scenes")
         if self.more:
-            lines.append(f"and {self.more} more scenes, planned when their turn comes; --limit looks at more of them")
+            lines.append(f"and {self.more} more scenes, planned when their turn comes; --limit plans more of them")
         lines += [f"tiles: {path}" for path in self.tile_indexes]
         return "\n".join(lines)
 
@@ -112,17 +112,18 @@ def _describe(scene: ScenePlan, cost: Estimate) -> list[str]:
         f"{cost.recompute_factor:.3f} and the overhang at the edges",
         f"  peak memory {cost.memory_mb:,.0f} MB a worker process; disk up to {cost.disk_mb:,.0f} MB; "
         f"predicting takes about {_duration(cost.seconds)}",
-        f"  {scene.stage_note or f'read as it is: {scene.decode_factor:.2f} pixels are decoded for each one needed'}",
+        f"  {scene.stage_note or f'read directly from the image (read amplification {scene.decode_factor:.2f}×)'}",
         *(f"  note: {note}" for note in scene.notes),
     ]
 
 
 def _skipped(cost: Estimate) -> list[str]:
-    """What is not looked at, where there is any."""
+    """Line about the pixels outside the region of interest, where there are any."""
     if not cost.outside:
         return []
     unread = cost.tiles - cost.tiles_looked_at
-    return [f"  not looked at: {cost.outside:.1%} of the pixels; tiles that read nothing: {unread} of {cost.tiles}"]
+    outside = f"outside the region of interest: {cost.outside:.1%} of the pixels"
+    return [f"  {outside}; tiles that read nothing: {unread} of {cost.tiles}"]
 
 
 def _duration(seconds: float) -> str:

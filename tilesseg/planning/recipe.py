@@ -1,4 +1,4 @@
-"""What the plan fixes for every tile of a scene, so that no tile decides anything."""
+"""Recipe of a scene: choices that the plan fixes for all its tiles, so that no tile decides anything."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What the plan fixed for every tile of a scene, so that no tile decides anything."""
+    """Choices that the plan fixed for all tiles of a scene."""
 
     blend: Blend
     normalisation: Normalisation
     batch_size: int
-    """Patches a call of the network gets; a tile's last batch is padded, so its shape never changes."""
+    """Number of patches in a batch; a tile's last batch is padded, so its shape never changes."""
     scores: tuple[int, ...] = ()
     """Channels whose blended scores are stored beside the labels."""
     cells: RoiCells | None = None
-    """Where to look; None looks everywhere."""
+    """Region of interest; None means the whole image."""
 
 
 def raw_dtype(dtype: np.dtype[Any], fill: float) -> np.dtype[Any]:
-    """The type of raw patches: the image's where it holds `fill` exactly, else a float that holds both.
+    """Type of raw patches: the image's where it holds `fill` exactly, else a float type that holds both.
 
-    That is float32 for what has up to 16 bits, and for float32, which the network computes with anyway.
+    The float type is float32 for values of up to 16 bits, and for float32, which the network computes with anyway.
     """
     if dtype.kind in "iu" and float(fill).is_integer() and np.iinfo(dtype).min <= fill <= np.iinfo(dtype).max:
         return dtype
@@ -46,16 +46,16 @@ Blend = Literal["gaussian", "linear", "hann", "crop"]
 
 
 def gives_labels(lattice: Lattice, recipe: Recipe) -> bool:
-    """Whether labels are asked of the network: every pixel has one prediction, and nothing wants its scores."""
+    """Whether the network returns labels: every pixel has one prediction, and no scores are stored."""
     return lattice.exclusive and not recipe.scores
 
 
 def call_of(lattice: Lattice, recipe: Recipe, *, dtype: np.dtype[Any], spec: ModelSpec) -> Call:
-    """The ends that a scene's network needs; `dtype` is its source's."""
+    """Pre- and post-processing of a scene's network; `dtype` is the type of its source."""
     labels = gives_labels(lattice, recipe)
     return Call(raw_dtype(dtype, spec.fill), recipe.normalisation, labels, unused_margin(lattice, spec))
 
 
 def unused_margin(lattice: Lattice, spec: ModelSpec) -> int:
-    """Pixels on each side of a prediction that do not count; what the network's shrink leaves out is none of it."""
+    """Width of the border of a prediction that is discarded, without the border that the network itself leaves out."""
     return lattice.discarded - spec.patch.shrink // 2

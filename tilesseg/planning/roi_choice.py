@@ -1,4 +1,4 @@
-"""Where to look in a scene: at the tissue of a stained slide, at a region that the user draws, or everywhere."""
+"""Choice of a scene's region of interest: the tissue of a stained slide, a region in a file, or the whole image."""
 
 from __future__ import annotations
 
@@ -23,74 +23,77 @@ if TYPE_CHECKING:
 
 
 VIEW, LARGEST_VIEW = 2048, 4096
-"""Long side in pixels of the view in which tissue is looked for, and where cells are small."""
+"""Long side in pixels of the view in which tissue is searched for: usually, and where cells are small."""
 PROBES = 64
-"""Parts along its long side in which it is asked why a view holds nothing."""
-_ANYWAY = "input.tissue: none (--tissue none) looks everywhere"
+"""Number of parts along the long side of a view in which the cause of empty pixels is examined."""
+_ANYWAY = "to segment the whole image, give input.tissue: none (--tissue none)"
 _COLOURS = (("red", "green", "blue"), ("r", "g", "b"))
 
 
-class Looked(NamedTuple):
-    """Where to look, and what should be said of it."""
+class RoiChoice(NamedTuple):
+    """A scene's region of interest, and notes about it."""
 
     cells: RoiCells | None
+    """Cells of the region; None where it is the whole image."""
     notes: tuple[str, ...] = ()
 
 
-def choose_cells(source: Source, how: Input, *, stride: int, paths: Sequence[str], name: str) -> Looked:
-    """Decide, once for a scene, which cells of its lattice are looked at.
+def choose_cells(source: Source, reading: Input, *, stride: int, paths: Sequence[str], name: str) -> RoiChoice:
+    """Decide, once for a scene, which cells of its lattice are in the region of interest.
 
     Args:
         source: the image, with all its bands.
-        how: what the job says.
-        stride: of the lattice.
-        paths: of the image.
-        name: of the scene.
+        reading: options of the job for reading the scene.
+        stride: stride of the lattice.
+        paths: paths of the image.
+        name: name of the scene.
 
     Raises:
-        SourceError: the file that says where to look cannot be read, or touches nothing of the image.
+        SourceError: the file with the region cannot be read, or touches nothing of the image.
     """
-    region, what = _region(source, how, stride=stride, paths=paths, name=name)
+    region, what = _region(source, reading, stride=stride, paths=paths, name=name)
     if region is None:
-        return Looked(None)
+        return RoiChoice(None)
     in_roi = roi_cells(region, shape=source.grid.shape, stride=stride)
     if in_roi.all():
-        return Looked(None, (f"all of it is looked at: {what} is in every cell of {stride} px",))
-    cells = RoiCells.of(in_roi, stride=stride, label=NODATA if how.outside == "nodata" else 0)
+        return RoiChoice(None, (f"the whole image is segmented: {what} is in every block of {stride} px",))
+    cells = RoiCells.of(in_roi, stride=stride, label=NODATA if reading.outside == "nodata" else 0)
     if not in_roi.any():
-        return Looked(cells, (f"warning: no tissue was found, so the mask is all {cells.label}; {_ANYWAY}",))
+        return RoiChoice(cells, (f"warning: no tissue was found, so the mask is all {cells.label}; {_ANYWAY}",))
     share = cells.pixels(source.grid.shape) / source.grid.window.area
-    note = (
-        f"looked at is where {what} is, {share:.1%} of the pixels, in cells of {stride} px; the rest is {cells.label}"
-    )
-    return Looked(cells, (f"{note}, unseen",))
+    only = f"only {what} is segmented ({share:.1%} of the pixels, in blocks of {stride} px)"
+    rest = f"{cells.label} ({'nodata' if cells.label == NODATA else 'the first class'})"
+    return RoiChoice(cells, (f"{only}; the rest is set to {rest}",))
 
 
-def region_file(how: Input, name: str) -> str | None:
-    """The file that says where to look in the scene called `name`, or None where no file does."""
-    return None if how.tissue in ("auto", "none") else os.path.abspath(how.tissue.replace("{scene}", name))
+def region_file(reading: Input, name: str) -> str | None:
+    """Path of the file with the region of interest of the scene `name`, or None without such a file."""
+    return None if reading.tissue in ("auto", "none") else os.path.abspath(reading.tissue.replace("{scene}", name))
 
 
-def region_identity(how: Input, name: str) -> dict[str, Any]:
-    """`[size, mtime in ns]` of that file by its path, None where it is gone; empty without one."""
-    path = region_file(how, name)
+def region_identity(reading: Input, name: str) -> dict[str, Any]:
+    """`[size, mtime in ns]` of the file with the region, by its path; None where it is gone, empty without a file."""
+    path = region_file(reading, name)
     return {} if path is None else {path: file_state(path)}
 
 
-def _region(source: Source, how: Input, *, stride: int, paths: Sequence[str], name: str) -> tuple[Region | None, str]:
-    path = region_file(how, name)
+def _region(
+    source: Source, reading: Input, *, stride: int, paths: Sequence[str], name: str
+) -> tuple[Region | None, str]:
+    path = region_file(reading, name)
     if path is not None:
         from tilesseg.formats.reading.roi_file import read_region
 
-        return read_region(path, grid=source.grid, native=source.native, stride=stride, image=paths[0]), Path(path).name
-    bands = stained_bands(source, paths) if how.tissue == "auto" else None
+        region = read_region(path, grid=source.grid, native=source.native, stride=stride, image=paths[0])
+        return region, f"the region in {Path(path).name}"
+    bands = stained_bands(source, paths) if reading.tissue == "auto" else None
     return (None if bands is None else _tissue(source.select(bands), stride)), "tissue"
 
 
 def stained_bands(source: Source, paths: Sequence[str]) -> tuple[int, ...] | None:
     """The bands red, green and blue of a stained slide; None for any other image.
 
-    A slide is measured in micrometres, or of a scanner's format; stained is what was seen in colours of one byte each.
+    A slide is measured in micrometres, or of a scanner's format; it is stained if its colours have a byte each.
     """
     slide = source.grid.unit == "micrometre" or (len(paths) == 1 and format_of(paths[0]) == "slide")
     names = [name.lower() if name else "" for name in source.bands]
@@ -106,15 +109,17 @@ def _tissue(source: Source, stride: int) -> Region:
 
     finest = 4 * -(-max(source.grid.shape) // stride)
     view = source.thumbnail(min(LARGEST_VIEW, max(VIEW, finest)))
-    found = Region.stretched(tissue(_unscaled(view.values, source), view.valid), grid=source.grid, native=source.native)
-    return found._replace(mask=found.mask | _doubtful(source, view.valid, found.step))
+    mask = tissue(_unscaled(view.values, source), view.valid)
+    region = Region.stretched(mask, grid=source.grid, native=source.native)
+    return region._replace(mask=region.mask | _doubtful(source, view.valid, region.step))
 
 
 def _doubtful(source: Source, valid: NDArray[np.bool_], step: tuple[float, float]) -> NDArray[np.bool_]:
-    """Where a view holds nothing although something may be there.
+    """Mask of empty pixels of a view that may hold tissue all the same.
 
-    Not scanned, or a level that cannot be read? A pixel in the middle of each such part is asked at full resolution: if
-    it is valid, or cannot be read either, the part is looked at, and what is damaged fails there.
+    Pixels are empty where nothing was scanned, and where a level cannot be read. A pixel in the middle of each empty
+    part is read at full resolution: if it is valid, or cannot be read either, the part belongs to the region of
+    interest, and damaged tiles fail there.
     """
     doubtful, side = np.zeros(valid.shape, np.bool_), max(1, max(valid.shape) // PROBES)
     for y, x in np.ndindex(*(-(-size // side) for size in valid.shape)):
@@ -127,7 +132,7 @@ def _doubtful(source: Source, valid: NDArray[np.bool_], step: tuple[float, float
 
 
 def _something(source: Source, pixel: tuple[int, int], step: tuple[float, float]) -> bool:
-    """Whether something is, or may be, under the middle of a pixel of a view."""
+    """Whether the image is valid, or cannot be read, under the middle of a pixel of a view."""
     y, x = (
         min(int((at + 0.5) * side), size - 1) for at, side, size in zip(pixel, step, source.grid.shape, strict=True)
     )
@@ -138,7 +143,7 @@ def _something(source: Source, pixel: tuple[int, int], step: tuple[float, float]
 
 
 def _unscaled(values: NDArray[Any], source: Source) -> NDArray[np.float32]:
-    """The bytes of the file, whatever scale and offset they are read with."""
+    """Values as the file stores them, without scale and offset."""
     pairs = [source.scaling[band] for band in source.selected]
     scale, offset = (np.array(numbers, np.float32)[:, None, None] for numbers in zip(*pairs, strict=True))
     return np.asarray((values - offset) / scale, np.float32)

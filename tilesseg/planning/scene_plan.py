@@ -101,7 +101,7 @@ class ScenePlan:
         """Note about a copy that is made first, for people."""
         if self.stage is None:
             return None
-        return f"copied to Zarr first: read as it is, {self.decode_factor:.1f} pixels are decoded for each one needed"
+        return f"copied to Zarr first (read amplification of the image: {self.decode_factor:.1f}×)"
 
     @staticmethod
     def copy_in(folder: Path) -> StagedCopy:

@@ -12,7 +12,7 @@ from tilesseg.errors import JobError, reason_of
 from tilesseg.formats.vector.tile_index import write_tile_index
 from tilesseg.planning.cluster_options import Cluster
 from tilesseg.planning.memory import Estimate, estimate
-from tilesseg.planning.plan_text import LOOKED_AT, Forecast
+from tilesseg.planning.plan_text import FORECAST_SCENES, Forecast
 from tilesseg.planning.stored_plan import plan_scene, refuse_scene
 from tilesseg.run.prepare_run import Prepared, measure_for, prepare
 from tilesseg.run.worker_check import Proof, problem_of, prove
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tilesseg.planning.scene_plan import ScenePlan
 
 
-def forecast(job: Job, *, limit: int = LOOKED_AT) -> Forecast:
+def forecast(job: Job, *, limit: int = FORECAST_SCENES) -> Forecast:
     """Plan a job and estimate its cost; makes the run directory with its plan and `tiles.geojson`.
 
     Args:

@@ -1,8 +1,8 @@
-"""What products need that is best made by all workers: a mask's coarsest levels, and the polygons of each tile.
+"""Inputs of products that all workers make together: a mask's coarsest levels, and the polygons of each tile.
 
-Both lie in the scene's folder while its products are written, and are removed afterwards; the finer levels are there
-already, made by the tiles. Items go out as names and windows; a worker reads the stored mask and writes a whole shard,
-or a file under its final name.
+Both lie in the scene's folder while its products are written, and are removed afterwards; the finer levels have been
+made by the tiles. Items are names and windows; a worker reads the stored mask and writes a whole shard, or a file
+under its final name.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 REGION = 2048
-"""Side, in pixels, of what a worker halves at a time, about."""
+"""Side, in pixels, of the region that a worker halves at a time, about."""
 
 
 class Part(NamedTuple):
@@ -41,14 +41,14 @@ class Part(NamedTuple):
 
     name: str
     window: Window
-    """In the level's own pixels; of a core, in the mask's."""
+    """Window in the level's own pixels; a core's in the mask's."""
     level: int = 0
     """0 for polygons."""
 
 
 @dataclass(frozen=True, slots=True)
 class FinishWork:
-    """The function that executors map over parts; it answers with None, or why it failed."""
+    """Function that executors map over parts; it returns None, or the reason of a failure."""
 
     folder: str
     """The scene's folder."""
@@ -68,7 +68,7 @@ class FinishWork:
         return None
 
     def lost(self, part: Part, reason: str) -> str:
-        """What stands for a part whose worker died."""
+        """Result of a part whose worker died."""
         return f"{part.name}: {reason}"
 
 
@@ -110,17 +110,17 @@ def with_tile_polygons(mask: Mask, store: Store, tiling: Tiling, executor: Execu
 
 
 def polygons_folder(store: Store) -> Path:
-    """Where the polygons of a scene's tiles lie."""
+    """Folder of the polygons of a scene's tiles."""
     return store.folder / "pieces"
 
 
 def further_levels(store: Store) -> StoredLevels:
-    """Where the levels of a scene's mask lie that are coarser than those of its tiles."""
+    """Levels of a scene's mask that are coarser than those of its tiles."""
     return StoredLevels(store.folder / "further-levels")
 
 
 def _carry_out(store: Store, parts: list[Part], executor: Executor) -> None:
-    """Have all parts made; also after one has failed, so that nothing is written any more when this returns."""
+    """Have all parts made, even after a failure, so that no worker still writes when this returns."""
     work = FinishWork(os.path.abspath(store.folder))
     problems = [problem for problem in executor.map(work, parts, lost=work.lost) if problem]
     if problems:

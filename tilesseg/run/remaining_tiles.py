@@ -1,4 +1,4 @@
-"""What is left to do of a planned scene, read from its folder: the truth of a run that goes on."""
+"""Remaining work of a planned scene, read from its folder: the truth of a run that goes on."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
-    """The tiles and regions that this process has to see to."""
+class RemainingTiles:
+    """Tiles and regions that this process still has to do."""
 
     run: RunDirectory
     share: ArrayShare | None = None
 
     def tiles(self, scene: str) -> list[str]:
-        """Names of the tiles that are not done, and this process's affair."""
+        """Names of the tiles of this process's share that are not done."""
         store = self.run.scene(scene)
         planned, done = stored_scene_plan(store), set(store.done_names())
         if planned is None:
@@ -38,7 +38,7 @@ class Left:
         return [region.name for region in missing]
 
     def all_tried(self, scene: str) -> bool:
-        """Whether every tile has been tried, by this process or by those that share the run."""
+        """Whether every tile has been tried, by any process that shares the run."""
         if self.share is None:
             return True
         store = self.run.scene(scene)

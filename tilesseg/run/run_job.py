@@ -1,6 +1,6 @@
-"""The run: a job carried out. Plan, prove, segment, write; then say what happened.
+"""Execution of a job: plan, check workers, segment, write products, report.
 
-The run directory is the truth, and to resume is to run again: what is left is the tiling without `done/`.
+The run directory is the truth, and to resume is to run again: tiles without a record in `done/` are still to do.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ from tilesseg.reporting.summary_csv import write_summary
 from tilesseg.run.finish_scene import finish_scene
 from tilesseg.run.job_array_share import ArrayShare
 from tilesseg.run.prepare_run import Prepared, choose_machine, measure_for, prepare
-from tilesseg.run.remaining_tiles import Left
-from tilesseg.run.work_queue import Feed
+from tilesseg.run.remaining_tiles import RemainingTiles
+from tilesseg.run.work_queue import WorkQueue
 from tilesseg.run.worker import TileWork
 from tilesseg.run.worker_check import Proof, problem_of, prove
 from tilesseg.run.worker_state import Assignment
@@ -67,20 +67,20 @@ def run_job(
     limit: int | None = None,
     share: ArrayShare | None = None,
 ) -> Report:
-    """Carry a job out, or go on with it.
+    """Execute a job, or go on with it.
 
     Every refusal of the job comes before its first tile, every refusal of a scene before that scene's first tile.
 
     Args:
-        job: what is asked.
-        executor: who works; None starts or reaches what `job.cluster` says.
+        job: the job.
+        executor: executor of the run; None starts or reaches the workers of `job.cluster`.
         listeners: called with every event, in this thread.
         only: names or patterns of the scenes to do; none means all.
-        limit: do so many scenes at most, the most important first.
+        limit: largest number of scenes to do, the most important first.
         share: tiles to compute; other processes compute the others, in the same directory. None means all.
 
     Returns:
-        What the run came to; `exit_code` sums it up.
+        Results of the run; `exit_code` sums them up.
 
     Raises:
         TilessegError: the job cannot work. Nothing but the run directory has been made then.
@@ -103,14 +103,14 @@ def run_job(
 
 
 def _elsewhere(job: Job, say: Callable[[str], None]) -> AbstractContextManager[Executor]:
-    """Workers of a cluster; nothing is asked of it for a job that cannot work."""
+    """Workers of a cluster; a job that cannot work requests none."""
     check_submission(job)
     run = Path(job.output.dir).absolute()
     return cluster.connect(named_cluster(job.cluster, run), "cpu", logs=run / LOGS, say=say)
 
 
 def job_status(directory: Path) -> Report:
-    """How far a run is, from its directory alone.
+    """State of a run, from its directory alone.
 
     Raises:
         StoreError: this is no run directory.
@@ -121,7 +121,7 @@ def job_status(directory: Path) -> Report:
 
 @dataclass
 class _Run:
-    """One carrying-out, from the first proof to the last product."""
+    """One execution of a run, from the workers' preflight to the last product."""
 
     ready: Prepared
     job: Job
@@ -146,22 +146,22 @@ class _Run:
         return self._conclude()
 
     def _open_page(self) -> str | None:
-        """Show the run in Dask's dashboard; its address, or None without one."""
+        """Show the run in Dask's dashboard; returns the page's address, or None without a dashboard."""
         if not isinstance(self.executor, DaskExecutor):
             return None
-        found = open_publisher(self.executor.client, run=self.ready.run.path)
-        if isinstance(found, str):
-            self._tell(Note(found))
+        publisher = open_publisher(self.executor.client, run=self.ready.run.path)
+        if isinstance(publisher, str):
+            self._tell(Note(publisher))
             link: str | None = self.executor.client.dashboard_link
             return link
-        self.until_the_end.callback(found.close)
-        self.listeners.append(found)
-        if found.note:
-            self._tell(Note(found.note))
-        return found.link
+        self.until_the_end.callback(publisher.close)
+        self.listeners.append(publisher)
+        if publisher.note:
+            self._tell(Note(publisher.note))
+        return publisher.link
 
     def _announce(self, link: str | None) -> None:
-        names = tuple(one.name for one in self.plan.spec.classes)
+        names = tuple(label.name for label in self.plan.spec.classes)
         self._tell(
             RunStarted(
                 scenes=len(self.ready.scenes),
@@ -181,7 +181,7 @@ class _Run:
             self._tell(SceneRefused(name, why))
 
     def _prove(self, work: TileWork, first: ScenePlan) -> None:
-        """Let every worker show that it can do a tile; exclude those that cannot.
+        """Let every worker prove that it can do a tile, and exclude workers that cannot.
 
         Raises:
             JobError: none can.
@@ -220,10 +220,10 @@ class _Run:
         self._tell(Note(f"worker {worker} is left out: {problem}"))
 
     def _work(self, work: TileWork, first: ScenePlan) -> None:
-        """Do what there is to do, over all scenes; the products of one scene alone are made by all workers."""
+        """Do all items, over all scenes; products of a single scene are made by all workers together."""
         here = isinstance(self.executor, DaskExecutor) and not self.ready.to_do and self.share is None
-        left = Left(self.ready.run, self.share)
-        feed = Feed(
+        left = RemainingTiles(self.ready.run, self.share)
+        feed = WorkQueue(
             iter(self.ready.to_do),
             left.tiles,
             left.regions,
@@ -240,7 +240,7 @@ class _Run:
         if here:
             self._finish_here(first)
 
-    def _take(self, event: Event, feed: Feed) -> None:
+    def _take(self, event: Event, feed: WorkQueue) -> None:
         if isinstance(event, SceneFinished):
             for path, seconds in event.products.items():
                 self._tell(ProductWritten(event.scene, path, seconds))
@@ -249,7 +249,7 @@ class _Run:
         feed.take(event)
 
     def _ended(self, event: SceneFinished) -> None:
-        """A scene is at its end: its products are known, and a copy of its image has served."""
+        """Note the products of a scene at its end, and remove the copy of its image."""
         self.written += event.products
         if event.problem:
             self._tell(Note(f"{event.scene}: {event.problem}"))
@@ -290,8 +290,8 @@ class _Run:
                 self._tell(Note(f"{scene.scene}: warning: every pixel is nodata, so the mask is empty"))
         self.ready.run.write_json("summary.json", report.to_json())
         write_summary(self.ready.run, report)
-        done, failed = (sum(n) for n in zip(*((one.done, len(one.failed)) for one in report.scenes), strict=True))
-        refused = sum(one.refused is not None for one in report.scenes)
+        done, failed = sum(scene.done for scene in report.scenes), sum(len(scene.failed) for scene in report.scenes)
+        refused = sum(scene.refused is not None for scene in report.scenes)
         self._tell(RunFinished(done, failed, refused, report.seconds or 0.0))
         return report
 

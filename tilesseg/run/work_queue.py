@@ -1,4 +1,4 @@
-"""The work queue: which item goes out next, over all scenes. Items are names and coordinates, never pixels."""
+"""Work queue of a run: order of items over all scenes. Items are names and coordinates, never pixels."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ class TileItem(NamedTuple):
 
 
 class StageItem(NamedTuple):
-    """A region of a scene's image that is to be copied."""
+    """A region of a scene's image to copy."""
 
     scene: str
     region: str
 
 
 class PlanItem(NamedTuple):
-    """A scene about which everything is to be decided."""
+    """A scene to plan."""
 
     scene: Scene
 
 
 class FinishItem(NamedTuple):
-    """A scene whose products are to be written: all its tiles have been tried."""
+    """A scene whose products are to be written, after all its tiles have been tried."""
 
     scene: str
 
@@ -50,9 +50,9 @@ class FinishItem(NamedTuple):
 Item = TileItem | StageItem | PlanItem | FinishItem
 
 IN_HAND = 2
-"""Scenes that are planned at least, while there are any."""
+"""Least number of planned scenes, while there are any."""
 COPIES = 2
-"""Copies of images on the disk at the same time."""
+"""Largest number of copies of images on the disk at the same time."""
 
 
 @dataclass(slots=True)
@@ -60,38 +60,38 @@ class _Open:
     """A scene under way."""
 
     tiles: list[str]
-    """That still go out."""
+    """Names of the tiles that have not been handed out."""
     regions: int = 0
-    """Of the image, still to be copied."""
+    """Number of regions of the image that are still to be copied."""
     left: int = 0
-    """Tiles without an answer."""
+    """Number of tiles without a result."""
 
 
 @dataclass
-class Feed(Iterator[Item | Later]):
-    """An iterator of items that is told every event, and gives `LATER` where it must wait for one."""
+class WorkQueue(Iterator[Item | Later]):
+    """Iterator of items that takes every event, and gives `LATER` where it must wait for an event."""
 
     scenes: Iterator[Scene]
     tiles_of: Callable[[str], list[str]]
-    """Names of the tiles of a planned scene that are to be done."""
+    """Function that gives the names of the remaining tiles of a planned scene."""
     regions_of: Callable[[str], list[str]]
-    """Names of the regions of its image that are to be copied first."""
+    """Function that gives the names of the regions of a scene's image that are still to be copied."""
     complete: Callable[[str], bool]
-    """Whether all tiles of a scene have been tried, by whomever."""
+    """Whether all tiles of a scene have been tried, by any process."""
     lookahead: Callable[[], int]
-    """Tiles that should be ready to go out: about as many as are under way."""
+    """Number of tiles that should be ready: about as many as are under way."""
     finish: bool = True
     """Whether products are items."""
 
     _ready: deque[TileItem] = field(default_factory=deque)
     _urgent: deque[Item] = field(default_factory=deque)
     _copying: deque[str] = field(default_factory=deque)
-    """Scenes that wait for room on the disk."""
+    """Scenes whose copies wait for room on the disk."""
     _copies: set[str] = field(default_factory=set)
     _open: dict[str, _Open] = field(default_factory=dict)
     _planning: int = 0
 
-    def __iter__(self) -> Feed:
+    def __iter__(self) -> WorkQueue:
         return self
 
     def __next__(self) -> Item | Later:
@@ -109,15 +109,15 @@ class Feed(Iterator[Item | Later]):
         raise StopIteration
 
     def _wants_scene(self) -> bool:
-        """Whether another scene is to be planned: there is always one in hand, so that its image can be copied."""
+        """Whether another scene is to be planned: early enough that its image can be copied in time."""
         if self._planning + len(self._open) < IN_HAND:
             return True
-        if len(self._copying) >= COPIES:  # what is planned now would only wait with them
+        if len(self._copying) >= COPIES:  # a further scene would only wait with them
             return False
         return len(self._ready) < self.lookahead() and self._planning < max(1, self.lookahead() // 2)
 
     def take(self, event: Event) -> None:
-        """Learn what has happened."""
+        """Update the queue by an event."""
         match event:
             case ScenePlanned():
                 self._planning -= 1
@@ -133,7 +133,7 @@ class Feed(Iterator[Item | Later]):
                 self._close(event.scene)
 
     def begin(self, scene: str, *, copied: bool) -> None:
-        """Send out the tiles of a planned scene, and before them the regions of its image."""
+        """Queue the tiles of a planned scene, after the regions of its image."""
         tiles = self.tiles_of(scene)
         self._open[scene] = _Open(tiles, left=len(tiles))
         if not tiles:
@@ -145,7 +145,7 @@ class Feed(Iterator[Item | Later]):
             self._release(scene)
 
     def _copy(self) -> None:
-        """Begin the copies for which there is room."""
+        """Queue the copies for which there is room."""
         while self._copying and len(self._copies) < COPIES:
             scene = self._copying.popleft()
             regions = self.regions_of(scene)

@@ -1,4 +1,4 @@
-"""What a worker does: one item at a time, and a failure is an answer."""
+"""Work of a worker: an item at a time; a failure is a result."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ Answer = TileDone | TileFailed | RegionStaged | RegionFailed | ScenePlanned | Sc
 
 @dataclass(frozen=True, slots=True)
 class TileWork:
-    """The function that executors map over items; it travels as a few names."""
+    """Function that executors map over items; it is pickled as a few names."""
 
     work: Assignment
 
     def key(self, item: Item) -> tuple[str, ...]:
-        """The name of an item's task, as the dashboard shows it."""
+        """Name of an item's task, as the dashboard shows it."""
         match item:
             case TileItem():
                 return (f"segment-{self.work.token}", item.scene, item.tile)
@@ -43,10 +43,9 @@ class TileWork:
                 return (f"products-{self.work.token}", item.scene)
 
     def __call__(self, item: Item) -> Answer:
-        """Do one item. What goes wrong costs this item alone, unless the run directory cannot be written.
+        """Do an item. A failure costs this item alone, unless the run directory cannot be written.
 
-        A worker process of a cluster whose device is lost ends: its nanny starts another one, and there the item is
-        done.
+        A worker process of a cluster whose device is lost ends: its nanny starts another process, which does the item.
 
         Raises:
             UnfitWorker: this process joined late and cannot work at all.
@@ -65,14 +64,14 @@ class TileWork:
             return self._failed(item, reason_of(error), worker=this_process())
 
     def lost(self, item: Item, reason: str) -> Answer:
-        """The record of an item whose worker process died."""
+        """Record of an item whose worker process died."""
         return self._failed(item, reason)
 
     def _failed(self, item: Item, reason: str, *, worker: str = "") -> Answer:
-        """Put a tile back to 254 and list it; or list the region, or refuse the scene.
+        """Record a failure: set a tile to 254 and list it, list a region, or refuse a scene.
 
         Raises:
-            StoreError: not even that can be written.
+            StoreError: the record cannot be written either.
         """
         opened = open_run(self.work)
         try:
@@ -95,7 +94,7 @@ class TileWork:
 
 
 def _end_process(item: Item, error: DeviceLost) -> NoReturn:
-    """End at once: an orderly exit would wait for threads that wait for the device."""
+    """End the process at once: an orderly exit would wait for threads that wait for the device."""
     logging.getLogger(__name__).critical("%s: %s; this worker process ends", item[-1], error)
     os._exit(1)
 
@@ -117,7 +116,7 @@ def _do(opened: Opened, item: Item) -> Answer:
 
 
 def _finish(opened: Opened, scene: str) -> SceneFinished:
-    """Write a scene's products, unless a process that shares the run has."""
+    """Write a scene's products, unless another process that shares the run has."""
     threads = opened.plan.compute.engine_threads if worker_address() else available_cores()
     scene_run, output = opened.scene_run(scene), opened.job.output
     with opened.alone(scene, "products"):

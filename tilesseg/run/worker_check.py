@@ -1,4 +1,4 @@
-"""The proof: before its first item a worker shows that it can work, so that a sick one fails itself and no tiles."""
+"""Preflight of a worker: before its first item it proves that it can work, so that a sick worker costs no tiles."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What a worker answers before its first tile."""
+    """Result of a worker's preflight."""
 
     version: str
     seconds_per_batch: float
-    """Of the process, which may compute several at a time; 0 where it was not asked for."""
+    """Seconds of a batch, for the whole process and its parallel batches; 0 where not measured."""
     peak_mb: float
     problem: str | None = None
 
 
 def prove(work: Assignment, timed: bool = False) -> Proof:
-    """Show that this process can read the first scene, load the model, predict, and write in the run directory.
+    """Prove that this process can read the first scene, load the model, predict, and write in the run directory.
 
     Args:
         work: the run.
-        timed: whether to say how long a batch takes; it takes another one.
+        timed: whether the time of a batch is measured, with further batches.
     """
     if work.version != __version__:
         problem = f"it has tilesseg {__version__} and the client has {work.version}; install the same version"
@@ -58,7 +58,7 @@ def prove(work: Assignment, timed: bool = False) -> Proof:
 
 
 def problem_of(answer: Proof | Exception) -> str | None:
-    """Why a worker cannot be used, or None."""
+    """Reason why a worker cannot be used, or None."""
     return reason_of(answer) if isinstance(answer, Exception) else answer.problem
 
 
@@ -67,10 +67,10 @@ _NOISE = 64
 
 
 def refuse_if_unfit(work: Assignment) -> None:
-    """Have a worker of a cluster that joined after the others prove itself before its first item.
+    """Run the preflight of a cluster's worker that joined after the others, before its first item.
 
     Raises:
-        UnfitWorker: it cannot work, and would fail whatever it is given.
+        UnfitWorker: the worker would fail with any item.
     """
     with _PROVING:
         worker = None if is_proven(work) else worker_address()
@@ -80,7 +80,7 @@ def refuse_if_unfit(work: Assignment) -> None:
 
 
 def _predict(opened: Opened, first: str, *, timed: bool) -> float:
-    """Seconds that a second batch takes, by the network that the tiles call; 0 where that is not asked for.
+    """Seconds that a second batch takes, by the network of the tiles; 0 unless `timed`.
 
     All parallel batches are computed at the same time, as in the tiles. The first ones compile and warm up, and show
     whether their scores could be stored. Where speed and memory of the planned patch are known, the smallest measured
@@ -105,9 +105,9 @@ def _predict(opened: Opened, first: str, *, timed: bool) -> float:
 
 
 def _usual(call: Call, shape: tuple[int, ...]) -> NDArray[Any]:
-    """Raw patches `(n, channel, P, P)` that are noise of mean 0 and deviation 1 once they are normalised.
+    """Raw patches `(n, channel, P, P)` of noise that has mean 0 and deviation 1 after normalisation.
 
-    The same in every corner: it is made at once, and takes no more memory than the patches.
+    A small square is repeated, which is fast and takes no more memory than the patches.
     """
     norm = call.normalisation
     subtract, divide = (np.asarray(values, np.float32)[:, None, None] for values in (norm.subtract, norm.divide))

@@ -1,4 +1,4 @@
-"""A run as a worker process holds it, opened once for all its threads and all items of one carrying-out."""
+"""State of a run in a worker process, opened once for all its threads and all items of an execution."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ V = TypeVar("V")
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """Which run a process works on: all that a worker is told beside its items."""
+    """Run that a process works on: all that is sent to a worker beside its items."""
 
     run: str
-    """The run directory."""
+    """Path of the run directory."""
     token: str
-    """Names this carrying-out of the plan: a process that served an earlier one opens everything anew."""
+    """Name of this execution: a process that served an earlier execution opens everything anew."""
     first: str
-    """A scene that is planned: with it a worker shows that it can work."""
+    """Name of a planned scene, with which a worker proves that it can work."""
     shared: bool = False
     """Whether other processes work on the run without a scheduler between them."""
     version: str = __version__
@@ -60,7 +60,7 @@ class Assignment:
 
 
 class Opened:
-    """A run as a worker process holds it: plan, model and the latest sources, each opened once for all threads."""
+    """Run of a worker process: plan, model and the latest sources, each opened once for all threads."""
 
     def __init__(self, work: Assignment) -> None:
         self.run = RunDirectory(Path(work.run))
@@ -79,7 +79,7 @@ class Opened:
         """The network, checked against the plan.
 
         Raises:
-            ModelError: it is not the one that the plan was made with, or cannot be loaded.
+            ModelError: the file is not the one that the plan was made with, or cannot be loaded.
         """
         with self._lock:
             if self._model is None:
@@ -88,7 +88,7 @@ class Opened:
 
     @property
     def job(self) -> Job:
-        """What is asked, for what is still to be decided."""
+        """The job, for scenes that are still to be planned."""
         with self._lock:
             if self._job is None:
                 self._job = read_job(self.run.path / "job.yaml")
@@ -98,7 +98,7 @@ class Opened:
         """The plan of a scene, one of the latest few.
 
         Raises:
-            StoreError: it is gone.
+            StoreError: the plan is gone.
         """
         with self._lock:
             if name not in self._scenes:
@@ -109,16 +109,16 @@ class Opened:
             return self._scenes[name]
 
     def forget(self, name: str) -> None:
-        """A scene has been planned anew."""
+        """Drop the plan of a scene that has been planned anew."""
         with self._lock:
             self._scenes.pop(name, None)
 
     def source(self, scene: str, *, copied: bool = True) -> Source:
-        """The image of a scene; the least recently opened one of more than a few is let go.
+        """The image of a scene; only the latest few stay open.
 
         Args:
-            scene: its name.
-            copied: the copy in the run directory, where there is one; else the image itself.
+            scene: name of the scene.
+            copied: whether to open the copy in the run directory, where there is a copy; else the image itself.
         """
         plan, key = self.scene(scene), (scene, copied)
         with self._lock:
@@ -128,7 +128,7 @@ class Opened:
             return self._sources[key]
 
     def network(self, call: Call) -> Network:
-        """The network with these ends, one of the latest few: scenes that are alike share one.
+        """The network with this pre- and post-processing, one of the latest few: similar scenes share it.
 
         Raises:
             ModelError: it cannot be loaded, or does not run as it is planned.
@@ -140,7 +140,7 @@ class Opened:
             return network
 
     def call(self, scene: str, source: Source) -> Call:
-        """The ends that a scene's network needs; `source` is the image or its copy."""
+        """Pre- and post-processing of a scene's network; `source` is the image or its copy."""
         planned, spec = self.scene(scene), self.plan.spec
         recipe = planned.recipe(spec, scores=self.plan.scores)
         return call_of(planned.layout.lattice, recipe, dtype=source.dtype, spec=spec)
@@ -160,7 +160,7 @@ class Opened:
         return self.run.scene(scene)
 
     def alone(self, *part: str) -> AbstractContextManager[object]:
-        """Hold a part of the run where several processes without a scheduler work on it; others wait."""
+        """Hold a part of a run that several processes without a scheduler share; others wait."""
         return alone(self.run.path, *part, shared=self.shared)
 
 
@@ -175,7 +175,7 @@ _opened: tuple[Assignment, Opened] | None = None
 
 
 def open_run(work: Assignment) -> Opened:
-    """The run directory, opened once per process and carrying-out; an earlier one is let go."""
+    """The run, opened once per process and execution; an earlier execution is dropped."""
     global _opened
     with _OPENING:
         if _opened is None or _opened[0] != work:
@@ -186,5 +186,5 @@ def open_run(work: Assignment) -> Opened:
 
 
 def is_proven(work: Assignment) -> bool:
-    """Whether this process has shown that it can work on the run."""
+    """Whether this process has proved that it can work on the run."""
     return _opened is not None and _opened[0] == work and _opened[1].proven

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilesseg.planning import decode_factor as decoding
-from tilesseg.planning.decode_factor import decode_factor
+from tilesseg.planning import staging
+from tilesseg.planning.staging import decode_factor
 from tilesseg.raster.tiling import Tiling, blend_lattice, crop_lattice
 from tilesseg.raster.window import Window
 
@@ -36,7 +36,7 @@ def test_without_a_cache_it_is_every_cell_of_every_read(
     lattice = crop_lattice(32, margin=4, multiple=4) if crop else blend_lattice(32, overlap=8, margin=0, multiple=8)
     tiling = Tiling(shape, lattice, (core * 24, core * 24), 24)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decoding, "CACHE", 0)
+        patch.setattr(staging, "CACHE", 0)
         factor = decode_factor(tiling, block, pixel_bytes=1)
     assert factor == pytest.approx(counted(tiling, (min(block[0], shape[0]), min(block[1], shape[1]))))
 
