@@ -285,7 +285,7 @@ def _join(run: RunDirectory, share: ArrayShare, begin: Callable[..., _Beginning]
 
 
 def _hold(run: RunDirectory, share: ArrayShare | None, stack: ExitStack) -> None:
-    """Take the run for this process, or a share of it.
+    """Take the lock of the run, or of a share of it, for this process.
 
     Raises:
         StoreError: another process has it.

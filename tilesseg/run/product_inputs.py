@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tilesseg.errors import FormatError
+from tilesseg.errors import FormatError, joined_lines
 from tilesseg.formats.registry import resolve
 from tilesseg.formats.writer import Mask, MaskLevel
 from tilesseg.formats.zarr.sharded_array import Sharded
@@ -64,7 +64,7 @@ class FinishWork:
                 write_tile_polygons(store.read, part.window, polygons_folder(store) / f"{part.name}.npz")
         except Exception as error:
             # ^ of any kind: the product cannot be written, and this is why
-            return f"{part.name}: {type(error).__name__}: {' '.join(str(error).split())}"
+            return f"{part.name}: {type(error).__name__}: {joined_lines(error)}"
         return None
 
     def lost(self, part: Part, reason: str) -> str:

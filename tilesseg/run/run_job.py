@@ -204,7 +204,7 @@ class _Run:
         Raises:
             JobError: with both figures.
         """
-        proof, threads = max(able, key=lambda one: one.peak_mb), cluster.threads_per_worker(self.job.cluster)
+        proof, threads = max(able, key=lambda proof: proof.peak_mb), cluster.threads_per_worker(self.job.cluster)
         known = speed_at(first.layout.lattice.patch, self.plan.compute.speeds)
         cost = estimate(
             first,
