@@ -167,6 +167,10 @@ def names_of_modules() -> set[str]:
     return {".".join(path.parts).removesuffix(".__init__") for path in files}
 
 
+FOLDERS = ("tilesseg", "tests", "benchmarks", "workflows", "docs")
+SCRIPTS = [f"/{path.relative_to(CHECKOUT)}" for folder in FOLDERS for path in (CHECKOUT / folder).rglob("*.py")]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
 def test_modules_and_files_on_a_page_exist(page: Path) -> None:
     known = names_of_modules()
@@ -175,6 +179,8 @@ def test_modules_and_files_on_a_page_exist(page: Path) -> None:
         assert dotted in known or module in known or hasattr(tilesseg, name), f"{page.name} names {dotted}"
     for path in re.findall(r"`((?:tilesseg|tests|workflows|docs|benchmarks)/[\w./-]+\.\w+)`", text_of(page)):
         assert (CHECKOUT / path).exists(), f"{page.name} names {path}"
+    for path in re.findall(r"`([\w./]+\.py)`", text_of(page)):
+        assert any(file.endswith(f"/{path}") for file in SCRIPTS), f"{page.name} names {path}"
 
 
 def test_pictures_are_small_enough_for_a_page() -> None:
