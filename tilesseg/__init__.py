@@ -21,7 +21,7 @@ _HOMES = {
     "Tiling": "raster.tiling",
     "TilessegError": "errors",
     "Window": "raster.window",
-    "export_run": "run.export",
+    "export_run": "run.write_products",
     "job_status": "run.run_job",
     "load_model": "models.load",
     "open_source": "formats.open",
@@ -47,9 +47,9 @@ if TYPE_CHECKING:
     from tilesseg.raster.window import Window as Window
     from tilesseg.reporting.results import Report as Report
     from tilesseg.run.copy_to_zarr import stage_image as stage_image
-    from tilesseg.run.export import export_run as export_run
     from tilesseg.run.run_job import job_status as job_status
     from tilesseg.run.run_job import run_job as run_job
+    from tilesseg.run.write_products import export_run as export_run
 
 
 def __getattr__(name: str) -> Any:

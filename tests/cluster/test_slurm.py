@@ -19,8 +19,7 @@ import yaml
 from fakes import spec_data
 from slurm_server import Slurm, wait
 
-from tilesseg.cluster.queue.schedulers import queue_name
-from tilesseg.cluster.queue.submitted_jobs import submitted_jobs
+from tilesseg.cluster.queue.schedulers import queue_name, submitted_jobs
 from tilesseg.formats.geotiff.writer import utm_grid, write_image
 from tilesseg.store.driver_record import drivers
 

@@ -21,9 +21,8 @@ from fakes import job_data, write_bundle, write_scene
 from tilesseg.cli.main import run as command_line
 from tilesseg.cluster.queue.cancel import cancel
 from tilesseg.cluster.queue.logs import Follower, find_logs, last_lines
-from tilesseg.cluster.queue.schedulers import queue_name
+from tilesseg.cluster.queue.schedulers import queue_name, submitted_jobs
 from tilesseg.cluster.queue.submit import submit
-from tilesseg.cluster.queue.submitted_jobs import submitted_jobs
 from tilesseg.errors import JobError, ModelError, StoreError
 from tilesseg.planning.job import read_job
 from tilesseg.store.driver_record import IDS, Driver, driver_record, drivers, end_driver

@@ -23,8 +23,8 @@ from tilesseg.raster.labels import quantise
 from tilesseg.raster.pyramid import halve_mean
 from tilesseg.raster.window import Window
 from tilesseg.reporting.results import Report
-from tilesseg.run.export import export_run
 from tilesseg.run.run_job import run_job
+from tilesseg.run.write_products import export_run
 from tilesseg.store.scene_store import Store
 
 Bytes = NDArray[np.uint8]

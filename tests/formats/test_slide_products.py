@@ -30,8 +30,8 @@ from tilesseg.formats.vector import tile_polygons
 from tilesseg.planning.job import Product, parse_job
 from tilesseg.raster.pyramid import HALVES
 from tilesseg.raster.window import Window
-from tilesseg.run.export import export_run
 from tilesseg.run.run_job import run_job
+from tilesseg.run.write_products import export_run
 
 MPP = 0.499
 NAMES = ("back\"<ground>&'", 'Zellen "ß" <&>', "größer > als")

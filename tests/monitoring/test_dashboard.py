@@ -20,8 +20,7 @@ from pretended import done, failed, planned, sleep_tile, story, tiles_of
 from small_runs import SmallRun
 
 from tilesseg.events import RunStarted, SceneFinished
-from tilesseg.monitoring.dashboard import page, plugin
-from tilesseg.monitoring.dashboard import scene_picture as picture
+from tilesseg.monitoring.dashboard import page, plugin, publisher
 from tilesseg.monitoring.dashboard.boards import KEPT_RUNS, Boards
 from tilesseg.monitoring.dashboard.plugin import Dashboard, answer
 from tilesseg.monitoring.dashboard.publisher import BATCH, LARGEST, Publisher, open_publisher
@@ -285,13 +284,13 @@ def test_an_image_without_overviews_that_is_very_large_is_not_read_for_its_pictu
     data = job_data(str(tmp_path / "a.tif"), write_bundle(tmp_path / "model"), run)
     small = SmallRun({**data, "input": {"check_range": False}})
     small.plan_scenes()
-    assert str(picture.picture_of(run / "scenes" / "a")).startswith("data:image/jpeg")
+    assert str(publisher.picture_of(run / "scenes" / "a")).startswith("data:image/jpeg")
     monkeypatch.setattr("tilesseg.formats.writing.preview.SLOW", 1000)
-    assert picture.picture_of(run / "scenes" / "a") is None
+    assert publisher.picture_of(run / "scenes" / "a") is None
 
 
 def test_no_picture_is_no_trouble(tmp_path: Path) -> None:
-    assert picture.picture_of(tmp_path) is None
+    assert publisher.picture_of(tmp_path) is None
 
 
 def test_the_plugin_travels_and_is_the_same_one_for_all_drivers(client: Client) -> None:

@@ -24,10 +24,10 @@ from tilesseg.planning.job import Job, Product, parse_job
 from tilesseg.planning.plan import parse_plan
 from tilesseg.planning.scene_list import read_scene_list
 from tilesseg.reporting.results import Report
-from tilesseg.run.export import export_run
 from tilesseg.run.finish_scene import finished_before
 from tilesseg.run.run_job import job_status, run_job
 from tilesseg.run.work_queue import FinishItem
+from tilesseg.run.write_products import export_run
 from tilesseg.store.run_directory import RunDirectory
 
 TILING = {"patch": 32, "overlap": 8, "blend": "gaussian", "core": 64, "batch": 4}

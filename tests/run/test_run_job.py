@@ -24,9 +24,9 @@ from tilesseg.events import Event, Note, ProductWritten, RunFinished, ScenePlann
 from tilesseg.planning.job import Product, parse_job
 from tilesseg.raster.window import Window
 from tilesseg.reporting.results import Report
-from tilesseg.run.export import export_run
 from tilesseg.run.run_job import job_status, run_job
 from tilesseg.run.work_queue import TileItem
+from tilesseg.run.write_products import export_run
 from tilesseg.store.run_directory import RunDirectory
 
 SHAPE = (300, 400)

@@ -22,7 +22,7 @@ def export(
 ) -> None:
     """Write a further product of every scene of a finished run."""
     from tilesseg.planning.job import parse_product
-    from tilesseg.run.export import export_run
+    from tilesseg.run.write_products import export_run
 
     options = given(
         path=out,

@@ -41,7 +41,7 @@ def status(
 
 
 def _watch_of(run: Path) -> Watch:
-    from tilesseg.cluster.queue.submitted_jobs import submitted_jobs
+    from tilesseg.cluster.queue.schedulers import submitted_jobs
     from tilesseg.planning.plan import PLAN_FILE
     from tilesseg.planning.stored_plan import open_run_directory, scene_names
     from tilesseg.reporting.status import Watch
@@ -63,8 +63,7 @@ def _wait_for_plan(run: Path) -> None:
 
 def _job_in_queue(run: Path) -> str | None:
     """Id of a job of the run that waits or runs; None without such a job, or where the queue's commands are missing."""
-    from tilesseg.cluster.queue.schedulers import queue_of
-    from tilesseg.cluster.queue.submitted_jobs import submitted_jobs, waiting_jobs
+    from tilesseg.cluster.queue.schedulers import queue_of, submitted_jobs, waiting_jobs
 
     jobs = submitted_jobs(run)
     try:

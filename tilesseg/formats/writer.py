@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -128,3 +129,11 @@ def _under_centres(pixels: NDArray[np.intp], step: float, size: int) -> NDArray[
     Quotients are rounded to a millionth of a pixel: the label on a border must not depend on their last bit.
     """
     return np.asarray(np.minimum(np.floor(np.round((pixels + 0.5) * step, 6)), size - 1), np.intp)
+
+
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def xml_text(text: str) -> str:
+    """The text without the characters that XML 1.0 cannot hold, escaped or not."""
+    return _NOT_XML.sub("\ufffd", text)

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from tilesseg.errors import JobError, SourceError, StoreError, cannot, joined_lines
-from tilesseg.formats.stac.scene_name import scene_name
 from tilesseg.formats.stac.stac_catalog import find_items
+from tilesseg.formats.stac.stac_items import scene_name
 from tilesseg.planning.job import SceneEntry
 from tilesseg.planning.scene_csv import read_scene_table
 from tilesseg.store.ledger import write_text

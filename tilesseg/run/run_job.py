@@ -16,8 +16,8 @@ from tilesseg.cluster import connect as cluster
 from tilesseg.cluster.executors import DaskExecutor, Executor, SerialExecutor
 from tilesseg.cluster.forkserver import cool_down, warm_up
 from tilesseg.cluster.local_workers import refuse_unguarded_script
+from tilesseg.cluster.queue.schedulers import LOGS
 from tilesseg.cluster.queue.submit import named_cluster
-from tilesseg.cluster.queue.submitted_jobs import LOGS
 from tilesseg.errors import JobError
 from tilesseg.events import (
     Event,
@@ -43,8 +43,7 @@ from tilesseg.reporting.summary_csv import write_summary
 from tilesseg.run.finish_scene import finish_scene
 from tilesseg.run.job_array_share import ArrayShare
 from tilesseg.run.prepare_run import Prepared, choose_machine, measure_for, prepare
-from tilesseg.run.remaining_tiles import RemainingTiles
-from tilesseg.run.work_queue import WorkQueue
+from tilesseg.run.work_queue import RemainingTiles, WorkQueue
 from tilesseg.run.worker import TileWork
 from tilesseg.run.worker_check import Proof, problem_of, prove
 from tilesseg.run.worker_state import Assignment

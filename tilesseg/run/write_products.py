@@ -1,25 +1,42 @@
-"""Products: from the stored mask of a scene to the files that people open."""
+"""Products: from the stored mask of a scene to the files that people open; also of a run that has ended."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tilesseg.events import ProductWritten
+from tilesseg.cluster.executors import ThreadExecutor
+from tilesseg.errors import StoreError
+from tilesseg.events import Listener, Note, ProductWritten, tell
 from tilesseg.formats.registry import FORMATS, resolve
 from tilesseg.formats.writer import Mask, Writer
 from tilesseg.formats.writing.preview import write_quick_look
-from tilesseg.planning.product_checks import mask_of, product_path, quick_look_path, resolved, scores_of, writer_options
+from tilesseg.planning.job import Output, Product
+from tilesseg.planning.product_checks import (
+    check_job,
+    check_products,
+    mask_of,
+    product_path,
+    quick_look_path,
+    resolved,
+    scores_of,
+    writer_options,
+)
+from tilesseg.planning.scene_list import SCENE_LIST, read_scene_list
+from tilesseg.planning.scene_plan import SceneRun
+from tilesseg.planning.stored_plan import open_run_directory, stored_scene_plan
+from tilesseg.process import available_cores
+from tilesseg.reporting.results import report_of
 from tilesseg.run.product_inputs import with_levels, with_tile_polygons
 
 if TYPE_CHECKING:
     from tilesseg.cluster.executors import Executor
     from tilesseg.planning import job as jobs
-    from tilesseg.planning.scene_plan import SceneRun
     from tilesseg.raster.tiling import Tiling
     from tilesseg.store.scene_store import Store
 
@@ -83,3 +100,34 @@ class _Masks:
 def _wants_levels(product: jobs.Product) -> bool:
     """Whether a product's writer takes the levels that the workers make."""
     return (product.overviews, product.resolution) == ("mode", "model")
+
+
+def export_run(directory: Path, product: Product, *, listeners: Sequence[Listener] = ()) -> None:
+    """Write a further product of every scene of a run.
+
+    Raises:
+        StoreError: the directory is no run directory, or tiles are still missing.
+        FormatError: the product cannot be written.
+    """
+    run, plan = open_run_directory(directory)
+    output = Output(dir=str(directory), products=(product,), preview=False)
+    scenes_of_job = read_scene_list(run.path / SCENE_LIST)
+    check_job(plan, scenes_of_job, output)
+    report = report_of(run, plan, names=[scene.name for scene in scenes_of_job])
+    for scene in report.scenes:
+        if scene.missing or not scene.planned:
+            how_many = f"{scene.missing} of {scene.tiles}" if scene.planned else "all"
+            raise StoreError(
+                f"cannot export scene {scene.scene}: {how_many} tiles are still to do; finish it with tilesseg run"
+            )
+        if scene.refused:
+            tell(listeners, Note(f"{scene.scene}: no product is written, it was refused: {scene.refused}"))
+    stores = [run.scene(scene.scene) for scene in report.scenes if scene.done]
+    scene_runs = [SceneRun(store, plan, planned) for store in stores if (planned := stored_scene_plan(store))]
+    for scene_run in scene_runs:
+        check_products(scene_run, output)
+    threads = available_cores()
+    for scene_run in scene_runs:
+        executor = ThreadExecutor(threads)
+        for written in write_products(scene_run, output, executor=executor, threads=threads):
+            tell(listeners, written)

@@ -9,8 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tilesseg.cluster.queue.schedulers import Queue, SubmittedJob, queue_name, queue_of
-from tilesseg.cluster.queue.submitted_jobs import submitted_jobs
+from tilesseg.cluster.queue.schedulers import Queue, SubmittedJob, queue_name, queue_of, submitted_jobs
 from tilesseg.errors import StoreError
 from tilesseg.store.driver_record import Driver, drivers, end_driver
 

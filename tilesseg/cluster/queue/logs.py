@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tilesseg.cluster.queue.submitted_jobs import LOGS
+from tilesseg.cluster.queue.schedulers import LOGS
 from tilesseg.errors import StoreError
 
 LOOK_EVERY = 0.5

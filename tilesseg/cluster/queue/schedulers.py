@@ -1,6 +1,7 @@
 """Queues that a run can be submitted to, and their commands.
 
-A queue is a row of `QUEUES`. SLURM has been tested; PBS and Kubernetes follow their documentation.
+A queue is a row of `QUEUES`. SLURM has been tested; PBS and Kubernetes follow their documentation. The file
+`submitted.json` in a run directory lists the jobs that were submitted for the run, oldest first.
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tilesseg.cluster.queue.job_scripts import JobRequest, kubernetes_manifest, pbs_script, slurm_script
-from tilesseg.errors import JobError
+from tilesseg.errors import JobError, StoreError
+from tilesseg.store.ledger import read_json, write_json
 
+SUBMITTED = "submitted.json"
+LOGS = "logs"
+"""Folder of a run for the output of its driver and workers."""
 PATIENCE = 60
 """Seconds within which a command of a queue has to end."""
 
@@ -183,3 +188,28 @@ QUEUES = {
     ),
 }
 """Queue by kind of cluster."""
+
+
+def submitted_jobs(run: Path) -> list[SubmittedJob]:
+    """Jobs that were ever submitted for a run.
+
+    Raises:
+        StoreError: the list is damaged.
+    """
+    path = run / SUBMITTED
+    try:
+        return [SubmittedJob(**fields) for fields in read_json(path) or ()]
+    except TypeError as error:
+        raise StoreError(f"{path} is damaged ({error}); delete it once nothing of the run is in the queue") from None
+
+
+def remember(run: Path, job: SubmittedJob) -> None:
+    """Add a job to the submitted jobs of a run."""
+    jobs: Sequence[SubmittedJob] = [*submitted_jobs(run), job]
+    write_json(run / SUBMITTED, [asdict(job) for job in jobs])
+
+
+def waiting_jobs(run: Path, queue: Queue, kind: str) -> list[str]:
+    """Ids of the run's jobs that wait or run."""
+    own = [job for job in submitted_jobs(run) if job.queue == kind]
+    return queue.waiting(own) if own else []

@@ -19,8 +19,16 @@ from pathlib import Path
 import yaml
 
 from tilesseg.cluster.queue.job_scripts import JobRequest
-from tilesseg.cluster.queue.schedulers import Queue, SubmittedJob, queue_name, queue_of
-from tilesseg.cluster.queue.submitted_jobs import LOGS, remember, submitted_jobs, waiting_jobs
+from tilesseg.cluster.queue.schedulers import (
+    LOGS,
+    Queue,
+    SubmittedJob,
+    queue_name,
+    queue_of,
+    remember,
+    submitted_jobs,
+    waiting_jobs,
+)
 from tilesseg.errors import StoreError, TilessegError
 from tilesseg.planning.cluster_options import QUEUES as QUEUE_KINDS
 from tilesseg.planning.cluster_options import Cluster, bytes_of

@@ -24,10 +24,9 @@ from numpy.typing import NDArray
 
 from tilesseg.formats.cog.cog_tiles import empty_levels, fill
 from tilesseg.formats.cog.level_files import CogLevel, bounded_cache, refuse_holes, shapes_of
-from tilesseg.formats.writer import MaskLevel
+from tilesseg.formats.writer import MaskLevel, xml_text
 from tilesseg.formats.writing.publish import growing, publish, refusing
 from tilesseg.formats.writing.tiff_tiles import SIDE, in_order, strips
-from tilesseg.formats.writing.xml_text import xml_text
 from tilesseg.raster.grid import IDENTITY, Grid, Placement
 from tilesseg.raster.labels import NODATA
 from tilesseg.raster.pyramid import Halve, cascade

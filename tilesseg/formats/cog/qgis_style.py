@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
-from tilesseg.formats.writer import FAILED_CLASS, MaskClass
-from tilesseg.formats.writing.xml_text import xml_text
+from tilesseg.formats.writer import FAILED_CLASS, MaskClass, xml_text
 from tilesseg.raster.labels import FAILED
 
 _DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"

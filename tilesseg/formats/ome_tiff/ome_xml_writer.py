@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from xml.etree import ElementTree as ET
 
-from tilesseg.formats.writing.xml_text import xml_text
+from tilesseg.formats.writer import xml_text
 from tilesseg.raster.grid import Grid
 
 SCHEMA = "http://www.openmicroscopy.org/Schemas/OME/2016-06"

@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 from tilesseg.errors import SourceError, cannot
-from tilesseg.formats.stac.scene_name import scene_name
-from tilesseg.formats.stac.stac_items import Member, is_address, outline, read_bytes, split_member
+from tilesseg.formats.stac.stac_items import Member, is_address, outline, read_bytes, scene_name, split_member
 
 _SUFFIXES = (".json", ".geojson")
 _LISTS = re.compile(r"/(items|search|collections/[^/.]+)/?$")

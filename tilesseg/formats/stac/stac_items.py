@@ -1,7 +1,8 @@
 """JSON of STAC, from a file or an https address, and a single item among the thousands of an item collection.
 
 Such an item has no file of its own. It is named `items.json#id`, so that a worker can open it from its path alone;
-its place in the file is determined once per process, and only its own bytes are read then.
+its place in the file is determined once per process, and only its own bytes are read then. `scene_name` names a
+scene by its file, folder or item.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import Any, NamedTuple
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
+_NO_NAMES = {"item", "stac", "metadata"}
+_JSON = (".json", ".geojson")
 _TIMEOUT = 60.0  # seconds
 _DECODER = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -220,3 +223,37 @@ def _fetched(url: str) -> bytes:
         error.close()
         raise
     return content
+
+
+def scene_name(path: str) -> str:
+    """Name for the image at a path or URL, without its suffixes; only local JSON is read."""
+    path, member = split_member(path)
+    if member:
+        return safe_name(member) or "scene"
+    remote = "://" in path
+    place = Path(urlsplit(path).path if remote else path)
+    item = place.suffix.lower() in _JSON
+    if item and not remote and (identity := _item_id(place)):
+        return identity
+    whole = item or (remote and place.parent.name == "items")  # an id may have dots
+    stem = safe_name(place.name.removesuffix(place.suffix if item else "")) if whole else _stem(place)
+    named = stem not in _NO_NAMES or not place.suffix
+    return (stem if named else place.parent.name or stem) or "scene"
+
+
+def safe_name(identity: str) -> str:
+    """An id as the name of a folder; may be empty."""
+    return "".join(sign if sign.isalnum() or sign in "-_." else "_" for sign in identity).strip(".")
+
+
+def _stem(place: Path) -> str:
+    return place.name.partition(".")[0] or "scene"
+
+
+def _item_id(place: Path) -> str | None:
+    """Id of an item; a file that cannot be read is refused when it is opened."""
+    try:
+        item = json.loads(place.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return safe_name(str(item.get("id") or "")) or None if isinstance(item, dict) else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import threading
 import time
 from collections import deque
@@ -27,6 +29,8 @@ PATIENCE = 5.0
 """Seconds for the last batch."""
 PICTURES = 100
 """Number of scenes of a run that get a picture: the first ones."""
+PICTURE_SIDE, PICTURE_BYTES = 640, 200_000
+"""Long side of the first try, in pixels; size of a picture in bytes, at most."""
 
 
 def open_publisher(client: Client, *, run: Path, quick_look: bool = True) -> Publisher | str:
@@ -154,8 +158,6 @@ class Publisher:
 
     def _paint_all(self) -> None:
         """Thread that draws the pictures of scenes, never more than two a second."""
-        from tilesseg.monitoring.dashboard.scene_picture import picture_of
-
         while not self.trouble and not self._closing:
             self._drawing.wait()
             self._drawing.clear()
@@ -165,3 +167,30 @@ class Publisher:
                 if url is not None:
                     self._send_later("picture", (scene, url))
                 self._leaving.wait(INTERVAL)
+
+
+def picture_of(folder: Path) -> str | None:
+    """Image of a planned scene as a data URL of at most 200 kB, or None where it cannot be drawn.
+
+    Drawn in the driver: the scheduler may not see the files.
+
+    Args:
+        folder: folder of the scene in the run directory.
+    """
+    from tilesseg.formats.writing.preview import SLOW, small_picture
+    from tilesseg.planning.plan import PLAN_FILE
+    from tilesseg.planning.scene_plan import parse_scene_plan
+
+    try:
+        stored = json.loads((folder / PLAN_FILE).read_text(encoding="utf-8"))
+        source, size = parse_scene_plan(stored["scene"], where=folder).open(), PICTURE_SIDE
+        if source.grid.window.area > SLOW and not source.levels:
+            return None  # all of it would be read
+        data = small_picture(source, size)
+        while len(data) > PICTURE_BYTES:
+            size = size * 3 // 4
+            data = small_picture(source, size)
+    except Exception:
+        # ^ of any kind: then there is no picture; the tiles will say what is wrong with the image
+        return None
+    return "data:image/jpeg;base64," + base64.b64encode(data).decode("ascii")
