@@ -21,6 +21,7 @@ from tilesseg.formats.reading.pixel_size import at_pixel_size
 from tilesseg.formats.reading.resample import output_shape
 from tilesseg.formats.reading.resampled_reader import resampled_reader
 from tilesseg.formats.slide import open_slide
+from tilesseg.raster.grid import Grid
 from tilesseg.raster.window import Window
 
 IMAGE = tissue((300, 410))
@@ -82,6 +83,44 @@ def test_the_level_read_is_the_coarsest_that_is_fine_enough(slide: str) -> None:
     for resolution, taken in ((0.7, 0.5), (1.4, 1.0), (5.0, 2.0), (0.3, 0.5)):
         notes = " ".join(at(slide, resolution).describe()["notes"])
         assert f"resampled from pixels of {taken:g} to {resolution:g} micrometre" in notes
+
+
+@pytest.fixture(scope="module")
+def turned(slide: str) -> Image:
+    """The slide as a turned grid of pixels of 1 by 0.5 m, of which a second level has pixels of 2 by 1."""
+    cos, sin = 0.8, 0.6
+
+    def placed(base: Image, factor: float) -> Image:
+        transform = (0.5 * cos * factor, sin * factor, 7e5, 0.5 * sin * factor, -cos * factor, 5e6)
+        grid = Grid(*base.grid.shape, transform, unit="metre", metres_per_unit=1.0)
+        return Image.of(resampled_reader(base.reader, grid, native=grid))
+
+    base = open_slide([slide], Opening())
+    image = placed(base, 1)
+    return replace(image, reader=replace(image.reader, levels=(placed(base.levels[0], 2).reader,)))
+
+
+def test_each_side_of_a_turned_pixel_takes_the_requested_size_and_every_point_keeps_its_place(turned: Image) -> None:
+    for resolution in (0.7, 1.3, 3.0):
+        source = at_pixel_size(turned, resolution, tolerance=0.05)
+        assert source.grid.resolution == pytest.approx((resolution, resolution))
+        steps = [resolution / side for side in turned.grid.resolution]
+        for y, x in ((0, 0), (10, 0), (0, 10), (20, 30)):
+            assert source.grid.to_world(y, x) == pytest.approx(turned.grid.to_world(y * steps[0], x * steps[1]))
+
+
+def test_a_level_is_fine_enough_by_the_longer_side_of_its_pixels(turned: Image) -> None:
+    for resolution, across in ((1.5, 0.5), (2.5, 1.0), (0.7, 0.5)):
+        notes = " ".join(at_pixel_size(turned, resolution, tolerance=0.05).describe()["notes"])
+        assert f"resampled from pixels of {across:g} to {resolution:g} metre" in notes
+        assert ("area means" in notes) == (resolution > 1)
+
+
+def test_a_level_is_near_enough_by_the_side_that_differs_most(turned: Image) -> None:
+    """Pixels of 1 by 0.5 m are no pixels of 1 m, nor of 0.5 m."""
+    for resolution in (0.5, 1.0, 2.0):
+        source = at_pixel_size(turned, resolution, tolerance=0.05)
+        assert source.grid.resolution == pytest.approx((resolution, resolution))
 
 
 def test_a_broken_factor_is_the_mean_of_what_each_pixel_covers(slide: str) -> None:

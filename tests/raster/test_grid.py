@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyproj import Geod
 
-from tilesseg.raster.grid import IDENTITY, Grid
+from tilesseg.raster.grid import IDENTITY, ControlPoint, Grid, Placement
 from tilesseg.raster.window import Window
 
 WGS84 = Geod(ellps="WGS84")
@@ -142,3 +142,35 @@ def test_areas_of_projected_pixels_are_those_of_the_plane(
 )
 def test_pixels_not_of_the_earth_have_no_area(grid: Grid) -> None:
     assert grid.pixel_areas(0, 5) is None
+
+
+scales = st.floats(0.25, 16)
+
+
+@given(st.floats(0, 5000), st.floats(0, 5000), scales, scales)
+def test_a_scaled_placement_puts_the_same_ground_under_the_same_part_of_the_image(
+    y: float, x: float, tall: float, wide: float
+) -> None:
+    """A control point counts from the image's corner, RPCs from the centre of the first pixel."""
+    rpcs = {"LINE_OFF": "2500.25 pixels", "LINE_SCALE": "2501", "SAMP_OFF": "-3", "SAMP_SCALE": "7.5", "LAT_OFF": "48"}
+    point = ControlPoint(y, x, (1.0, 2.0, 3.0), "mast")
+    scaled = Placement((point,), "a CRS", rpcs).scaled(tall, wide)
+    assert (scaled.points[0].y * tall, scaled.points[0].x * wide) == pytest.approx((y, x))
+    assert (scaled.points[0].world, scaled.points[0].name, scaled.crs) == (point.world, point.name, "a CRS")
+    assert scaled.rpcs["LAT_OFF"] == "48"
+    for axis, position, scale in (("LINE", y, tall), ("SAMP", x, wide)):
+        before, after = (
+            (place - 0.5 - float(numbers[f"{axis}_OFF"].split()[0])) / float(numbers[f"{axis}_SCALE"])
+            for place, numbers in ((position, rpcs), (position / scale, scaled.rpcs))
+        )
+        assert after == pytest.approx(before, abs=1e-9)
+
+
+def test_a_coarser_grid_takes_its_control_points_along() -> None:
+    placement = Placement((ControlPoint(40.0, 60.0, (1.0, 2.0, 0.0)),))
+    assert Grid(100, 100, placement=placement).coarsen(4).placement == placement.scaled(4, 4)
+    assert placement.scaled(4, 4).rpcs == {}
+
+
+def test_a_grid_of_a_single_pixel_is_no_smaller_when_it_is_coarsened() -> None:
+    assert Grid(1, 3).coarsen(1e9).shape == (1, 1)

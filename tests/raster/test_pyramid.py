@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tilesseg.raster.pyramid import HALVES, Cascade, Halve, cascade, halve_mode, halve_nearest, level_shapes
+from tilesseg.raster.pyramid import HALVES, Cascade, Halve, cascade, halve_mean, halve_mode, halve_nearest, level_shapes
 
 Labels = NDArray[np.uint8]
 AWKWARD = [(1, 1), (1, 2), (2, 1), (7, 1), (2, 2), (3, 3), (5, 4), (4, 5), (13, 17), (31, 64), (1, 99), (99, 1)]
@@ -72,6 +72,28 @@ def test_mode_ignores_nodata_and_gives_ties_to_the_lower_label(cell: list[list[i
     assert halve_mode(np.array(cell, np.uint8)).tolist() == [[label]]
 
 
+@given(st.tuples(st.integers(1, 40), st.integers(1, 40)), st.integers(0, 99))
+def test_the_mean_of_scores_is_rounded_half_up_and_leaves_out_254_and_255(shape: tuple[int, int], seed: int) -> None:
+    scores = np.random.default_rng(seed).choice(np.array([0, 1, 2, 249, 250, 254, 255], np.uint8), shape)
+    means = halve_mean(scores)
+    assert means.shape == (-(-shape[0] // 2), -(-shape[1] // 2))
+    for y, x in np.ndindex(*means.shape):
+        cell = scores[2 * y : 2 * y + 2, 2 * x : 2 * x + 2].ravel().tolist()
+        known = [score for score in cell if score < 254]
+        assert means[y, x] == ((2 * sum(known) + len(known)) // (2 * len(known)) if known else min(cell))
+
+
+@pytest.mark.parametrize("halve", [halve_mode, halve_mean])
+def test_a_row_of_any_width_can_be_halved(halve: Halve) -> None:
+    """Wider than the strip that is halved at a time, and several strips high."""
+    wide = np.arange(4 * 131_100, dtype=np.uint32).reshape(4, -1) // 7 % 3
+    labels = wide.astype(np.uint8)
+    parts = [halve(labels[y : y + 2, x : x + 50]) for y in (0, 2) for x in (0, 65_536, 131_050)]
+    halved = halve(labels)
+    cut = [halved[y : y + 1, x : x + 25] for y in (0, 1) for x in (0, 32_768, 65_525)]
+    np.testing.assert_array_equal(cut, parts)
+
+
 @given(label_images())
 def test_nearest_is_the_top_left_pixel_of_each_cell(labels: Labels) -> None:
     np.testing.assert_array_equal(halve_nearest(labels), labels[::2, ::2])
@@ -123,6 +145,11 @@ def test_level_shapes_halve_upwards_until_one_fits(height: int, width: int, smal
     assert all(max(shape) > smallest for shape in shapes[:-1])
     for finer, coarser in pairwise(shapes):
         assert coarser == ((finer[0] + 1) // 2, (finer[1] + 1) // 2)
+
+
+def test_a_pyramid_ends_at_the_first_level_of_at_most_256_pixels_a_side() -> None:
+    assert level_shapes((256, 256)) == ((256, 256),)
+    assert level_shapes((100, 257)) == ((100, 257), (50, 129))
 
 
 def test_a_pyramid_without_levels_is_a_mistake() -> None:

@@ -220,6 +220,15 @@ def test_what_lies_inside_and_outside_is_every_pixel_of_a_window_once(data: st.D
     assert cells.pixels(shape) == np.count_nonzero(seen)
 
 
+@given(st.tuples(*[st.integers(-40, 80)] * 2), st.tuples(*[st.integers(0, 60)] * 2), st.integers(1, 20))
+def test_a_window_that_overhangs_the_image_touches_the_region_only_in_the_image(
+    corner: tuple[int, int], size: tuple[int, int], stride: int
+) -> None:
+    cells, window = some((50, 60), stride, seed=stride), Window(*corner, *size)
+    in_roi = cells.in_roi.repeat(stride, axis=0).repeat(stride, axis=1)  # cells at the edge, up to their own ends
+    assert cells.touches(window) == in_roi[window.intersect(Window(0, 0, *in_roi.shape)).slices()].any()
+
+
 @given(data=st.data())
 def test_a_cell_is_looked_at_iff_a_pixel_of_the_region_or_a_neighbour_overlaps_it(data: st.DataObject) -> None:
     shape = data.draw(st.tuples(st.integers(1, 80), st.integers(1, 80)))

@@ -102,6 +102,48 @@ def test_the_work_factor_counts_what_the_tiles_predict(tiling: Tiling) -> None:
 
 
 @given(tilings())
+def test_a_tile_reads_the_part_of_its_patches_that_lies_in_the_image(tiling: Tiling) -> None:
+    image = Window(0, 0, *tiling.shape)
+    for tile in tiling:
+        reads = [patch.window.intersect(image) for row in tile.patch_rows for patch in row.patches]
+        corners = np.array([(read.y, read.x, read.y_stop, read.x_stop) for read in reads])
+        assert tile.outer == Window.from_bounds(*corners[:, :2].min(axis=0), *corners[:, 2:].max(axis=0))
+        assert tile.outer.contains(tile.core)
+
+
+@given(tilings())
+def test_the_rows_above_the_next_patches_are_complete_at_once(tiling: Tiling) -> None:
+    for tile in tiling:
+        for row, after in pairwise(tile.patch_rows):
+            assert row.until == min(max(after.patches[0].support.y, tile.core.y), tile.core.y_stop)
+
+
+def test_a_lattice_trusts_each_pixel_of_a_stride_cell() -> None:
+    whole = Lattice(8, stride=8, lead=0, before=0, after=0)
+    assert (whole.support, whole.discarded, whole.exclusive) == (8, 0, True)
+    edge = Lattice(8, stride=1, lead=3, before=3, after=4)
+    assert (edge.support, edge.discarded, edge.exclusive) == (1, 3, True)
+    for stride in (0, 9):
+        with pytest.raises(ValueError, match="not within 1 … patch 8"):
+            Lattice(8, stride=stride, lead=0, before=0, after=0)
+    for lead, after in ((2, 4), (3, 5), (4, 4)):
+        with pytest.raises(ValueError, match="without a trusted prediction"):
+            Lattice(8, stride=1, lead=lead, before=3, after=after)
+
+
+def test_a_core_that_is_not_whole_shards_is_a_mistake() -> None:
+    lattice = blend_lattice(64, overlap=16, margin=0, multiple=1)
+    for core in ((100, 150), (150, 100)):
+        with pytest.raises(ValueError, match="not a whole number of shards of 100"):
+            Tiling((900, 900), lattice, core, 100)
+
+
+def test_the_price_of_overlap_is_the_area_of_a_patch_for_that_of_a_stride() -> None:
+    lattice = blend_lattice(64, overlap=16, margin=0, multiple=1)
+    assert Tiling((100, 100), lattice, (100, 100), 100).overlap_factor == (64 / 48) ** 2
+
+
+@given(tilings())
 def test_a_tile_is_found_by_its_name(tiling: Tiling) -> None:
     assert all(tiling.named(tile.name) == tile for tile in tiling)
 
@@ -188,6 +230,25 @@ def test_the_valid_unet_of_depth_4_keeps_its_stride_on_the_multiple() -> None:
     assert lattice.before >= 92 and lattice.after >= 92
 
 
+def test_the_smallest_lattices_are_no_mistakes() -> None:
+    assert crop_lattice(3, margin=1, multiple=1) == Lattice(3, stride=1, lead=1, before=1, after=1)
+    assert blend_lattice(4, overlap=3, margin=0, multiple=1).stride == 1
+    assert blend_lattice(48, overlap=16, margin=8, multiple=8) == Lattice(48, stride=32, lead=8, before=8, after=8)
+
+
+def test_patches_of_a_blended_lattice_reach_half_their_overlap_beyond_the_image() -> None:
+    assert blend_lattice(512, overlap=64, margin=0, multiple=16).lead == 32
+    assert blend_lattice(512, overlap=96, margin=0, multiple=32).lead == 32
+
+
+def test_an_overlap_that_leaves_less_than_the_multiple_is_refused_with_one_that_leaves_it() -> None:
+    for overlap in (62, 64, 70):
+        with pytest.raises(JobError, match="take overlap 48"):
+            blend_lattice(64, overlap=overlap, margin=0, multiple=16)
+    with pytest.raises(JobError, match="take overlap 3"):
+        blend_lattice(4, overlap=4, margin=0, multiple=1)
+
+
 def test_an_overlap_that_leaves_the_multiple_is_refused_with_one_that_fits() -> None:
     with pytest.raises(JobError, match=r"overlap 100 has a stride of 412.*multiples of 16.*take overlap 96"):
         blend_lattice(512, overlap=100, margin=0, multiple=16)
@@ -198,6 +259,7 @@ def test_an_overlap_below_two_margins_is_refused_with_one_that_fits() -> None:
     with pytest.raises(JobError, match="overlap 44 does not cover the 92 px") as refusal:
         blend_lattice(572, overlap=44, margin=92, multiple=16)
     suggested = int(str(refusal.value).split("take overlap ")[1].split()[0])
+    assert suggested == 188, "the least, which keeps the margins of 92 and the multiple of 16"
     assert blend_lattice(572, overlap=suggested, margin=92, multiple=16).stride == 572 - suggested
 
 

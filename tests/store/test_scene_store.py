@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from tilesseg.events import Note, TileDone, TileFailed
 from tilesseg.raster.window import Window
 from tilesseg.store.run_directory import RunDirectory
 from tilesseg.store.scene_store import Store
+from tilesseg.store.shard_writer import ShardRows
 
 
 def make(folder: Path, *, fingerprint: str = "a", shape: tuple[int, int] = (50, 70)) -> Store:
@@ -138,3 +141,101 @@ def test_a_mask_that_a_killed_process_of_the_same_number_began_is_no_obstacle(tm
     (store.folder / "mask.zarr").rename(store.folder / f".mask.{os.getpid()}.zarr")
     store.create(shape=(32, 64), shard=64, chunk=64, fingerprint="a")
     assert store.shape == (32, 64)
+
+
+@dataclass
+class Written:
+    """An array that remembers the windows that are written to it."""
+
+    shard: tuple[int, int] = (16, 16)
+    windows: list[Window] = field(default_factory=list)
+
+    def write(self, window: Window, labels: Any, *, plane: tuple[int, ...]) -> None:
+        assert labels.shape == window.shape
+        self.windows.append(window)
+
+
+@pytest.mark.parametrize("heights", [[40], [7, 9, 24], [1] * 40, [3, 37], [32, 8]])
+def test_each_row_of_shards_is_written_once_and_whole_as_soon_as_it_is_full(heights: list[int]) -> None:
+    array: Any = Written()
+    rows, y = ShardRows(array, Window(32, 8, 40, 24)), 32
+    for height in heights:
+        rows.write(np.zeros((height, 24), np.uint8))
+        y += height
+        assert rows.y_next == y
+        assert [w.y_stop for w in array.windows] == [stop for stop in (48, 64, 72) if stop <= y]
+    assert array.windows == [Window(32, 8, 16, 24), Window(48, 8, 16, 24), Window(64, 8, 8, 24)]
+
+
+def test_scores_lie_beside_the_mask_class_by_class_and_are_cleared_with_it(tmp_path: Path) -> None:
+    store = Store(tmp_path / "scene")
+    assert store.score_classes == () and not store.holds(scores=False)
+    store.create(shape=(50, 70), shard=16, chunk=8, fingerprint="a", scores=["water", "ice"])
+    assert store.score_classes == ("water", "ice") and store.holds(scores=True)
+    assert (store.shard, store.chunk, store.scores.facts["scale"]) == (16, 8, 1 / 250)
+    for value, rows in enumerate(store.core_rows(Window(16, 16, 16, 32), scores=2), start=1):
+        rows.write(np.full((16, 32), value, np.uint8))
+    written = [store.read(Window(0, 0, 50, 70)), *(store.read_scores(k, Window(0, 0, 50, 70)) for k in (0, 1))]
+    for value, plane in enumerate(written, start=1):
+        assert (plane[16:32, 16:48] == value).all() and (plane == 254).sum() == plane.size - 16 * 32
+    store.clear(Window(16, 16, 16, 32))
+    assert all((store.read_scores(k, Window(0, 0, 50, 70)) == 254).all() for k in (0, 1))
+
+
+def test_a_store_without_scores_holds_the_mask_alone(tmp_path: Path) -> None:
+    store = make(tmp_path / "scene")
+    assert store.holds(scores=False) and not store.holds(scores=True)
+    with pytest.raises(StoreError, match="cannot open scores"):
+        store.scores  # noqa: B018
+
+
+def test_an_empty_mask_is_never_made_under_records_of_tiles(tmp_path: Path) -> None:
+    store = make(tmp_path / "scene")
+    store.mark_done(done("r000-c000"))
+    (store.folder / "mask.zarr").rename(tmp_path / "elsewhere")
+    with pytest.raises(StoreError, match=r"records of 1 tiles and no mask\.zarr"):
+        make(tmp_path / "scene")
+
+
+def test_a_refusal_shows_the_first_twelve_figures_of_both_fingerprints(tmp_path: Path) -> None:
+    make(tmp_path / "scene", fingerprint="0123456789abcdef").mark_done(done("r000-c000"))
+    with pytest.raises(StoreError, match=r"fingerprint 0123456789ab…, and this plan has fedcba987654…"):
+        make(tmp_path / "scene", fingerprint="fedcba9876543210")
+
+
+def test_a_single_record_is_read_by_its_name(tmp_path: Path) -> None:
+    ledger = make(tmp_path / "scene").ledger
+    assert ledger.record("r000-c000") is None and not ledger.any_done()
+    ledger.mark_done("r000-c000", done("r000-c000"))
+    record = ledger.record("r000-c000")
+    assert record is not None and record["pixels"] == 10 and ledger.any_done()
+
+
+def test_a_damaged_file_is_refused_by_its_name_and_a_missing_one_is_none(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run")
+    assert run.read_json("plan.json") is None
+    run.write_json("plan.json", {"µ": [1, 2]})
+    assert run.read_json("plan.json") == {"µ": [1, 2]}
+    run.write_text("plan.json", "{")
+    with pytest.raises(StoreError, match=r"cannot read .*plan\.json"):
+        run.read_json("plan.json")
+    store = make(tmp_path / "run" / "scenes" / "scene")
+    (store.folder / "done" / "r000-c000.json").write_text("[]")
+    with pytest.raises(StoreError, match=r"r000-c000\.json is damaged"):
+        store.done()
+
+
+def test_a_run_has_begun_once_a_tile_of_any_scene_is_done(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run")
+    assert not run.any_done() and list(run.path.iterdir()) == []
+    for name in ("a", "b"):
+        make(run.scene(name).folder).mark_failed(TileFailed(name, "r000-c000", 10, "no"))
+    assert not run.any_done()
+    run.scene("b").mark_done(done("r000-c000"))
+    assert run.any_done()
+
+
+def test_the_time_of_an_event_is_kept_to_the_millisecond(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run")
+    run.log(Note("first"), 1700000000.12349)
+    assert json.loads((run.path / "events.jsonl").read_text())["time"] == 1700000000.123
