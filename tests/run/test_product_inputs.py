@@ -23,7 +23,7 @@ from tilesseg.raster.tiling import Tiling, blend_lattice
 from tilesseg.raster.window import Window
 from tilesseg.run import product_inputs as finishing
 from tilesseg.run.product_inputs import FinishWork, Part, with_levels, with_tile_polygons
-from tilesseg.store.mask_levels import StoredLevels, in_level, tile_shards
+from tilesseg.store.mask_levels import StoredLevels, tile_shards
 from tilesseg.store.scene_store import Store
 
 Labels = NDArray[np.uint8]
@@ -185,22 +185,6 @@ def stored_empty(folder: Path, shape: tuple[int, int], *, core: tuple[int, int])
     store = Store(folder)
     store.create(shape=shape, shard=64, chunk=32, fingerprint="f", core=core)
     return Mask(Grid(*shape), store.read, (), {}), store
-
-
-@pytest.mark.parametrize("shard", [16, 30, 96, 1024, 1021])
-@pytest.mark.parametrize("times", [(1, 1), (2, 2), (3, 4), (7, 7), (8, 8), (8, 12), (16, 16)])
-def test_no_two_tiles_share_a_shard_of_a_level(shard: int, times: tuple[int, int]) -> None:
-    height, width = (shard * one for one in times)
-    for number, side in enumerate(tile_shards((height, width), shard), start=1):
-        share = in_level(Window(3 * height, 5 * width, height, width), number)
-        assert (share.height << number, share.width << number) == (height, width)
-        assert not any(bound % side for bound in (share.y, share.x, share.height, share.width))
-        assert shard // 2 <= side <= shard
-
-
-def test_large_cores_make_few_files(tmp_path: Path) -> None:
-    assert tile_shards((8192, 8192), 1024) == (1024, 1024, 1024, 512)
-    assert tile_shards((7168, 8192), 1024) == (512,)
 
 
 def test_levels_of_a_run_that_was_killed_are_made_anew(tmp_path: Path) -> None:

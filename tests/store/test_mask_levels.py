@@ -31,6 +31,22 @@ def test_a_level_keeps_the_shard_size_while_a_core_is_whole_shards_of_it_and_the
     assert tile_shards(core, shard) == sides
 
 
+@pytest.mark.parametrize("shard", [16, 30, 96, 1024, 1021])
+@pytest.mark.parametrize("times", [(1, 1), (2, 2), (3, 4), (7, 7), (8, 8), (8, 12), (16, 16)])
+def test_no_two_tiles_share_a_shard_of_a_level(shard: int, times: tuple[int, int]) -> None:
+    height, width = (shard * number for number in times)
+    for number, side in enumerate(tile_shards((height, width), shard), start=1):
+        share = in_level(Window(3 * height, 5 * width, height, width), number)
+        assert (share.height << number, share.width << number) == (height, width)
+        assert not any(bound % side for bound in (share.y, share.x, share.height, share.width))
+        assert shard // 2 <= side <= shard
+
+
+def test_large_cores_make_few_files() -> None:
+    assert tile_shards((8192, 8192), 1024) == (1024, 1024, 1024, 512)
+    assert tile_shards((7168, 8192), 1024) == (512,)
+
+
 def test_a_core_at_the_edge_has_the_odd_row_and_column_in_each_level() -> None:
     core = Window(32, 64, 17, 5)
     assert in_level(core, 0) == core
