@@ -155,3 +155,8 @@ def test_a_pyramid_ends_at_the_first_level_of_at_most_256_pixels_a_side() -> Non
 def test_a_pyramid_without_levels_is_a_mistake() -> None:
     with pytest.raises(ValueError, match="at least one level"):
         Cascade(levels=0)
+
+
+def test_the_last_level_fits_in_256_pixels() -> None:
+    assert level_shapes((513, 300)) == ((513, 300), (257, 150), (129, 75))
+    assert level_shapes((512, 300)) == ((512, 300), (256, 150))

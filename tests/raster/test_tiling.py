@@ -42,6 +42,23 @@ def tilings(draw: st.DrawFn) -> Tiling:
     return Tiling(draw(shapes), draw(lattices()), core, shard)
 
 
+@pytest.mark.parametrize("lead", [2, 4])
+def test_a_lattice_whose_lead_leaves_cells_without_a_trusted_prediction_is_refused(lead: int) -> None:
+    assert Lattice(16, 8, 3, before=3, after=5).support == 8
+    with pytest.raises(ValueError, match="without a trusted prediction"):
+        Lattice(16, 8, lead, before=3, after=5)
+
+
+@given(tilings())
+def test_what_a_tile_reads_is_what_its_patches_cover_in_the_image(tiling: Tiling) -> None:
+    for tile in tiling:
+        windows = [patch.window for row in tile.patch_rows for patch in row.patches]
+        top, left = min(one.y for one in windows), min(one.x for one in windows)
+        bottom, right = max(one.y_stop for one in windows), max(one.x_stop for one in windows)
+        image = Window(0, 0, *tiling.shape)
+        assert tile.outer == Window.from_bounds(top, left, bottom, right).intersect(image)
+
+
 @given(tilings())
 def test_cores_cover_every_pixel_exactly_once(tiling: Tiling) -> None:
     hits = np.zeros(tiling.shape, int)

@@ -94,7 +94,9 @@ class Refusal:
 
 
 @pytest.fixture
-def refusal(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Refusal:
+def refusal(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Refusal:
+    """Commands without the server that imports for workers meanwhile: no worker is started, and it takes a second."""
+    monkeypatch.setattr("tilesseg.cluster.forkserver.warm_up", lambda section: None)
     return Refusal(capsys, tmp_path)
 
 
