@@ -180,7 +180,7 @@ def test_cancel_ends_driver_and_workers_and_what_is_done_is_kept(slurm: Slurm, f
     kept = done_tiles(run)
     assert 2 <= kept < TILES
     code, _, err = tilesseg("cancel", run, slurm=slurm)
-    assert code == 1 and "nothing works on" in err
+    assert code == 1 and "0 jobs in a queue and 0 drivers" in err
     submitted(slurm_job(folder, "cancelled"), slurm)
     wait_for_end(run, slurm)
     assert_as_local(run, folder)

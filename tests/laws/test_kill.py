@@ -16,7 +16,7 @@ import pytest
 import yaml
 from fakes import spec_data
 
-from benchmarks.parts import memory
+from benchmarks.harness import role
 from tilesseg.formats.geotiff.writer import utm_grid, write_image
 from tilesseg.raster.window import Window
 from tilesseg.store.run_directory import RunDirectory
@@ -178,7 +178,7 @@ def test_a_tile_that_kills_its_worker_is_listed_and_the_others_are_done(tmp_path
 def test_a_worker_killed_in_the_middle_costs_nothing(job: Path, tmp_path: Path) -> None:
     process = tilesseg("run", write_job(tmp_path, engine="Slow", workers=2))
     wait_for_tiles(tmp_path / "run", 5, process)
-    workers = [pid for pid in children_of(process.pid) if memory.role(pid) == "worker"]
+    workers = [pid for pid in children_of(process.pid) if role(pid) == "worker"]
     assert len(workers) == 2
     os.kill(workers[0], signal.SIGKILL)
     out, err = process.communicate(timeout=120)
@@ -190,9 +190,7 @@ def test_the_server_that_workers_are_forked_from_killed_in_the_middle_costs_noth
     wait_for_tiles(tmp_path / "run", 5, process)
     others = children_of(process.pid)
     server = next(
-        pid
-        for pid in others
-        if b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes() and memory.role(pid) == "other"
+        pid for pid in others if b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes() and role(pid) == "other"
     )
     os.kill(server, signal.SIGKILL)
     out, err = process.communicate(timeout=120)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.harness import ENVIRONMENT, tilesseg
 from benchmarks.parts import memory, staging
 from tilesseg.formats.open import open_source
 from tilesseg.raster.window import Window
@@ -51,9 +52,7 @@ def test_staging_takes_no_more_than_a_gigabyte_in_any_process(kind: str, tmp_pat
 def test_a_killed_copying_goes_on_and_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     scene, out = staging.write(tmp_path / "scene.tif", 8192, **staging.KINDS["striped"]), tmp_path / "scene.zarr"
     done = tmp_path / ".scene.zarr.stage" / "done"
-    process = subprocess.Popen(
-        memory.command("stage", scene, out, "--workers", "1"), env=memory.ENVIRONMENT, start_new_session=True
-    )
+    process = subprocess.Popen(tilesseg("stage", scene, out, "--workers", "1"), env=ENVIRONMENT, start_new_session=True)
     deadline = time.monotonic() + 60
     while not done.is_dir() or not list(done.glob("r*.json")):
         assert process.poll() is None and time.monotonic() < deadline
@@ -64,7 +63,7 @@ def test_a_killed_copying_goes_on_and_equals_an_uninterrupted_one(tmp_path: Path
     regions = 8192 // 2048
     assert 0 < len(before) < regions and not out.exists()
     again = subprocess.run(
-        memory.command("stage", scene, out, "--workers", "1"), env=memory.ENVIRONMENT, capture_output=True, text=True
+        tilesseg("stage", scene, out, "--workers", "1"), env=ENVIRONMENT, capture_output=True, text=True
     )
     assert again.returncode == 0, again.stderr
     assert f"regions to copy: {regions - len(before)}" in again.stderr

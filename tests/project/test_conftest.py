@@ -52,7 +52,7 @@ def pytest_in(folder: Path, text: str, **environment: str) -> subprocess.Complet
     shutil.copy(CHECKOUT / "tests" / "conftest.py", folder)
     (folder / "test_file.py").write_text(text, encoding="utf-8")
     (folder / "pytest.ini").write_text("[pytest]\nmarkers = kill\n", encoding="utf-8")
-    own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "TILESSEG_"))}
     command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "worksteal", "-p", "no:cacheprovider"]
     command += ["--basetemp", str(folder / "temp")]
     return subprocess.run(command, cwd=folder, env=own | environment, capture_output=True, text=True, check=False)
