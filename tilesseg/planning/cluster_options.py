@@ -241,6 +241,6 @@ def read_cluster(path: Path) -> Any:
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise JobError(cannot(f"read the cluster file {path}", str(error.strerror), "give its path")) from None
+        raise JobError(cannot(f"read the cluster file {path}", error, "give its path")) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise JobError(cannot(f"read {path} as YAML", error, "correct the file")) from None

@@ -236,7 +236,7 @@ def read_job(path: Path) -> Job:
     try:
         data = yaml.load(path.read_text(encoding="utf-8"), _LOADER)
     except OSError as error:
-        raise JobError(cannot(f"read the job file {path}", str(error.strerror), "give its path")) from None
+        raise JobError(cannot(f"read the job file {path}", error, "give its path")) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise JobError(cannot(f"read {path} as YAML", error, "correct the file")) from None
     if isinstance(data, dict) and isinstance(data.get("cluster"), str):

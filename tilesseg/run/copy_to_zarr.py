@@ -174,9 +174,7 @@ def _publish(copy: StagedCopy, out: Path) -> None:
     try:
         copy.image.rename(out)
     except OSError as error:
-        raise StoreError(
-            cannot(f"make {out}", str(error.strerror), f"rename the complete copy, {copy.image}")
-        ) from None
+        raise StoreError(cannot(f"make {out}", error, f"rename the complete copy, {copy.image}")) from None
     copy.remove()
 
 

@@ -109,7 +109,7 @@ def kubernetes_manifest(request: JobRequest) -> str:
         container = data["spec"]["template"]["spec"]["containers"][0]
         data["metadata"]["name"] = request.name
     except OSError as error:
-        raise JobError(cannot(f"read the manifest {request.manifest}", str(error.strerror), "give its path")) from None
+        raise JobError(cannot(f"read the manifest {request.manifest}", error, "give its path")) from None
     except (yaml.YAMLError, KeyError, IndexError, TypeError):
         raise JobError(
             f"{request.manifest} is not a Job: spec.template.spec.containers has no container; give the file of a Job"

@@ -135,7 +135,7 @@ def _parsed(path: str) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise SourceError(cannot(f"read {path}", str(error.strerror), "correct input.tissue")) from error
+        raise SourceError(cannot(f"read {path}", error, "correct input.tissue")) from error
     except ValueError as error:
         raise SourceError(cannot(f"read {path} as GeoJSON", error, "correct or export it again")) from error
 

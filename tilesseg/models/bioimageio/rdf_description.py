@@ -67,7 +67,7 @@ def _load(path: Path) -> Mapping[str, Any]:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ModelError(cannot(f"read {path}", error.strerror or error, "give the folder of the model")) from None
+        raise ModelError(cannot(f"read {path}", error, "give the folder of the model")) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ModelError(cannot(f"read {path}", error, "get it again: it is not YAML")) from None
     version = str(data.get("format_version")) if isinstance(data, dict) else "none"

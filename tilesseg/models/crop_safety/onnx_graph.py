@@ -60,7 +60,7 @@ def read_nodes(path: Path) -> Nodes:
                     parts = [part for number, part in _messages(data, span) if number == _FUNCTION_NODE]
                     nodes += [_node(data, part, nodes, constants) for part in parts]
     except OSError as error:
-        raise ModelError(cannot(f"read {path}", error.strerror or error, "give an ONNX file")) from None
+        raise ModelError(cannot(f"read {path}", error, "give an ONNX file")) from None
     except (ValueError, IndexError) as error:
         raise ModelError(f"{path} is not an ONNX file ({error}); export it again") from None
     if not nodes:

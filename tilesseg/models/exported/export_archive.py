@@ -50,7 +50,7 @@ def read_program(path: Path) -> Program:
         with zipfile.ZipFile(path) as archive:
             return _read(archive, path)
     except OSError as error:
-        raise ModelError(cannot(f"read {path}", error.strerror or error, "give a .pt2 file")) from None
+        raise ModelError(cannot(f"read {path}", error, "give a .pt2 file")) from None
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
         raise ModelError(
             f"{path} is not a program of torch.export.save ({type(error).__name__}: {str(error)[:100]}); save it again "
