@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from tilesseg.doubts import doubt
 from tilesseg.errors import SourceError
 from tilesseg.models.normalisation import mean_std, percentiles
 
@@ -62,7 +63,7 @@ def choose_bands(
             f"choose them with --bands, e.g. --bands {','.join(map(str, range(1, len(wanted) + 1)))}"
         )
     note = f"bands are taken in the file's order ({shown}) for the model's {', '.join(wanted)}"
-    return tuple(range(len(names))), [note]
+    return tuple(range(len(names))), [doubt("bands-by-order", note)]
 
 
 def _index(band: str | int, source: Source, *, image: str, shown: str) -> int:
@@ -124,9 +125,10 @@ def resolution_note(grid: Grid, spec: ModelSpec) -> str | None:
     metres = float(np.mean(grid.resolution)) * grid.metres_per_unit
     if 1 / UNLIKE <= metres / trained <= UNLIKE:
         return None
-    return (
+    return doubt(
+        "pixel-size",
         f"pixels are {metres:.4g} m and {spec.name} was trained on {trained:g} m; to resample on reading, give "
-        f"input.resolution: {trained / grid.metres_per_unit:.6g}"
+        f"input.resolution: {trained / grid.metres_per_unit:.6g}",
     )
 
 

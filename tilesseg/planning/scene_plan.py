@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
+from tilesseg.doubts import doubt
 from tilesseg.errors import StoreError, joined_lines
 from tilesseg.formats.open import open_source
 from tilesseg.formats.reading.open_options import Opening
@@ -218,7 +219,7 @@ def draft_scene(scene: Scene, *, job: jobs.Job, plan: Plan) -> SceneDraft:
     sample = source.sample()
     span = value_range(sample)
     if span is None:
-        notes.append("no valid pixel was found in the sample: the mask may be all nodata")
+        notes.append(doubt("no-valid-pixel", "no valid pixel was found in the sample: the mask may be all nodata"))
     elif reading.check_range:
         given = reading.scale is not None or reading.offset is not None
         check_range(span, spec, image=scene.paths[0], scaling=_scaling(source), given=given)

@@ -1,0 +1,45 @@
+"""Doubts: notes that say with what reservation a mask is true. Each ends with its code: `… [bands-by-order]`.
+
+A doubt is text, so that it reads the same in the terminal, in `plan.json`, `summary.json` and the report; the code at
+its end is what `tilesseg run --fail-on` asks for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+DOUBTS: dict[str, str] = {
+    "bands-by-order": "bands without names are taken in the file's order",
+    "no-valid-pixel": "no valid pixel was found: the mask may be all nodata",
+    "pixel-size": "pixels are much finer or coarser than those that the model was trained on",
+}
+"""Meaning of each code, one sentence. `docs/reference/doubts.md` repeats the table; a test holds both alike."""
+
+_CODE = re.compile(r" \[([a-z0-9]+(?:-[a-z0-9]+)*)\]$")
+
+
+def doubt(code: str, text: str) -> str:
+    """The note of a doubt: its text, which states the doubt and its size, and its code.
+
+    Args:
+        code: a code of `DOUBTS`.
+        text: one sentence, without a full stop.
+
+    Raises:
+        KeyError: no doubt has this code.
+    """
+    if code not in DOUBTS:
+        raise KeyError(code)
+    return f"{text} [{code}]"
+
+
+def code_of(note: str) -> str | None:
+    """Code of a note that states a doubt, or None of a note that only informs."""
+    match = _CODE.search(note)
+    return match.group(1) if match and match.group(1) in DOUBTS else None
+
+
+def codes_of(notes: Iterable[str]) -> tuple[str, ...]:
+    """Codes of the doubts among some notes, sorted, each once."""
+    return tuple(sorted({code for note in notes if (code := code_of(note))}))
