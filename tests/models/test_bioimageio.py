@@ -532,3 +532,25 @@ def test_the_published_example_gives_the_published_result(shared_data: Path, fil
 
 def test_torchscript_comes_before_onnx(shared_data: Path) -> None:
     assert find_bundle(shared_data / "weights" / "unet2d_nuclei_broad").spec.engine == "torchscript"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda text: text.replace("dapi", "[" * 2000 + "]" * 2000), "nested too deeply"),
+        (lambda text: text + "date: 2024-13-45\n", "month must be in"),
+        (lambda text: text.replace("weights.pt", "['weights.pt', 'weights.pt']"), "no name of a file"),
+        (lambda text: text.replace("weights.pt", "w" * 5000 + ".pt"), "name too long"),
+        (lambda text: text.replace("weights.pt", "[weights.pt" + ", weights.pt" * 90 + "]"), "no name of a file"),
+        (lambda text: text.replace("- 4095", "- " + "9" * 5000), "as YAML"),
+        (lambda text: text.replace("step: 16", "step: [16]"), "does not follow its format"),
+    ],
+)
+def test_an_odd_description_is_a_row_with_its_problem_in_one_line(tmp_path, monkeypatch, change, words):
+    (tmp_path / "weights.pt").write_bytes(b"any")
+    text = yaml.safe_dump(new())
+    (tmp_path / "rdf.yaml").write_text(change(text))
+    assert change(text) != text
+    monkeypatch.setenv("TILESSEG_MODELS", str(tmp_path))
+    row = next(row for row in list_models() if row.folder == tmp_path)
+    assert row.problem is not None and words in row.problem and "\n" not in row.problem

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import pickle
+import random
 import threading
 import warnings
 
@@ -17,6 +18,7 @@ from safetensors.torch import save_file
 
 from tilesseg.errors import DeviceLost, ModelError, OutOfDeviceMemory
 from tilesseg.models import load as models
+from tilesseg.models.crop_safety.patch_dependence import tiling_hazards
 from tilesseg.models.engines import torch_engine
 from tilesseg.models.engines.batches import BatchSlots
 from tilesseg.models.engines.torch_weights import TOGETHER, steady
@@ -330,3 +332,39 @@ def test_convolutions_of_many_channels_do_not_look_at_the_size(dtype):
     for side in (5, 14, 20):
         part = layer(values[..., :side, :side].contiguous(memory_format=torch.channels_last))
         assert torch.equal(part[..., 1:-1, 1:-1], whole[..., 1 : side - 1, 1 : side - 1])
+
+
+@pytest.mark.parametrize("suffix", ["pt", "pt2"])
+def test_a_weights_file_with_changed_bytes_opens_or_is_refused_in_one_line(tmp_path, suffix):
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(4, 2, 1)).eval()
+    path, outcomes = tmp_path / f"net.{suffix}", {True: 0, False: 0}
+    if suffix == "pt":
+        save_script(network, path)
+    else:
+        torch.export.save(torch.export.export(network, (torch.zeros(1, 3, 16, 16),)), path)
+    data, chance = path.read_bytes(), random.Random(0)
+    for number in range(80):
+        changed, place = bytearray(data), chance.randrange(len(data))
+        length = (1, 4, 64)[number % 3]
+        changed[place : place + length] = chance.randbytes(length) if number % 2 else b"\xff" * length
+        path.write_bytes(changed[:place] if number % 7 == 0 else changed)
+        try:
+            assert isinstance(tiling_hazards(path), tuple)
+            outcomes[True] += 1
+        except ModelError as error:
+            assert "\n" not in str(error) and ";" in str(error)
+            outcomes[False] += 1
+    assert min(outcomes.values()) > 0
+
+
+@pytest.mark.parametrize("place", ["directory", "names"])
+def test_a_damaged_directory_of_an_archive_is_refused_as_damaged(tmp_path, place):
+    path = save_script(torch.nn.Conv2d(3, 2, 1).eval(), tmp_path / "net.pt")
+    data = bytearray(path.read_bytes())
+    start = data.index(b"PK\x01\x02")
+    data[start if place == "directory" else start + 8] ^= 0x40 if place == "directory" else 0
+    if place == "names":
+        data[start + 46 : start + 50] = b"\x80\x80\x80\x80"
+        data[start + 9] |= 8  # names are UTF-8
+    path.write_bytes(data)
+    assert "is a damaged archive" in refusal(make_bundle(tmp_path, path, engine="torchscript"))

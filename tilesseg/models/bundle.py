@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from tilesseg.errors import ModelError, cannot
+from tilesseg.errors import ModelError, cannot, reason_of
 from tilesseg.models.bioimageio.rdf_description import FILES, is_description, read_description
 from tilesseg.models.download import fetch_bundle
 from tilesseg.models.spec import ModelSpec, Weights, read_spec
@@ -73,13 +73,16 @@ def find_bundle(reference: str | Path, *, schemes: Sequence[str] = ("https",)) -
         ModelError: there is no such bundle, the spec is wrong, or the weights or their package are missing.
     """
     text = str(reference)
-    if "://" not in text:
-        known = {row.name: row.folder for row in _known()} if Path(text).name == text else {}
-        return _at(known.get(text, Path(text).expanduser()))
-    if text.startswith("package://"):
-        package, _, path = text.removeprefix("package://").partition("/")
-        return _at(_package_folder(package, wanted_by=text) / path)
-    return _at(fetch_bundle(text, schemes=schemes))
+    try:
+        if "://" not in text:
+            known = {row.name: row.folder for row in _known()} if Path(text).name == text else {}
+            return _at(known.get(text, Path(text).expanduser()))
+        if text.startswith("package://"):
+            package, _, path = text.removeprefix("package://").partition("/")
+            return _at(_package_folder(package, wanted_by=text) / path)
+        return _at(fetch_bundle(text, schemes=schemes))
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise ModelError(cannot(f"find the model {text[:100]}", error, "give the folder of a bundle")) from None
 
 
 def list_models() -> tuple[KnownModel, ...]:
@@ -197,8 +200,8 @@ def _row(folder: Path) -> KnownModel:
     spec_file = _spec_in(folder)
     try:
         spec = _read(spec_file).spec if is_description(spec_file) else read_spec(spec_file)
-    except ModelError as error:
-        return KnownModel(folder.name, folder, None, str(error))
+    except (ModelError, OSError) as error:
+        return KnownModel(folder.name, folder, None, reason_of(error))
     return KnownModel(folder.name, folder, spec, _problem(spec, folder))
 
 
@@ -210,6 +213,6 @@ def _problem(spec: ModelSpec, folder: Path) -> str | None:
             return f"needs extra {extra}" if extra else f"needs the package {needed}"
     try:
         _read(_spec_in(folder))
-    except ModelError as error:
-        return str(error)
+    except (ModelError, OSError) as error:
+        return reason_of(error)
     return None

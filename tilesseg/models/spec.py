@@ -318,14 +318,28 @@ def read_spec(path: Path) -> ModelSpec:
         ModelError: the file is missing, is not YAML, or is not a spec.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = load_yaml(path)
     except OSError as error:
         raise ModelError(
             f"no model spec at {path} ({error.strerror}); give a bundle, a folder with a model.yaml"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ModelError(cannot(f"read {path}", error, "write it as YAML")) from None
     return parse_spec(data, where=str(path))
+
+
+def load_yaml(path: Path) -> Any:
+    """Plain data of a YAML file.
+
+    Raises:
+        ModelError: the file is not YAML.
+        OSError: the file cannot be read.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ModelError(f"cannot read {path}: its lists are nested too deeply; get it again") from None
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, MemoryError) as error:
+        # ^ the reader's own for dates and numbers that do not exist
+        raise ModelError(cannot(f"read {path}", error, "write it as YAML")) from None
 
 
 def parse_spec(data: Any, *, where: str) -> ModelSpec:

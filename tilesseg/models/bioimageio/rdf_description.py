@@ -16,12 +16,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
-import yaml
 
-from tilesseg.errors import ModelError, cannot
+from tilesseg.errors import ModelError, cannot, joined_lines, one_line
 from tilesseg.models.bioimageio.input_output_tensors import Side, Tensor, tensors
 from tilesseg.models.bioimageio.processing_steps import decision_of, normalise_of
-from tilesseg.models.spec import ModelSpec, parse_spec
+from tilesseg.models.spec import ModelSpec, load_yaml, parse_spec
 
 FILES = ("bioimageio.yaml", "rdf.yaml")
 FORMATS = ("0.4", "0.5")
@@ -55,21 +54,21 @@ def read_description(path: Path, *, weights: Path | None = None) -> tuple[ModelS
         source, target = tensors(data, where=where)
         spec = _spec(data, source, target, where=where, folder=path.parent)
         held = {"file": file.name, "sha256": _sha256(entry, file)}
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, ArithmeticError, RecursionError) as error:
+        problem = f"{type(error).__name__}: {joined_lines(error)[:100]}"
         raise ModelError(
-            f"{where} does not follow its format {data['format_version']} ({type(error).__name__}: {error}); check it "
-            "with bioimageio.spec"
+            f"{where} does not follow its format {data['format_version']} ({problem}); check it with bioimageio.spec"
         ) from None
+    except OSError as error:
+        raise ModelError(cannot(f"read the files of {where}", error, "get the model again")) from None
     return parse_spec({**spec, "engine": kind, "weights": held}, where=where), file
 
 
 def _load(path: Path) -> Mapping[str, Any]:
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = load_yaml(path)
     except OSError as error:
         raise ModelError(cannot(f"read {path}", error, "give the folder of the model")) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ModelError(cannot(f"read {path}", error, "get it again: it is not YAML")) from None
     version = str(data.get("format_version")) if isinstance(data, dict) else "none"
     if not version.startswith(tuple(f"{known}." for known in FORMATS)):
         raise ModelError(f"{path} has format_version {version}, tilesseg reads {' and '.join(FORMATS)}; convert it")
@@ -85,7 +84,10 @@ def _weights(
     missing = []
     for kind in ENGINES:
         if kind in entries:
-            file = _local(str(entries[kind].get("source")), folder)
+            source = entries[kind].get("source")
+            if not isinstance(source, str):
+                raise ValueError(f"the source of its {kind} weights is no name of a file")
+            file = _local(source, folder)
             if not file.is_file():
                 missing.append(f"{kind} ({file.name}, which is not in the folder)")
             elif wanted is None or wanted.resolve() == file.resolve():
@@ -193,6 +195,6 @@ def _example_range(tensor: Tensor, folder: Path) -> tuple[float, float] | None:
     try:
         values = np.load(file, mmap_mode="r", allow_pickle=False)
         low, high = float(values.min()), float(values.max())
-    except (OSError, ValueError, EOFError) as error:
-        raise ModelError(f"{file} is no array of NumPy ({error}); get it again") from None
+    except Exception as error:  # of any class: a changed byte may be a length, or code of the header
+        raise ModelError(f"{file} is no array of NumPy ({one_line(error)}); get it again") from None
     return (low, high) if math.isfinite(low) and math.isfinite(high) and low < high else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 import zipfile
 from copy import deepcopy
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from tilesseg.errors import ModelError, one_line
+from tilesseg.errors import ModelError, cannot, one_line
 from tilesseg.models.spec import ModelSpec, UNetShape
 from tilesseg.models.unet.architecture import UNet
 from tilesseg.models.unet.unet_shapes import crop_of
@@ -125,12 +126,17 @@ def load_script(path: Path) -> torch.jit.ScriptModule:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit.load is deprecated and still works
             return torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call,no-any-return]
-    except RuntimeError as error:
+    except Exception as error:  # of any class: a changed byte may be a length, a name, or code
         raise ModelError(f"{path} is damaged TorchScript: {one_line(error)}; save it again") from None
 
 
 def _is_script(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.count("/") == 1 and name.endswith("/constants.pkl") for name in archive.namelist())
+    except OSError as error:
+        raise ModelError(cannot(f"read {path}", error, "get it again")) from None
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:
+        if path.read_bytes()[:4] == b"PK\x03\x04":
+            raise ModelError(f"{path} is a damaged archive: {one_line(error)}; get it again") from None
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.count("/") == 1 and name.endswith("/constants.pkl") for name in archive.namelist())
