@@ -89,6 +89,14 @@ def test_on_a_slide_only_the_tissue_is_read_and_predicted(tmp_path: Path, scene:
     assert unread and all(record.read == record.patches == 0 for record in unread)
 
 
+def test_tissue_is_found_where_a_slide_is_resampled(tmp_path: Path, scene: Path, bundle: Path) -> None:
+    report = go(scene, bundle, tmp_path / "run", mpp=0.5, resolution=1.0)
+    mask, far = mask_of(tmp_path / "run", (300, 400)), 3 * STRIDE
+    seen = mask != 255
+    assert seen[100:200, 150:250].all() and report.scenes[0].outside == np.count_nonzero(~seen)
+    assert not seen[: 100 - far].any() and not seen[:, : 150 - far].any() and not seen[200 + far :].any()
+
+
 def test_what_is_outside_can_be_background(tmp_path: Path, scene: Path, bundle: Path) -> None:
     report = go(scene, bundle, tmp_path / "run", mpp=0.5, outside="background")
     go(scene, bundle, tmp_path / "nodata", mpp=0.5)
@@ -121,7 +129,7 @@ def test_a_picture_without_micrometres_is_looked_at_everywhere(tmp_path: Path, s
 
 class _Source:
     def __init__(self, names: Sequence[str | None], dtype: str = "uint8", *, unit: str = "micrometre") -> None:
-        self.bands, self.raw_dtypes = tuple(names), (np.dtype(dtype),) * len(names)
+        self.bands, self.file_dtypes = tuple(names), (np.dtype(dtype),) * len(names)
         self.grid = Grid(10, 10, unit=unit)
 
 

@@ -53,6 +53,7 @@ class ArraySource:
     selected = property(lambda self: tuple(range(len(self.values))))
     dtype = property(lambda self: self.values.dtype)
     raw_dtypes = property(lambda self: (self.values.dtype,) * len(self.values))
+    file_dtypes = raw_dtypes
     scaling = property(lambda self: ((1.0, 0.0),) * len(self.values))
     masks = property(lambda self: (0,) * len(self.values))
     storage_block = property(lambda self: (1, self.values.shape[2]))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tilesseg.errors import joined_lines
 from tilesseg.raster.grid import Grid
+from tilesseg.raster.region_of_interest import RoiCells
 from tilesseg.raster.window import Window
 
 
@@ -67,6 +68,10 @@ class Source(Protocol):
         """Data type of each of `bands` as `read_raw` gives it alone; several come in the type that holds all."""
 
     @property
+    def file_dtypes(self) -> tuple[np.dtype[Any], ...]:
+        """Data type of each of `bands` in its file, whether or not the image is resampled on reading."""
+
+    @property
     def scaling(self) -> tuple[tuple[float, float], ...]:
         """Scale and offset of each of `bands`, which `read` applies and `read_raw` does not."""
 
@@ -105,11 +110,15 @@ class Source(Protocol):
             SourceError: as `read`.
         """
 
-    def sample(self) -> NDArray[np.float64]:
-        """Valid values `(channel, n)` of the selected bands, spread over the whole image, for statistics.
+    def sample(self, inside: RoiCells | None = None) -> NDArray[np.float64]:
+        """Valid values `(channel, n)` of the selected bands, spread over the valid pixels, for statistics.
 
-        At most about a million per band; from an overview where there is one, else from windows on a regular
-        grid. Windows that cannot be read are left out. Empty `(channel, 0)` when nothing sampled is valid.
+        The pixels are those that `read` gives, at most about a million; which they are depends on the grid and on what
+        is valid, not on levels, overviews or storage. All of them where the image has no more. Parts that cannot be
+        read are left out. Empty `(channel, 0)` only where no pixel that can be read is valid.
+
+        Args:
+            inside: region of interest, in which the pixels lie; None for the whole image.
 
         Raises:
             SourceError: nothing at all could be read.

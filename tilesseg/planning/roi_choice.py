@@ -100,7 +100,7 @@ def stained_bands(source: Source, paths: Sequence[str]) -> tuple[int, ...] | Non
     for colours in _COLOURS:
         if slide and all(names.count(colour) == 1 for colour in colours):
             bands = tuple(names.index(colour) for colour in colours)
-            return bands if all(source.raw_dtypes[band] == np.uint8 for band in bands) else None
+            return bands if all(source.file_dtypes[band] == np.uint8 for band in bands) else None
     return None
 
 

@@ -65,11 +65,6 @@ class GeoTiffReader(Reader):
         """Whether the image is one compressed strip that can be decoded piece by piece."""
         return len(self.layers) == 1 and _strip(self.layers[0]) is not None
 
-    def overview_within(self, pixels: int) -> Reader | None:
-        height, width = self.layers[0].file.facts.grid.shape
-        sizes = [(height / factor) * (width / factor) for factor in self._overviews]
-        return self._overview(next((k for k, size in enumerate(sizes) if pixels // 64 <= size <= pixels), None))
-
     def overview_above(self, shape: Shape) -> Reader | None:
         shapes = [self.layers[0].file.level_shape(number) for number in range(len(self._overviews))]
         large = [k for k, (height, width) in enumerate(shapes) if height >= shape[0] and width >= shape[1]]

@@ -17,18 +17,12 @@ from numpy.typing import NDArray
 from tilesseg.errors import SourceError, cannot
 from tilesseg.formats.reading.crs import crs_name
 from tilesseg.formats.reading.edge_padding import read_reflected
-from tilesseg.formats.reading.statistics_sample import (
-    PIXELS,
-    SIDE,
-    VALUES,
-    sample_rows,
-    sample_windows,
-    sampled_windows,
-)
+from tilesseg.formats.reading.statistics_sample import Readable, sample_image
 from tilesseg.formats.reading.thumbnail import decimate, thumbnail_shape
 from tilesseg.formats.reading.validity import UNSCALED, Scaling, finish, stacked
 from tilesseg.formats.source import Pixels, Raw, Source, file_state
 from tilesseg.raster.grid import Grid
+from tilesseg.raster.region_of_interest import RoiCells
 from tilesseg.raster.window import Window
 
 Shape = tuple[int, int]
@@ -100,7 +94,7 @@ class Reader(ABC):
     levels: tuple[Reader, ...] = field(default=(), kw_only=True)
     """Coarser pictures of the same bands from which pixels may be computed, finest first; see `Source.levels`."""
     overviews: tuple[Reader, ...] = field(default=(), kw_only=True)
-    """Coarser pictures for statistics and views alone, finest first, where there are no `levels`."""
+    """Coarser pictures for views alone, finest first, where there are no `levels`."""
 
     @abstractmethod
     def read(self, window: Window, bands: Sequence[int]) -> Planes:
@@ -140,13 +134,8 @@ class Reader(ABC):
 
     @property
     def unresampled(self) -> Reader:
-        """The picture from which statistics and views are made: the file's own pixels of a resampled image."""
+        """The picture from which views are made: the file's own pixels of a resampled image."""
         return self
-
-    def overview_within(self, pixels: int) -> Reader | None:
-        """The finest coarser picture of at most this many pixels, and of no less than 1/64 of them."""
-        coarser = self.levels or self.overviews
-        return next((one for one in coarser if pixels // 64 <= one.facts.grid.window.area <= pixels), None)
 
     def overview_above(self, shape: Shape) -> Reader | None:
         """The coarsest picture that is not smaller than `shape`, this one left out."""
@@ -196,6 +185,10 @@ class Image:
         return tuple(band.raw_dtype for band in self.reader.facts.bands)
 
     @property
+    def file_dtypes(self) -> tuple[np.dtype[Any], ...]:
+        return tuple(np.dtype(band.dtype) for band in self.reader.facts.bands)
+
+    @property
     def scaling(self) -> tuple[Scaling, ...]:
         return tuple(band.scaling for band in self.reader.facts.bands)
 
@@ -231,17 +224,13 @@ class Image:
         """Strips of rows; see `formats.Source.rows`."""
         return map(_raw, self.reader.rows(height, self.selected))
 
-    def sample(self) -> NDArray[np.float64]:
+    def sample(self, inside: RoiCells | None = None) -> NDArray[np.float64]:
         """Values for statistics; see `formats.Source.sample`."""
-        image = self._over(self.reader.unresampled)
-        try:
-            overview = image.reader.overview_within(min(PIXELS, VALUES // len(self.selected)))
-            if overview is not None:
-                level = self._over(overview)
-                return sample_windows([level.grid.window], level._read_inside)
-        except SourceError:  # a damaged overview costs nothing: full resolution is there
-            pass
-        return image._sample_windows()
+        reader, bands = self.reader, self.selected
+        rows = (lambda height: map(self._finished, reader.rows(height, bands))) if reader.streamed else None
+        size = reader.block_bytes(bands) * len(bands)
+        image = Readable(self.grid.shape, len(bands), self.storage_block, size, self._read_inside, rows)
+        return sample_image(image, inside)
 
     def thumbnail(self, size: int) -> Pixels:
         """A decimated view for people to look at; see `formats.Source.thumbnail`."""
@@ -283,14 +272,6 @@ class Image:
 
     def _finished(self, planes: Planes) -> Pixels:
         return finish(*planes, scalings=[band.scaling for band in self._chosen], dtype=self.dtype)
-
-    def _sample_windows(self) -> NDArray[np.float64]:
-        reader, bands = self.reader, self.selected
-        size = 1 if reader.streamed else reader.block_bytes(bands)
-        windows = sampled_windows(self.grid.shape, len(bands), block_bytes=size)
-        if reader.streamed:
-            return sample_rows(windows, map(self._finished, reader.rows(SIDE, bands)))
-        return sample_windows(windows, self._read_inside)
 
 
 _: type[Source] = Image
