@@ -19,11 +19,13 @@ from hypothesis import strategies as st
 from tilesseg.errors import ModelError
 from tilesseg.models.bundle import find_bundle, list_models
 from tilesseg.models.load import load_model
+from tilesseg.models.network import Call
 from tilesseg.models.spec import ModelSpec, PatchSizes
 from tilesseg.planning import job as jobs
 from tilesseg.planning.band_match import check_range, scene_statistics
 from tilesseg.planning.machine import Compute
 from tilesseg.planning.tile_layout import choose_layout
+from tilesseg.raster.labels import decide
 
 
 def new(**changes: Any) -> dict[str, Any]:
@@ -142,7 +144,7 @@ def test_an_output_of_new_channels_has_twice_its_offset_of_them(tmp_path: Path) 
     data = old()
     data["outputs"][0]["shape"] |= {"scale": [1, None, 1, 1], "offset": [0, 1.5, 0, 0]}
     classes = spec_of(tmp_path / "cells", data).classes
-    assert [one.name for one in classes] == ["cell 1", "cell 2", "cell 3"]
+    assert [one.name for one in classes] == ["background", "cell 1", "cell 2", "cell 3"]
 
 
 def paths(data: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -554,3 +556,55 @@ def test_an_odd_description_is_a_row_with_its_problem_in_one_line(tmp_path, monk
     monkeypatch.setenv("TILESSEG_MODELS", str(tmp_path))
     row = next(row for row in list_models() if row.folder == tmp_path)
     assert row.problem is not None and words in row.problem and "\n" not in row.problem
+
+
+def two_channels(*names: str, steps: tuple[dict[str, Any], ...] = (), test: bool = True) -> dict[str, Any]:
+    """A description of several scores; `test`: with the example `out.npy`."""
+    data = new()
+    data["outputs"][0]["axes"][1]["channel_names"] = list(names)
+    data["outputs"][0]["postprocessing"] = list(steps)
+    if test:
+        data["outputs"][0]["test_tensor"] = {"source": "out.npy"}
+    return data
+
+
+APART = np.array([[0.1, 0.9, 0.8], [0.2, 0.7, 0.1]], np.float32).reshape(1, 2, 1, 3)
+"""Foreground and boundary of three pixels, of which the first is neither."""
+SIGMOID = ({"id": "sigmoid"},)
+
+
+@pytest.mark.parametrize(
+    ("names", "steps", "example", "found"),
+    [
+        (("foreground", "boundary"), (), APART, ["background", "foreground", "boundary"]),
+        (("foreground", "boundary"), SIGMOID, APART, ["background", "foreground", "boundary"]),
+        (("cyto", "nuclei"), SIGMOID, None, ["background", "cyto", "nuclei"]),
+        (("channel0", "channel1"), (), APART, ["background", "channel0", "channel1"]),
+        (("foreground", "boundary"), (), APART / APART.sum(1, keepdims=True), ["foreground", "boundary"]),
+        (("foreground", "boundary"), ({"id": "softmax", "kwargs": {"axis": "channel"}},), APART, ["foreground", "boundary"]),
+        (("foreground", "boundary"), (), 20 * APART - 9, ["foreground", "boundary"]),
+        (("Background", "cell"), SIGMOID, APART, ["Background", "cell"]),
+        (("cell", "back_ground"), (), APART, ["cell", "back_ground"]),
+    ],
+    ids=["inside", "sigmoid", "no example", "no names", "sums to 1", "softmax", "logits", "background", "last"],
+)
+def test_scores_that_exclude_no_other_get_a_background(tmp_path, names, steps, example, found):
+    if example is not None:
+        np.save(tmp_path / "out.npy", example)
+    bundle = find_bundle(write(tmp_path, two_channels(*names, steps=steps, test=example is not None), scores=2))
+    assert [one.name for one in bundle.spec.classes] == found
+    assert bundle.spec.decision.background == (len(found) == 3) and bundle.spec.score_names == names
+    if len(found) == 3:
+        assert decide(APART[0], bundle.spec.decision.threshold).tolist() == [[0, 1, 1]]
+
+
+def test_the_foreground_and_boundary_case_has_a_background(shared_data):
+    folder = shared_data.parent / "cases/micro/models/bound"
+    bundle, wanted = find_bundle(folder), np.load(folder / "out.npy")[0]
+    assert [one.name for one in bundle.spec.classes] == ["background", "foreground", "boundary"]
+    patches = np.load(folder / "in.npy")
+    call = Call(np.dtype(np.float32), bundle.spec.normalisation(), labels=True)
+    for engine in ("torch", "auto"):
+        labels = load_model(bundle, engine=engine, precision="fp32").network(call)(patches)[0]
+        assert (labels == np.where(wanted.max(axis=0) >= 0.5, 1 + wanted.argmax(axis=0), 0)).mean() > 0.9999
+        assert 0.76 < (labels == 0).mean() < 0.77

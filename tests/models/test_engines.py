@@ -467,3 +467,20 @@ def test_clouds_of_openvino_agree_with_those_of_onnxruntime(shared_data, scene, 
     accuracy = {name: float(np.mean(found == right)) for name, found in labels.items()}
     print(f"{scene} {precision}: agreement {agreement:.6f}, accuracy {accuracy}")
     assert agreement >= least and accuracy["openvino"] >= accuracy["onnxruntime"] - 0.002
+
+
+@pytest.mark.parametrize("activation", ["none", "sigmoid"])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_background_is_where_no_score_reaches_the_threshold_in_every_engine(tmp_path, engine, activation):
+    raw = np.random.default_rng(0).normal(0, 1, (2, 3, 40, 33)).astype(np.float32)
+    raw[0, :, :4] = 0.25  # at the threshold, and all alike
+    scores = raw if activation == "none" else 1 / (1 + np.exp(-raw.astype(np.float64)))
+    threshold = 0.25 if activation == "none" else 0.6
+    decision = {"kind": "threshold", "threshold": threshold, "background": True}
+    classes = [{"name": name, "colour": "black"} for name in ("background", "a", "b", "c")]
+    folder = identity_bundle(tmp_path, engine, activation=activation, decision=decision, classes=classes)
+    model = loaded(folder, engine=engine, precision="fp32")
+    expected = np.where((scores >= threshold).any(axis=1), 1 + scores.argmax(axis=1), 0)
+    labels = model.network(Call(raw.dtype, NOTHING, labels=True))(raw)
+    assert labels.dtype == np.uint8 and np.array_equal(labels, expected) and set(np.unique(labels)) == {0, 1, 2, 3}
+    assert np.array_equal(np.stack([decide(one, threshold) for one in model.predict(raw)]), expected)

@@ -275,3 +275,25 @@ def test_a_threshold_model_gives_one_score_an_argmax_one_per_class() -> None:
     assert parse_spec(SPEC, where="here").score_channels == 2
     decision = {"decision": {"kind": "threshold", "threshold": 0.5}, "activation": "sigmoid"}
     assert parse_spec(spec_with(decision), where="here").score_channels == 1
+
+
+def test_a_background_has_no_score_and_half_is_its_threshold() -> None:
+    decision = {"activation": "sigmoid", "decision": {"kind": "threshold", "background": True}}
+    names = ["background", "foreground", "boundary"]
+    spec = parse_spec(spec_with(decision) | {"classes": [{"name": name, "colour": "red"} for name in names]}, where="x")
+    assert (spec.decision.threshold, spec.score_channels, spec.score_names) == (0.5, 2, ("foreground", "boundary"))
+    assert parse_spec(yaml.safe_load(spec.to_yaml()), where="again") == spec
+
+
+@pytest.mark.parametrize(
+    ("decision", "words"),
+    [
+        ({"kind": "argmax", "background": True}, "belongs to kind threshold"),
+        ({"kind": "threshold", "threshold": 0.5}, "decision.background: true"),
+        ({"kind": "threshold"}, "needs a threshold"),
+    ],
+)
+def test_a_decision_that_does_not_fit_its_classes_is_refused(decision, words) -> None:
+    three = {"classes": [{"name": name, "colour": "red"} for name in "abc"]}
+    with pytest.raises(ModelError, match=words):
+        parse_spec(spec_with({"activation": "sigmoid", "decision": decision}) | three, where="here")

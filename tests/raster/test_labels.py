@@ -23,6 +23,13 @@ def test_a_threshold_is_reached_by_a_score_that_equals_it() -> None:
     assert labels.dtype == np.uint8 and (labels == [1, 0, 1, 0, 1]).all()
 
 
+@given(st.integers(1, 6), st.integers(0, 99))
+def test_a_pixel_is_background_where_no_score_reaches_the_threshold_else_of_its_highest_score(channels, seed) -> None:
+    scores = np.random.default_rng(seed).integers(0, 5, (channels, 65, 7)).astype(np.float32) / 4
+    expected = np.where((scores >= 0.75).any(axis=0), 1 + scores.argmax(axis=0), 0)
+    np.testing.assert_array_equal(decide(scores, 0.75), expected)
+
+
 def test_kept_scores_lie_below_the_labels_in_the_requested_order() -> None:
     scores = np.random.default_rng(0).random((4, 70, 5)).astype(np.float32)
     planes = decide_and_keep(scores, kept=(3, 1))

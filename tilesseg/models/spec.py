@@ -176,15 +176,28 @@ class PatchSizes(_Strict):
 
 
 class Decision(_Strict):
-    """Decision from scores to a label: the highest score (ties to the lower class), or a score against a threshold."""
+    """Decision from scores to a label: the highest score (ties to the lower class), or scores against a threshold."""
 
     kind: Literal["argmax", "threshold"] = "argmax"
-    """Kind of decision: `argmax` over the scores, or `threshold` of one score."""
+    """Kind of decision: `argmax` over the scores, or `threshold`: no score belongs to the first class, the
+    background, which a pixel gets where no score reaches the threshold."""
     threshold: float | None = None
-    """Score from which a pixel belongs to the second class (`threshold`)."""
+    """Score from which a pixel belongs to the class of its highest score (`threshold`); 0.5 with `background`."""
+    background: bool = False
+    """Whether the network gives a score for each class but the first (`threshold`): foreground and boundary, labels
+    that exclude each other no more than their sigmoids do. Without it a threshold decides between 2 classes."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _half(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("background") is True and data.get("threshold") is None:
+            return {**data, "threshold": 0.5} if data.get("kind") == "threshold" else data
+        return data
 
     @model_validator(mode="after")
     def _complete(self) -> Decision:
+        if self.background and self.kind != "threshold":
+            raise ValueError("decision.background belongs to kind threshold; argmax has a score for each class")
         if (self.kind == "threshold") != (self.threshold is not None):
             raise ValueError("decision kind threshold needs a threshold, argmax takes none")
         return self
@@ -233,7 +246,7 @@ class ModelSpec(_Strict):
     decision: Decision = Decision()
     """Decision from scores to a label."""
     classes: Annotated[tuple[ClassSpec, ...], Field(min_length=2, max_length=254)]
-    """Classes 0 … n − 1 of the mask, 2 to 254. A threshold model has two."""
+    """Classes 0 … n − 1 of the mask, 2 to 254. A threshold model has two, unless `decision.background` is true."""
 
     @field_validator("bands")
     @classmethod
@@ -250,8 +263,11 @@ class ModelSpec(_Strict):
         low, high = self.input_range
         if not low < high:
             raise ValueError(f"input_range goes from low to high, not {low} to {high}")
-        if self.decision.kind == "threshold" and len(self.classes) != 2:
-            raise ValueError(f"a threshold decides between 2 classes, not {len(self.classes)}")
+        if self.decision.kind == "threshold" and len(self.classes) != 2 and not self.decision.background:
+            raise ValueError(
+                f"a threshold decides between 2 classes, not {len(self.classes)}; with decision.background: true the "
+                "first class is where no score reaches it"
+            )
         if self.decision.kind == "threshold" and self.activation == "softmax":
             raise ValueError("softmax of the one score of a threshold model is always 1; activation is sigmoid or none")
         if (self.engine == "unet") != (self.unet is not None):
@@ -268,12 +284,12 @@ class ModelSpec(_Strict):
 
     @property
     def score_channels(self) -> int:
-        """Number of score channels: one for a threshold, else one per class."""
-        return 1 if self.decision.kind == "threshold" else len(self.classes)
+        """Number of score channels: one for each class, but none for the background of a threshold."""
+        return len(self.classes) - (self.decision.kind == "threshold")
 
     @property
     def score_names(self) -> tuple[str, ...]:
-        """Class of each score channel; the only score of a threshold model belongs to its second class."""
+        """Class of each score channel; a threshold model gives none for its first class."""
         names = tuple(each.name for each in self.classes)
         return names[1:] if self.decision.kind == "threshold" else names
 

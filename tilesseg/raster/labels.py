@@ -22,12 +22,13 @@ _STRIP = 64
 def decide(scores: NDArray[np.float32], threshold: float | None = None) -> NDArray[np.uint8]:
     """Labels `(y, x)` from scores `(channel, y, x)`.
 
-    The class of the highest score, ties to the lower class; or, with a threshold, 1 where the only channel reaches it.
+    The class of the highest score, ties to the lower class. With a threshold no channel belongs to class 0, the
+    background: 1 + the channel of the highest score where this score reaches the threshold, else 0.
     """
     labels = np.empty(scores.shape[1:], np.uint8)
     for y in range(0, len(labels), _STRIP):
         rows = slice(y, y + _STRIP)
-        labels[rows] = _highest(scores[:, rows]) if threshold is None else scores[0, rows] >= np.float32(threshold)
+        labels[rows] = _highest(scores[:, rows]) if threshold is None else _reaching(scores[:, rows], threshold)
     return labels
 
 
@@ -60,6 +61,14 @@ def quantise(scores: NDArray[np.float32]) -> NDArray[np.uint8]:
             )
     steps: NDArray[np.float32] = np.rint(np.clip(scores, 0, 1) * np.float32(SCORE_STEPS))
     return steps.astype(np.uint8)
+
+
+def _reaching(scores: NDArray[np.float32], threshold: float) -> NDArray[np.uint8]:
+    """1 + index of the highest score where this score reaches the threshold, else 0."""
+    if len(scores) == 1:
+        return (scores[0] >= np.float32(threshold)).view(np.uint8)
+    reached = (scores.max(axis=0) >= np.float32(threshold)).view(np.uint8)
+    return (_highest(scores) + np.uint8(1)) * reached
 
 
 def _highest(scores: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -67,7 +67,7 @@ def normalise_of(steps: Sequence[Step], *, bands: int, dtype: str, where: str) -
 
 
 def decision_of(
-    steps: Sequence[Step], *, scores: int, probability: bool, where: str
+    steps: Sequence[Step], *, scores: int, probability: bool, independent: bool | None = None, where: str
 ) -> tuple[Literal["softmax", "sigmoid", "none"], Decision]:
     """Activation and decision of an output's postprocessing.
 
@@ -75,6 +75,8 @@ def decision_of(
         steps: names and arguments, in order.
         scores: channels of the output.
         probability: whether a single score is known to lie between 0 and 1.
+        independent: whether several scores are known to be probabilities that exclude no other class and leave out the
+            background, such as foreground and boundary; None if the example does not say: a sigmoid does then.
         where: names the description in a refusal.
 
     Raises:
@@ -94,7 +96,8 @@ def decision_of(
                 "write a model.yaml for this network"
             )
     if scores > 1:
-        return activation, Decision()
+        apart = activation == "sigmoid" if independent is None else independent and activation != "softmax"
+        return activation, Decision(kind="threshold", threshold=0.5, background=True) if apart else Decision()
     if threshold is None and not (probability or activation == "sigmoid"):
         raise ModelError(
             f"{where} gives a single score, not stated to be between 0 and 1; write a model.yaml with a threshold"

@@ -16,11 +16,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tilesseg.errors import ModelError, cannot, joined_lines, one_line
 from tilesseg.models.bioimageio.input_output_tensors import Side, Tensor, tensors
 from tilesseg.models.bioimageio.processing_steps import decision_of, normalise_of
-from tilesseg.models.spec import ModelSpec, load_yaml, parse_spec
+from tilesseg.models.spec import Decision, ModelSpec, load_yaml, parse_spec
 
 FILES = ("bioimageio.yaml", "rdf.yaml")
 FORMATS = ("0.4", "0.5")
@@ -30,6 +31,10 @@ WHOLE = 32
 """Largest stride multiple: 2^5, of networks that halve the size five times."""
 NAMELESS = re.compile(r"background|prediction|probabilit(y|ies)|scores?|masks?|output\d*|(channel|c)[ _]?\d*")
 """Names of an output that do not name a class."""
+BACKGROUND = re.compile(r"back[ _-]?ground|bg|others?|none|nothing|void|unlabell?ed")
+"""Names of an output for the pixels that belong to no other output."""
+WHOLE_SUM = 0.01
+"""Largest distance from 1 of the sum of scores of classes that exclude each other."""
 COLOURS = ("lime", "red", "blue", "yellow", "cyan", "orange", "purple", "teal", "pink", "brown", "olive", "navy")
 
 
@@ -122,7 +127,13 @@ def _spec(data: Mapping[str, Any], source: Tensor, target: Tensor, *, where: str
     normalise, scaling = normalise_of(source.steps, bands=len(source.channels), dtype=source.dtype, where=where)
     out = target.range or _example_range(target, folder)
     probability = out is not None and out[0] >= 0 and out[1] <= 1
-    activation, decision = decision_of(target.steps, scores=len(target.channels), probability=probability, where=where)
+    activation, decision = decision_of(
+        target.steps,
+        scores=len(target.channels),
+        probability=probability,
+        independent=_independent(target, folder),
+        where=where,
+    )
     return {
         "name": str(data["name"]),
         "description": str(data.get("description") or ""),
@@ -136,7 +147,7 @@ def _spec(data: Mapping[str, Any], source: Tensor, target: Tensor, *, where: str
         "patch": _patch(source, target, where=where),
         "activation": activation,
         "decision": decision.model_dump(),
-        "classes": [{"name": name, "colour": colour} for name, colour in _classes(target)],
+        "classes": [{"name": name, "colour": colour} for name, colour in _classes(target, decision)],
     }
 
 
@@ -165,13 +176,28 @@ def _in_words(side: Side) -> str:
     return f"{side.smallest} + k·{side.step}" if side.step else str(side.smallest)
 
 
-def _classes(target: Tensor) -> list[tuple[str, str]]:
-    """Names and colours of the classes. A single score belongs to a foreground; its background gets a name."""
-    names = target.channels
-    if len(names) == 1:
-        foreground = "foreground" if NAMELESS.fullmatch(names[0].lower()) else names[0]
-        return [("background", "black"), (foreground, COLOURS[0])]
-    colours = itertools.cycle(COLOURS)
+def _independent(target: Tensor, folder: Path) -> bool | None:
+    """Whether several scores are probabilities, each of its own, and none is the background's; None if unknown.
+
+    The example shows it: scores of classes that exclude each other sum to 1.
+    """
+    if len(target.channels) == 1 or any(BACKGROUND.fullmatch(name.lower()) for name in target.channels):
+        return False
+    values = _example(target, folder)
+    if values is None or values.ndim != 4 or values.shape[1] != len(target.channels):
+        return None
+    if values.dtype.kind != "f" or not (values.min() >= 0 and values.max() <= 1):  # NaN, too
+        return None
+    return bool(np.abs(values.sum(axis=1, dtype=np.float64) - 1).max() > WHOLE_SUM)
+
+
+def _classes(target: Tensor, decision: Decision) -> list[tuple[str, str]]:
+    """Names and colours of the classes. Where no score belongs to the background, the background gets a name."""
+    names, colours = list(target.channels), itertools.cycle(COLOURS)
+    if len(names) == 1 and NAMELESS.fullmatch(names[0].lower()):
+        names = ["foreground"]
+    if decision.kind == "threshold":
+        return [("background", "black"), *((name, next(colours)) for name in names)]
     return [(name, "black" if name.lower() == "background" else next(colours)) for name in names]
 
 
@@ -189,12 +215,22 @@ def _input_range(source: Tensor, folder: Path, *, where: str, matters: bool) -> 
 
 def _example_range(tensor: Tensor, folder: Path) -> tuple[float, float] | None:
     """Lowest and highest value of the test tensor; None if it is missing."""
+    values = _example(tensor, folder)
+    if values is None:
+        return None
+    low, high = float(values.min()), float(values.max())
+    return (low, high) if math.isfinite(low) and math.isfinite(high) and low < high else None
+
+
+def _example(tensor: Tensor, folder: Path) -> NDArray[Any] | None:
+    """Test tensor, not read yet; None if it is missing or empty."""
     file = _local(tensor.test, folder) if tensor.test else None
     if file is None or file.suffix != ".npy" or not file.is_file():
         return None
     try:
-        values = np.load(file, mmap_mode="r", allow_pickle=False)
-        low, high = float(values.min()), float(values.max())
+        values: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+        if values.dtype.kind not in "biuf":
+            raise ValueError(f"its values are {values.dtype}")
     except Exception as error:  # of any class: a changed byte may be a length, or code of the header
         raise ModelError(f"{file} is no array of NumPy ({one_line(error)}); get it again") from None
-    return (low, high) if math.isfinite(low) and math.isfinite(high) and low < high else None
+    return values if values.size else None

@@ -89,13 +89,13 @@ def _labels(score: Any, spec: ModelSpec) -> tuple[Any, Any]:
     """
     if spec.activation == "sigmoid":
         score = ops.sigmoid(score).output(0)
+    best, label = _highest(score, spec.score_channels)
     if spec.decision.threshold is not None:
-        labels = ops.convert(ops.greater_equal(score, _number(spec.decision.threshold)), "u8")
-        return ops.squeeze(labels, _axes(1)), _everywhere(_bounded(score))
-    best, labels = _highest(score, spec.score_channels)
+        reached = ops.greater_equal(best, _number(spec.decision.threshold))
+        label = ops.select(reached, ops.add(label, _number(1)), _number(0))
     softmax = spec.activation == "softmax"
     finite = ops.logical_and(_bounded(best), _defined(score)) if softmax else _bounded(score)
-    return ops.squeeze(labels, _axes(1)), _everywhere(finite)
+    return ops.squeeze(ops.convert(label, "u8"), _axes(1)), _everywhere(finite)
 
 
 def _highest(score: Any, channels: int) -> tuple[Any, Any]:
@@ -109,7 +109,7 @@ def _highest(score: Any, channels: int) -> tuple[Any, Any]:
     for channel, other in enumerate(others, start=1):
         label = ops.select(ops.greater(other, best), _number(channel), label)
         best = ops.maximum(other, best)
-    return best, ops.convert(label, "u8")
+    return best, label
 
 
 def _bounded(values: Any) -> Any:

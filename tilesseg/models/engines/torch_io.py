@@ -41,14 +41,12 @@ def normalise(patches: torch.Tensor, by: Normalisation, layout: torch.memory_for
 
 def decide(scores: torch.Tensor, threshold: float | None) -> torch.Tensor:
     """Labels `(n, y, x)` uint8 from scores `(n, channel, y, x)`, equal to those of `raster.labels.decide`."""
-    if threshold is not None:
-        return (scores[:, 0] >= float(np.float32(threshold))).to(torch.uint8)
     first, *others = scores.contiguous().unbind(1)
     best, labels = first.clone(), torch.zeros_like(first, dtype=torch.uint8)
     for label, channel in enumerate(others, start=1):
         labels.masked_fill_(channel > best, label)
         torch.maximum(best, channel, out=best)
-    return labels
+    return labels if threshold is None else (labels + 1) * (best >= float(np.float32(threshold)))
 
 
 def refuse_infinite(scores: torch.Tensor) -> None:
