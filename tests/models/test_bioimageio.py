@@ -581,7 +581,12 @@ SIGMOID = ({"id": "sigmoid"},)
         (("cyto", "nuclei"), SIGMOID, None, ["background", "cyto", "nuclei"]),
         (("channel0", "channel1"), (), APART, ["background", "channel0", "channel1"]),
         (("foreground", "boundary"), (), APART / APART.sum(1, keepdims=True), ["foreground", "boundary"]),
-        (("foreground", "boundary"), ({"id": "softmax", "kwargs": {"axis": "channel"}},), APART, ["foreground", "boundary"]),
+        (
+            ("foreground", "boundary"),
+            ({"id": "softmax", "kwargs": {"axis": "channel"}},),
+            APART,
+            ["foreground", "boundary"],
+        ),
         (("foreground", "boundary"), (), 20 * APART - 9, ["foreground", "boundary"]),
         (("Background", "cell"), SIGMOID, APART, ["Background", "cell"]),
         (("cell", "back_ground"), (), APART, ["cell", "back_ground"]),
