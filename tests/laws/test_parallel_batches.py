@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes import write_bundle
+from instruction_sets import skip_what_cannot_be_pretended
 from test_planned_model import FAST, label_job, unet_job
 
 from tilesseg.cluster import connect as cluster
@@ -77,6 +78,7 @@ def test_no_more_compute_than_there_are_slots_and_one_that_fails_makes_room() ->
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("engine", OF_UNET)
 def test_batches_at_a_time_give_what_each_gives_alone_to_the_bit(engine: str, precision: str, labels: bool) -> None:
+    skip_what_cannot_be_pretended(engine, precision)
     bands = landscape((512, 512), 5).bands
     batches = [bands[None, :, y : y + 160, x : x + 160] for y in (0, 176, 352) for x in (0, 176, 352)]
     results = []

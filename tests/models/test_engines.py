@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from instruction_sets import skip_what_cannot_be_pretended
 from test_onnx_engine import field, node, value_info
 from test_onnx_engine import make_bundle as onnx_bundle
 from test_onnx_engine import network as onnx_network
@@ -50,6 +51,7 @@ def reference(country):
 
 
 def loaded(reference="landscape", **options):
+    skip_what_cannot_be_pretended(str(options.get("engine")), str(options.get("precision")))
     return load_model(reference, device="cpu", threads=2, **options)
 
 
@@ -389,6 +391,21 @@ def test_bf16_is_known_by_the_flags_of_the_processor():
     assert "bf16" in cpu_of("processor : 0\nFeatures : fp asimd bf16\n")[0] and cpu_of("")[0] == frozenset()
     here = able("cpu")
     assert "torch" in here.runtimes and here.device == "cpu" and here.fast[-1] == "fp32"
+
+
+@pytest.mark.parametrize("variable", ["ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"])
+def test_bf16_is_not_accelerated_where_the_environment_limits_the_instruction_set(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """PyTorch cannot even compute a transposed convolution in bf16 then."""
+    for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("tilesseg.models.hardware._cpuinfo", lambda: "model name : Xeon 9\nflags : avx512_bf16\n")
+    assert able("cpu").fast == ("bf16", "fp32")
+    monkeypatch.setenv(variable, "avx512_core_amx")
+    assert able("cpu").fast == ("bf16", "fp32")
+    monkeypatch.setenv(variable, "avx2")
+    assert able("cpu").fast == ("fp32",)
 
 
 @pytest.mark.parametrize(

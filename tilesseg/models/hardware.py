@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from functools import cache
 from importlib.metadata import version
@@ -13,6 +14,10 @@ from tilesseg.models.runtime_choice import Able
 RUNTIMES = ("torch", "openvino", "onnxruntime")
 CPU_FLAGS = ("amx_bf16", "avx512_bf16", "bf16")
 """Flags in `/proc/cpuinfo` that mean bf16 in hardware: of Intel, of AMD and Intel, of ARM."""
+ISA_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+"""Variables that limit oneDNN, which computes for PyTorch and OpenVINO, to an instruction set."""
+WITHOUT_BF16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")
+"""Values of these variables that leave oneDNN no instruction for bf16."""
 
 
 def kind_of(device: str) -> str:
@@ -47,7 +52,13 @@ def able(device: str = "auto") -> Able:
         if place.type == "cuda":
             return _cuda(runtimes, str(place))
     flags, name = cpu_of(_cpuinfo())
-    return Able(runtimes, ("bf16", "fp32") if flags & {*CPU_FLAGS} else ("fp32",), "cpu", name)
+    accelerated = flags & {*CPU_FLAGS} and not _without_bf16()
+    return Able(runtimes, ("bf16", "fp32") if accelerated else ("fp32",), "cpu", name)
+
+
+def _without_bf16() -> bool:
+    """Whether the environment limits oneDNN to an instruction set without bf16."""
+    return any(os.environ.get(variable, "").upper() in WITHOUT_BF16 for variable in ISA_LIMITS)
 
 
 def cpu_of(cpuinfo: str) -> tuple[frozenset[str], str]:
