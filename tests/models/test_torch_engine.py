@@ -204,7 +204,7 @@ class Two(torch.nn.Module):
 def test_a_network_with_two_outputs_is_refused(tmp_path):
     path = save_script(Two(), tmp_path / "net.pt")
     model = load_model(make_bundle(tmp_path, path, engine="torchscript"))
-    with pytest.raises(ModelError, match="gives tuple, not one tensor"):
+    with pytest.raises(ModelError, match="gives 2 outputs .0, 1., not one tensor"):
         model.predict(patches())
 
 

@@ -22,7 +22,7 @@ from torch import nn
 from tilesseg.errors import ModelError, OutOfDeviceMemory
 from tilesseg.models.engines.batches import BatchSlots
 from tilesseg.models.engines.out_of_memory import refusal
-from tilesseg.models.engines.torch_io import Streams, as_tensor, decide, normalise, refuse_infinite
+from tilesseg.models.engines.torch_io import Streams, as_tensor, decide, leaves, normalise, refuse_infinite
 from tilesseg.models.engines.torch_weights import load_script, read_unet, steady, without_padding
 from tilesseg.models.network import Call, Network, activate, centre, plain, refuse_other_shape
 from tilesseg.models.spec import ModelSpec
@@ -110,12 +110,11 @@ class TorchEngine:
         """Raw scores, float32."""
         half = self.autocast
         with torch.autocast(self.place.type, half or torch.bfloat16, enabled=half is not None):
-            scores = module(patches.to(self.takes))
-        if not isinstance(scores, torch.Tensor) or scores.ndim != 4:
-            kind = f"a tensor {tuple(scores.shape)}" if isinstance(scores, torch.Tensor) else type(scores).__name__
-            raise ModelError(
-                f"model {self.spec.name} gives {kind}, not one tensor (n, class, y, x); export it with this output"
-            )
+            given = leaves(module(patches.to(self.takes)))
+        (name, scores), *others = given.items() or [("nothing", None)]
+        if others or not isinstance(scores, torch.Tensor):
+            kind = f"{len(given)} outputs ({', '.join(given)})" if others else name or type(scores).__name__
+            raise ModelError(f"model {self.spec.name} gives {kind}, not one tensor; export it with one output")
         return scores.float()
 
     def _activated(self, scores: torch.Tensor) -> torch.Tensor:

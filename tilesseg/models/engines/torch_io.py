@@ -6,7 +6,7 @@ Every step is rounded as NumPy rounds it and treats each element alone, so a res
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,17 @@ def as_tensor(patches: NDArray[Any]) -> torch.Tensor:
     # torch warns of read-only arrays, and supports no negative strides and no foreign byte order
     fit = patches.flags.writeable and patches.flags.c_contiguous and patches.dtype.isnative
     return torch.from_numpy(patches if fit else np.array(patches, patches.dtype.newbyteorder("="), order="C"))
+
+
+def leaves(answer: Any, name: str = "") -> dict[str, Any]:
+    """Values in the tuples, lists and dicts that a network gives, by their places such as `out` or `0.aux`."""
+    if isinstance(answer, Mapping):
+        parts = [leaves(part, f"{name}.{key}") for key, part in answer.items()]
+    elif isinstance(answer, tuple | list):
+        parts = [leaves(part, f"{name}.{number}") for number, part in enumerate(answer)]
+    else:
+        return {name.removeprefix("."): answer}
+    return {place: value for part in parts for place, value in part.items()}
 
 
 def normalise(patches: torch.Tensor, by: Normalisation, layout: torch.memory_format) -> torch.Tensor:
