@@ -204,7 +204,7 @@ class Two(torch.nn.Module):
 def test_a_network_with_two_outputs_is_refused(tmp_path):
     path = save_script(Two(), tmp_path / "net.pt")
     model = load_model(make_bundle(tmp_path, path, engine="torchscript"))
-    with pytest.raises(ModelError, match="gives 2 outputs .0, 1., not one tensor"):
+    with pytest.raises(ModelError, match="gives 2 outputs"):
         model.predict(patches())
 
 
@@ -368,3 +368,41 @@ def test_a_damaged_directory_of_an_archive_is_refused_as_damaged(tmp_path, place
         data[start + 9] |= 8  # names are UTF-8
     path.write_bytes(data)
     assert "is a damaged archive" in refusal(make_bundle(tmp_path, path, engine="torchscript"))
+
+
+class InDict(Two):
+    def forward(self, x) -> dict[str, torch.Tensor]:
+        return {"out": x}
+
+
+class InList(Two):
+    def forward(self, x) -> list[torch.Tensor]:
+        return [x]
+
+
+class InTuple(Two):
+    def forward(self, x) -> tuple[torch.Tensor]:
+        return (x,)
+
+
+class InDictOfTwo(Two):
+    def forward(self, x) -> dict[str, torch.Tensor]:
+        return {"out": x, "aux": x * 2}
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+@pytest.mark.parametrize("network", [InDict, InList, InTuple])
+def test_one_tensor_in_a_container_is_the_output_in_every_engine(tmp_path, network, engine):
+    pytest.importorskip(engine)
+    path = save_script(network(), tmp_path / "net.pt")
+    classes = [{"name": name, "colour": "black"} for name in "abc"]
+    folder = make_bundle(tmp_path, path, engine="torchscript", activation="none", classes=classes)
+    assert np.array_equal(models.load_model(folder, engine=engine, precision="fp32").predict(patches()), patches())
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_two_tensors_in_a_dict_are_refused_in_every_engine(tmp_path, engine):
+    pytest.importorskip(engine)
+    folder = make_bundle(tmp_path, save_script(InDictOfTwo(), tmp_path / "net.pt"), engine="torchscript")
+    with pytest.raises(ModelError, match="2 outputs"):
+        models.load_model(folder, engine=engine, precision="fp32").predict(patches())
