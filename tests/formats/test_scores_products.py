@@ -165,15 +165,9 @@ def test_a_failed_tile_has_254_in_mask_and_scores(tmp_path: Path) -> None:
     assert (scores[1, :64] == 250).all() and (scores[0, :64] == 0).all()
 
 
-def test_clearing_a_core_clears_its_scores(tmp_path: Path) -> None:
+def test_stored_scores_have_a_plane_for_each_class(tmp_path: Path) -> None:
     store = Store(tmp_path / "scene")
     store.create(shape=(50, 70), shard=16, chunk=8, fingerprint="a", scores=["x", "y"])
-    for rows in store.core_rows(Window(0, 0, 50, 70), scores=2):
-        rows.write(np.full((50, 70), 3, np.uint8))
-    store.clear(Window(16, 16, 32, 16))
-    for number in range(2):
-        scores = store.read_scores(number, Window(0, 0, 50, 70))
-        assert (scores[16:48, 16:32] == 254).all() and (scores == 254).sum() == 32 * 16
     array = zarr.open_array(store.folder / "scores.zarr", mode="r")
     assert array.shards == (1, 16, 16) and array.metadata.dimension_names == ("class", "y", "x")  # type: ignore[union-attr]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,15 +64,21 @@ def test_every_window_reads_as_the_same_pixels_of_the_whole(tmp_path: Path) -> N
         np.testing.assert_array_equal(array.read(window), values[window.slices()])
 
 
-def test_what_is_all_fill_is_no_file_and_a_cleared_shard_is_none(tmp_path: Path) -> None:
+def test_what_is_all_fill_is_no_file(tmp_path: Path) -> None:
     values = random_bytes((200, 150))
     array = stored(tmp_path / "a.zarr", values)
     files = {path.relative_to(array.folder / "c").as_posix() for path in (array.folder / "c").glob("*/*")}
     assert files == {f"{y}/{x}" for y in range(4) for x in range(3)} - {"0/0"}
-    array.clear(Window(64, 0, 64, 150))
-    values[64:128] = 254
-    np.testing.assert_array_equal(array.read(Window(0, 0, 200, 150)), values)
-    assert not list((array.folder / "c" / "1").iterdir())
+
+
+@pytest.mark.parametrize("read", [Window(0, 0, 200, 150), Window(70, 20, 90, 60), Window(9, 99, 1, 1)])
+def test_blank_windows_read_as_fill_whatever_is_stored(tmp_path: Path, read: Window) -> None:
+    values = random_bytes((200, 150))
+    blank = (Window(64, 0, 64, 80), Window(90, 64, 30, 86))
+    array = replace(stored(tmp_path / "a.zarr", values), blank=blank)
+    for window in blank:
+        values[window.slices()] = 254
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(array)).read(read), values[read.slices()])
 
 
 @pytest.mark.parametrize("where", [0, -1, -10, None])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from tilesseg.errors import StoreError
 from tilesseg.events import Note, TileDone, TileFailed
+from tilesseg.raster.tiling import Tiling, blend_lattice
 from tilesseg.raster.window import Window
 from tilesseg.store.run_directory import RunDirectory
 from tilesseg.store.scene_store import Store
@@ -48,13 +50,21 @@ def test_rows_of_any_height_come_back_as_written(tmp_path: Path, heights: list[i
     assert (mask == 254).all()
 
 
-def test_a_cleared_core_is_254_again_and_its_neighbours_are_not(tmp_path: Path) -> None:
-    store = make(tmp_path / "scene")
-    store.mask_rows(Window(0, 0, 50, 70)).write(np.full((50, 70), 3, np.uint8))
-    store.clear(Window(16, 16, 32, 16))
-    mask = store.read(Window(0, 0, 50, 70))
-    assert (mask[16:48, 16:32] == 254).all()
-    assert (mask == 254).sum() == 32 * 16
+def test_the_core_of_a_tile_without_a_record_is_254_and_its_neighbours_are_not(tmp_path: Path) -> None:
+    tiling = Tiling((50, 70), blend_lattice(16, overlap=0, margin=0, multiple=1), (16, 16), 16)
+    store = Store(tmp_path / "scene")
+    store.create(shape=(50, 70), shard=16, chunk=8, core=(16, 16), fingerprint="a", scores=["water", "ice"])
+    for rows in store.core_rows(Window(0, 0, 50, 70), scores=2):
+        rows.write(np.full((50, 70), 3, np.uint8))
+    hidden = tiling.named("r001-c002")
+    for tile in tiling:
+        if tile.name != hidden.name:
+            store.mark_done(done(tile.name))
+    counted = pickle.loads(pickle.dumps(store.of_done_tiles(tiling)))
+    read = [counted.read(Window(0, 0, 50, 70)), *(counted.read_scores(n, Window(0, 0, 50, 70)) for n in (0, 1))]
+    for plane in read:
+        assert (plane[hidden.core.slices()] == 254).all() and (plane == 254).sum() == hidden.core.area
+    assert (store.read(Window(0, 0, 50, 70)) == 3).all(), "nothing is deleted"
 
 
 def test_records_come_back_as_they_went(tmp_path: Path) -> None:
@@ -167,7 +177,7 @@ def test_each_row_of_shards_is_written_once_and_whole_as_soon_as_it_is_full(heig
     assert array.windows == [Window(32, 8, 16, 24), Window(48, 8, 16, 24), Window(64, 8, 8, 24)]
 
 
-def test_scores_lie_beside_the_mask_class_by_class_and_are_cleared_with_it(tmp_path: Path) -> None:
+def test_scores_lie_beside_the_mask_class_by_class(tmp_path: Path) -> None:
     store = Store(tmp_path / "scene")
     assert store.score_classes == () and not store.holds(scores=False)
     store.create(shape=(50, 70), shard=16, chunk=8, fingerprint="a", scores=["water", "ice"])
@@ -178,8 +188,6 @@ def test_scores_lie_beside_the_mask_class_by_class_and_are_cleared_with_it(tmp_p
     written = [store.read(Window(0, 0, 50, 70)), *(store.read_scores(k, Window(0, 0, 50, 70)) for k in (0, 1))]
     for value, plane in enumerate(written, start=1):
         assert (plane[16:32, 16:48] == value).all() and (plane == 254).sum() == plane.size - 16 * 32
-    store.clear(Window(16, 16, 16, 32))
-    assert all((store.read_scores(k, Window(0, 0, 50, 70)) == 254).all() for k in (0, 1))
 
 
 def test_a_store_without_scores_holds_the_mask_alone(tmp_path: Path) -> None:

@@ -7,12 +7,10 @@ under its final name.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -28,6 +26,8 @@ from tilesseg.store.mask_levels import StoredLevels
 from tilesseg.store.scene_store import Store
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tilesseg.cluster.executors import Executor
     from tilesseg.raster.tiling import Tiling
 
@@ -50,12 +50,12 @@ class Part(NamedTuple):
 class FinishWork:
     """Function that executors map over parts; it returns None, or the reason of a failure."""
 
-    folder: str
-    """The scene's folder."""
+    store: Store
+    """The scene's store, its folder an absolute path."""
 
     def __call__(self, part: Part) -> str | None:
         """Make one part. Safe to do twice."""
-        store = Store(Path(self.folder))
+        store = self.store
         try:
             if part.level:
                 _planes(store)[part.level].write(part.window, _halved(store, part))
@@ -121,7 +121,7 @@ def further_levels(store: Store) -> StoredLevels:
 
 def _carry_out(store: Store, parts: list[Part], executor: Executor) -> None:
     """Have all parts made, even after a failure, so that no worker still writes when this returns."""
-    work = FinishWork(os.path.abspath(store.folder))
+    work = FinishWork(Store(store.folder.absolute(), blank=store.blank))
     problems = [problem for problem in executor.map(work, parts, lost=work.lost) if problem]
     if problems:
         how_many = f"{len(problems)} of {len(parts)} parts of a product cannot be made"

@@ -68,7 +68,7 @@ class TileWork:
         return self._failed(item, reason)
 
     def _failed(self, item: Item, reason: str, *, worker: str = "") -> Answer:
-        """Record a failure: set a tile to 254 and list it, list a region, or refuse a scene.
+        """Record a failure: list a tile or a region, or refuse a scene. A tile that is done stays done.
 
         Raises:
             StoreError: the record cannot be written either.
@@ -84,8 +84,8 @@ class TileWork:
                     return _list_region(opened, item, reason, worker)
                 case TileItem():
                     core, store = opened.scene(item.scene).tiling.named(item.tile).core, opened.store(item.scene)
-                    store.clear(core)
-                    return store.mark_failed(TileFailed(item.scene, item.tile, core.area, reason, worker))
+                    done = store.done_record(item.tile)
+                    return done or store.mark_failed(TileFailed(item.scene, item.tile, core.area, reason, worker))
         except OSError as error:
             raise StoreError(
                 f"cannot write {self.work.run} to record that {item[-1]} failed ({reason}): {error.strerror}; make "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,7 +49,9 @@ def write_products(
     Raises:
         FormatError: a product cannot be written.
     """
-    store, scene = scene_run.store, scene_run.scene
+    scene = scene_run.scene
+    store = scene_run.store.of_done_tiles(scene.tiling)
+    scene_run = replace(scene_run, store=store)
     products = [resolved(product, scene) for product in output.products]
     with ExitStack() as until_all_are_written:
         masks = _Masks(mask_of(scene_run), store, scene.tiling, executor, until_all_are_written)

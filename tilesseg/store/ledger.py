@@ -53,8 +53,12 @@ class Ledger:
         return dict(_read_records(sorted(self._done.glob(RECORDS))))
 
     def failed(self) -> dict[str, dict[str, Any]]:
-        """Fields of the records of the parts that failed, by name."""
-        return dict(_read_records(sorted(self._failed.glob(RECORDS))))
+        """Fields of the records of the parts that failed, by name; a part that is done has not failed.
+
+        Both records exist where an attempt failed late, after another one had done the part.
+        """
+        done = set(self.done_names())
+        return dict(_read_records(path for path in sorted(self._failed.glob(RECORDS)) if path.stem not in done))
 
     def claim(self, fingerprint: str) -> None:
         """Make the folder for the plan with this fingerprint; a folder of another plan is emptied if no part is done.

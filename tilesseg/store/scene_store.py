@@ -13,9 +13,10 @@ coarser levels of the mask that its tiles make; see `mask_levels`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,15 +32,23 @@ from tilesseg.store.ledger import Ledger, read_json, writable, write_json
 from tilesseg.store.mask_levels import StoredLevels, in_level, make_levels
 from tilesseg.store.shard_writer import ShardRows
 
+if TYPE_CHECKING:
+    from tilesseg.raster.tiling import Tiling
+
 REFUSED_FILE, FINISHED_FILE = "refused.json", "finished.json"
 """Files in a scene's folder: the reason for which it cannot be segmented; the results of the finished scene."""
 
 
 class Store:
-    """Folder of one scene, with its mask and its ledger. Picklable; several processes may write different tiles."""
+    """Folder of one scene, with its mask and its ledger. Picklable; several processes may write different tiles.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Args:
+        folder: the scene's folder in the run directory.
+        blank: cores that read as 254 in mask, levels and scores, whatever is stored there.
+    """
+
+    def __init__(self, folder: Path, *, blank: tuple[Window, ...] = ()) -> None:
+        self.folder, self.blank = folder, blank
         self.ledger = Ledger(folder)
 
     @property
@@ -104,17 +113,18 @@ class Store:
     @cached_property
     def mask(self) -> Sharded:
         """Array of the labels; raises a StoreError where it does not exist."""
-        return self._open(self._mask)
+        return replace(self._open(self._mask), blank=self.blank)
 
     @cached_property
     def levels(self) -> tuple[Sharded, ...]:
         """Arrays of the coarser levels that tiles make, by mode, level 1 first."""
-        return StoredLevels(self._levels).arrays()
+        levels = enumerate(StoredLevels(self._levels).arrays(), start=1)
+        return tuple(replace(array, blank=tuple(in_level(core, n) for core in self.blank)) for n, array in levels)
 
     @cached_property
     def scores(self) -> Sharded:
         """Array of the stored scores, a plane for each class; raises a StoreError where it does not exist."""
-        return self._open(self._scores)
+        return replace(self._open(self._scores), blank=self.blank)
 
     @property
     def score_classes(self) -> tuple[str, ...]:
@@ -162,12 +172,14 @@ class Store:
         """Writers of a core's labels and of the scores of each of its stored classes."""
         return (self.mask_rows(core), *(ShardRows(self.scores, core, plane=(number,)) for number in range(scores)))
 
-    def clear(self, core: Window) -> None:
-        """Reset a core to 254, as if its tile had never run."""
-        for number, array in enumerate((self.mask, *self.levels)):
-            array.clear(in_level(core, number))
-        for number in range(len(self.score_classes)):
-            self.scores.clear(core, plane=(number,))
+    def of_done_tiles(self, tiling: Tiling) -> Store:
+        """The same folder, whose pixels count as the ledger vouches for them: without a `done` record a core is 254.
+
+        A failed attempt leaves what it has written: an attempt of an earlier run may fail after a later run did the
+        tile, and must not take its pixels away.
+        """
+        done = set(self.done_names())
+        return Store(self.folder, blank=tuple(tile.core for tile in tiling if tile.name not in done))
 
     def mark_done(self, record: TileDone) -> TileDone:
         """Record that a tile is done; to be called after its last shard is written."""
@@ -178,6 +190,11 @@ class Store:
         """Record that a tile failed; the next execution tries it again."""
         self.ledger.mark_failed(record.tile, record)
         return record
+
+    def done_record(self, tile: str) -> TileDone | None:
+        """Record of a tile, or None where it is not done."""
+        fields = self.ledger.record(tile)
+        return None if fields is None else TileDone(**fields)
 
     def done_names(self) -> list[str]:
         """Names of the tiles that are done."""
@@ -226,4 +243,4 @@ class Store:
         return self.folder / "scores.zarr"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder, "ledger": self.ledger}
+        return {"folder": self.folder, "ledger": self.ledger, "blank": self.blank}

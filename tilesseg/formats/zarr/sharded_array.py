@@ -54,6 +54,8 @@ class Sharded:
     """Whether chunks full of `fill` are not stored."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Attributes of the array."""
+    blank: tuple[Window, ...] = ()
+    """Windows that read as `fill`, whatever is stored there."""
 
     @classmethod
     def create(
@@ -102,11 +104,6 @@ class Sharded:
             else:
                 path.unlink(missing_ok=True)
 
-    def clear(self, window: Window, *, plane: tuple[int, ...] = ()) -> None:
-        """Reset a window of whole shards to the fill value."""
-        for place in self._shards(window):
-            self._file(place, plane).unlink(missing_ok=True)
-
     def read(self, window: Window, *, plane: tuple[int, ...] = ()) -> Bytes:
         """Values `(y, x)` of a window inside the array; only chunks that the window touches are read.
 
@@ -127,6 +124,8 @@ class Sharded:
                 raise StoreError(cannot(f"read {path}", f"the shard is damaged ({error})", DAMAGED)) from None
             finally:
                 os.close(file)
+        for hidden in self.blank:
+            values[hidden.intersect(window).slices(window)] = self.fill
         return values
 
     def _shards(self, window: Window) -> Iterator[Window]:

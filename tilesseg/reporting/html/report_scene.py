@@ -124,6 +124,7 @@ def _seams(store: Store, scene: ScenePlan, report: SceneReport, budget: int) -> 
     """Seam scores of the labels, and of the scores where they are stored."""
     if not report.done:
         return SeamFacts("No tile is done yet.")
+    store = store.of_done_tiles(scene.tiling)
     try:
         measured = {"labels": measure_seams(scene.tiling, _labels(store, scene), budget=budget)}
         classes = min(len(store.score_classes), 4)
