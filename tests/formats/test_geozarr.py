@@ -175,6 +175,24 @@ def test_coordinate_arrays_place_an_image_if_they_are_even(tmp_path: Path) -> No
     assert_refused(folder, "x is not evenly spaced")
 
 
+@pytest.mark.parametrize(("start", "step"), [(8.0, 1e-4), (-122.3, 1e-4), (179.0, 3e-5), (2_600_000.0, 0.5)])
+def test_coordinates_of_single_precision_are_even(tmp_path: Path, start: float, step: float) -> None:
+    folder = group(tmp_path / "a.zarr")
+    array(folder / "image", noise(*SHAPE), dimensions=("y", "x"))
+    y, x = 47.0 - step * (np.arange(SHAPE[0]) + 0.5), start + step * (np.arange(SHAPE[1]) + 0.5)
+    for name, centres in (("y", y), ("x", x)):
+        array(folder / name, centres.astype(np.float32), dimensions=(name,))
+    found = opened(folder).grid
+    corners = [found.to_world(*at) for at in ((0, 0), SHAPE)]
+    for (got_x, got_y), (true_x, true_y) in zip(
+        corners, [(start, 47.0), (start + step * SHAPE[1], 47.0 - step * SHAPE[0])], strict=True
+    ):
+        assert abs(got_x - true_x) < 0.15 * step and abs(got_y - true_y) < 0.15 * step
+    array_x = zarr.open_array(str(folder / "x"), mode="r+")
+    array_x[20] = array_x[20] + 1.5 * step
+    assert_refused(folder, "x is not evenly spaced")
+
+
 def test_arrays_of_one_shape_are_bands_by_their_names(tmp_path: Path) -> None:
     folder = group(tmp_path / "a.zarr")
     red, nir = noise(*SHAPE), noise(*SHAPE, dtype="uint16")

@@ -1,10 +1,14 @@
-"""Images read and masks written, a folder for each family of files; `reading` and `writing` are shared."""
+"""Images read and masks written, a folder for each family of files; `reading` and `writing` are shared.
+
+Importing this package makes rasterio and pyogrio, which are imported later, use their own data: `reading.proj_data`.
+"""
 
 from __future__ import annotations
 
 from tilesseg.formats.open import OpenSource as OpenSource
 from tilesseg.formats.open import open_source as open_source
 from tilesseg.formats.reading.edge_padding import read_reflected as read_reflected
+from tilesseg.formats.reading.proj_data import use_own_data
 from tilesseg.formats.registry import FORMATS as FORMATS
 from tilesseg.formats.registry import Format as Format
 from tilesseg.formats.registry import resolve as resolve
@@ -18,3 +22,5 @@ from tilesseg.formats.writer import MaskClass as MaskClass
 from tilesseg.formats.writer import MaskLevel as MaskLevel
 from tilesseg.formats.writer import Scores as Scores
 from tilesseg.formats.writer import Writer as Writer
+
+use_own_data()

@@ -26,6 +26,7 @@ class Format:
 
 _POLYGONS = ("classes", "min_area", "simplify")
 _POLYGONS_CHECK = "tilesseg.formats.vector:check_polygons"
+_GEOTIFF_CHECK = "tilesseg.formats.writing.written_crs:check_geotiff_crs"
 
 FORMATS: Mapping[str, Format] = {
     "geotiff": Format(opens="tilesseg.formats.geotiff:open_geotiff"),
@@ -35,6 +36,7 @@ FORMATS: Mapping[str, Format] = {
         writes="tilesseg.formats.cog.writer:write_cog",
         suffixes=(".tif", ".tiff"),
         options=("overviews", "resolution"),
+        checks=_GEOTIFF_CHECK,
     ),
     "ome-tiff": Format(
         opens="tilesseg.formats.slide:open_ome_tiff",
@@ -54,6 +56,7 @@ FORMATS: Mapping[str, Format] = {
         suffixes=(".tif", ".tiff"),
         kind="scores",
         options=("classes",),
+        checks=_GEOTIFF_CHECK,
     ),
     "scores-ome-tiff": Format(
         writes="tilesseg.formats.ome_tiff.writer:write_ome_tiff_scores",

@@ -27,6 +27,7 @@ from tilesseg.formats.cog.level_files import CogLevel, bounded_cache, refuse_hol
 from tilesseg.formats.writer import MaskLevel, xml_text
 from tilesseg.formats.writing.publish import growing, publish, refusing
 from tilesseg.formats.writing.tiff_tiles import SIDE, in_order, strips
+from tilesseg.formats.writing.written_crs import refuse_other_crs_of
 from tilesseg.raster.grid import IDENTITY, Grid, Placement
 from tilesseg.raster.labels import NODATA
 from tilesseg.raster.pyramid import Halve, cascade
@@ -80,7 +81,7 @@ def write_layers(
         The COG, the files beside it, and GDAL's `.aux.xml` where the CRS does not fit into GeoTIFF keys.
 
     Raises:
-        FormatError: a file cannot be written, or the written COG has holes; nothing is left behind.
+        FormatError: a file cannot be written, or the written COG has holes or another CRS; nothing is left behind.
     """
     texts = beside or {}
     if grid.crs is not None:
@@ -102,6 +103,7 @@ def write_layers(
                 with ThreadPoolExecutor(threads, "tilesseg") as pool:
                     fill(result, levels[0], ready, pool)
             refuse_holes(result, levels)
+            refuse_other_crs_of(result, grid, path)
             for file, text in texts.items():
                 (folder / file.name).write_text(text, encoding="utf-8")
             return publish(folder, path, *texts)

@@ -8,11 +8,10 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.crs import CRS
 
 from tilesseg.errors import SourceError
 from tilesseg.formats.geotiff.raster_file import RasterFile
-from tilesseg.formats.reading.crs import crs_name
+from tilesseg.formats.reading.crs_comparison import crs_difference
 from tilesseg.formats.reading.resample import Pair, output_shape
 from tilesseg.raster.grid import Grid
 
@@ -91,8 +90,12 @@ def _resized(finest: RasterFile, resolution: float | None) -> tuple[Grid, Pair]:
 
 def _align(file: RasterFile, finest: RasterFile) -> RasterLayer:
     one, two = finest.facts.grid, file.facts.grid
-    if one.crs != two.crs and not (one.crs and two.crs and CRS.from_wkt(one.crs) == CRS.from_wkt(two.crs)):
-        raise _mismatch(finest, file, "coordinate reference systems", crs_name(one.crs), crs_name(two.crs))
+    difference = crs_difference(one.crs, two.crs)
+    if difference is not None:
+        raise SourceError(
+            f"{finest.path} and {file.path} have different coordinate reference systems, {difference}; "
+            "warp one to the other, or list only files that match"
+        )
     step = np.linalg.solve(_matrix(two), _matrix(one))  # the image's pixel positions to the file's
     (x_scale, skew_x, x), (skew_y, y_scale, y), _ = step
     skew = max(abs(skew_x) * one.height, abs(skew_y) * one.width)

@@ -11,6 +11,7 @@ from rasterio.errors import CRSError
 from tilesseg.errors import joined_lines
 from tilesseg.formats.geotiff.raster_file import settled
 from tilesseg.formats.reading.crs import round_trip, unit_of
+from tilesseg.formats.reading.proj_data import data_note
 from tilesseg.raster.grid import IDENTITY, ControlPoint, Grid, Placement, Transform
 
 
@@ -41,7 +42,7 @@ def _with_crs(dataset: Any, grid: Grid) -> tuple[Grid, str | None]:
         crs = dataset.crs
         if crs:
             unit, metres = unit_of(crs)
-            return replace(grid, crs=round_trip(crs), unit=unit, metres_per_unit=metres), None
+            return replace(grid, crs=round_trip(crs), unit=unit, metres_per_unit=metres), data_note()
     except CRSError as error:
         return grid, f"its coordinate reference system cannot be understood: {joined_lines(error)}"
     if grid.transform != IDENTITY:

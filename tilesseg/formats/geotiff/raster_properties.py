@@ -22,6 +22,7 @@ from tilesseg.formats.geotiff.raster_file import (
 )
 from tilesseg.formats.geotiff.strip_stream import is_one_strip
 from tilesseg.formats.geotiff.vrt_members import broken_members
+from tilesseg.formats.reading.proj_data import check_data
 from tilesseg.formats.reading.validity import DTYPES
 
 _MEMBERS = 16  # of a VRT that are opened
@@ -61,8 +62,9 @@ def open_raster(path: str) -> RasterFile:
     """Open a file with GDAL and collect its facts.
 
     Raises:
-        SourceError: missing, not an image, or of a data type that cannot be segmented.
+        SourceError: missing, not an image, of a data type that cannot be segmented, or GDAL has no data of PROJ.
     """
+    check_data()
     if not is_remote(path):
         if not os.path.exists(path):
             raise SourceError(cannot(f"open {path}", "no such file", "correct the path"))

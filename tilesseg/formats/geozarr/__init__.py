@@ -102,12 +102,13 @@ def _grid(member: Member, axes: Axes, shape: tuple[int, int]) -> tuple[Grid, tup
     """Grid of the image, and sentences on unusual facts about it."""
     mapping = sibling(member, str(member.attributes.get("grid_mapping") or "spatial_ref"))
     grid = conventions.find_grid(member.path, shape, member.attributes, mapping)
+    rounded = None
     if grid is None:
         y, x = coordinates(member, axes.y), coordinates(member, axes.x)
-        grid = conventions.grid_from_coordinates(member.path, shape, y, x)
+        grid, rounded = conventions.grid_from_coordinates(member.path, shape, y, x)
     grid, note = conventions.placed(member.path, grid, member.attributes, mapping)
-    notes = [] if grid.transform != IDENTITY else ["no transform: pixel coordinates are used"]
-    return grid, (*notes, *([note] if note else []))
+    plain = "no transform: pixel coordinates are used" if grid.transform == IDENTITY else None
+    return grid, tuple(each for each in (plain, rounded, note) if each)
 
 
 def _rescaled(reader: ZarrReader, scale: float | None, offset: float | None) -> ZarrReader:

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
-from tilesseg.errors import SourceError, cannot
+from tilesseg.errors import FormatError, SourceError, cannot
 from tilesseg.formats.reading.crs import crs_name, round_trip, unit_of
+from tilesseg.formats.reading.crs_comparison import crs_difference
+from tilesseg.formats.reading.proj_data import check_data, data_note
 from tilesseg.formats.zarr.zarr_array import Axes
 from tilesseg.formats.zarr.zarr_hierarchy import Attributes
 from tilesseg.raster.grid import IDENTITY, Grid, Transform
@@ -27,7 +29,8 @@ from tilesseg.raster.grid import IDENTITY, Grid, Transform
 _Y = ("y", "lat", "latitude", "northing", "row", "rows", "projection_y_coordinate")
 _X = ("x", "lon", "longitude", "easting", "col", "cols", "column", "columns", "projection_x_coordinate")
 _CHANNEL = ("channel", "channels", "band", "bands", "c", "wavelength", "wavelengths", "spectral")
-_UNEVEN = 0.02  # of a pixel: allowed deviation of coordinates from even spacing, which float32 needs
+_UNEVEN = 0.02  # of a pixel: allowed deviation of coordinates from even spacing
+_COARSEST = 0.5  # of a pixel: allowed deviation where it is the rounding of single precision
 
 _SPATIAL = {
     "uuid": "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4",
@@ -100,25 +103,31 @@ def find_grid(where: str, shape: tuple[int, int], attributes: Attributes, mappin
 
 
 def placed(where: str, grid: Grid, attributes: Attributes, mapping: Attributes) -> tuple[Grid, str | None]:
-    """A grid with the CRS by attributes, and a note where there is none."""
+    """A grid with the CRS by attributes, and a note on it, such as that there is none."""
     crs = _find_crs(where, attributes, mapping)
     if crs is None:
         kept = ": the transform is kept" if grid.transform != IDENTITY else ""
         return grid, f"no coordinate reference system{kept}"
     unit, metres = unit_of(crs)
-    return Grid(*grid.shape, transform=grid.transform, crs=round_trip(crs), unit=unit, metres_per_unit=metres), None
+    placed_grid = Grid(*grid.shape, transform=grid.transform, crs=round_trip(crs), unit=unit, metres_per_unit=metres)
+    return placed_grid, data_note()
 
 
-def grid_from_coordinates(where: str, shape: tuple[int, int], y: NDArray[Any] | None, x: NDArray[Any] | None) -> Grid:
-    """The grid whose pixels have these centres.
+def grid_from_coordinates(
+    where: str, shape: tuple[int, int], y: NDArray[Any] | None, x: NDArray[Any] | None
+) -> tuple[Grid, str | None]:
+    """The grid whose pixels have these centres, and a note where they are rounded.
 
     Raises:
         SourceError: the centres are not evenly spaced.
     """
     if y is None or x is None or min(shape) < 2:
-        return Grid(*shape)
-    (f, e), (c, a) = _spacing(where, "y", y), _spacing(where, "x", x)
-    return Grid(*shape, transform=(a, 0.0, c - a / 2, 0.0, e, f - e / 2), unit="unknown")
+        return Grid(*shape), None
+    (f, e, off_y), (c, a, off_x) = _spacing(where, "y", y), _spacing(where, "x", x)
+    off, note = max(off_y, off_x), None
+    if off > _UNEVEN:
+        note = f"coordinates are rounded, by up to {off:.1%} of a pixel: the even grid that fits them best is taken"
+    return Grid(*shape, transform=(a, 0.0, c - a / 2, 0.0, e, f - e / 2), unit="unknown"), note
 
 
 def find_names(attributes: Attributes, coordinates: Sequence[str] | None, count: int) -> tuple[str | None, ...]:
@@ -170,7 +179,7 @@ def spatial_attributes(grid: Grid) -> dict[str, Any]:
         attributes["spatial:bbox"] = [min(xs), min(ys), max(xs), max(ys)]
     if grid.crs is not None:
         attributes["zarr_conventions"] = [_SPATIAL, _PROJ]
-        attributes["proj:wkt2"] = CRS.from_wkt(grid.crs).to_wkt(version="WKT2_2019")
+        attributes["proj:wkt2"] = wkt2(grid.crs)
         name = crs_name(grid.crs)
         if name.startswith("EPSG:"):
             attributes["proj:code"] = name
@@ -182,8 +191,21 @@ def grid_mapping(grid: Grid) -> dict[str, Any]:
     a, b, c, d, e, f = grid.transform
     attributes = {"GeoTransform": " ".join(map(repr, (c, a, b, f, d, e)))}
     if grid.crs is not None:
-        attributes["crs_wkt"] = attributes["spatial_ref"] = CRS.from_wkt(grid.crs).to_wkt(version="WKT2_2019")
+        attributes["crs_wkt"] = attributes["spatial_ref"] = wkt2(grid.crs)
     return attributes
+
+
+def wkt2(crs: str) -> str:
+    """WKT of 2019 of a CRS given as WKT.
+
+    Raises:
+        FormatError: that would be another CRS.
+    """
+    text = str(CRS.from_wkt(crs).to_wkt(version="WKT2_2019"))
+    difference = crs_difference(crs, text)
+    if difference is not None:
+        raise FormatError(cannot("write the CRS of the image", difference, "give the image a CRS with an EPSG code"))
+    return text
 
 
 def _place(names: Sequence[str], wanted: Sequence[str]) -> int | None:
@@ -245,6 +267,7 @@ def _find_crs(where: str, attributes: Attributes, mapping: Attributes) -> CRS | 
     text = next((text for text in definitions if text), None)
     if text is None:
         return None
+    check_data()
     try:
         with rasterio.Env():  # an Env sends GDAL's own complaints to logging
             return CRS.from_user_input(text if isinstance(text, str) else json.dumps(text))
@@ -253,17 +276,32 @@ def _find_crs(where: str, attributes: Attributes, mapping: Attributes) -> CRS | 
         raise SourceError(cannot(what, error, "correct the attribute")) from None
 
 
-def _spacing(where: str, axis: str, centres: NDArray[Any]) -> tuple[float, float]:
-    """First centre, and step between centres."""
+def _spacing(where: str, axis: str, centres: NDArray[Any]) -> tuple[float, float, float]:
+    """First centre, step between centres, and the largest deviation from even spacing, in pixels.
+
+    Numbers of single precision are rounded, at 10 m in degrees by several percent of a pixel: they are even where no
+    more than this rounding lies between them and a line.
+    """
     exact = centres.astype(np.float64)
-    step = float(exact[-1] - exact[0]) / (len(exact) - 1)
-    even = exact[0] + step * np.arange(len(exact))
-    off = float(np.abs(exact - even).max())
+    start, step = float(exact[0]), float(exact[-1] - exact[0]) / (len(exact) - 1)
+    off = float(np.abs(exact - (start + step * np.arange(len(exact)))).max())
+    if off > _UNEVEN * abs(step) and off <= min(_rounding(exact), _COARSEST * abs(step)):
+        middle = (len(exact) - 1) / 2
+        away = np.arange(len(exact)) - middle
+        step = float(away @ (exact - exact.mean()) / (away @ away))
+        start = float(exact.mean()) - step * middle
+        return start, step, float(np.abs(exact - (start + step * np.arange(len(exact)))).max() / abs(step))
     if step == 0 or not off <= _UNEVEN * abs(step):
         raise SourceError(
             f"{where}: {axis} is not evenly spaced, off by {off:.6g} at a step of {step:.6g}; resample it"
         )
-    return float(exact[0]), step
+    return start, step, off / abs(step)
+
+
+def _rounding(exact: NDArray[np.float64]) -> float:
+    """Distance of neighbouring numbers of the precision that coordinates have; 0 for double precision."""
+    single = exact.astype(np.float32)
+    return float(np.spacing(np.abs(single).max())) if np.array_equal(single, exact) else 0.0
 
 
 def _number(where: str, key: str, value: Any) -> float:

@@ -14,6 +14,7 @@ import pyarrow.parquet
 import pyogrio.raw
 import shapely
 from pyogrio.errors import CRSError, DataLayerError, DataSourceError
+from rasterio.crs import CRS
 
 from tilesseg.errors import FormatError, cannot
 from tilesseg.formats.vector.coordinates import in_world
@@ -21,6 +22,7 @@ from tilesseg.formats.vector.features import Choice, Features, area_unit, featur
 from tilesseg.formats.vector.vector_checks import projjson
 from tilesseg.formats.writer import Mask
 from tilesseg.formats.writing.publish import growing, publish, refusing
+from tilesseg.formats.writing.written_crs import refuse_other_crs
 
 LAYER = "mask"
 GEOMETRY = "geometry"
@@ -42,7 +44,18 @@ def write(mask: Mask, path: Path, choice: Choice, *, kind: str) -> tuple[Path, .
                 _write_layer(folder / path.name, mask, kind, schema, batches)
         except (DataSourceError, DataLayerError, CRSError, pa.ArrowException) as error:
             raise FormatError(cannot(f"write {path}", error, "make room or choose another path")) from error
+        if mask.grid.crs is not None:
+            refuse_other_crs(_written_crs(folder / path.name, kind), mask.grid, path)
         return publish(folder, path)
+
+
+def _written_crs(file: Path, kind: str) -> CRS | None:
+    """The CRS of a written table, as another reader finds it."""
+    if kind == "geoparquet":
+        geo = json.loads(pyarrow.parquet.read_metadata(file).metadata[b"geo"])
+        return CRS.from_user_input(json.dumps(geo["columns"][GEOMETRY]["crs"]))
+    text = pyogrio.read_info(file)["crs"]
+    return CRS.from_user_input(text) if text else None
 
 
 def _schema(mask: Mask) -> pa.Schema:
