@@ -117,7 +117,7 @@ def test_a_spec_of_another_weights_file_is_refused(tmp_path):
 
 def test_a_weights_file_without_a_spec_is_refused(tmp_path):
     (tmp_path / "net.onnx").write_bytes(b"")
-    assert "neither net.yaml nor model.yaml" in refusal(tmp_path / "net.onnx")
+    assert "no net.yaml or model.yaml" in refusal(tmp_path / "net.onnx")
 
 
 def test_an_unknown_name_lists_the_known_ones():

@@ -17,6 +17,7 @@ from pathlib import Path
 from tilesseg.errors import ModelError, cannot, reason_of
 from tilesseg.models.bioimageio.rdf_description import FILES, is_description, read_description
 from tilesseg.models.download import fetch_bundle
+from tilesseg.models.foreign_files import foreign_problem
 from tilesseg.models.spec import ModelSpec, Weights, read_spec
 
 SPEC_FILE = "model.yaml"
@@ -24,6 +25,8 @@ SPEC_SUFFIXES = (".yaml", ".yml")
 SHIPPED = Path(__file__).parent.parent / "bundles"
 EXTRAS = {"ukis_csmask": "clouds", "onnxruntime": "onnx"}
 """Extra of tilesseg that installs a package, by the package's name."""
+FOREIGN = ("torchscript", "exported", "onnx")
+"""Engines of networks that other libraries export."""
 RUNTIMES = {"onnx": "onnxruntime"}
 """Engines whose runtime is not always installed."""
 
@@ -91,10 +94,10 @@ def list_models() -> tuple[KnownModel, ...]:
 
 
 def verify_weights(bundle: Bundle) -> None:
-    """Compare the weights file with the sha256 in the spec.
+    """Compare the weights file with the sha256 in the spec, and refuse a file of another library.
 
     Raises:
-        ModelError: the file cannot be read, or has another sha256.
+        ModelError: the file cannot be read, has another sha256, or is of a kind that no engine loads.
     """
     if bundle.weights_path is None or bundle.spec.weights is None:
         return
@@ -109,6 +112,9 @@ def verify_weights(bundle: Bundle) -> None:
             f"{bundle.weights_path} has sha256 {digest[:12]}…, the spec says {bundle.spec.weights.sha256[:12]}…; "
             "get the weights file again, or correct weights.sha256 if you meant to change it"
         )
+    problem = foreign_problem(bundle.weights_path) if bundle.spec.engine in FOREIGN else None
+    if problem:
+        raise ModelError(f"{bundle.weights_path} {problem}")
 
 
 def _is_name(text: str) -> bool:
@@ -117,6 +123,7 @@ def _is_name(text: str) -> bool:
 
 def _at(path: Path) -> Bundle:
     if path.is_dir():
+        _refuse_foreign(path, spec=_spec_in(path))
         return _read(_spec_in(path))
     if path.suffix.lower() in SPEC_SUFFIXES:
         return _read(path)
@@ -148,15 +155,28 @@ def _read(spec_file: Path, weights: Path | None = None) -> Bundle:
 def _of_weights(weights: Path) -> Bundle:
     own = [weights.with_suffix(suffix) for suffix in SPEC_SUFFIXES]
     spec_file = next((path for path in own if path.is_file()), _spec_in(weights.parent))
+    _refuse_foreign(weights, spec=spec_file)
     if not spec_file.is_file():
+        names = dict.fromkeys((own[0].name, SPEC_FILE))
         raise ModelError(
-            f"{weights} has no spec: neither {own[0].name} nor {SPEC_FILE} lies beside it; write this file"
+            f"{weights} has no spec: no {' or '.join(names)} lies beside it; write one: tilesseg models new {weights}"
         )
     bundle = _read(spec_file, weights)
     if bundle.weights_path is None or bundle.weights_path.resolve() != weights.resolve():
         named = "none" if bundle.spec.weights is None else bundle.spec.weights.file
         raise ModelError(f"{spec_file} is the spec of {named}, not of {weights.name}; write {own[0].name} beside it")
     return bundle
+
+
+def _refuse_foreign(path: Path, *, spec: Path) -> None:
+    """Refuse a file or folder of another library that has no spec; with one, the engine that it names reads the file.
+
+    Raises:
+        ModelError: no spec would help.
+    """
+    problem = None if spec.is_file() else foreign_problem(path)
+    if problem:
+        raise ModelError(f"{path} {problem}")
 
 
 def _weights_path(weights: Weights, folder: Path, *, name: str) -> Path:

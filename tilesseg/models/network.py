@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tilesseg.errors import ModelError
 from tilesseg.models.normalisation import Normalisation
+from tilesseg.models.shape_advice import score_problem
 from tilesseg.models.spec import ModelSpec
 from tilesseg.raster.labels import decide
 
@@ -121,15 +122,10 @@ def refuse_other_shape(spec: ModelSpec, given: tuple[int, ...], scores: tuple[in
     Raises:
         ModelError: the network gives another shape than its spec promises, or takes another number of bands.
     """
-    n, channels, height, width = given
-    refuse_other_bands(spec, channels)
-    lost = spec.patch.shrink + 2 * margin
-    promised = (n, spec.score_channels, height - lost, width - lost)
-    if scores != promised:
-        raise ModelError(
-            f"model {spec.name} gives scores {scores} for patches {given}, its spec promises {promised}; correct "
-            "classes, decision or patch.shrink in its model.yaml"
-        )
+    refuse_other_bands(spec, given[1])
+    problem = score_problem(spec, given, scores, margin=margin)
+    if problem:
+        raise ModelError(f"model {spec.name} {problem}")
 
 
 def repeated(corner: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:

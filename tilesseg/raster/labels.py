@@ -65,10 +65,10 @@ def quantise(scores: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 def _reaching(scores: NDArray[np.float32], threshold: float) -> NDArray[np.uint8]:
     """1 + index of the highest score where this score reaches the threshold, else 0."""
-    if len(scores) == 1:
-        return (scores[0] >= np.float32(threshold)).view(np.uint8)
-    reached = (scores.max(axis=0) >= np.float32(threshold)).view(np.uint8)
-    return (_highest(scores) + np.uint8(1)) * reached
+    labels: NDArray[np.uint8] = (scores.max(axis=0) >= np.float32(threshold)).view(np.uint8)
+    if len(scores) > 1:
+        labels *= _highest(scores) + np.uint8(1)
+    return labels
 
 
 def _highest(scores: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilesseg.errors import ModelError
+from tilesseg.models.shape_advice import input_problem
 from tilesseg.models.spec import ModelSpec
 
 MOST_BATCHES = 2
@@ -60,19 +61,10 @@ def compare_input(shape: Sequence[int | None], spec: ModelSpec, weights: Path) -
     Raises:
         ModelError: the input has another number of axes or channels, or another patch than the spec.
     """
-    if len(shape) != 4:
-        raise ModelError(
-            f"{weights} takes an array of {len(shape)} axes, not (n, channel, y, x); export it with these axes"
-        )
-    batch, channels, *sides = shape
-    if channels is not None and channels != len(spec.bands):
-        raise ModelError(f"{weights} takes {channels} channels, its spec names {len(spec.bands)} bands; correct bands")
-    for side in sides:
-        if side is not None and side != spec.patch.fixed:
-            raise ModelError(
-                f"{weights} takes patches of {side} only, its spec {spec.patch.rule}; set patch.fixed: {side}"
-            )
-    return batch
+    problem = input_problem(shape, spec)
+    if problem:
+        raise ModelError(f"{weights} {problem}")
+    return shape[0]
 
 
 def parts(patches: NDArray[Any], batch: int | None) -> list[NDArray[Any]]:

@@ -13,6 +13,7 @@ from tilesseg.errors import ModelError, cannot, one_line
 from tilesseg.models.engines.batches import BatchSlots, compare_input, parts
 from tilesseg.models.engines.out_of_memory import refusal
 from tilesseg.models.network import Call, Network, activate, plain, refuse_other_shape
+from tilesseg.models.shape_advice import type_problem
 from tilesseg.models.spec import ModelSpec
 
 
@@ -71,8 +72,8 @@ def open_onnx(
     inputs, outputs = session.get_inputs(), session.get_outputs()
     if len(inputs) != 1 or len(outputs) != 1:
         raise ModelError(f"{weights} has {len(inputs)} inputs and {len(outputs)} outputs; export it with one of each")
-    if inputs[0].type != "tensor(float)":
-        raise ModelError(f"{weights} takes {inputs[0].type}, tilesseg gives tensor(float); export it for float32")
+    if problem := type_problem(inputs[0].type):
+        raise ModelError(f"{weights} {problem}")
     shape = [size if isinstance(size, int) and size > 0 else None for size in inputs[0].shape]
     batch = compare_input(shape, spec, weights)
     return OnnxEngine(spec, session, inputs[0].name, batch, place, batch_slots)

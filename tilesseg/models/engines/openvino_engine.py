@@ -19,6 +19,7 @@ from tilesseg.models.engines.openvino_io import taken, with_ends
 from tilesseg.models.engines.out_of_memory import refusal
 from tilesseg.models.network import Call, Network, refuse_other_shape
 from tilesseg.models.normalisation import Normalisation
+from tilesseg.models.shape_advice import type_problem
 from tilesseg.models.spec import ModelSpec
 
 HINTS = {"fp32": "f32", "bf16": "bf16"}
@@ -149,10 +150,8 @@ def _batch(graph: openvino.Model, spec: ModelSpec, weights: Path) -> int | None:
             f"{weights} has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs; export it with one of each"
         )
     source = graph.input(0)
-    if source.get_element_type() != openvino.Type.f32:
-        raise ModelError(
-            f"{weights} takes {source.get_element_type().get_type_name()}, tilesseg gives f32; export it for float32"
-        )
+    if problem := type_problem(source.get_element_type().get_type_name()):
+        raise ModelError(f"{weights} {problem}")
     sizes = source.get_partial_shape()
     if sizes.rank.is_dynamic:
         raise ModelError(f"{weights} does not say how many axes its input has; export it with (n, channel, y, x)")

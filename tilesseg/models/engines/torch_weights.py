@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from tilesseg.errors import ModelError, cannot, one_line
+from tilesseg.models.foreign_files import EXPORT, foreign_problem
 from tilesseg.models.spec import ModelSpec, UNetShape
 from tilesseg.models.unet.architecture import UNet
 from tilesseg.models.unet.unet_shapes import crop_of
@@ -118,10 +119,8 @@ def load_script(path: Path) -> torch.jit.ScriptModule:
         ModelError: the file is of another kind.
     """
     if not _is_script(path):
-        raise ModelError(
-            f"{path} is not TorchScript but a pickled checkpoint or another file, and tilesseg never unpickles; "
-            "save it with torch.jit.save, or its state_dict with safetensors"
-        )
+        problem = foreign_problem(path) or f"is not TorchScript; {EXPORT}"
+        raise ModelError(f"{path} {problem}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit.load is deprecated and still works

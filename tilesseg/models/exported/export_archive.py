@@ -21,6 +21,7 @@ import torch
 
 from tilesseg.errors import ModelError, cannot
 from tilesseg.models.exported.export_program import DTYPES, Operation, Program, Size, freed, names_in
+from tilesseg.models.shape_advice import type_problem
 
 SCHEMA = 8
 _FLOAT32 = 7
@@ -190,8 +191,7 @@ def _refuse_training(operations: Sequence[Operation], held: Mapping[str, str], p
 
 def _shape(meta: Mapping[str, Any], ranges: Mapping[str, Any], path: Path) -> tuple[Size, ...]:
     if meta["dtype"] != _FLOAT32:
-        dtype = DTYPES.get(meta["dtype"], "another type")
-        raise ModelError(f"{path} takes {dtype}, tilesseg gives torch.float32; export it for float32")
+        raise ModelError(f"{path} {type_problem(str(DTYPES.get(meta['dtype'], 'another type')))}")
     return tuple(_size(size, ranges) for size in meta["sizes"])
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, deserialize
 
 from tilesseg.errors import ModelError, one_line
+from tilesseg.models.foreign_files import foreign_problem
 from tilesseg.models.spec import ModelSpec
 from tilesseg.models.unet.unet_shapes import tensors_of
 
@@ -67,6 +68,8 @@ def folded(tensors: Arrays, name: str, norm: str | None) -> Convolution:
 
 
 def _compare(wanted: Mapping[str, tuple[int, ...]], found: Arrays, path: Path) -> None:
+    if not wanted.keys() & found.keys():
+        raise ModelError(f"{path} {foreign_problem(path)}")
     for name in sorted(wanted.keys() | found.keys()):
         if name not in found or name not in wanted:
             who = "lacks" if name not in found else "has, beyond the network,"
