@@ -114,7 +114,7 @@ def verify_weights(bundle: Bundle) -> None:
         )
     problem = foreign_problem(bundle.weights_path) if bundle.spec.engine in FOREIGN else None
     if problem:
-        raise ModelError(f"{bundle.weights_path} {problem}")
+        raise ModelError(problem)
 
 
 def _is_name(text: str) -> bool:
@@ -176,7 +176,7 @@ def _refuse_foreign(path: Path, *, spec: Path) -> None:
     """
     problem = None if spec.is_file() else foreign_problem(path)
     if problem:
-        raise ModelError(f"{path} {problem}")
+        raise ModelError(problem)
 
 
 def _weights_path(weights: Weights, folder: Path, *, name: str) -> Path:

@@ -17,15 +17,15 @@ _HEADS = {b"\x89HDF\r\n\x1a\n": "keras", b"TFL3": "tflite"}
 
 
 def foreign_problem(path: Path) -> str | None:
-    """What a file or folder is, and how it becomes a network that tilesseg loads; None if it may be one already.
+    """Sentence about a file or folder of another library, and its way to a network that tilesseg loads; else None.
 
-    The content decides where it can be told, then the name. The sentence follows the path.
+    The content decides where it can be told, then the name.
 
     Raises:
         OSError: the path cannot be read.
     """
     kind = _folder_kind(path) if path.is_dir() else _file_kind(path)
-    return kind and f"{_TITLES[kind]}; {_REMEDIES[kind]}"
+    return kind and f"{path} {_TITLES[kind]}; {_REMEDIES[kind]}"
 
 
 _TITLES = {

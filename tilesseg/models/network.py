@@ -125,7 +125,7 @@ def refuse_other_shape(spec: ModelSpec, given: tuple[int, ...], scores: tuple[in
     refuse_other_bands(spec, given[1])
     problem = score_problem(spec, given, scores, margin=margin)
     if problem:
-        raise ModelError(f"model {spec.name} {problem}")
+        raise ModelError(problem)
 
 
 def repeated(corner: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:

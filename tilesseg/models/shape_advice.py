@@ -17,11 +17,16 @@ LAST = (
 LABELS = "export it without its last step (argmax, threshold, or the counting of objects), so that it gives scores"
 
 
-def input_problem(shape: Sequence[int | None], spec: ModelSpec) -> str | None:
-    """Problem of an input `shape`, in which a free axis is None, with its remedy; None if patches fit it.
+def input_problem(name: object, shape: Sequence[int | None], spec: ModelSpec) -> str | None:
+    """Sentence about an input `shape` of the file `name` that does not fit its spec; None if patches fit it.
 
-    The sentence follows the name of the file.
+    An axis that is free is None.
     """
+    problem = _input(shape, spec)
+    return problem and f"{name} {problem}"
+
+
+def _input(shape: Sequence[int | None], spec: ModelSpec) -> str | None:
     bands = len(spec.bands)
     if len(shape) == 5:
         return "takes volumes (5 axes), tilesseg gives (n, channel, y, x); take a network for 2-D images"
@@ -40,8 +45,8 @@ def input_problem(shape: Sequence[int | None], spec: ModelSpec) -> str | None:
     return None
 
 
-def type_problem(dtype: str) -> str | None:
-    """Problem of the type of an input, with its remedy; None if it is float32. The sentence follows the file's name."""
+def type_problem(name: object, dtype: str) -> str | None:
+    """Sentence about an input of the file `name` that is not float32; None if it is."""
     kind = dtype.removeprefix("tensor(").removesuffix(")").removeprefix("torch.").lower()
     kind = {
         "float": "float32",
@@ -56,13 +61,13 @@ def type_problem(dtype: str) -> str | None:
     remedy = "export it in float32, with model.float()"
     if "int" in kind:
         remedy = f"export it with a float32 input, whose first step is x.round().to(torch.{kind}) if it needs integers"
-    return f"takes {kind}, tilesseg gives float32; {remedy}"
+    return f"{name} takes {kind}, tilesseg gives float32; {remedy}"
 
 
 def score_problem(
     spec: ModelSpec, given: Shape, got: Shape, *, margin: int = 0, whole: bool | None = None
 ) -> str | None:
-    """Problem of the shape of scores, with its remedy; None if it is the promised one. It follows the model's name.
+    """Sentence about the shape of scores that a model does not promise; None if it is the promised one.
 
     Args:
         spec: spec of the network.
@@ -71,6 +76,11 @@ def score_problem(
         margin: number of pixels that are already left out on each side.
         whole: whether all values are whole numbers; None if that is not known.
     """
+    problem = _scores(spec, given, got, margin, whole)
+    return problem and f"model {spec.name} {problem}"
+
+
+def _scores(spec: ModelSpec, given: Shape, got: Shape, margin: int, whole: bool | None) -> str | None:
     lost = spec.patch.shrink + 2 * margin
     n, k, sides = given[0], spec.score_channels, tuple(side - lost for side in given[2:])
     promised = (n, k, *sides)

@@ -61,9 +61,9 @@ def compare_input(shape: Sequence[int | None], spec: ModelSpec, weights: Path) -
     Raises:
         ModelError: the input has another number of axes or channels, or another patch than the spec.
     """
-    problem = input_problem(shape, spec)
+    problem = input_problem(weights, shape, spec)
     if problem:
-        raise ModelError(f"{weights} {problem}")
+        raise ModelError(problem)
     return shape[0]
 
 

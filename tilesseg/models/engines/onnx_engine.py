@@ -72,8 +72,8 @@ def open_onnx(
     inputs, outputs = session.get_inputs(), session.get_outputs()
     if len(inputs) != 1 or len(outputs) != 1:
         raise ModelError(f"{weights} has {len(inputs)} inputs and {len(outputs)} outputs; export it with one of each")
-    if problem := type_problem(inputs[0].type):
-        raise ModelError(f"{weights} {problem}")
+    if problem := type_problem(weights, inputs[0].type):
+        raise ModelError(problem)
     shape = [size if isinstance(size, int) and size > 0 else None for size in inputs[0].shape]
     batch = compare_input(shape, spec, weights)
     return OnnxEngine(spec, session, inputs[0].name, batch, place, batch_slots)

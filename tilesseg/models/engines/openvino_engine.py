@@ -150,8 +150,8 @@ def _batch(graph: openvino.Model, spec: ModelSpec, weights: Path) -> int | None:
             f"{weights} has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs; export it with one of each"
         )
     source = graph.input(0)
-    if problem := type_problem(source.get_element_type().get_type_name()):
-        raise ModelError(f"{weights} {problem}")
+    if problem := type_problem(weights, source.get_element_type().get_type_name()):
+        raise ModelError(problem)
     sizes = source.get_partial_shape()
     if sizes.rank.is_dynamic:
         raise ModelError(f"{weights} does not say how many axes its input has; export it with (n, channel, y, x)")

@@ -119,8 +119,7 @@ def load_script(path: Path) -> torch.jit.ScriptModule:
         ModelError: the file is of another kind.
     """
     if not _is_script(path):
-        problem = foreign_problem(path) or f"is not TorchScript; {EXPORT}"
-        raise ModelError(f"{path} {problem}")
+        raise ModelError(foreign_problem(path) or f"{path} is not TorchScript; {EXPORT}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit.load is deprecated and still works

@@ -24,7 +24,6 @@ from tilesseg.models.exported.export_program import DTYPES, Operation, Program, 
 from tilesseg.models.shape_advice import type_problem
 
 SCHEMA = 8
-_FLOAT32 = 7
 _ARITHMETIC: Mapping[str, Callable[..., Any]] = {
     **{
         f"_operator.{name}": getattr(operator, name)
@@ -190,8 +189,9 @@ def _refuse_training(operations: Sequence[Operation], held: Mapping[str, str], p
 
 
 def _shape(meta: Mapping[str, Any], ranges: Mapping[str, Any], path: Path) -> tuple[Size, ...]:
-    if meta["dtype"] != _FLOAT32:
-        raise ModelError(f"{path} {type_problem(str(DTYPES.get(meta['dtype'], 'another type')))}")
+    problem = type_problem(path, str(DTYPES.get(meta["dtype"], "another type")))
+    if problem:
+        raise ModelError(problem)
     return tuple(_size(size, ranges) for size in meta["sizes"])
 
 

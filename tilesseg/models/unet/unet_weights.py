@@ -69,7 +69,7 @@ def folded(tensors: Arrays, name: str, norm: str | None) -> Convolution:
 
 def _compare(wanted: Mapping[str, tuple[int, ...]], found: Arrays, path: Path) -> None:
     if not wanted.keys() & found.keys():
-        raise ModelError(f"{path} {foreign_problem(path)}")
+        raise ModelError(foreign_problem(path) or f"{path} holds no tensor of the U-Net; give its own weights file")
     for name in sorted(wanted.keys() | found.keys()):
         if name not in found or name not in wanted:
             who = "lacks" if name not in found else "has, beyond the network,"
