@@ -11,8 +11,9 @@ from collections.abc import Iterable
 
 DOUBTS: dict[str, str] = {
     "bands-by-order": "bands without names are taken in the file's order",
-    "no-valid-pixel": "no valid pixel was found: the mask may be all nodata",
+    "no-valid-pixel": "no valid pixel was found: the mask is all nodata",
     "pixel-size": "pixels are much finer or coarser than those that the model was trained on",
+    "value-range": "values come nowhere near the model's range, or most lie beyond it, and their type does not say why",
 }
 """Meaning of each code, one sentence. `docs/reference/doubts.md` repeats the table; a test holds both alike."""
 

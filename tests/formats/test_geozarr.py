@@ -139,7 +139,7 @@ def test_full_resolution_of_a_pyramid_is_read_and_its_levels_serve_for_views(tmp
     assert source.grid.transform == TRANSFORM
     assert np.array_equal(whole(source), data)
     assert (source.thumbnail(200).values == 77).all()
-    assert (source.sample() == 77).all()
+    assert np.array_equal(np.sort(source.sample()[0]), np.sort(data[0].ravel()))
     assert source.thumbnail(500).values.max() > 77
 
 

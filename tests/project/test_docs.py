@@ -49,7 +49,7 @@ def sections(path: Path) -> dict[str, str]:
 
 def options_of(command: Any) -> set[str]:
     shown = (one for one in command.params if not getattr(one, "hidden", False))
-    return {name for one in shown for name in one.opts if name.startswith("--")} - {"--help"}
+    return {name for one in shown for name in (*one.opts, *one.secondary_opts) if name.startswith("--")} - {"--help"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))

@@ -19,15 +19,10 @@ import pytest
 import rasterio
 import yaml
 from fakes import job_data, spec_data, write_bundle, write_scene, write_spec, write_unet_bundle
-from hypothesis import assume, given
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tilesseg.cli.main import run
 from tilesseg.cluster.executors import SerialExecutor
-from tilesseg.errors import SourceError
-from tilesseg.models.spec import parse_spec
-from tilesseg.planning.band_match import check_range
 from tilesseg.planning.job import parse_job
 from tilesseg.planning.machine import Machine
 from tilesseg.planning.stored_plan import plan_scene
@@ -144,23 +139,30 @@ def test_an_unknown_band_name_is_refused(refusal: Refusal, tmp_path: Path, bundl
 
 
 @pytest.mark.parametrize(
-    ("values", "expected", "tags"),
+    ("values", "dtype", "expected", "tags", "offered"),
     [
-        ((0, 10_000), (0, 1), {}),
-        ((0, 255), (0, 1), {}),
-        ((0, 1), (0, 255), {}),
-        ((0, 2941), (0, 1), {}),
-        ((-25, -3), (0, 1), {}),
-        ((0, 0.3), (0, 10_000), {}),
-        ((7000, 12_000), (0, 1), {"scale": 0.1, "offset": -100.0}),
+        ((0, 10_000), "uint16", (0, 1), {}, [(1e-4, 0), (1 / 65535, 0)]),
+        ((0, 255), "uint8", (0, 1), {}, [(1 / 255, 0)]),
+        ((0, 1), "float32", (0, 255), {}, [(255, 0)]),
+        ((0, 2941), "uint16", (0, 1), {}, [(1e-4, 0), (1 / 4095, 0)]),
+        ((-25, -3), "float32", (0, 1), {}, []),
+        ((0, 0.3), "float32", (0, 10_000), {}, [(10_000, 0), (65_535, 0)]),
+        ((7300, 12_000), "uint16", (0, 1), {"scale": 0.1, "offset": -100.0},
+         [(1e-4, 0), (2.75e-5, -0.2), (1 / 65535, 0)]),
     ],
-)
-def test_a_wrong_value_range_is_refused_and_what_the_refusal_says_works(
-    refusal: Refusal, tmp_path: Path, values: tuple[float, float], expected: tuple[float, float], tags: dict[str, float]
+)  # fmt: skip
+def test_another_unit_is_refused_and_each_scale_that_is_offered_works(
+    refusal: Refusal,
+    tmp_path: Path,
+    values: tuple[float, float],
+    dtype: str,
+    expected: tuple[float, float],
+    tags: dict[str, float],
+    offered: list[tuple[float, float]],
 ) -> None:
     model = write_bundle(tmp_path / "model", input_range=expected)
-    pixels = np.random.default_rng(1).uniform(*values, (1, 40, 50)).astype(np.float32)
-    image = write_scene(tmp_path / "scene.tif", pixels)
+    pixels = np.random.default_rng(1).uniform(*values, (1, 40, 50)).astype(dtype)
+    image = write_scene(tmp_path / "scene.tif", pixels, crs="EPSG:32632")
     with rasterio.open(image, "r+") as file:
         file.scales, file.offsets = (tags.get("scale", 1.0),), (tags.get("offset", 0.0),)
     line = refusal.of_job(str(image), model)
@@ -168,50 +170,36 @@ def test_a_wrong_value_range_is_refused_and_what_the_refusal_says_works(
     low, high = (float(text) for text in re.findall(r"values from (\S+) to (\S+)", line)[0])
     scale, offset = tags.get("scale", 1.0), tags.get("offset", 0.0)
     assert (low, high) == pytest.approx(np.percentile(pixels * scale + offset, (2, 98)), rel=1e-4)
-    advice = dict(zip(("scale", "offset"), advised(line), strict=True))
-    for remedy in (advice, {"check_range": False}):
-        job = job_data(image, model, tmp_path / "run" / str(len(remedy)), input=remedy)
+    offers = [(float(one), float(two)) for one, two in re.findall(r"scale: ([^,\s]+), input\.offset: (\S+)", line)]
+    assert offers == [pytest.approx(pair, rel=1e-6) for pair in offered]
+    for number, remedy in enumerate([*({"scale": s, "offset": o} for s, o in offers), {"check_range": False}]):
+        job = job_data(image, model, tmp_path / "run" / str(number), input=remedy)
         assert run_job(parse_job(job, where="test"), executor=SerialExecutor()).exit_code == 0
 
 
-def advised(line: str) -> tuple[float, float]:
-    (numbers,) = re.findall(r"input\.scale: ([^,\s]+), input\.offset: ([^,\s]+)", line)
-    return float(numbers[0]), float(numbers[1])
+def test_segment_takes_a_switch_for_values_of_another_unit(tmp_path: Path) -> None:
+    model = write_bundle(tmp_path / "model", "Constant", input_range=[0, 1])
+    image = write_scene(tmp_path / "scene.tif", np.full((1, 40, 50), 200, np.uint8))
+    command = ["segment", str(image), "--model", str(model), "--out", str(tmp_path / "mask.tif"), "--workers", "1"]
+    assert run(command) == 1 and run([*command, "--no-check-range"]) == 0
 
 
-@given(
-    low=st.floats(-1e5, 1e5),
-    size=st.floats(1e-3, 1e5),
-    first=st.floats(-1e6, 1e6),
-    spread=st.floats(1e-3, 1e6),
-    scaling=st.sampled_from([(1.0, 0.0), (0.0001, 0.0), (2.75e-05, -0.2)]),
-)
-def test_the_scale_and_offset_of_a_refusal_always_fit(
-    low: float, size: float, first: float, spread: float, scaling: tuple[float, float]
+def test_an_empty_field_is_a_result(tmp_path: Path, bundle: Path) -> None:
+    image = write_scene(tmp_path / "dark.tif", np.zeros((1, 40, 50), np.uint8))
+    job = parse_job(job_data(image, bundle, tmp_path / "run"), where="test")
+    assert run_job(job, executor=SerialExecutor()).exit_code == 0
+
+
+def test_a_scene_without_a_valid_pixel_is_refused_where_its_statistics_are_needed(
+    refusal: Refusal, tmp_path: Path
 ) -> None:
-    data = spec_data(input_range=[low, low + size])
-    spec = parse_spec(data, where="test")
-    raw = np.array([first, first + spread])
-    assume(raw[1] > min(raw[0], 0) and abs(first) / spread < 1e4 and abs(low) / size < 1e4)
-    span = raw * scaling[0] + scaling[1]
-    assume(span[1] - min(span[0], 0) > 1e-9)
-    try:
-        check_range((span[0], span[1]), spec, image="image", scaling=scaling)
-    except SourceError as refused:
-        scale, offset = advised(str(refused))
-        again = raw * scale + offset
-        check_range((again[0], again[1]), spec, image="image")
-
-
-def test_a_scale_that_the_job_gives_is_named_and_not_advised_away() -> None:
-    spec = parse_spec(spec_data(input_range=[0, 1]), where="test")
-    with pytest.raises(SourceError, match=r"correct the scale 0\.0002442 and offset -1\.221 that you gave"):
-        check_range((0.05, 4.0), spec, image="image", scaling=(0.0002442, -1.221), given=True)
-
-
-def test_a_scene_of_zeros_gets_no_scale_that_cannot_help(refusal: Refusal, tmp_path: Path, bundle: Path) -> None:
-    line = refusal.of_scene(write_scene(tmp_path / "dark.tif", np.zeros((1, 9, 9), np.uint8)), bundle)
-    assert "from 0 to 0" in line and "0 to 2" in line and "scale" not in line
+    image = write_scene(tmp_path / "scene.tif", np.zeros((1, 40, 50), np.uint8), nodata=0)
+    model = write_bundle(tmp_path / "model", normalise={"kind": "scene_mean_std"})
+    line = refusal.of_scene(image, model)
+    assert "the scene has no valid pixel" in line
+    fixed = write_bundle(tmp_path / "fixed")
+    job = parse_job(job_data(image, fixed, tmp_path / "run"), where="test")
+    assert run_job(job, executor=SerialExecutor()).exit_code == 0, "all nodata is what the mask says"
 
 
 def test_a_model_without_normalisation_is_refused(refusal: Refusal, tmp_path: Path, scene: Path) -> None:

@@ -49,6 +49,7 @@ def segment(
     outside: Annotated[str, key_option("Input", "outside")] = "nodata",
     at: Annotated[str, key_option("Product", "resolution")] = "model",
     stage: Annotated[str, key_option("Input", "stage")] = "auto",
+    check_range: Annotated[bool, key_option("Input", "check_range", "--check-range/--no-check-range")] = True,
     patch: Annotated[int | None, key_option("TilingOptions", "patch")] = None,
     overlap: Annotated[int | None, key_option("TilingOptions", "overlap")] = None,
     blend: Annotated[str, key_option("TilingOptions", "blend")] = "auto",
@@ -85,7 +86,14 @@ def segment(
         "model": model,
         "engine": engine,
         "precision": precision,
-        "input": {**read, "series": _number(series), "stage": stage, "tissue": tissue, "outside": outside},
+        "input": {
+            **read,
+            "series": _number(series),
+            "stage": stage,
+            "tissue": tissue,
+            "outside": outside,
+            "check_range": check_range,
+        },
         "tiling": {"patch": or_auto(patch), "overlap": or_auto(overlap), "blend": blend},
         "output": {
             "dir": str(run_dir or target.with_name(f".{target.name}.run")),

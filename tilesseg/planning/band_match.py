@@ -1,4 +1,4 @@
-"""Match of an image and a model: bands by name, values by range; a mismatch is refused with both sides."""
+"""Match of an image and a model: bands by name, pixels by size; a mismatch is refused with both sides."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tilesseg.doubts import doubt
 from tilesseg.errors import SourceError
-from tilesseg.models.normalisation import mean_std, percentiles
 
 if TYPE_CHECKING:
     from tilesseg.formats.reading.open_options import Opening
@@ -23,8 +21,6 @@ if TYPE_CHECKING:
 
 UNLIKE = 1.5
 """Factor between the pixel sizes of image and model from which on a note is written."""
-DARKEST = 20.0
-"""Factor by which a scene may span less than the model's input range (night, deep water) without being refused."""
 
 
 def choose_bands(
@@ -130,95 +126,3 @@ def resolution_note(grid: Grid, spec: ModelSpec) -> str | None:
         f"pixels are {metres:.4g} m and {spec.name} was trained on {trained:g} m; to resample on reading, give "
         f"input.resolution: {trained / grid.metres_per_unit:.6g}",
     )
-
-
-def value_range(sample: NDArray[np.float64]) -> tuple[float, float] | None:
-    """2–98 % range of the sampled values `(channel, n)` over all bands, or None without values."""
-    if sample.shape[1] == 0:
-        return None
-    low, high = percentiles(sample, 2, 98)
-    return min(low), max(high)
-
-
-def check_range(
-    span: tuple[float, float],
-    spec: ModelSpec,
-    *,
-    image: str,
-    scaling: tuple[float, float] | None = (1.0, 0.0),
-    given: bool = False,
-) -> None:
-    """Refuse values that do not fit the model: another unit, another scaling.
-
-    Values are too large at twice the model's range, and too small at a twentieth of it: dark scenes are common, and a
-    wrong unit is wrong by more. A model that is normalised by the scene's own statistics takes any unit.
-
-    Args:
-        span: 2–98 % range of the values as they are read.
-        spec: the model's contract.
-        image: names the scene in the refusal.
-        scaling: scale and offset with which they are read, or None where the bands differ in them.
-        given: whether the job states scale and offset, and not the file.
-
-    Raises:
-        SourceError: the values do not fit; the message has both ranges, and the scale and offset that would fit.
-    """
-    low, high = spec.input_range
-    if spec.normalise.needs_scene or _fits(span, low, high):
-        return
-    raise SourceError(
-        f"{image} has values from {span[0]:.6g} to {span[1]:.6g} (2–98 %) and the model expects {low:.6g} to "
-        f"{high:.6g}; {_remedy(span, low, high, scaling, given=given)} (check_range: false takes it as it is)"
-    )
-
-
-def _fits(span: tuple[float, float], low: float, high: float) -> bool:
-    size, reach = high - low, max(span[1] - low, high - span[0])
-    return reach <= 2 * size and DARKEST * (span[1] - low) >= size
-
-
-def _remedy(
-    span: tuple[float, float], low: float, high: float, scaling: tuple[float, float] | None, *, given: bool
-) -> str:
-    """Remedy: scale and offset that bring the values into the model's range, where there are any."""
-    if given and scaling is not None:
-        return f"correct the scale {scaling[0]:.9g} and offset {scaling[1]:.9g} that you gave"
-    least = min(span[0], 0.0)
-    if scaling is None or span[1] <= least:
-        return "take another model, or another image"
-    scale = _nice((high - low) / (span[1] - least))
-    alone = scale * span[0], scale * span[1]
-    shift = 0.0 if _fits(alone, low, high) else low - scale * least
-    total, offset = scale * scaling[0], scale * scaling[1] + shift
-    return f"if the units differ, give input.scale: {total:.9g}, input.offset: {offset:.9g}"
-
-
-def _nice(scale: float) -> float:
-    """Closest usual scale: a power of ten, or full scale of an integer type.
-
-    At most 1.9 times the scale, which stays within what `check_range` accepts.
-    """
-    usual = [10.0**power for power in range(-6, 7)] + [1 / 255, 255.0, 1 / 65535, 65535.0, 1 / 257, 257.0]
-    near = [candidate for candidate in usual if scale / 3 < candidate < 1.9 * scale]
-    return min(near, key=lambda candidate: abs(np.log(candidate / scale)), default=float(f"{scale:.3g}"))
-
-
-def scene_statistics(sample: NDArray[np.float64], spec: ModelSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Numbers to subtract and to divide by, for each band: the model's, or the scene's where the model needs them."""
-    rule = spec.normalise
-    if not rule.needs_scene:
-        fixed = spec.normalisation()
-        return fixed.subtract, fixed.divide
-    if sample.shape[1] == 0:
-        return (0.0,) * len(spec.bands), (1.0,) * len(spec.bands)
-    scale, offset = spec.scaling
-    values = sample * scale + offset
-    bands = 1
-    if rule.joint:
-        bands, values = len(values), values.reshape(1, -1)
-    if rule.kind == "scene_mean_std":
-        mean, std = mean_std(values, eps=rule.eps)
-        return mean * bands, std * bands
-    assert isinstance(rule.low, float) and isinstance(rule.high, float)  # checked by the spec
-    low, high = percentiles(values, rule.low, rule.high)
-    return low * bands, tuple(h - lo + rule.eps or 1.0 for lo, h in zip(low, high, strict=True)) * bands

@@ -80,7 +80,7 @@ class Input(Strict):
     """Whether the image is first copied to Zarr and read from the copy: `always`, `never`, or `auto`, where reading it
     directly decodes more than twice the pixels that are needed."""
     check_range: bool = True
-    """Whether a scene is refused whose values do not fit the model's `input_range`."""
+    """Whether a scene is refused whose values are in another unit than the model's `input_range`."""
 
     def opening(self, mpp: float | None = None) -> Opening:
         """Options of opening a scene; `mpp` is the scene's own value."""

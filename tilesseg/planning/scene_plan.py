@@ -13,19 +13,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from tilesseg.doubts import doubt
-from tilesseg.errors import StoreError, joined_lines
+from tilesseg.errors import SourceError, StoreError, cannot, joined_lines
 from tilesseg.formats.open import open_source
 from tilesseg.formats.reading.open_options import Opening
 from tilesseg.planning.band_match import (
-    check_range,
     choose_bands,
     contract_resolution,
     resolution_note,
-    scene_statistics,
-    value_range,
 )
 from tilesseg.planning.plan import PLAN_FILE
 from tilesseg.planning.recipe import Recipe
@@ -33,6 +32,7 @@ from tilesseg.planning.roi_choice import choose_cells, region_identity
 from tilesseg.planning.scene_list import Scene
 from tilesseg.planning.staging import choose_stage
 from tilesseg.planning.tile_layout import Layout, choose_layout, why_patch
+from tilesseg.planning.value_range import check_range, scene_statistics, scene_values
 from tilesseg.raster.grid import Grid
 from tilesseg.raster.region_of_interest import RoiCells
 from tilesseg.store.staged_copy import CopyLayout, StagedCopy
@@ -193,13 +193,6 @@ def with_stage(planned: ScenePlan, source: Source, option: str) -> ScenePlan:
     return replace(planned, stage=stage, decode_factor=factor)
 
 
-def _scaling(source: Source) -> tuple[float, float] | None:
-    """Scale and offset with which the selected bands are read, or None where they differ."""
-    bands = source.describe()["bands"]
-    pairs = {(float(bands[i]["scale"]), float(bands[i]["offset"])) for i in source.selected}
-    return pairs.pop() if len(pairs) == 1 else None
-
-
 def draft_scene(scene: Scene, *, job: jobs.Job, plan: Plan) -> SceneDraft:
     """Decide everything about one scene but its region of interest. No more is read than a sample of the image.
 
@@ -216,16 +209,8 @@ def draft_scene(scene: Scene, *, job: jobs.Job, plan: Plan) -> SceneDraft:
         source = open_source(scene.paths, opening)
     bands, notes = choose_bands(source, spec.bands, reading.bands, image=scene.paths[0])
     image, source = source, source.select(bands)
-    sample = source.sample()
-    span = value_range(sample)
-    if span is None:
-        notes.append(doubt("no-valid-pixel", "no valid pixel was found in the sample: the mask may be all nodata"))
-    elif reading.check_range:
-        given = reading.scale is not None or reading.offset is not None
-        check_range(span, spec, image=scene.paths[0], scaling=_scaling(source), given=given)
     size_note = resolution_note(source.grid, spec)
     notes += [size_note] if size_note else []
-    subtract, divide = scene_statistics(sample, spec)
     itemsize = source.dtype.itemsize
     planned = ScenePlan(
         name=scene.name,
@@ -237,11 +222,12 @@ def draft_scene(scene: Scene, *, job: jobs.Job, plan: Plan) -> SceneDraft:
         itemsize=itemsize,
         identity=scene_identity(source, scene, reading),
         layout=choose_layout(source.grid.shape, spec, job.tiling, compute=plan.compute, itemsize=itemsize),
-        subtract=subtract,
-        divide=divide,
-        range=span,
+        subtract=(),
+        divide=(),
         notes=tuple(notes),
     )
+    if not spec.normalise.needs_scene:  # a wrong unit is refused before anything takes time
+        planned = _with_values(planned, source, reading, spec)
     return SceneDraft(planned, image, reading)
 
 
@@ -254,15 +240,51 @@ def cut_anew(draft: SceneDraft, *, job: jobs.Job, plan: Plan) -> SceneDraft:
 
 
 def complete_draft(draft: SceneDraft, *, plan: Plan) -> ScenePlan:
-    """Choose the region of interest, and whether the image is copied first.
+    """Choose the region of interest, compute statistics of it, and choose whether the image is copied first.
 
     Raises:
-        SourceError: the file with the region of interest cannot be read, or touches nothing of the image.
+        SourceError: the file with the region of interest cannot be read, or touches nothing of the image; or the model
+            needs statistics of the scene, and no pixel is valid.
     """
     planned, source = draft.planned, draft.image.select(draft.planned.bands)
     reason = why_patch(planned.grid.shape, planned.layout, plan.compute.speeds)
     stride = planned.layout.lattice.stride
     cells, looked = choose_cells(draft.image, draft.reading, stride=stride, paths=planned.paths, name=planned.name)
+    planned = replace(planned, cells=cells)
+    if plan.spec.normalise.needs_scene:
+        planned = _with_values(planned, source, draft.reading, plan.spec)
     own = source.describe().get("notes", ())
     notes = (*planned.notes, *([reason] if reason else []), *looked, *own)
-    return with_stage(replace(planned, notes=notes, cells=cells), source, draft.reading.stage)
+    return with_stage(replace(planned, notes=notes), source, draft.reading.stage)
+
+
+def _with_values(planned: ScenePlan, source: Source, reading: jobs.Input, spec: ModelSpec) -> ScenePlan:
+    """A scene's plan with statistics and range of its values, and notes on them.
+
+    Args:
+        planned: the plan; a model that needs statistics of the scene gets them of its region of interest.
+        source: the image, reading the planned bands.
+        reading: options of the job for reading this scene.
+        spec: the model's contract.
+
+    Raises:
+        SourceError: the values are in another unit, or no pixel is valid of a scene whose statistics are needed.
+    """
+    image, cells = planned.paths[0], planned.cells
+    sample = source.sample(cells)
+    values = scene_values(sample, source)
+    if values is None:
+        nothing = np.zeros((len(planned.bands), 1))  # nowhere a value that these statistics would change
+        if spec.normalise.needs_scene and not (cells and not cells.in_roi.any()):
+            why = "the model is normalised by the scene's statistics, and the scene has no valid pixel"
+            raise SourceError(cannot(f"segment {image}", why, "check its nodata value or mask, or leave the scene out"))
+        note = doubt("no-valid-pixel", "no valid pixel was found in the whole image: the mask is all nodata")
+        return _with_statistics(planned, nothing, spec, note)
+    given = reading.scale is not None or reading.offset is not None
+    checked = check_range(values, spec, image=image, given=given) if reading.check_range else None
+    return replace(_with_statistics(planned, sample, spec, checked), range=values.span)
+
+
+def _with_statistics(planned: ScenePlan, sample: NDArray[np.float64], spec: ModelSpec, note: str | None) -> ScenePlan:
+    subtract, divide = scene_statistics(sample, spec)
+    return replace(planned, subtract=subtract, divide=divide, notes=(*planned.notes, *([note] if note else [])))
