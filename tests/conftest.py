@@ -87,6 +87,15 @@ def shared_data() -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def shared_cases() -> Path:
+    """Small inputs of public bug reports with their right values, laid beside the checkout; each has its own test."""
+    path = CHECKOUT.parent / "shared" / "cases"
+    if not path.is_dir():
+        pytest.skip("no cases: ../shared/cases does not exist beside the checkout")
+    return path
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield

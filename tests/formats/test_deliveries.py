@@ -18,7 +18,7 @@ from tilesseg.errors import SourceError
 from tilesseg.formats.open import open_source
 from tilesseg.formats.reading.open_options import Opening
 from tilesseg.formats.stac.stac_items import scene_name
-from tilesseg.planning.band_match import choose_bands
+from tilesseg.planning.band_choice import choose_bands
 from tilesseg.planning.job import parse_job
 from tilesseg.run.run_job import run_job
 

@@ -23,7 +23,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window as RasterioWindow
 
 from tilesseg.errors import SourceError
-from tilesseg.formats.geotiff.band_names import band_name, file_names, natural
+from tilesseg.formats.geotiff.band_names import band_names, file_names, natural
 from tilesseg.formats.open import open_source
 from tilesseg.formats.reading.image import Image
 from tilesseg.formats.reading.open_options import Opening
@@ -365,7 +365,15 @@ def test_bands_are_named_by_description_colour_or_not_at_all(tmp_path: Path) -> 
     assert opened(described).bands == ("B8A", "green", "blue")
     palette = write(tmp_path / "b.tif", noise(1, 4, 4), photometric="palette", colorinterp=[ColorInterp.palette])
     assert opened(palette).bands == ("palette",)
-    assert band_name(None, "gray") is None
+    assert band_names([None], ["gray"]) == (None,)
+
+
+def test_numbers_of_bands_are_names_unless_they_are_the_places_in_the_file() -> None:
+    gray = ["gray"] * 4
+    assert band_names(["Band 1", "Band_2", "layer 3", ""], gray) == (None, None, None, None)
+    assert band_names(["Band 2", "Band 3", "Band 4", "Band 8"], gray) == ("Band 2", "Band 3", "Band 4", "Band 8")
+    assert band_names(["Band 1", "Band 2", "Band 8A", "Band 9"], gray) == ("Band 1", "Band 2", "Band 8A", "Band 9")
+    assert band_names(["Band 1", "NDVI", "Band 3", "Band"], gray) == (None, "NDVI", None, None)
 
 
 def test_bands_are_named_by_the_part_of_the_file_name_that_differs() -> None:

@@ -23,7 +23,7 @@ from tilesseg.events import TileDone
 from tilesseg.formats.open import open_source
 from tilesseg.formats.stac import stac_items as stac_json
 from tilesseg.formats.stac.stac_items import outline, read_item, scene_name
-from tilesseg.planning.band_match import choose_bands
+from tilesseg.planning.band_choice import choose_bands
 from tilesseg.planning.job import parse_job
 from tilesseg.planning.scene_list import Scene, find_scenes
 from tilesseg.raster.window import Window

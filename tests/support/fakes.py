@@ -99,6 +99,13 @@ class Identity(_Engine):
         return np.stack([labels == k for k in range(len(self.spec.classes))], axis=1).astype(np.float32)
 
 
+class Largest(_Engine):
+    """The class is the number of the channel with the largest value, from 0."""
+
+    def predict(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        return self.trim(patches).astype(np.float32)
+
+
 class Constant(_Engine):
     """The same scores everywhere."""
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,73 +11,12 @@ from tilesseg.errors import SourceError
 
 if TYPE_CHECKING:
     from tilesseg.formats.reading.open_options import Opening
-    from tilesseg.formats.source import Source
     from tilesseg.models.spec import ModelSpec
     from tilesseg.raster.grid import Grid
 
 
 UNLIKE = 1.5
 """Factor between the pixel sizes of image and model from which on a note is written."""
-
-
-def choose_bands(
-    source: Source, wanted: Sequence[str], selected: Sequence[str | int] | None, *, image: str
-) -> tuple[tuple[int, ...], list[str]]:
-    """Bands of the source for the model's channels, and notes about them.
-
-    Raises:
-        SourceError: too few bands, a name that is not there, or surplus bands without names.
-    """
-    names = source.bands
-    shown = ", ".join(name or f"{i} (no name)" for i, name in enumerate(names, start=1))
-    if selected is not None:
-        if len(selected) != len(wanted):
-            raise SourceError(
-                f"{len(selected)} bands are selected, the model takes {len(wanted)} ({', '.join(wanted)}); "
-                "select as many with --bands, or input.bands"
-            )
-        return tuple(_index(band, source, image=image, shown=shown) for band in selected), []
-    if names == ("palette",) and len(wanted) > 1:
-        raise SourceError(
-            f"{image} is a palette image, 1 band of indices into a colour table, and the model takes {len(wanted)} "
-            f"({', '.join(wanted)}); make bands of its colours first: gdal_translate -expand rgb"
-        )
-    if len(names) < len(wanted):
-        raise SourceError(
-            f"{image} has {len(names)} bands ({shown}) and the model takes {len(wanted)} ({', '.join(wanted)}); "
-            "add the missing bands, or take another model"
-        )
-    lowered = [name and name.lower() for name in names]
-    if all(lowered.count(name.lower()) == 1 for name in wanted):
-        return tuple(lowered.index(name.lower()) for name in wanted), []
-    if len(names) > len(wanted):
-        raise SourceError(
-            f"{image} has {len(names)} bands ({shown}) and the model takes {len(wanted)} ({', '.join(wanted)}); "
-            f"choose them with --bands, e.g. --bands {','.join(map(str, range(1, len(wanted) + 1)))}"
-        )
-    note = f"bands are taken in the file's order ({shown}) for the model's {', '.join(wanted)}"
-    return tuple(range(len(names))), [doubt("bands-by-order", note)]
-
-
-def _index(band: str | int, source: Source, *, image: str, shown: str) -> int:
-    names = source.bands
-    if isinstance(band, str) and not band.isdecimal():
-        matches = [i for i, name in enumerate(names) if name is not None and name.lower() == band.lower()]
-        matches = matches or _by_file(band, source)
-        if len(matches) != 1:
-            raise SourceError(
-                f"{image} has {len(matches)} bands named {band}, its bands are {shown}; give one of these"
-            )
-        return matches[0]
-    if not 1 <= int(band) <= len(names):
-        raise SourceError(f"{image} has no band {band}, its bands are {shown}; give a number from 1 to {len(names)}")
-    return int(band) - 1
-
-
-def _by_file(band: str, source: Source) -> list[int]:
-    """Bands whose file name has the sensor's own name of the band: `T33UVU_…_B04_10m.jp2` is `B04`."""
-    files = [Path(str(facts.get("file", ""))).name.lower() for facts in source.describe()["bands"]]
-    return [i for i, file in enumerate(files) if band.lower() in re.split(r"[_.-]", file)[:-1]]
 
 
 def contract_resolution(grid: Grid, spec: ModelSpec, opening: Opening, *, image: str) -> float | None:

@@ -21,8 +21,8 @@ from tilesseg.doubts import doubt
 from tilesseg.errors import SourceError, StoreError, cannot, joined_lines
 from tilesseg.formats.open import open_source
 from tilesseg.formats.reading.open_options import Opening
+from tilesseg.planning.band_choice import choose_bands
 from tilesseg.planning.band_match import (
-    choose_bands,
     contract_resolution,
     resolution_note,
 )

@@ -19,7 +19,7 @@ from tilesseg.errors import FormatError, StoreError, cannot, reason_of
 from tilesseg.events import Listener, RegionFailed, RegionStaged, RunStarted, ScenePlanned, tell
 from tilesseg.formats.open import open_source
 from tilesseg.formats.writing.publish import check_target
-from tilesseg.planning.band_match import choose_bands
+from tilesseg.planning.band_choice import choose_bands
 from tilesseg.planning.cluster_options import Cluster
 from tilesseg.planning.staging import copy_layout
 from tilesseg.process import available_cores, this_process

@@ -7,11 +7,12 @@ files (compression: `raster_file`); a file of one strip is decoded piece by piec
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from tilesseg.errors import SourceError, cannot
-from tilesseg.formats.geotiff.band_names import PALETTE, file_names, natural
+from tilesseg.formats.geotiff.band_names import PALETTE, file_names, natural, own_part
 from tilesseg.formats.geotiff.band_stack import stack
 from tilesseg.formats.geotiff.deliveries.delivery_files import SceneFile, SceneFiles, open_scene
 from tilesseg.formats.geotiff.deliveries.landsat import find_landsat
@@ -98,14 +99,18 @@ def _expand(paths: Sequence[str]) -> list[str]:
 
 
 def _names(files: Sequence[RasterFile]) -> list[tuple[str | None, ...]]:
-    """Band names by file; where two files have a name alike, the second file's own part is put before it."""
-    tokens = file_names([Path(file.path).stem for file in files])
-    taken: set[str] = set()
-    result = []
-    for file, token in zip(files, tokens, strict=True):
-        single = len(file.facts.names) == 1
-        names = [token if single and token and name in (None, PALETTE) else name for name in file.facts.names]
-        names = [f"{token}.{name}" if name in taken and token else name for name in names]
-        taken.update(name for name in names if name)
-        result.append(tuple(names))
-    return result
+    """Band names by file; a name that several files have is put behind each file's own part: `20230611.red`."""
+    paths = [file.path for file in files]
+    tokens = file_names([Path(path).stem for path in paths])
+    named = [
+        [
+            token if len(file.facts.names) == 1 and name in (None, PALETTE) and token else name
+            for name in file.facts.names
+        ]
+        for file, token in zip(files, tokens, strict=True)
+    ]
+    counts = Counter(name for names in named for name in {*names} - {None})
+    return [
+        tuple(f"{own_part(path, paths)}.{name}" if counts[name] > 1 else name for name in names)
+        for path, names in zip(paths, named, strict=True)
+    ]

@@ -4,30 +4,37 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
+
+from tilesseg.formats.reading.spectral_bands import find_sensor
 
 PALETTE = "palette"
 """Name of the band of a palette image, whose values are indices."""
 
 _COLOURS = {"red", "green", "blue", "nir", "pan", "coastal", "rededge", "swir", "mwir", "lwir", "tir"}
 
-_OLI = {"B2": "blue", "B3": "green", "B4": "red", "B5": "nir", "B6": "swir16", "B7": "swir22"}
-_TM = {"B1": "blue", "B2": "green", "B3": "red", "B4": "nir", "B5": "swir16", "B7": "swir22"}
-_MSI = {"B2": "blue", "B3": "green", "B4": "red", "B8": "nir", "B11": "swir16", "B12": "swir22"}
-_BY_SENSOR = (
-    (r"^L[CO]0?[89](_|\d{9})", _OLI),  # Landsat 8 and 9: LC08_L2SP_…, LC80030172015001LGN00
-    (r"^L[ET]0?[457](_|\d{9})", _TM),  # Landsat 4 to 7: LT05_…, LE70030172015001
-    (r"^(S2[A-D]?_|T\d{2}[A-Z]{3}_\d{8}T\d{6})", _MSI),  # S2A_…, or a band of a product: T32TQM_20190101T101411_B02
-)
-
+_STATED = {"blue", "green", "red", "nir", "swir16", "swir22"}
+"""Common names that a band gets by its file's name; all others keep the sensor's own name."""
 _BAND_TOKEN = re.compile(r"^B\d{1,2}A?$", re.IGNORECASE)
-_NO_NAME = re.compile(r"^((band|layer)[ _]?\d*)?$", re.IGNORECASE)
+_COUNTED = re.compile(r"^(?:band|layer)[ _]?(\d{1,2}a|\d*)$", re.IGNORECASE)
 
 
-def band_name(description: str | None, colour: str) -> str | None:
-    """Name of a band in its file: its description, else its colour, else None."""
-    text = (description or "").strip()
-    if not _NO_NAME.match(text):
-        return text
+def band_names(descriptions: Sequence[str | None], colours: Sequence[str]) -> tuple[str | None, ...]:
+    """Names of the bands of a file: of each its description, else its colour, else None.
+
+    Descriptions such as `Band 2` name nothing where they are the places of their bands in the file; where any is not,
+    as for bands 2, 3, 4 and 8 of a sensor, they are the sensor's numbers, and names.
+    """
+    texts = [(text or "").strip() for text in descriptions]
+    numbers = [match[1].lower() if (match := _COUNTED.match(text)) else None for text in texts]
+    counted = all(number in (None, "", str(place)) for place, number in enumerate(numbers, start=1))
+    return tuple(
+        text if text and not (number == "" or (counted and number)) else _colour(colour)
+        for text, number, colour in zip(texts, numbers, colours, strict=True)
+    )
+
+
+def _colour(colour: str) -> str | None:
     return colour if colour in _COLOURS or colour == PALETTE else None
 
 
@@ -53,13 +60,21 @@ def natural(text: str) -> tuple[tuple[int, str], ...]:
     return tuple((int(digits), "") if digits else (-1, word) for digits, word in pieces)
 
 
+def own_part(path: str, paths: Sequence[str]) -> str:
+    """Part of a file's name that it shares with no other, to tell bands of one name apart."""
+    stems = [Path(one).stem for one in paths]
+    if stems.count(Path(path).stem) > 1:
+        return path
+    parts = [re.split(r"[_\-. ]+", stem) for stem in stems]
+    head, tail = _shared(parts), _shared([part[::-1] for part in parts])
+    part = parts[[*paths].index(path)]
+    return "_".join(part[head : len(part) - tail]) or Path(path).stem
+
+
 def _common_name(stem: str, token: str | None) -> str | None:
-    if token is None:
-        return None
-    for pattern, names in _BY_SENSOR:
-        if re.match(pattern, stem, re.IGNORECASE):
-            return names.get(re.sub(r"^B0", "B", token))
-    return None
+    sensor = find_sensor(stem)
+    common = sensor.numbers.get(re.sub(r"^B0", "B", token)) if sensor and token else None
+    return common if common in _STATED else None
 
 
 def _shared(parts: list[list[str]]) -> int:

@@ -10,7 +10,7 @@ import rasterio
 from rasterio.enums import ColorInterp, MaskFlags
 
 from tilesseg.errors import SourceError, cannot
-from tilesseg.formats.geotiff.band_names import band_name
+from tilesseg.formats.geotiff.band_names import band_names
 from tilesseg.formats.geotiff.georeferencing import find_place
 from tilesseg.formats.geotiff.raster_file import (
     MaskKind,
@@ -100,7 +100,7 @@ def _facts(path: str, dataset: Any) -> RasterFacts:
         driver=dataset.driver,
         grid=grid,
         bands=bands,
-        names=tuple(band_name(dataset.descriptions[i - 1], colours[i - 1].name) for i in bands),
+        names=band_names([dataset.descriptions[i - 1] for i in bands], [colours[i - 1].name for i in bands]),
         dtypes=dtypes,
         scales=tuple(float(dataset.scales[i - 1]) for i in bands),
         offsets=tuple(float(dataset.offsets[i - 1]) for i in bands),

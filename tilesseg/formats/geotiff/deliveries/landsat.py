@@ -15,13 +15,13 @@ from typing import Any
 
 from tilesseg.errors import SourceError, cannot
 from tilesseg.formats.geotiff.deliveries.delivery_files import SceneFile, SceneFiles, in_order, single
+from tilesseg.formats.reading.spectral_bands import OLI, TM
 
-_OLI = {
-    "1": "coastal", "2": "blue", "3": "green", "4": "red", "5": "nir", "6": "swir16", "7": "swir22", "8": "pan",
-    "9": "cirrus",
-}  # fmt: skip
-_TM = {"1": "blue", "2": "green", "3": "red", "4": "nir", "5": "swir16", "7": "swir22", "8": "pan"}
-_BY_SENSOR = ((r"^L[CO]0[89]_", _OLI), (r"^L[ET]0[457]_", _TM))
+_BY_SENSOR = tuple(
+    (pattern, {number[1:]: name for number, name in sensor.numbers.items() if not name.startswith("lwir")})
+    for pattern, sensor in ((r"^L[CO]0[89]_", OLI), (r"^L[ET]0[457]_", TM))
+)
+"""Names of the reflective bands by their numbers in the metadata."""
 _SURFACE, _TOP = "LEVEL2_SURFACE_REFLECTANCE_PARAMETERS", "LEVEL1_RADIOMETRIC_RESCALING"
 
 Groups = Mapping[str, Mapping[str, str]]

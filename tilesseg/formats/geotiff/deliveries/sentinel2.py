@@ -12,12 +12,9 @@ from xml.etree import ElementTree as ET
 
 from tilesseg.errors import SourceError, cannot
 from tilesseg.formats.geotiff.deliveries.delivery_files import SceneFile, SceneFiles, in_order, single
+from tilesseg.formats.reading.spectral_bands import MSI
 
-NAMES = {
-    "B01": "coastal", "B02": "blue", "B03": "green", "B04": "red", "B05": "rededge071", "B06": "rededge075",
-    "B07": "rededge078", "B08": "nir", "B8A": "nir08", "B09": "nir09", "B10": "cirrus", "B11": "swir16",
-    "B12": "swir22",
-}  # fmt: skip
+NAMES = {re.sub(r"^B(\d)$", r"B0\1", number): name for number, name in MSI.numbers.items()}
 """Common names of the bands, in the order in which the metadata counts them."""
 
 _BAND_FILE = re.compile(r"_(B\d\d|B8A)(?:_(\d\d)m)?\.(?:jp2|tiff?)$", re.IGNORECASE)
