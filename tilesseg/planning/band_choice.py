@@ -207,7 +207,7 @@ def _refuse(names: Names, wanted: Sequence[str], image: str, *, missing: Sequenc
     """Refuse names that do not say which bands the model's are; the remedy makes up no order."""
     named = [name for name in names if name is not None]
     if not named or counts_bands(wanted):
-        why = f"and no name says which of them the model's {len(wanted)} are: {', '.join(wanted)}"
+        why = f"no name says which of them are the model's, and the model takes {_list(wanted)}"
     elif any(sum(name.endswith(f".{one}") for name in named) > 1 for one in missing):
         raise SourceError(
             f"{image} has several files with the same bands ({_shown(names)}), and the model takes {_list(wanted)}; "
