@@ -9,15 +9,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from tilesseg.errors import JobError, cannot
+
 DOUBTS: dict[str, str] = {
     "bands-by-order": "bands without names are taken in the file's order",
     "bands-by-sensor": "numbers of bands are taken for one sensor's, which the file does not name",
+    "empty-mask": "every pixel is nodata, so the mask is empty",
     "no-valid-pixel": "no valid pixel was found: the mask is all nodata",
     "pixel-size": "pixels are much finer or coarser than those that the model was trained on",
     "value-range": "values come nowhere near the model's range, or most lie beyond it, and their type does not say why",
 }
 """Meaning of each code, one sentence. `docs/reference/doubts.md` repeats the table; a test holds both alike."""
 
+ANY = "any"
+"""Word for all codes."""
 _CODE = re.compile(r" \[([a-z0-9]+(?:-[a-z0-9]+)*)\]$")
 
 
@@ -40,6 +45,18 @@ def code_of(note: str) -> str | None:
     """Code of a note that states a doubt, or None of a note that only informs."""
     match = _CODE.search(note)
     return match.group(1) if match and match.group(1) in DOUBTS else None
+
+
+def check_codes(codes: Iterable[str]) -> None:
+    """Refuse codes that no doubt has; `any` stands for all of them.
+
+    Raises:
+        JobError: with the codes that exist.
+    """
+    for code in codes:
+        if code != ANY and code not in DOUBTS:
+            because = "no doubt has this code"
+            raise JobError(cannot(f"fail on {code}", because, f"choose {ANY}, or among {', '.join(sorted(DOUBTS))}"))
 
 
 def codes_of(notes: Iterable[str]) -> tuple[str, ...]:

@@ -44,6 +44,14 @@ JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="A job file (YAML);
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
+FailOn = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="CODE",
+        help="End with exit code 3 if a scene has a doubt of this code, or any doubt for 'any'; may be given again.",
+    ),
+]
+
 Engine = Annotated[str, key_option("Job", "engine")]
 Precision = Annotated[str, key_option("Job", "precision")]
 Workers = Annotated[int | None, key_option("Cluster", "workers")]

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from tilesseg.cli.options import JobFile, progress
+from tilesseg.cli.options import FailOn, JobFile, progress
 from tilesseg.cli.report_command import reported
+from tilesseg.doubts import check_codes
 
 
 def run(
@@ -19,6 +20,7 @@ def run(
         str | None,
         typer.Option(metavar="I/N", help="Compute the I-th of N parts of the tiles; other processes compute the rest."),
     ] = None,
+    fail_on: FailOn = None,
     shard: Annotated[str | None, typer.Option(hidden=True, help="Former name of --part.")] = None,
 ) -> int:
     """Execute a job, or go on where it stopped."""
@@ -27,6 +29,7 @@ def run(
     from tilesseg.run.job_array_share import parse_share
 
     part = part or shard
+    check_codes(fail_on or ())
     share, request = parse_share(part) if part else None, read_job(job)
     warm_up(request.cluster)  # it imports at the same time as the next lines
     from tilesseg.cli.status_text import summary
@@ -35,4 +38,4 @@ def run(
     with reported(Path(request.output.dir), shared=share is not None), progress() as listener:
         report = run_job(request, listeners=[listener], only=only or (), limit=limit, share=share)
     print(summary(report))
-    return report.exit_code
+    return report.exit_code_on(fail_on or ())

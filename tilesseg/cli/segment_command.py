@@ -1,13 +1,15 @@
 """`tilesseg segment`: one scene without a job file; the formats follow from the names of the files."""
 
+from collections.abc import Collection
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tilesseg.cli.options import Engine, Image, Precision, Workers, given, key_option, names, or_auto, progress
+from tilesseg.cli.options import Engine, FailOn, Image, Precision, Workers, given, key_option, names, or_auto, progress
 from tilesseg.cli.report_command import reported
+from tilesseg.doubts import check_codes
 from tilesseg.errors import JobError
 
 SUFFIXES = {
@@ -62,6 +64,7 @@ def segment(
     score_class: Annotated[
         list[str] | None, typer.Option(help="Class whose scores are written, and no others; may be given again.")
     ] = None,
+    fail_on: FailOn = None,
     run_dir: Annotated[
         Path | None, typer.Option("--run", help="Folder to keep the run in; else the run is removed when complete.")
     ] = None,
@@ -103,10 +106,11 @@ def segment(
         },
         "cluster": {"kind": "local", "workers": or_auto(workers)},
     }
-    return _execute(parse_job(data, where="arguments"), keep=run_dir is not None)
+    check_codes(fail_on or ())
+    return _execute(parse_job(data, where="arguments"), keep=run_dir is not None, fail_on=fail_on or ())
 
 
-def _execute(job: Any, *, keep: bool) -> int:
+def _execute(job: Any, *, keep: bool, fail_on: Collection[str]) -> int:
     import shutil
 
     from tilesseg.cluster.forkserver import warm_up
@@ -122,7 +126,7 @@ def _execute(job: Any, *, keep: bool) -> int:
         shutil.rmtree(job.output.dir)
     elif report.exit_code:
         print(f"the run is kept in {job.output.dir}; run the same command again to repeat its failed tiles")
-    return report.exit_code
+    return report.exit_code_on(fail_on)
 
 
 def _product(path: Path, *, kind: str = "", at: str = "model") -> dict[str, Any]:

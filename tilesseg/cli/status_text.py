@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tilesseg.doubts import code_of
 from tilesseg.events import account
 from tilesseg.monitoring.humanize import counted, duration
 
@@ -47,6 +48,9 @@ def _scene_lines(scene: SceneReport) -> Iterator[str]:
         yield f"  {name}: {pixels:,} px ({pixels / total:.1%}){area}"
     if scene.outside:
         yield f"  outside the region of interest: {scene.outside:,} px ({scene.outside / total:.1%})"
+    for note in scene.notes:
+        if code_of(note):
+            yield f"  doubt: {note}"
     if scene.problem:
         yield f"  products: {scene.problem}"
     for tile, reason in scene.failed.items():

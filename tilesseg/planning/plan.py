@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 
 FORMAT = 5
+RULES = 2
+"""Number of the rules by which validity and statistics of a scene are decided; plans without a number have rules 1. A
+run goes on by the rules of its plan alone, for a mask by two rules would be neither."""
 PLAN_FILE = "plan.json"
 
 
@@ -53,6 +56,7 @@ class Plan:
     """Score channels that are stored beside the mask."""
     version: str = __version__
     format: int = FORMAT
+    rules: int = 1
 
     @property
     def score_classes(self) -> tuple[str, ...]:
@@ -62,7 +66,8 @@ class Plan:
     @cached_property
     def _key(self) -> str:
         compute = self.compute
-        decided = [self.format, self.asked, compute.device, compute.engine_threads, compute.slots, *compute.arithmetic]
+        machine = compute.device, compute.engine_threads, compute.slots, *compute.arithmetic
+        decided = [self.format, self.rules, self.asked, *machine]
         return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()
 
     def key(self, scene: Scene) -> str:
@@ -125,6 +130,7 @@ def plan_job(job: Job, machine: Machine | None, *, stored: Plan | None = None) -
     verify_weights(bundle)
     asked = _asked(job, bundle)
     if stored is not None:
+        _check_rules(stored, where=job.output.dir)
         _compare(stored.asked, asked, where=job.output.dir)
     return Plan(
         asked=asked,
@@ -133,7 +139,22 @@ def plan_job(job: Job, machine: Machine | None, *, stored: Plan | None = None) -
         spec=bundle.spec,
         compute=stored.compute if stored else _compute(job, bundle, machine),
         scores=_kept_scores(job.output.scores, bundle.spec),
+        rules=RULES,
     )
+
+
+def _check_rules(stored: Plan, *, where: str) -> None:
+    """Refuse to go on with a plan of other rules.
+
+    Raises:
+        StoreError: an earlier or later version of tilesseg made the plan.
+    """
+    if stored.rules != RULES:
+        raise StoreError(
+            f"the run in {where} was planned by rules {stored.rules} for valid pixels and statistics, and this is "
+            f"tilesseg {__version__} with rules {RULES}; finish it with the version that began it, or start in a new "
+            "directory"
+        )
 
 
 def _compute(job: Job, bundle: Bundle, machine: Machine | None) -> Compute:

@@ -86,6 +86,7 @@ class ScenePlan:
         """Hash of exactly that which the mask is made from: input, network, normalisation, tiling, blending, scores."""
         made_from = {
             "format": plan.format,
+            "rules": plan.rules,
             "model": [plan.model_sha256, *plan.compute.arithmetic],
             "scores": plan.scores,
             "scene": _SCENE.dump_python(self, mode="json", exclude={"stage", "decode_factor", "notes"}),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from tilesseg.doubts import ANY, codes_of, doubt
 from tilesseg.errors import StoreError
 from tilesseg.planning.scene_plan import SceneRun
 from tilesseg.planning.stored_plan import stored_scene_plan
@@ -16,6 +17,7 @@ from tilesseg.store.scene_store import FINISHED_FILE, REFUSED_FILE
 if TYPE_CHECKING:
     from tilesseg.models.spec import ModelSpec
     from tilesseg.planning.plan import Plan
+    from tilesseg.planning.scene_plan import ScenePlan
     from tilesseg.store.run_directory import RunDirectory
     from tilesseg.store.scene_store import Store
 
@@ -57,6 +59,8 @@ class SceneReport:
     """Whether the scene is planned; it is when its turn comes."""
     ended: bool = True
     """Whether its products were written or failed, after its last tile."""
+    notes: tuple[str, ...] = ()
+    """Notes of its plan and of its end; those that state a doubt end with a code."""
 
     @property
     def missing(self) -> int:
@@ -79,10 +83,9 @@ class SceneReport:
         return "failed products" if self.problem else "complete"
 
     @property
-    def empty(self) -> bool:
-        """Whether all pixels of a complete scene are nodata."""
-        valid = any(count for name, count in self.pixels.items() if name != "nodata")
-        return self.state in ("complete", "failed products") and not valid
+    def doubts(self) -> tuple[str, ...]:
+        """Codes of the doubts among its notes."""
+        return codes_of(self.notes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +109,18 @@ class Report:
         fine = ("complete", "unfinished", "waiting") if self.share else ("complete",)
         return 0 if all(scene.state in fine for scene in self.scenes) else 3
 
+    def exit_code_on(self, codes: Collection[str]) -> int:
+        """Exit code where doubts of these codes (`any`: of all codes) count as failures."""
+        doubts = {code for scene in self.scenes for code in scene.doubts}
+        doubted = bool(doubts) if ANY in codes else not doubts.isdisjoint(codes)
+        return self.exit_code or (3 if doubted else 0)
+
     def to_json(self) -> dict[str, Any]:
         data = asdict(self)
         data["shard"] = data.pop("share")
         for scene, fields in zip(self.scenes, data["scenes"], strict=True):
             fields["state"] = scene.state
+            fields["doubts"] = list(scene.doubts)
         return data
 
 
@@ -154,7 +164,7 @@ def _read_sound_scene(store: Store, plan: Plan) -> SceneReport:
 
 def _stored(fields: dict[str, Any]) -> SceneReport:
     known = {key: value for key, value in fields.items() if key != "state"}
-    return SceneReport(**{**known, "products": tuple(known["products"])})
+    return SceneReport(**{**known, **{key: tuple(known.get(key, ())) for key in ("products", "notes")}})
 
 
 def scene_report(scene_run: SceneRun, *, products: tuple[str, ...] = (), problem: str | None = None) -> SceneReport:
@@ -180,7 +190,14 @@ def scene_report(scene_run: SceneRun, *, products: tuple[str, ...] = (), problem
         reduced=sum(record.batch > 0 for record in done.values()),
         products=products,
         problem=problem,
+        notes=(*scene.notes, *_notes_on_end(scene, pixels)),
     )
+
+
+def _notes_on_end(scene: ScenePlan, pixels: Mapping[str, int]) -> Iterator[str]:
+    """Notes that only the finished mask allows."""
+    if pixels.get("nodata") == scene.grid.window.area:
+        yield doubt("empty-mask", "every pixel is nodata, so the mask is empty")
 
 
 def _sum(records: Iterable[Mapping[str, Any]]) -> Counter[str]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SUMMARY_FILE = "summary.csv"
 _FIRST = ("scene", "state", "tiles", "done", "failed", "skipped", "patches")
-_LAST = ("not_looked_at_px", "seconds", "products", "reason")
+_LAST = ("not_looked_at_px", "seconds", "products", "doubts", "reason")
 
 
 def write_summary(run: RunDirectory, report: Report) -> Path:
@@ -24,7 +24,7 @@ def write_summary(run: RunDirectory, report: Report) -> Path:
     Columns: `scene`, `state`, numbers of tiles and patches; pixels by class (`water_px`), with `failed_px` and
     `nodata_px`; hectares by class (`water_ha`) where any scene has them; `not_looked_at_px`, pixels outside the region
     of interest (the name is older than the term); `seconds` of all tiles together; `products`, separated by
-    semicolons; `reason` of refusals and failures.
+    semicolons; codes of its `doubts`; `reason` of refusals and failures.
 
     Raises:
         StoreError: the file cannot be written.
@@ -62,5 +62,6 @@ def _row(scene: SceneReport) -> dict[str, Any]:
         "not_looked_at_px": scene.outside,
         "seconds": round(sum(scene.seconds.values()), 3),
         "products": ";".join(scene.products),
+        "doubts": ";".join(scene.doubts),
         "reason": " | ".join(reasons[:3]) + (f" | and {len(reasons) - 3} more" if len(reasons) > 3 else ""),
     }

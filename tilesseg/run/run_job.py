@@ -18,6 +18,7 @@ from tilesseg.cluster.forkserver import cool_down, warm_up
 from tilesseg.cluster.local_workers import refuse_unguarded_script
 from tilesseg.cluster.queue.schedulers import LOGS
 from tilesseg.cluster.queue.submit import named_cluster
+from tilesseg.doubts import code_of
 from tilesseg.errors import JobError
 from tilesseg.events import (
     Event,
@@ -285,8 +286,9 @@ class _Run:
             share=str(self.share) if self.share else None,
         )
         for scene in report.scenes:
-            if scene.empty:
-                self._tell(Note(f"{scene.scene}: warning: every pixel is nodata, so the mask is empty"))
+            for note in scene.notes:
+                if code_of(note) == "empty-mask":
+                    self._tell(Note(f"{scene.scene}: warning: {note}"))
         self.ready.run.write_json("summary.json", report.to_json())
         write_summary(self.ready.run, report)
         done, failed = sum(scene.done for scene in report.scenes), sum(len(scene.failed) for scene in report.scenes)
