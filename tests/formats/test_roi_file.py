@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tilesseg.errors import SourceError
 from tilesseg.formats.geotiff.writer import utm_grid
-from tilesseg.formats.reading import roi_file as region
+from tilesseg.formats.reading import roi_raster
 from tilesseg.formats.reading.roi_file import read_region
 from tilesseg.raster.grid import Grid
 from tilesseg.raster.region_of_interest import roi_cells
@@ -176,8 +176,8 @@ def test_a_mask_image_of_any_size_is_stretched_over_the_image(tmp_path: Path, si
 def test_a_single_pixel_of_a_mask_finer_than_the_region_is_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(region, "FINEST", 50)
-    monkeypatch.setattr(region, "_ROWS", 5000)
+    monkeypatch.setattr(roi_raster, "FINEST", 50)
+    monkeypatch.setattr(roi_raster, "_ROWS", 5000)
     values = np.zeros((1, 400, 600), np.uint8)
     values[0, 233, 471] = 3
     found = looked_at(painted(tmp_path / "mask.tif", values))

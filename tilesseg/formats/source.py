@@ -45,6 +45,13 @@ class Source(Protocol):
         """Grid of the image's own finest pixels; `grid` itself unless another level or pixel size is read."""
 
     @property
+    def canvas(self) -> tuple[int, int] | None:
+        """Shape of a slide's whole canvas, in pixels of `native`, where only a part of it is the image; else None.
+
+        The image's corner on it is that of `native`.
+        """
+
+    @property
     def levels(self) -> Sequence[Source]:
         """Coarser levels of the image, finest first, from which pixels may be computed.
 

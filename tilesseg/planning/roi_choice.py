@@ -74,7 +74,11 @@ def region_file(reading: Input, name: str) -> str | None:
 def region_identity(reading: Input, name: str) -> dict[str, Any]:
     """`[size, mtime in ns]` of the file with the region, by its path; None where it is gone, empty without a file."""
     path = region_file(reading, name)
-    return {} if path is None else {path: file_state(path)}
+    if path is None or not os.path.isdir(path):
+        return {} if path is None else {path: file_state(path)}
+    from tilesseg.formats.reading.roi_raster import zarr_state
+
+    return zarr_state(path)
 
 
 def _region(
@@ -84,7 +88,9 @@ def _region(
     if path is not None:
         from tilesseg.formats.reading.roi_file import read_region
 
-        region = read_region(path, grid=source.grid, native=source.native, stride=stride, image=paths[0])
+        region = read_region(
+            path, grid=source.grid, native=source.native, stride=stride, image=paths[0], canvas=source.canvas
+        )
         return region, f"the region in {Path(path).name}"
     bands = stained_bands(source, paths) if reading.tissue == "auto" else None
     return (None if bands is None else _tissue(source.select(bands), stride)), "tissue"

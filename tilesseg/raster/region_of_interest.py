@@ -30,9 +30,11 @@ class Region(NamedTuple):
     """The region of interest of a scene, as a mask of low resolution."""
 
     mask: NDArray[np.bool_]
-    """`(y, x)`, its corner on the scene's."""
+    """`(y, x)`; it covers the scene."""
     step: tuple[float, float]
     """Sides of its pixels `(y, x)`, in pixels of the scene's grid."""
+    corner: tuple[float, float] = (0.0, 0.0)
+    """Position `(y, x)` of its corner, in pixels of the scene's grid: that of the scene, or above and left of it."""
 
     @classmethod
     def stretched(cls, mask: NDArray[np.bool_], *, grid: Grid, native: Grid) -> Region:
@@ -118,8 +120,8 @@ def roi_cells(region: Region, *, shape: tuple[int, int], stride: int) -> NDArray
         One boolean for each cell `(row, column)`.
     """
     rows, columns = (
-        _region_spans(size, stride, step, pixels)
-        for size, step, pixels in zip(shape, region.step, region.mask.shape, strict=True)
+        _region_spans(size, stride, step, pixels, start)
+        for size, step, pixels, start in zip(shape, region.step, region.mask.shape, region.corner, strict=True)
     )
     return _any_inside(region.mask, rows, columns)
 
@@ -162,11 +164,11 @@ def _runs(flags: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
     return zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
 
 
-def _region_spans(size: int, stride: int, step: float, pixels: int) -> Spans:
+def _region_spans(size: int, stride: int, step: float, pixels: int, start: float) -> Spans:
     """For each cell of an axis, the range of a region's pixels that it overlaps, with one more on each side."""
-    cells = ((y, min(y + stride, size)) for y in range(0, size, stride))
+    cells = ((y - start, min(y + stride, size) - start) for y in range(0, size, stride))
     spans = ((floor(y / step + _ROUNDING) - 1, ceil(stop / step - _ROUNDING) + 1) for y, stop in cells)
-    return [(min(max(0, start), pixels - 1), min(max(1, stop), pixels)) for start, stop in spans]
+    return [(min(max(0, first), pixels - 1), min(max(1, stop), pixels)) for first, stop in spans]
 
 
 def _supports(lattice: Lattice, cores: Spans) -> Spans:

@@ -71,6 +71,8 @@ class ImageFacts:
     """Every file with pixels of the image, or with metadata of them."""
     native: Grid | None = None
     """Grid of the image's own finest pixels, where another one is read."""
+    canvas: Shape | None = None
+    """Shape of the canvas of which the image is a part, see `Source.canvas`."""
     notes: tuple[str, ...] = ()
     """Sentences on unusual facts, for the description."""
     properties: Mapping[str, Any] = field(default_factory=dict)
@@ -165,6 +167,10 @@ class Image:
     @property
     def native(self) -> Grid:
         return self.reader.facts.native or self.grid
+
+    @property
+    def canvas(self) -> Shape | None:
+        return self.reader.facts.canvas
 
     @property
     def levels(self) -> tuple[Image, ...]:

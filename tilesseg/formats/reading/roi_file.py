@@ -1,6 +1,5 @@
-"""A region of interest that the user draws: a mask image of any size, or polygons in GeoJSON.
+"""A region of interest that the user draws: a mask image (see `roi_raster`), or polygons in GeoJSON.
 
-A mask image is stretched over the whole image; its pixels that are not 0 (nor nodata, nor transparent) are the region.
 Polygons lie in pixels of the image's full resolution, counted from its top-left corner as QuPath counts them, where the
 image has no CRS; else in longitude and latitude (RFC 7946), or in the CRS that the file's own `crs` names.
 """
@@ -19,21 +18,16 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.features import rasterize
 from rasterio.warp import transform
-from rasterio.windows import Window as RasterWindow
 
 from tilesseg.errors import SourceError, cannot
 from tilesseg.formats.reading.crs import crs_name
+from tilesseg.formats.reading.roi_raster import FINEST, ImagePlace, read_raster
 from tilesseg.process import QUIET
 from tilesseg.raster.grid import Grid
 from tilesseg.raster.region_of_interest import Region
-
-FINEST = 4096
-"""Largest number of pixels along a side of a region, unless the scene has more cells; a finer mask is coarsened."""
-_ROWS = 1 << 26  # bytes of a mask image that are read at a time
 
 Ring = NDArray[np.float64]
 """Positions `(n, 2)`, each `(x, y)`."""
@@ -41,15 +35,18 @@ Polygon = list[Ring]
 """Outline and holes."""
 
 
-def read_region(path: str, *, grid: Grid, native: Grid, stride: int, image: str) -> Region:
+def read_region(
+    path: str, *, grid: Grid, native: Grid, stride: int, image: str, canvas: tuple[int, int] | None = None
+) -> Region:
     """The region of interest of a file.
 
     Args:
-        path: a file `.geojson` or `.json`; any other is opened as an image.
+        path: a file `.geojson` or `.json`; any other is opened as a raster.
         grid: the grid that is read.
         native: the image's own finest grid.
         stride: side of the cells that it chooses.
         image: name of the image in the refusal.
+        canvas: shape of the canvas of which the image is a part, see `Source.canvas`.
 
     Raises:
         SourceError: it cannot be read, holds no polygon, is in a CRS that does not fit, or touches nothing of the
@@ -57,43 +54,7 @@ def read_region(path: str, *, grid: Grid, native: Grid, stride: int, image: str)
     """
     if path.lower().endswith((".geojson", ".json")):
         return _drawn(path, grid=grid, native=native, stride=stride, image=image)
-    mask = _painted(path)
-    if not mask.any():
-        raise SourceError(
-            cannot(f"take {path} as the region of interest of {image}", "it is 0 everywhere", "take another mask")
-        )
-    return Region.stretched(mask, grid=grid, native=native)
-
-
-def _painted(path: str) -> NDArray[np.bool_]:
-    """Pixels of a mask image that are not 0, at its own size or joined to at most `FINEST` pixels a side."""
-    try:
-        with rasterio.Env(), _opened(path) as file:
-            bands = [band for band, use in enumerate(file.colorinterp, start=1) if use != ColorInterp.alpha]
-            rows, columns = _starts(file.height), _starts(file.width)
-            mask = np.zeros((len(rows), len(columns)), np.bool_)
-            height = max(1, _ROWS // (file.width * file.count))
-            for y in range(0, file.height, height):
-                window = RasterWindow(0, y, file.width, min(height, file.height - y))
-                marked = (file.read(bands, window=window) != 0).any(axis=0) & (file.dataset_mask(window=window) != 0)
-                joined = np.logical_or.reduceat(marked, columns, axis=1)
-                places = np.searchsorted(rows, np.arange(y, y + len(joined)), side="right") - 1
-                np.logical_or.at(mask, places, joined)
-    except (RasterioError, OSError, ValueError) as error:
-        raise SourceError(cannot(f"read {path} as a mask image", error, "give a raster file or GeoJSON")) from error
-    return mask
-
-
-def _opened(path: str) -> Any:
-    with QUIET, warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        return rasterio.open(path)
-
-
-def _starts(size: int) -> NDArray[np.intp]:
-    """First row or column of each pixel of a joined mask."""
-    parts = min(size, FINEST)
-    return np.asarray(np.arange(parts) * size // parts, np.intp)
+    return read_raster(path, ImagePlace(image, grid, native, canvas, _step(grid, stride)))
 
 
 def _drawn(path: str, *, grid: Grid, native: Grid, stride: int, image: str) -> Region:

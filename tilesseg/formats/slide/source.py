@@ -47,6 +47,8 @@ class SlideFacts:
     """Micrometres per pixel `(y, x)` of the finest level, None where the file has no size."""
     corner: tuple[int, int] = (0, 0)
     """Top-left corner `(y, x)` of the part that is read, in pixels of the finest level on the slide's canvas."""
+    canvas: tuple[int, int] | None = None
+    """Shape of that canvas, where a part of it is read."""
     vendor: str | None = None
     compression: str | None = None
     objective: float | None = None
@@ -148,6 +150,7 @@ def _image_facts(facts: SlideFacts, level: int, scaling: Scaling) -> ImageFacts:
         tuple(bands),
         facts.files,
         native=level_grid(facts, 0),
+        canvas=facts.canvas,
         notes=(*facts.notes, *([coarser] if level else [])),
         properties=properties,
     )
