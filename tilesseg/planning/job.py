@@ -63,7 +63,7 @@ class Input(Strict):
     """Largest difference between a slide's pixel size and the requested size, as a share, at which nothing is
     resampled."""
     series: int | str | None = None
-    """Image in a file of several images: its number from 0, or its name; default: the first, largest image."""
+    """Image of a file of several, or page of a TIFF: its number from 0, or its name; default: the largest image."""
     level: int | None = Field(None, ge=0)
     """Level of the pyramid to read, from 0, the finest; default: the level that serves the pixel size best."""
     t: int | None = Field(None, ge=0)

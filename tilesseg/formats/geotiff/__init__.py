@@ -22,6 +22,7 @@ from tilesseg.formats.geotiff.geotiff_description import source_notes
 from tilesseg.formats.geotiff.raster_file import RasterFile
 from tilesseg.formats.geotiff.raster_properties import is_remote, open_raster
 from tilesseg.formats.geotiff.source import GeoTiffReader
+from tilesseg.formats.geotiff.tiff_directories import choose_directory
 from tilesseg.formats.reading.image import Image, ImageBand, ImageFacts
 from tilesseg.formats.reading.open_options import Opening
 
@@ -35,13 +36,16 @@ def open_geotiff(paths: Sequence[str], opening: Opening) -> Image:
         SourceError: missing, not an image, of a data type that cannot be segmented, or files that do not fit together.
     """
     opening.check_numbers(paths[0])
-    opening.refuse(paths[0], "series", "level", "t", "z", why="a raster has one image of one level")
+    opening.refuse(paths[0], "level", "t", "z", why="a raster has one image of one level")
     scene = _find_scene(paths)
+    chosen: tuple[str, ...] = ()
     if scene is not None:
+        opening.refuse(paths[0], "series", why="a delivery is one image")
         files, scene_files, finest = open_scene(scene)
         grid, layers = stack(files, opening.resolution, finest=finest)
     else:
-        files = [open_raster(path) for path in _expand(paths)]
+        names, chosen = _images(_expand(paths), opening)
+        files = [open_raster(name) for name in names]
         scene_files = [_own(file, names) for file, names in zip(files, _names(files), strict=True)]
         grid, layers = stack(files, opening.resolution)
     bands = tuple(
@@ -60,7 +64,7 @@ def open_geotiff(paths: Sequence[str], opening: Opening) -> Image:
         for index, name in enumerate(scene_file.names)
     )
     every_file = tuple(dict.fromkeys(name for file in files for name in file.facts.files))
-    facts = ImageFacts(files[0].path, grid, bands, every_file, notes=source_notes(layers))
+    facts = ImageFacts(files[0].path, grid, bands, every_file, notes=(*chosen, *source_notes(layers)))
     return Image.of(GeoTiffReader(facts, layers))
 
 
@@ -71,6 +75,17 @@ def _find_scene(paths: Sequence[str]) -> SceneFiles | None:
     if os.path.isdir(paths[0]):
         return find_safe(paths[0]) or find_landsat(paths[0])
     return find_stac(paths[0])
+
+
+def _images(paths: Sequence[str], opening: Opening) -> tuple[Sequence[str], tuple[str, ...]]:
+    """Names by which GDAL opens the files, and notes: of a single file of several images, the chosen one."""
+    if len(paths) != 1:
+        opening.refuse(paths[0], "series", why=f"{len(paths)} files make one image")
+        return paths, ()
+    if not is_remote(paths[0]) and not os.path.exists(paths[0]):
+        return paths, ()  # the refusal comes from opening it
+    name, notes = choose_directory(paths[0], opening.series)
+    return [name], notes
 
 
 def _own(file: RasterFile, names: tuple[str | None, ...]) -> SceneFile:

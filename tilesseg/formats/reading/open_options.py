@@ -27,7 +27,7 @@ class Opening:
     mpp: float | None = None
     """Micrometres per pixel of the image at its full resolution, where its file has no or a wrong number."""
     series: int | str | None = None
-    """Image of a file of several: its number from 0, or its name."""
+    """Image of a file of several, or page of a TIFF: its number from 0, or its name."""
     level: int | None = None
     """Level of the pyramid that is read, from 0, the finest."""
     t: int | None = None

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from xml.etree import ElementTree
 
 import tifffile
@@ -17,7 +18,9 @@ from tilesseg.formats.source import unreadable
 COMPRESSIONS = (1, 5, 7, 8, 32946, 32773, 33005, 34712, 34925, 50000, 50001)
 """Compressions that are read by tifffile: none, LZW, JPEG, deflate, PackBits, JPEG 2000 in RGB, LZMA, zstd, WebP. Not
 Aperio's JPEG 2000 in YCbCr (33003): its colours have to be converted, which OpenSlide does."""
-_SUFFIXES = (".svs", ".tif", ".tiff", ".btf", ".tf8", ".qptiff")
+PAGES = 16
+"""Number of pages of a TIFF that are examined before it is opened."""
+_SUFFIXES = (".svs", ".tif", ".tiff", ".btf", ".tf8", ".qptiff", ".lsm", ".stk")
 
 
 def read_by_tifffile(path: str) -> bool:
@@ -26,12 +29,25 @@ def read_by_tifffile(path: str) -> bool:
         return False
     try:
         with tifffile.TiffFile(path) as file:
-            first = file.pages.first
             if file.is_ndpi or file.is_scn or file.is_philips or file.is_bif:
                 return False
-            return int(first.compression) in COMPRESSIONS
+            return known_compressions(file)
     except Exception:  # tifffile raises errors of all kinds on a damaged file
         return False
+
+
+def known_compressions(file: tifffile.TiffFile) -> bool:
+    """Whether tifffile decodes all of the first pages of a file: the slide may come after its label."""
+    return all(int(page.compression) in COMPRESSIONS for page in (file.pages.first, *following(file)))
+
+
+def following(file: tifffile.TiffFile) -> Iterator[Any]:
+    """The first pages after the first one: a file may have thousands."""
+    for number in range(1, PAGES):
+        try:
+            yield file.pages.get(number)
+        except IndexError:
+            return
 
 
 COMPANION = ".companion.ome"

@@ -1,4 +1,4 @@
-"""Choice of an image in a TIFF: its series, and the pages of its bands, time point and plane in depth."""
+"""Choice of pages in a TIFF: the pages of an image's bands, its time point and its plane in depth."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from tilesseg.errors import SourceError
 from tilesseg.formats.reading.open_options import Opening
 
 _NAMES = {"T": "time points", "Z": "planes in depth"}
+_KNOWN = "TZCYXS"
+"""Axes with a meaning: the others of tifffile (I, Q, …) only say that there are several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +28,18 @@ class TiffPages:
     """Number of samples in a channel, with alpha."""
 
 
-def choose_pages(series: tifffile.TiffPageSeries, opening: Opening, path: str) -> TiffPages:
+def choose_pages(series: tifffile.TiffPageSeries, opening: Opening, path: str, page: int | None = None) -> TiffPages:
     """The pages of the channels, in their order.
 
+    Args:
+        series: the image, or several images whose axis has no name.
+        opening: chooses the time point and the plane in depth.
+        path: names the file in messages.
+        page: number on all axes without a name, counted as one axis; None where there is none.
+
     Raises:
-        SourceError: no choice among several time points or planes, a missing time point or plane, or an axis without a
-            meaning.
+        SourceError: no choice among several time points or planes, a missing time point or plane, or planes that do
+            not fit the axes.
     """
     axes, shape = series.get_axes(squeeze=False), series.get_shape(squeeze=False)
     front, _, back = axes.partition("Y")
@@ -39,27 +47,39 @@ def choose_pages(series: tifffile.TiffPageSeries, opening: Opening, path: str) -
         raise SourceError(f"{path}: axes {axes}, where YX or YXS is expected last; convert it first")
     separate = front.endswith("S")
     front = front.removesuffix("S")
-    lengths = dict(zip(axes, shape, strict=True))
-    chosen = {axis: _place(axis, lengths[axis], opening, path) for axis in front if axis != "C"}
-    channels = range(lengths["C"] if "C" in front else 1)
-    planes = math.prod(lengths[axis] for axis in front)
-    if len(series) != planes:
-        raise SourceError(f"{path}: {len(series)} pages for {planes} planes ({axes}: {shape}); export it again")
-    numbers = tuple(_number(front, lengths, {**chosen, "C": channel}) for channel in channels)
-    return TiffPages(numbers, separate, lengths.get("S", 1))
+    lengths = shape[: len(front)]
+    places = _on_nameless(front, lengths, page or 0)
+    for number, (axis, length) in enumerate(zip(front, lengths, strict=True)):
+        if axis in _NAMES:
+            places[number] = _place(axis, length, opening, path)
+    channel = front.find("C")
+    channels = range(lengths[channel] if channel >= 0 else 1)
+    together = len(series) == 1 and series.dataoffset is not None  # all planes lie behind the only page
+    if len(series) != math.prod(lengths) and not together:
+        because = f"{len(series)} pages for {math.prod(lengths)} planes ({axes}: {shape})"
+        raise SourceError(f"{path}: {because}; export it again")
+    numbers = tuple(_number(lengths, [k if n == channel else at for n, at in enumerate(places)]) for k in channels)
+    samples = shape[axes.index("S")] if "S" in axes else 1
+    return TiffPages(numbers, separate, samples)
+
+
+def _on_nameless(front: str, lengths: Sequence[int], page: int) -> list[int]:
+    """Places on all axes before y: a page's on the axes without a name, and 0 on the others."""
+    places = [0] * len(front)
+    for number in reversed(range(len(front))):
+        if front[number] not in _KNOWN:
+            page, places[number] = divmod(page, lengths[number])
+    return places
 
 
 def _place(axis: str, length: int, opening: Opening, path: str) -> int:
-    """Number on an axis that is no channel."""
-    key = axis.lower()
-    requested = getattr(opening, key, None) if axis in _NAMES else None
-    name = _NAMES.get(axis, f"images along an axis {axis}")
+    """Number on the axis of time or depth."""
+    key, name = axis.lower(), _NAMES[axis]
+    requested = getattr(opening, key)
     if requested is None and length == 1:
         return 0
-    if requested is None and axis in _NAMES:
-        raise SourceError(f"{path}: {length} {name}, of which 1 is read; choose {key} from 0 to {length - 1}")
     if requested is None:
-        raise SourceError(f"{path}: {length} {name}, of which 1 is read; split the file")
+        raise SourceError(f"{path}: {length} {name}, of which 1 is read; choose {key} from 0 to {length - 1}")
     if not 0 <= requested < length:
         raise SourceError(f"{path}: {key} {requested} is requested, of {length} {name}; choose 0 to {length - 1}")
     return int(requested)
@@ -74,64 +94,18 @@ def refuse_missing(series: tifffile.TiffPageSeries, opening: Opening, path: str)
     axes = series.get_axes(squeeze=False)
     for key in ("t", "z"):
         requested = getattr(opening, key)
-        if requested not in (None, 0) and key.upper() not in axes:
+        if requested not in (None, 0) and key.upper() not in axes and nameless(series) == 1:
             raise SourceError(f"{path}: {key} {requested} is requested, and there is only {key} 0; leave {key} out")
 
 
-def _number(front: str, lengths: dict[str, int], place: dict[str, int]) -> int:
+def nameless(series: tifffile.TiffPageSeries) -> int:
+    """Number of images along the axes whose meaning the file does not state; 1 where it states all."""
+    axes, shape = series.get_axes(squeeze=False), series.get_shape(squeeze=False)
+    return math.prod(length for axis, length in zip(axes, shape, strict=True) if axis not in _KNOWN)
+
+
+def _number(lengths: Sequence[int], places: Sequence[int]) -> int:
     number = 0
-    for axis in front:
-        number = number * lengths[axis] + place[axis]
+    for length, at in zip(lengths, places, strict=True):
+        number = number * length + at
     return number
-
-
-_LARGE = 0.25
-"""Share of the pixels above which another image is an image of its own, not a label or an overview."""
-
-
-def choose_series(
-    series: Sequence[tifffile.TiffPageSeries], requested: int | str | None, path: str
-) -> tuple[int, tuple[str, ...]]:
-    """Number of the image that is read, and notes on the choice.
-
-    Raises:
-        SourceError: the requested image is not there.
-    """
-    if requested is not None:
-        return _requested_series(series, requested, path), ()
-    areas = [_area(one) for one in series]
-    # scanners put the slide first, even where the picture of its label is larger
-    number = 0 if series[0].kind in ("svs", "qpi") else areas.index(max(areas))
-    rivals = [k for k, area in enumerate(areas) if k != number and area >= _LARGE * areas[number]]
-    if not rivals or series[0].kind in ("svs", "qpi"):
-        return number, ()
-    note = f"{len(series)} images in the file ({listed(series)}): number {number} is read; choose another by series"
-    return number, (note,)
-
-
-def listed(series: Sequence[tifffile.TiffPageSeries]) -> str:
-    """Numbers, names and sizes of the images, the first ten of them."""
-    shown = [f"{k} {one.name!r} {_size(one)}" for k, one in enumerate(series[:10])]
-    return ", ".join(shown) + (f" and {len(series) - 10} more" if len(series) > 10 else "")
-
-
-def _requested_series(series: Sequence[tifffile.TiffPageSeries], requested: int | str, path: str) -> int:
-    names = [one.name for one in series]
-    if isinstance(requested, str) and names.count(requested) == 1:
-        return names.index(requested)
-    if isinstance(requested, str) and names.count(requested) > 1:
-        raise SourceError(
-            f"{path}: {names.count(requested)} images are named {requested!r}: {listed(series)}; give a number"
-        )
-    number = int(requested) if isinstance(requested, int) or requested.isdecimal() else -1
-    if not 0 <= number < len(series):
-        raise SourceError(f"{path}: series {requested!r} is requested; choose one of {listed(series)}")
-    return number
-
-
-def _area(series: tifffile.TiffPageSeries) -> int:
-    return int(series.keyframe.imagelength) * int(series.keyframe.imagewidth)
-
-
-def _size(series: tifffile.TiffPageSeries) -> str:
-    return f"{series.keyframe.imagelength} × {series.keyframe.imagewidth}"

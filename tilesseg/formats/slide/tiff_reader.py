@@ -18,10 +18,11 @@ from tilesseg.formats.reading.open_options import Opening
 from tilesseg.formats.reading.pixel_size import coarser_levels
 from tilesseg.formats.reading.validity import DTYPES
 from tilesseg.formats.slide.source import LevelReader, SlideFacts, SlideLevel, where
+from tilesseg.formats.slide.tiff_choice import TiffImage, choose_image, image_names
 from tilesseg.formats.slide.tiff_level import ByteFiles, TiffLevel, read_level
 from tilesseg.formats.slide.tiff_metadata import TiffMetadata, band_names, tiff_metadata
 from tilesseg.formats.slide.tiff_open import companion_of, missing_files, one_line, open_tiff
-from tilesseg.formats.slide.tiff_pages import choose_pages, choose_series, refuse_missing
+from tilesseg.formats.slide.tiff_pages import choose_pages, refuse_missing
 from tilesseg.raster.window import Window
 
 
@@ -105,15 +106,17 @@ def open_tiff_slide(path: str, opening: Opening) -> TiffReader:
     with one_line(f"{path}: cannot be opened"), open_tiff(path) as file:
         if not file.series:
             raise SourceError(cannot(f"open {path}", "it has no image", "give another file"))
-        number, notes = choose_series(file.series, opening.series, path)
-        return _reader(file, number, notes, opening, path)
+        image, notes = choose_image(file.series, opening, path)
+        return _reader(file, image, notes, opening, path)
 
 
-def _reader(file: tifffile.TiffFile, number: int, notes: tuple[str, ...], opening: Opening, path: str) -> TiffReader:
-    series = file.series[number]
+def _reader(
+    file: tifffile.TiffFile, image: TiffImage, notes: tuple[str, ...], opening: Opening, path: str
+) -> TiffReader:
+    number, series = image.series, file.series[image.series]
     _refuse_type(series, path)
     refuse_missing(series, opening, path)
-    pages = choose_pages(series, opening, path)
+    pages = choose_pages(series, opening, path, image.page)
     _refuse_missing_files(file, series, pages.numbers, path)
     levels = _levels(series, pages.numbers)
     first, metadata = levels[0].tiff, tiff_metadata(file, number, pages)
@@ -134,7 +137,7 @@ def _reader(file: tifffile.TiffFile, number: int, notes: tuple[str, ...], openin
         vendor=metadata.vendor,
         compression=tifffile.COMPRESSION(series.keyframe.compression).name.lower(),
         objective=metadata.objective,
-        series=tuple(one.name for one in file.series) if len(file.series) > 1 else (),
+        series=image_names(file.series),
         mask=_mask(first),
         notes=(*notes, *metadata.notes, *_notes(first, series, metadata)),
     )
