@@ -45,7 +45,7 @@ Shape = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class ImagePlace:
-    """Where the image of a region lies."""
+    """Place of the image of a region of interest."""
 
     name: str
     """Name of the image in refusals."""
