@@ -15,9 +15,8 @@ DOUBTS: dict[str, str] = {
     "bands-by-order": "bands without names are taken in the file's order",
     "bands-by-sensor": "numbers of bands are taken for one sensor's, which the file does not name",
     "empty-mask": "every pixel is nodata, so the mask is empty",
-    "no-valid-pixel": "no valid pixel was found: the mask is all nodata",
     "image-of-several": "another image of the file is nearly as large as the one that is read",
-    "no-valid-pixel": "no valid pixel was found: the mask may be all nodata",
+    "no-valid-pixel": "no valid pixel was found: the mask is all nodata",
     "pixel-size": "pixels are much finer or coarser than those that the model was trained on",
     "value-range": "values come nowhere near the model's range, or most lie beyond it, and their type does not say why",
 }
