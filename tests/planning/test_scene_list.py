@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tilesseg.errors import JobError, StoreError
+from tilesseg.formats.stac.stac_items import safe_name
 from tilesseg.planning.job import SceneEntry, parse_job
 from tilesseg.planning.scene_list import Scene, choose_scenes, find_scenes, read_scene_list, write_scene_list
 
@@ -89,9 +90,52 @@ def test_several_files_of_an_entry_are_one_scene() -> None:
     assert find_scenes((entry,)) == (Scene("t", ("b/T_B02.tif", "b/T_B03.tif"), priority=-1),)
 
 
-def test_two_scenes_of_one_name_are_refused_with_both_paths() -> None:
-    with pytest.raises(JobError, match=r"two scenes are called a: x/a\.tif and y/a\.svs; give one another name"):
-        find_scenes(("x/a.tif", "b.tif", "y/a.svs"))
+def test_where_files_give_one_name_their_folders_are_added(tmp_path: Path) -> None:
+    assert names(("x/a.tif", "b.tif", "y/a.svs")) == ["x-a", "b", "y-a"]
+    touch(tmp_path, "p1/HE.tif", "p2/HE.tif", "q/p2/HE.tif", "p1/CD3.tif")
+    assert names(f"{tmp_path}/p*/*.tif") == ["CD3", "p1-HE", "p2-HE"]
+    assert names((f"{tmp_path}/p2/HE.tif", f"{tmp_path}/q/p2/HE.tif")) == [
+        f"{safe_name(tmp_path.name)}-p2-HE",
+        "q-p2-HE",
+    ]
+    assert names(("d/a.tif", "d/a.svs")) == ["a.tif", "a.svs"]
+    assert names(("d/a.tif", "d/a.svs", "e/a.tif")) == ["d-a.tif", "d-a.svs", "e-a.tif"]
+    assert names(("https://host/1/a.tif?sig=x", "https://host/2/a.tif?sig=y")) == ["1-a", "2-a"]
+    (tmp_path / "t.csv").write_text("image,name\nx/a.tif,\ny/a.tif,a\nz/a.tif,\n")
+    assert names(f"{tmp_path}/t.csv") == ["x-a", "a", "z-a"]  # a name that is given stays
+
+
+def test_two_scenes_that_nothing_tells_apart_are_refused_with_both_paths() -> None:
+    with pytest.raises(JobError, match=r"two scenes are called a: x/a\.tif and x/a\.tif; give one another name"):
+        find_scenes(("x/a.tif", "b.tif", "x/a.tif"))
+    with pytest.raises(JobError, match=r"two scenes are called a: x\.tif and y\.tif; give one another name"):
+        find_scenes((SceneEntry(image="x.tif", name="a"), SceneEntry(image="y.tif", name="a")))
+
+
+def test_names_lose_known_suffixes_only() -> None:
+    kept = {
+        "ortho_2024.05.01.tif": "ortho_2024.05.01",
+        "HLS.S30.T10SEG.2020203T184919.v2.0.B02.tif": "HLS.S30.T10SEG.2020203T184919.v2.0.B02",
+        "2024-05-12_09.59.06.tif": "2024-05-12_09.59.06",
+        "TCGA-3C-AALI-01Z-00-DX1.F6E9A5DF.svs": "TCGA-3C-AALI-01Z-00-DX1.F6E9A5DF",
+        "MOD09GA.A2024001.h18v04.061.hdf": "MOD09GA.A2024001.h18v04.061",
+        "a.ome.tif": "a",
+        "a.OME.TIFF": "a",
+        "s.companion.ome": "s",
+        "x.ome.zarr": "x",
+        "S2B_MSIL2A_20230611.SAFE": "S2B_MSIL2A_20230611",
+        "v1.2/site.tif.gz": "site",
+        "2024.05.01": "2024.05.01",
+    }
+    assert {path: names(path)[0] for path in kept} == kept
+
+
+def test_the_cases_of_names_are_told_apart(shared_cases: Path) -> None:
+    dots, folders, slides = shared_cases / "geo/09-dots", shared_cases / "geo/09-folders", shared_cases / "micro/names"
+    assert names(f"{dots}/*.tif") == [f"HLS.S30.T10SEG.202020{day}T184919.v2.0.B02" for day in (3, 4)]
+    assert names(f"{folders}/*/scene.tif") == ["a-scene", "b-scene"]
+    assert names(f"{slides}/*.tif") == ["2024-05-12_09.59.06", "2024-05-12_09.59.41"]
+    assert names(f"{slides}/*/HE.tif") == ["p1-HE", "p2-HE"]
 
 
 @pytest.mark.parametrize("name", ["..", ".", " ", "a\nb", "x" * 201])

@@ -9,16 +9,18 @@ import glob
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import translate
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from tilesseg.errors import JobError, SourceError, StoreError, cannot, joined_lines
 from tilesseg.formats.stac.stac_catalog import find_items
-from tilesseg.formats.stac.stac_items import scene_name
+from tilesseg.formats.stac.stac_items import safe_name, scene_name
 from tilesseg.planning.job import SceneEntry
 from tilesseg.planning.scene_csv import read_scene_table
 from tilesseg.store.ledger import write_text
@@ -58,7 +60,7 @@ def find_scenes(requested: str | SceneEntry | Sequence[str | SceneEntry]) -> tup
     """
     entries = [requested] if isinstance(requested, str | SceneEntry) else requested
     named: dict[str, Scene] = {}
-    for scene in (scene for entry in entries for scene in _expand(entry)):
+    for scene in _told_apart([pair for entry in entries for pair in _expand(entry)]):
         other = named.setdefault(scene.name, scene)
         if other is not scene:
             raise JobError(
@@ -66,6 +68,45 @@ def find_scenes(requested: str | SceneEntry | Sequence[str | SceneEntry]) -> tup
             )
         _check_name(scene)
     return tuple(named.values())
+
+
+def _told_apart(scenes: Sequence[tuple[Scene, bool]]) -> list[Scene]:
+    """The scenes, where several files would give one name with their folders before it: `a-scene`, `b-scene`.
+
+    Args:
+        scenes: each scene, and whether its name is the job's own.
+    """
+    counts = Counter(scene.name for scene, _ in scenes)
+    alike: dict[str, list[str]] = {}
+    for scene, own in scenes:
+        if counts[scene.name] > 1 and not own:
+            alike.setdefault(scene.name, []).append(scene.paths[0])
+    names = {name: _with_folders(name, paths) for name, paths in alike.items()}
+    return [
+        scene if own or counts[scene.name] == 1 else replace(scene, name=names[scene.name][scene.paths[0]])
+        for scene, own in scenes
+    ]
+
+
+def _with_folders(name: str, paths: Sequence[str]) -> dict[str, str]:
+    """A name for each path: as few of its folders as tell them apart, else the suffix of its file, too."""
+    places = {path: _folders(path) for path in paths}
+    deepest = max(len(folders) for folders, _ in places.values())
+    for whole, depth in [*((False, k) for k in range(1, deepest + 1)), *((True, k) for k in range(deepest + 1))]:
+        names = {
+            path: "-".join([*folders[len(folders) - depth if depth < len(folders) else 0 :], file if whole else name])
+            for path, (folders, file) in places.items()
+        }
+        if len(set(names.values())) == len(paths):
+            return names
+    return dict.fromkeys(paths, name)
+
+
+def _folders(path: str) -> tuple[list[str], str]:
+    """Folders of a path or address, from the top, and its file."""
+    place = urlsplit(path).path if "://" in path else os.path.abspath(path)
+    *folders, file = [part for part in re.split(r"[/\\]", place) if part] or [path]
+    return [safe_name(folder) or "_" for folder in folders], safe_name(file)
 
 
 def choose_scenes(scenes: Sequence[Scene], *, only: Sequence[str] = (), limit: int | None = None) -> tuple[Scene, ...]:
@@ -105,19 +146,20 @@ def read_scene_list(path: Path) -> tuple[Scene, ...]:
     return tuple(_from_json(line, where=f"{path}, line {number}") for number, line in enumerate(lines, start=1) if line)
 
 
-def _expand(entry: str | SceneEntry) -> Iterable[Scene]:
+def _expand(entry: str | SceneEntry) -> Iterable[tuple[Scene, bool]]:
+    """Scenes that an entry names, each with whether its name is the job's own."""
     if isinstance(entry, str):
         return _named_by(entry)
     if not isinstance(entry.image, str):
         return [_of_row(entry)]
-    scenes = [_with(scene, entry) for scene in _named_by(entry.image)]
+    scenes = [(_with(scene, entry), own) for scene, own in _named_by(entry.image)]
     if entry.name is None:
         return scenes
     if len(scenes) > 1:
         raise JobError(
             f"{entry.image} has {len(scenes)} scenes, and name {entry.name} is for a single one; leave it out"
         )
-    return [replace(scenes[0], name=entry.name)]
+    return [(replace(scenes[0][0], name=entry.name), True)]
 
 
 def _with(scene: Scene, entry: SceneEntry) -> Scene:
@@ -130,8 +172,8 @@ def _with(scene: Scene, entry: SceneEntry) -> Scene:
     )
 
 
-def _named_by(path: str) -> Iterable[Scene]:
-    """Scenes that a path names."""
+def _named_by(path: str) -> Iterable[tuple[Scene, bool]]:
+    """Scenes that a path names, each with whether its name is the job's own, as in a table."""
     remote = "://" in path or path.startswith("/vsi")
     if not remote and any(sign in path for sign in "*?[") and not os.path.exists(path):
         return _globbed(path)
@@ -141,23 +183,26 @@ def _named_by(path: str) -> Iterable[Scene]:
         items = find_items(path)
     except SourceError as error:
         raise JobError(joined_lines(error)) from None
-    return [Scene(scene_name(path), (path,))] if items is None else [Scene(item.name, (item.path,)) for item in items]
+    if items is None:
+        return [(Scene(scene_name(path), (path,)), False)]
+    return [(Scene(item.name, (item.path,)), False) for item in items]
 
 
-def _globbed(pattern: str) -> Iterator[Scene]:
+def _globbed(pattern: str) -> Iterator[tuple[Scene, bool]]:
     """Scene for each image, or folder that is an image, of a glob. A pattern that ends in `**` matches files only."""
     matches = sorted(path for path in glob.iglob(pattern, recursive=True) if not path.lower().endswith(_BESIDE))
     if os.path.basename(pattern) == "**":
         matches = [path for path in matches if os.path.isfile(path)]
     if not matches:
         raise JobError(f"no image matches {pattern}; correct scenes in the job")
-    return (Scene(scene_name(path), (path,)) for path in matches)
+    return ((Scene(scene_name(path), (path,)), False) for path in matches)
 
 
-def _of_row(entry: SceneEntry) -> Scene:
-    """Scene of a row, or of an entry with several files."""
+def _of_row(entry: SceneEntry) -> tuple[Scene, bool]:
+    """Scene of a row, or of an entry with several files, and whether it has a name of its own."""
     paths = (entry.image,) if isinstance(entry.image, str) else entry.image
-    return Scene(entry.name or scene_name(paths[0]), paths, entry.mpp, entry.priority, entry.input)
+    scene = Scene(entry.name or scene_name(paths[0]), paths, entry.mpp, entry.priority, entry.input)
+    return scene, entry.name is not None
 
 
 def _check_name(scene: Scene) -> None:

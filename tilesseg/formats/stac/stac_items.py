@@ -19,6 +19,15 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
 _NO_NAMES = {"item", "stac", "metadata"}
+SUFFIXES = {
+    "tif", "tiff", "btf", "tf8", "cog", "jp2", "j2k", "jpx", "vrt", "img", "png", "jpg", "jpeg", "bmp",
+    "webp", "gif", "hdr", "bil", "bip", "bsq", "bin", "raw", "dat", "ers", "ecw", "sid", "nc", "nc4", "hdf",
+    "hdf4", "hdf5", "h4", "h5", "he5", "grib", "grb", "grb2", "asc", "kea", "gpkg", "mbtiles", "pix", "rst",
+    "ntf", "nitf", "hgt", "safe", "sen3", "zarr", "ozx", "ome", "companion", "svs", "ndpi", "mrxs", "scn",
+    "vms", "vmu", "bif", "svslide", "dcm", "dicom", "czi", "qptiff", "lif", "nd2", "ims", "oib", "oif", "vsi",
+    "isyntax", "json", "geojson", "xml", "zip", "gz", "tar", "tgz",
+}  # fmt: skip
+"""Suffixes of formats, without their dots: they are no part of a scene's name."""
 _JSON = (".json", ".geojson")
 _TIMEOUT = 60.0  # seconds
 _DECODER = json.JSONDecoder()
@@ -247,7 +256,11 @@ def safe_name(identity: str) -> str:
 
 
 def _stem(place: Path) -> str:
-    return place.name.partition(".")[0] or "scene"
+    """Name of a file without the suffixes of formats: any other part of it after a dot belongs to it."""
+    stem = place.name
+    while (parts := stem.rpartition("."))[0] and parts[2].lower() in SUFFIXES:
+        stem = parts[0]
+    return stem.strip(".") or "scene"
 
 
 def _item_id(place: Path) -> str | None:
