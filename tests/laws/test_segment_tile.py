@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 
 from tilesseg.events import TileDone
 from tilesseg.formats.zarr.sharded_array import Sharded
+from tilesseg.inference.segment_tile import skip_tile
 from tilesseg.planning.recipe import Blend, Recipe
+from tilesseg.raster.grid import Grid
+from tilesseg.raster.region_of_interest import RoiCells
 from tilesseg.raster.tiling import Lattice, Tiling, blend_lattice, crop_lattice
 from tilesseg.raster.window import Window
 from tilesseg.store.scene_store import Store
@@ -167,6 +170,45 @@ def test_the_records_count_every_pixel_once(tmp_path: Path, blend: Blend) -> Non
             counts[label] = counts.get(label, 0) + n
     labels, n = np.unique(mask, return_counts=True)
     assert counts == {str(label): int(count) for label, count in zip(labels, n, strict=True)}
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("blend", BLENDS)
+def test_a_record_counts_the_patches_on_which_a_valid_pixel_depends_and_the_others(
+    tmp_path: Path, blend: Blend, batch: int
+) -> None:
+    source, core = picture((70, 61), holes=True), (24, 16)
+    source.valid[:40, :30] = False
+    source.valid[5, 29] = True
+    lattice = lattice_of(blend)
+    _, records = run(
+        tmp_path, source, fake_model("Identity", classes=250), lattice, blend=blend, core=core, batch=batch
+    )
+    tiling = Tiling((70, 61), lattice, core, 8)
+    for record in records:
+        tile = tiling.named(record.tile)
+        patches = [patch for row in tile.patch_rows for patch in row.patches]
+        needed = [patch for patch in patches if source.valid[patch.support.intersect(tile.core).slices()].any()]
+        assert (record.patches, record.skipped) == (len(needed), len(patches) - len(needed))
+        seen = np.zeros((70, 61), bool)
+        for row in tile.patch_rows:
+            seen[row.window.intersect(source.grid.window).slices()] = True
+        assert record.read == seen.sum()
+    assert sum(record.skipped for record in records) > 0 and any(not record.patches for record in records)
+
+
+def test_a_tile_outside_the_region_of_interest_is_stored_without_reading_and_counted(tmp_path: Path) -> None:
+    tiling = Tiling((70, 61), lattice_of("gaussian"), (24, 16), 8)
+    cells = RoiCells.of(np.zeros((9, 8), bool), stride=10, label=255)
+    store = Store(tmp_path)
+    store.create(shape=(70, 61), shard=8, chunk=8, fingerprint="a", scores=["x"])
+    tile = tiling.named("r002-c003")
+    record = skip_tile(tile, cells, grid=Grid(70, 61), store=store, scores=1)
+    assert (record.patches, record.read, record.pixels, record.outside) == (0, 0, tile.core.area, tile.core.area)
+    assert record.skipped == sum(len(row.patches) for row in tile.patch_rows) > 0
+    assert record.counts == {"255": tile.core.area} and record.areas == {}
+    for plane in (store.read(Window(0, 0, 70, 61)), store.read_scores(0, Window(0, 0, 70, 61))):
+        assert (plane[tile.core.slices()] == 255).all() and (plane == 254).sum() == 70 * 61 - tile.core.area
 
 
 def test_a_core_is_written_in_whole_shards_each_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
