@@ -101,14 +101,16 @@ def _is_text(*nodes: ast.expr) -> bool:
 
 
 def own_tests(module: Path, checkout: Path) -> list[str]:
-    """Tests that have to notice a mutant: the folder of the room, and the laws that name the module."""
+    """Tests that have to notice a mutant: files that name the module first, then the whole folder of the room."""
     room, *inner = module.relative_to(checkout / "tilesseg").with_suffix("").parts
     names = [name for name in inner if name != "__init__"]
     dotted = r"\.".join(["tilesseg", room, *names])
     parent, stem = r"\.".join(["tilesseg", room, *names[:-1]]), (names or [room])[-1]
     named = re.compile(rf"{dotted}\b|from {parent} import .*\b{stem}\b")
+    room_tests = checkout / "tests" / room
+    naming = [path for path in sorted(room_tests.rglob("test_*.py")) if named.search(path.read_text())]
     laws = [path for path in sorted((checkout / "tests" / "laws").glob("*.py")) if named.search(path.read_text())]
-    return [str(path.relative_to(checkout)) for path in (checkout / "tests" / room, *laws) if path.exists()]
+    return [str(path.relative_to(checkout)) for path in (*naming, *laws, room_tests) if path.exists()]
 
 
 @contextmanager

@@ -52,7 +52,7 @@ def test_each_mutant_changes_one_place_and_is_python(tmp_path: Path) -> None:
     ("module", "laws"), [("raster/tiling.py", "test_segment_tile.py"), ("inference/segment_tile.py", None)]
 )
 def test_the_tests_of_a_module_are_those_of_its_room_and_the_laws_that_name_it(module: str, laws: str | None) -> None:
-    room, *found = own_tests(CHECKOUT / "tilesseg" / module, CHECKOUT)
+    *found, room = own_tests(CHECKOUT / "tilesseg" / module, CHECKOUT)
     assert room == f"tests/{module.partition('/')[0]}"
     assert laws is None or f"tests/laws/{laws}" in found
     for path in found:
