@@ -1,9 +1,9 @@
 """Sample for the statistics of an image: pixels as the network will see them, where they are valid.
 
-Windows of 64² on a regular grid come first, then more of them, and where even those hold little that is valid, one
-pass over the whole image. The pixels that are taken depend on the size of the image and on what is valid in it: not on
-its levels, its overviews or its storage, which decide no more than the order of reading. A window begins at a multiple
-of 64, so that it lies in one storage block of any usual size.
+Windows of 64² come first, one in each cell of a regular grid, then more of them, and where even those hold little that
+is valid, one pass over the whole image. The pixels that are taken depend on the size of the image and on what is valid
+in it: not on its levels, its overviews or its storage, which decide no more than the order of reading. A window begins
+at a multiple of 64, so that it lies in one storage block of any usual size.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ PIXELS = WINDOWS * SIDE**2
 VALUES = 1 << 24
 """Number of values in a sample, all channels together; and in one read."""
 _FEW = 8  # fewer valid pixels than this part of a sample: look further
+_HEIGHTS = 4  # of the windows in a row of the grid: each costs a strip, where a file has strips
 _LARGE = 256 << 20  # bytes of a storage block, above which the bytes that are decoded are counted
 _DECODED = 16 << 30  # bytes of large blocks that may be decoded in all: files exist whose single strip is a gigabyte
 _GOLDEN = 0.7548776662466927, 0.5698402909980532  # steps of the R2 sequence (Roberts 2018): evenly spread, no period
@@ -86,21 +87,33 @@ def spread_windows(shape: tuple[int, int], count: int, inside: RoiCells | None =
     picked = np.arange(min(count, len(rows))) * len(rows) // max(1, min(count, len(rows)))
     side, each = inside.stride, count // max(1, len(picked))
     cells = (Window(int(rows[k]) * side, int(columns[k]) * side, side, side).intersect(whole) for k in picked)
-    return [window for cell in cells for window in _grid(cell, each)]
+    return [window for number, cell in enumerate(cells) for window in _grid(cell, each, number)]
 
 
-def _grid(area: Window, count: int) -> list[Window]:
-    """At most `count` windows in an area, which begin at multiples of 64."""
+def _grid(area: Window, count: int, number: int = 0) -> list[Window]:
+    """At most `count` windows in an area, which begin at multiples of 64; in other places for another number."""
     bounds = (area.y, area.y_stop), (area.x, area.x_stop)
     lattice = [range(start // SIDE, -(-stop // SIDE)) for start, stop in bounds]
     rows = min(len(lattice[0]), max(1, int(count**0.5)))
     columns = min(len(lattice[1]), max(1, count // rows))
     rows = min(len(lattice[0]), max(1, count // columns))
-    picked = (
-        [line[(2 * k + 1) * len(line) // (2 * n)] for k in range(n)]
-        for line, n in zip(lattice, (rows, columns), strict=True)
-    )
-    return [Window(y * SIDE, x * SIDE, SIDE, SIDE).intersect(area) for y, x in itertools.product(*picked)]
+    windows = []
+    for i, j in np.ndindex(rows, columns):
+        turn = i * _HEIGHTS + j % _HEIGHTS + number
+        y = _pick(_stratum(lattice[0], i, rows), _GOLDEN[0] * turn)
+        x = _pick(_stratum(lattice[1], j, columns), _GOLDEN[1] * (i * columns + j + number))
+        windows.append(Window(y * SIDE, x * SIDE, SIDE, SIDE).intersect(area))
+    return windows
+
+
+def _stratum(line: range, number: int, of: int) -> range:
+    """Share of a line of places: one of `of` shares of nearly the same length."""
+    return line[number * len(line) // of : (number + 1) * len(line) // of]
+
+
+def _pick(stratum: range, turn: float) -> int:
+    """A place of the stratum: another one for each window, for an image may have a period."""
+    return stratum[int((turn + 0.5) % 1.0 * len(stratum))]
 
 
 class _Parts:
@@ -222,6 +235,8 @@ class _Spread:
         self._places = np.empty((0, 3))  # y, x and rank
 
     def add(self, pixels: Pixels, place: Window) -> None:
+        if not pixels.valid.any():  # far quicker than to list none
+            return
         rows, columns = np.nonzero(pixels.valid)
         y, x = rows + place.y, columns + place.x
         rank = (y * _GOLDEN[0] + x * _GOLDEN[1]) % 1.0
