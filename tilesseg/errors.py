@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tilesseg.paths import without_secrets
+
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
 
 class TilessegError(Exception):
-    """Any refusal of tilesseg."""
+    """Any refusal of tilesseg; its text has no secrets of addresses, see `without_secrets`."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(without_secrets(message))
 
 
 class JobError(TilessegError):
@@ -79,14 +84,14 @@ def cannot(what: str, because: str | Exception, do: str) -> str:
 
 
 def joined_lines(error: BaseException) -> str:
-    """All lines of an exception's text, as one line; the name of its kind where it has no text."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """All lines of an exception's text, as one line without secrets; the name of its kind where it has no text."""
+    return without_secrets(" ".join(str(error).split())) or type(error).__name__
 
 
 def one_line(error: Exception) -> str:
     """Last line of an exception's text, at most 200 letters: a runtime prints its frames above it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:200] if lines else type(error).__name__
+    return without_secrets(lines[-1])[:200] if lines else type(error).__name__
 
 
 def reason_of(error: Exception) -> str:

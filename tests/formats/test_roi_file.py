@@ -211,3 +211,21 @@ def test_polygons_are_found_at_every_stride(tmp_path: Path, stride: int) -> None
     assert whole[50:150, 100:200].all()
     near = stride + 2
     assert not whole[150 + near :].any() and not whole[:, 200 + near :].any()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"type":"GeometryCollection","geometries":[' * 3_000,
+        '{"type":"GeometryCollection","geometries":[' * 600 + "]}" * 600,
+        "[" * 100_000,
+        "[" * 700 + "]" * 700,
+        '{"type":"Polygon","coordinates":' + "[" * 900 + "]" * 900 + "}",
+    ],
+)
+def test_a_region_that_is_nested_too_deeply_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "roi.geojson"
+    path.write_text(text)
+    grid = Grid(64, 64)
+    with pytest.raises(SourceError, match=r"roi\.geojson.*; (correct or )?(export it again|draw at least one)"):
+        read_region(str(path), grid=grid, native=grid, stride=16, image="scene.tif")

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tilesseg.errors import JobError, first_problem
-from tilesseg.planning.cluster_options import ALWAYS, TAKES, Cluster, bytes_of, clock, read_cluster, seconds_of
+from tilesseg.planning.cluster_options import ALWAYS, TAKES, Cluster, bytes_of, clock, seconds_of
 from tilesseg.planning.job import read_job
+from tilesseg.planning.yaml_file import read_yaml
 
 SLURM = {"kind": "slurm", "workers": 2, "cores": 4, "memory": "16GiB"}
 LEAST: dict[str, dict[str, Any]] = {
@@ -162,7 +163,7 @@ def test_a_cluster_file_that_cannot_be_read_is_refused(tmp_path: Path, content: 
     if content is not None:
         path.write_text(content)
     with pytest.raises(JobError, match=said):
-        read_cluster(path)
+        read_yaml(path, "cluster file")
 
 
 def test_the_sections_shown_on_the_page_of_clusters_are_taken() -> None:

@@ -25,8 +25,9 @@ from tilesseg.formats.geotiff.writer import utm_grid, write_image
 from tilesseg.models.training.synthetic_landscape import BANDS, NODATA, landscape
 from tilesseg.monitoring.dashboard.prometheus_metrics import COUNTERS, GAUGES
 from tilesseg.monitoring.live.scene_board import STATES
-from tilesseg.planning.cluster_options import Cluster, read_cluster
+from tilesseg.planning.cluster_options import Cluster
 from tilesseg.planning.job import parse_job, read_job
+from tilesseg.planning.yaml_file import read_yaml
 from tilesseg.raster.window import Window
 from tilesseg.run.run_job import run_job
 
@@ -86,7 +87,7 @@ def object_of(kind: str, file: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", CLUSTERS, ids=named)
 def test_every_cluster_file_is_a_section_cluster(path: Path) -> None:
-    cluster = Cluster.model_validate(read_cluster(path))
+    cluster = Cluster.model_validate(read_yaml(path, "cluster file"))
     assert cluster.kind == {"local": "local"}.get(path.parent.name, path.parent.name)
     assert cluster.device == ("cuda" if path.name == "gpu.yaml" else "cpu")
 
@@ -100,7 +101,7 @@ def test_every_job_file_is_a_job(path: Path, tmp_path: Path) -> None:
 
 def test_workers_of_a_queue_leave_before_their_wall_time() -> None:
     for path in CLUSTERS:
-        cluster = read_cluster(path)
+        cluster = read_yaml(path, "cluster file")
         assert ("lifetime" in cluster) == ("walltime" in cluster), path
         assert cluster.get("cores") == (cluster["engine_threads"] if "cores" in cluster else None), path
 

@@ -5,12 +5,14 @@ from typing import Annotated
 
 import typer
 
-from tilesseg.cli.options import Engine, Precision, progress
+from tilesseg.cli.options import Engine, Precision, local_path, progress
 from tilesseg.cli.report_command import reported
 
 
 def demo(
-    directory: Annotated[Path, typer.Option("--dir", help="Folder for scene, run and mask.")] = Path("demo"),
+    directory: Annotated[
+        Path, typer.Option("--dir", metavar="FOLDER", parser=local_path, help="Folder for scene, run and mask.")
+    ] = Path("demo"),
     size: Annotated[int, typer.Option(min=64, help="Side of the scene in pixels.")] = 4096,
     seed: Annotated[int, typer.Option(help="Another number makes another landscape.")] = 1,
     engine: Engine = "auto",

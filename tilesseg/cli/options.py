@@ -10,6 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
+from tilesseg.errors import JobError
+from tilesseg.paths import target
+
 PLANNING = Path(__file__).parents[1] / "planning"
 
 
@@ -40,8 +43,24 @@ def _docstrings(path: Path) -> dict[tuple[str, str], str]:
 _CLASS_ATTRIBUTE_DOCSTRING = re.compile(r'^class (\w+)|^    (\w+): |^    """(.*?)"""', re.MULTILINE | re.DOTALL)
 
 Image = Annotated[list[str], typer.Argument(metavar="IMAGE", help="A file, a folder of bands, or several files.")]
-JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="A job file (YAML); see tilesseg schema job.")]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
+
+
+def local_path(text: str) -> Path:
+    """Path of a file or folder of this machine, as somebody types it.
+
+    Raises:
+        JobError: it is an address, or in an archive.
+    """
+    try:
+        return Path(target(text))
+    except ValueError as error:
+        raise JobError(str(error)) from None
+
+
+JobFile = Annotated[
+    Path, typer.Argument(metavar="JOB", parser=local_path, help="A job file (YAML); see tilesseg schema job.")
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", parser=local_path, help="A run directory.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 FailOn = Annotated[

@@ -10,13 +10,16 @@ from typing import Annotated
 
 import typer
 
-from tilesseg.cli.options import RunFolder
+from tilesseg.cli.options import RunFolder, local_path
 from tilesseg.errors import reason_of
 
 
 def report(
     run: RunFolder,
-    out: Annotated[Path | None, typer.Option(help="The file to write; else report.html in the run.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", parser=local_path, help="The file to write; else report.html in the run."),
+    ] = None,
 ) -> None:
     """Write report.html of a run, also of an unfinished one: a single file to send to a colleague."""
     from tilesseg.planning.stored_plan import open_run_directory

@@ -7,10 +7,23 @@ from typing import Annotated, Any
 
 import typer
 
-from tilesseg.cli.options import Engine, FailOn, Image, Precision, Workers, given, key_option, names, or_auto, progress
+from tilesseg.cli.options import (
+    Engine,
+    FailOn,
+    Image,
+    Precision,
+    Workers,
+    given,
+    key_option,
+    local_path,
+    names,
+    or_auto,
+    progress,
+)
 from tilesseg.cli.report_command import reported
 from tilesseg.doubts import check_codes
 from tilesseg.errors import JobError
+from tilesseg.paths import name_of
 
 SUFFIXES = {
     ".ome.tif": "ome-tiff",
@@ -33,8 +46,10 @@ def segment(
     out: Annotated[
         list[Path] | None,
         typer.Option(
+            metavar="FILE",
+            parser=local_path,
             help="File to write: .tif (COG), .ome.tif, .zarr (OME-Zarr), .geojson, .gpkg, .fgb or .parquet; may be "
-            "given again. A .png goes beside the first."
+            "given again. A .png goes beside the first.",
         ),
     ] = None,
     beside: Annotated[str | None, key_option("Product", "beside")] = None,
@@ -59,14 +74,25 @@ def segment(
     precision: Precision = "auto",
     workers: Workers = None,
     scores: Annotated[
-        Path | None, typer.Option(help="File for the scores too: .tif, .ome.tif or .zarr, a band per class.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            parser=local_path,
+            help="File for the scores too: .tif, .ome.tif or .zarr, a band per class.",
+        ),
     ] = None,
     score_class: Annotated[
         list[str] | None, typer.Option(help="Class whose scores are written, and no others; may be given again.")
     ] = None,
     fail_on: FailOn = None,
     run_dir: Annotated[
-        Path | None, typer.Option("--run", help="Folder to keep the run in; else the run is removed when complete.")
+        Path | None,
+        typer.Option(
+            "--run",
+            metavar="FOLDER",
+            parser=local_path,
+            help="Folder to keep the run in; else the run is removed when complete.",
+        ),
     ] = None,
 ) -> int:
     """Segment one scene without a job file, on this machine."""
@@ -81,7 +107,7 @@ def segment(
     if at != "model" and not any("resolution" in product for product in products):
         raise JobError(f"--at {at} chooses the pixels of a mask, but only polygons are written; leave it out")
     products += [_product(scores, kind="scores-")] if scores else []
-    target = out[0] if out else scores or Path(f"{beside}-of-{Path(image[0]).name}")
+    target = out[0] if out else scores or Path(f"{beside}-of-{name_of(image[0])}")
     read = given(bands=names(bands), scale=scale, offset=offset, mpp=mpp, resolution=resolution, level=level, t=t, z=z)
     data = {
         "name": target.stem,

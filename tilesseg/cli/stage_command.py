@@ -5,12 +5,15 @@ from typing import Annotated
 
 import typer
 
-from tilesseg.cli.options import Image, Workers, names, or_auto, progress
+from tilesseg.cli.options import Image, Workers, local_path, names, or_auto, progress
 
 
 def stage(
     image: Image,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The copy to make, a .zarr that does not exist yet.")],
+    out: Annotated[
+        Path,
+        typer.Argument(metavar="OUT", parser=local_path, help="The copy to make, a .zarr that does not exist yet."),
+    ],
     bands: Annotated[str | None, typer.Option(help="Bands to copy, by number or name: 4,3,2; else all.")] = None,
     workers: Workers = None,
 ) -> int:

@@ -6,6 +6,8 @@ import json
 import os
 from pathlib import Path
 
+from tilesseg.paths import opened_by_gdal
+
 SLIDE_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".dcm", ".czi", ".qptiff")
 _TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".lsm", ".stk")
 
@@ -15,7 +17,7 @@ def format_of(path: str) -> str:
     if is_zarr(path):
         return "ome-zarr" if _is_ome_zarr(Path(path)) else "zarr"
     name = path.lower()
-    if "://" in path or path.startswith("/vsi"):  # no local file: only GDAL can open it
+    if opened_by_gdal(path):
         return "geotiff"
     if name.endswith(SLIDE_SUFFIXES):
         return "slide"
@@ -30,11 +32,11 @@ def format_of(path: str) -> str:
 
 def is_zarr(path: str) -> bool:
     """Whether a path is a Zarr array or group in the local file system, or has the name of one."""
-    if "://" in path or path.startswith("/vsi"):
+    if opened_by_gdal(path):
         return False
     folder = Path(path)
-    metadata = any((folder / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray"))
-    return metadata or (any(part.lower().endswith(".zarr") for part in folder.parts) and not folder.is_file())
+    metadata = any(os.path.isfile(folder / name) for name in ("zarr.json", ".zgroup", ".zarray"))
+    return metadata or (any(part.lower().endswith(".zarr") for part in folder.parts) and not os.path.isfile(path))
 
 
 def _is_ome_zarr(folder: Path) -> bool:

@@ -9,6 +9,7 @@ from tilesseg.errors import SourceError
 from tilesseg.formats.reading.open_options import Opening
 from tilesseg.formats.registry import FORMATS, resolve
 from tilesseg.formats.source import Source
+from tilesseg.paths import source
 
 if TYPE_CHECKING:
     from tilesseg.formats.reading.image import Image
@@ -33,7 +34,7 @@ def open_source(image: str | Sequence[str], opening: Opening | None = None) -> S
     """
     from tilesseg.formats.detect import format_of
 
-    paths, opening = [image] if isinstance(image, str) else list(image), opening or Opening()
+    paths, opening = _meant([image] if isinstance(image, str) else image), opening or Opening()
     if not paths:
         raise SourceError("cannot open an image: the list of files is empty; name one file at least")
     name = format_of(paths[0]) if len(paths) == 1 else "geotiff"
@@ -41,6 +42,14 @@ def open_source(image: str | Sequence[str], opening: Opening | None = None) -> S
     if name in ("geotiff", "zarr") and opening.mpp is None:
         return opener(paths, opening)  # resamples by itself: its bands may have pixels of several sizes
     return _at_resolution(opener(paths, opening.without_resolution()), opening, paths[0])
+
+
+def _meant(paths: Sequence[str]) -> list[str]:
+    """The paths as they are opened, see `paths.source`."""
+    try:
+        return [source(path) for path in paths]
+    except ValueError as error:
+        raise SourceError(str(error)) from None
 
 
 def _at_resolution(image: Image, opening: Opening, path: str) -> Image:

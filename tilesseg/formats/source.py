@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilesseg.errors import joined_lines
+from tilesseg.paths import container, is_address
 from tilesseg.raster.grid import Grid
 from tilesseg.raster.region_of_interest import RoiCells
 from tilesseg.raster.window import Window
@@ -140,17 +141,26 @@ class Source(Protocol):
         """
 
     def identity(self) -> dict[str, Any]:
-        """Size and mtime in ns of every file the pixels come from, by path; a resumed run compares them."""
+        """State of every file that the pixels come from, by its path without signature; a resumed run compares them."""
 
     def describe(self) -> dict[str, Any]:
         """Description of the image for `tilesseg inspect`: plain JSON data."""
 
 
-def file_state(path: str) -> list[int] | None:
-    """`[size, mtime in ns]` of a file, None where it is gone; of an item in a STAC collection its size and checksum."""
+def file_state(path: str) -> list[Any] | None:
+    """What tells that a file has changed: `[size, mtime in ns]`, None where it is gone or nothing is known.
+
+    Of a file in an archive it is that of the archive, of an address the answer of its server, and of an item in a STAC
+    collection its size and checksum.
+    """
+    holder = container(path)
     try:
-        status = os.stat(path)
+        status = os.stat(holder)
     except OSError:
+        if is_address(holder) and "#" not in holder:
+            from tilesseg.formats.remote_file import address_state
+
+            return address_state(holder)
         from tilesseg.formats.stac.stac_items import member_state
 
         return member_state(path)

@@ -7,13 +7,9 @@ serves every job. A key that a kind does not take is refused by name: a key that
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
-
-from tilesseg.errors import JobError, cannot
 
 Auto = Literal["auto"]
 HERE = ("local", "serial", "threads")
@@ -230,17 +226,3 @@ def seconds_of(time: str) -> float:
 def clock(seconds: float) -> str:
     """Seconds as `26:00:00`, which every queue understands."""
     return f"{int(seconds) // 3600:02}:{int(seconds) // 60 % 60:02}:{int(seconds) % 60:02}"
-
-
-def read_cluster(path: Path) -> Any:
-    """Content of a cluster file, as plain data.
-
-    Raises:
-        JobError: there is no such file, or it is not YAML.
-    """
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise JobError(cannot(f"read the cluster file {path}", error, "give its path")) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise JobError(cannot(f"read {path} as YAML", error, "correct the file")) from None

@@ -6,27 +6,34 @@ Every key is known or refused; a value of `auto` is decided once, by the plan. T
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
+from tilesseg import paths
 from tilesseg.errors import JobError, cannot, first_problem
 from tilesseg.formats.reading.open_options import TOLERANCE, Opening
 from tilesseg.formats.registry import FORMATS
-from tilesseg.planning.cluster_options import Auto, Cluster, Strict, read_cluster
+from tilesseg.planning.cluster_options import Auto, Cluster, Strict
+from tilesseg.planning.yaml_file import read_yaml
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""YAML loader in C where there is one: the loader in Python takes half a minute for a list of 100,000 scenes."""
 AUTO_OPTIONS = ("overviews", "resolution")
 """Options of a product of `format: auto`, whose format depends on the scene."""
+
+
+ImagePath = Annotated[str, AfterValidator(paths.source)]
+"""Path of something to read, as `paths.place` understands it."""
+ModelPath = Annotated[str, AfterValidator(lambda text: paths.place(text).text)]
+TargetPath = Annotated[str, AfterValidator(paths.target)]
+"""Path of something to write: a file or folder of this machine."""
 
 
 class SceneEntry(Strict):
     """One scene with its own name or options."""
 
-    image: str | Annotated[tuple[str, ...], Field(min_length=1)]
+    image: ImagePath | Annotated[tuple[ImagePath, ...], Field(min_length=1)]
     """Image: a file, a folder of single-band files, or a list of files that make one image."""
     name: str | None = Field(None, pattern=r"^[^/\\]+$")
     """Name of the scene, of its folder and of its products; default: the file's name without its suffix."""
@@ -40,8 +47,8 @@ class SceneEntry(Strict):
     @field_validator("input")
     @classmethod
     def _known(cls, keys: dict[str, Any]) -> dict[str, Any]:
-        Input.model_validate(keys)
-        return keys
+        tissue = Input.model_validate(keys).tissue
+        return {key: tissue if key == "tissue" else value for key, value in keys.items()}
 
 
 class Input(Strict):
@@ -70,7 +77,7 @@ class Input(Strict):
     """Time point, from 0; required where the image has several."""
     z: int | None = Field(None, ge=0)
     """Plane of a stack, from 0; required where the image has several."""
-    tissue: str = "auto"
+    tissue: ImagePath = "auto"
     """Region of interest: `auto` (the tissue of a stained slide, all of any other image), `none` (everywhere), or a
     file: an image that is not 0 inside the region, or GeoJSON polygons; `{scene}` in its path stands for the scene's
     name."""
@@ -126,7 +133,7 @@ class Product(Strict):
     """Format: `auto`, `cog`, `ome-tiff` or `ome-zarr` (the mask; auto is ome-tiff for slides, else cog), `geojson`,
     `gpkg`, `flatgeobuf` or `geoparquet` (its polygons), `scores-cog`, `scores-ome-tiff` or `scores-ome-zarr` (the
     stored scores, see `output.scores`)."""
-    path: str | None = None
+    path: TargetPath | None = None
     """Path of the file; `{scene}` stands for the scene's name. Default: `<output.dir>/scenes/<scene>/<scene>` and the
     format's suffix, after `-scores` for scores."""
     overviews: Literal["mode", "nearest"] = "mode"
@@ -169,7 +176,7 @@ class Product(Strict):
 class Output(Strict):
     """Section `output`: the run directory, and the files that are written from it."""
 
-    dir: str
+    dir: TargetPath
     """Run directory; made where there is none."""
     products: tuple[Product, ...] = (Product(),)
     """Files to write when a scene is finished."""
@@ -185,10 +192,10 @@ class Job(Strict):
 
     name: str = "job"
     """Name of the job, for people."""
-    scenes: str | SceneEntry | Annotated[tuple[str | SceneEntry, ...], Field(min_length=1)]
+    scenes: ImagePath | SceneEntry | Annotated[tuple[ImagePath | SceneEntry, ...], Field(min_length=1)]
     """Images to segment: a path, a glob, a `.csv` with a row for each scene, a STAC item, collection or item collection
     (`.json`), an entry with an image and a name, or a list of these."""
-    model: str
+    model: ModelPath
     """Model: a bundle folder, a weights file with its spec, `package://name/path`, an https URL, or a name that
     `tilesseg models` lists."""
     engine: Literal["auto", "torch", "openvino", "onnxruntime"] = "auto"
@@ -233,22 +240,24 @@ def read_job(path: Path) -> Job:
     Raises:
         JobError: the file is missing, is not YAML, or has an unknown or impossible key.
     """
-    try:
-        data = yaml.load(path.read_text(encoding="utf-8"), _LOADER)
-    except OSError as error:
-        raise JobError(cannot(f"read the job file {path}", error, "give its path")) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise JobError(cannot(f"read {path} as YAML", error, "correct the file")) from None
+    data = read_yaml(path, "job file")
     if isinstance(data, dict) and isinstance(data.get("cluster"), str):
-        data = {**data, "cluster": read_cluster(path.parent / data["cluster"])}
+        data = {**data, "cluster": read_yaml(_beside(path, data["cluster"]), "cluster file")}
     return anchored(parse_job(data, where=str(path)), path.parent)
+
+
+def _beside(job: Path, file: str) -> Path:
+    try:
+        return Path(paths.anchored(paths.target(file), str(job.parent)))
+    except ValueError as error:
+        raise JobError(cannot(f"read the cluster of {job}", error, "give the path of a file")) from None
 
 
 def anchored(job: Job, folder: Path) -> Job:
     """Job whose relative paths are relative to the current directory instead of `folder`."""
 
     def anchor(path: str) -> str:
-        return path if "://" in path else str(folder / path)
+        return paths.anchored(path, str(folder))
 
     def anchor_tissue(tissue: str) -> str:
         return tissue if tissue in ("auto", "none") else anchor(tissue)
@@ -263,7 +272,7 @@ def anchored(job: Job, folder: Path) -> Job:
     scenes = tuple(map(scene, job.scenes)) if isinstance(job.scenes, tuple) else scene(job.scenes)
     products = tuple(p.model_copy(update={"path": p.path and anchor(p.path)}) for p in job.output.products)
     output = job.output.model_copy(update={"dir": anchor(job.output.dir), "products": products})
-    model = anchor(job.model) if (folder / job.model).exists() else job.model
+    model = anchor(job.model) if os.path.exists(anchor(job.model)) else job.model
     read = job.input.model_copy(update={"tissue": anchor_tissue(job.input.tissue)})
     return job.model_copy(update={"scenes": scenes, "output": output, "model": model, "input": read})
 

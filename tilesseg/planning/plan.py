@@ -24,6 +24,7 @@ from tilesseg.models.bundle import Bundle, find_bundle, verify_weights
 from tilesseg.models.load import choose_for, load_model
 from tilesseg.models.runtime_choice import NATIVE, VARIES, varies
 from tilesseg.models.spec import ModelSpec
+from tilesseg.paths import absolute, place, unsigned
 from tilesseg.planning.machine import NO_MACHINE, Compute, Machine
 from tilesseg.version import __version__
 
@@ -72,7 +73,9 @@ class Plan:
 
     def key(self, scene: Scene) -> str:
         """Hash of the job's choices for a scene: a stored scene plan of another key was made for something else."""
-        asked = json.dumps([self._key, scene.paths, scene.mpp, scene.input], sort_keys=True, default=str)
+        asked = json.dumps(
+            [self._key, [*map(unsigned, scene.paths)], scene.mpp, scene.input], sort_keys=True, default=str
+        )
         return hashlib.sha256(asked.encode()).hexdigest()
 
     @property
@@ -203,7 +206,7 @@ def _asked(job: Job, bundle: Bundle) -> dict[str, Any]:
     wanted = job.model_dump(mode="json", include={"engine", "precision", "compile", "input", "tiling"})
     del wanted["input"]["stage"]  # the mask does not depend on it
     if job.input.tissue not in ("auto", "none"):
-        wanted["input"]["tissue"] = os.path.abspath(job.input.tissue)
+        wanted["input"]["tissue"] = unsigned(absolute(job.input.tissue))
     wanted["output"] = {"scores": _kept_names(job.output.scores, bundle.spec)}
     wanted["model"] = {"name": bundle.spec.name, "sha256": bundle.sha256}
     wanted["cluster"] = {"engine_threads": job.cluster.engine_threads, "device": job.cluster.device}
@@ -252,5 +255,5 @@ def differences(stored: Mapping[str, Any], asked: Mapping[str, Any], path: str =
 
 def anywhere(reference: str) -> str:
     """A path that means the same file from any working directory; any other reference unchanged."""
-    here = "://" not in reference and Path(split_member(reference)[0]).exists()
-    return os.path.abspath(reference) if here else reference
+    at = place(reference)
+    return absolute(at.text) if at.kind != "file" or os.path.exists(split_member(at.text)[0]) else at.text

@@ -11,6 +11,7 @@ from tilesseg.errors import FormatError
 from tilesseg.formats.registry import FORMATS, resolve
 from tilesseg.formats.writer import Check, Mask, MaskClass, Scores
 from tilesseg.formats.writing.publish import check_target
+from tilesseg.paths import name_of
 from tilesseg.planning.job import Job
 from tilesseg.planning.plan import PLAN_FILE, parse_plan, plan_job
 from tilesseg.planning.scene_list import find_scenes
@@ -194,7 +195,7 @@ def _provenance(scene_run: SceneRun) -> dict[str, str]:
         "precision": plan.compute.choice.precision,
         "version": __version__,
         "plan_fingerprint": scene_run.fingerprint,
-        "source": ", ".join(Path(path).name for path in scene_run.scene.paths),
+        "source": ", ".join(map(name_of, scene_run.scene.paths)),
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from tilesseg.errors import SourceError
 from tilesseg.formats.detect import format_of
 from tilesseg.formats.source import file_state
+from tilesseg.paths import absolute, unsigned
 from tilesseg.raster.labels import NODATA
 from tilesseg.raster.region_of_interest import Region, RoiCells, roi_cells
 from tilesseg.raster.window import Window
@@ -68,14 +68,14 @@ def choose_cells(source: Source, reading: Input, *, stride: int, paths: Sequence
 
 def region_file(reading: Input, name: str) -> str | None:
     """Path of the file with the region of interest of the scene `name`, or None without such a file."""
-    return None if reading.tissue in ("auto", "none") else os.path.abspath(reading.tissue.replace("{scene}", name))
+    return None if reading.tissue in ("auto", "none") else absolute(reading.tissue.replace("{scene}", name))
 
 
 def region_identity(reading: Input, name: str) -> dict[str, Any]:
     """`[size, mtime in ns]` of the file with the region, by its path; None where it is gone, empty without a file."""
     path = region_file(reading, name)
     if path is None or not os.path.isdir(path):
-        return {} if path is None else {path: file_state(path)}
+        return {} if path is None else {unsigned(path): file_state(path)}
     from tilesseg.formats.reading.roi_raster import zarr_state
 
     return zarr_state(path)

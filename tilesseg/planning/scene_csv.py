@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tilesseg.errors import JobError, cannot, first_problem
+from tilesseg.paths import anchored
 from tilesseg.planning.job import Input, SceneEntry
 
 _OWN = ("image", "name", "mpp", "priority")
@@ -92,4 +92,7 @@ def _number_or_name(text: str) -> int | str:
 
 
 def _placed(folder: str, path: str) -> str:
-    return path if "://" in path or path.startswith("/vsi") else os.path.join(folder, path)
+    try:
+        return anchored(path, folder)
+    except ValueError:  # the check of the row refuses it, and names its line
+        return path

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from tilesseg.errors import JobError, SourceError, StoreError, cannot, joined_lines
 from tilesseg.formats.stac.stac_catalog import find_items
 from tilesseg.formats.stac.stac_items import safe_name, scene_name
+from tilesseg.paths import opened_by_gdal
 from tilesseg.planning.job import SceneEntry
 from tilesseg.planning.scene_csv import read_scene_table
 from tilesseg.store.ledger import write_text
@@ -174,7 +175,7 @@ def _with(scene: Scene, entry: SceneEntry) -> Scene:
 
 def _named_by(path: str) -> Iterable[tuple[Scene, bool]]:
     """Scenes that a path names, each with whether its name is the job's own, as in a table."""
-    remote = "://" in path or path.startswith("/vsi")
+    remote = opened_by_gdal(path)
     if not remote and any(sign in path for sign in "*?[") and not os.path.exists(path):
         return _globbed(path)
     if path.lower().endswith(".csv") and not remote:

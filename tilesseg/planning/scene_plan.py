@@ -21,6 +21,7 @@ from tilesseg.doubts import doubt
 from tilesseg.errors import SourceError, StoreError, cannot, joined_lines
 from tilesseg.formats.open import open_source
 from tilesseg.formats.reading.open_options import Opening
+from tilesseg.paths import unsigned, without_secrets
 from tilesseg.planning.band_choice import choose_bands
 from tilesseg.planning.band_match import (
     contract_resolution,
@@ -84,12 +85,13 @@ class ScenePlan:
 
     def fingerprint(self, plan: Plan) -> str:
         """Hash of exactly that which the mask is made from: input, network, normalisation, tiling, blending, scores."""
+        scene = _SCENE.dump_python(self, mode="json", exclude={"stage", "decode_factor", "notes"})
         made_from = {
             "format": plan.format,
             "rules": plan.rules,
             "model": [plan.model_sha256, *plan.compute.arithmetic],
             "scores": plan.scores,
-            "scene": _SCENE.dump_python(self, mode="json", exclude={"stage", "decode_factor", "notes"}),
+            "scene": {**scene, "paths": [*map(unsigned, self.paths)]},
         }
         return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
@@ -255,7 +257,7 @@ def complete_draft(draft: SceneDraft, *, plan: Plan) -> ScenePlan:
     if plan.spec.normalise.needs_scene:
         planned = _with_values(planned, source, draft.reading, plan.spec)
     own = source.describe().get("notes", ())
-    notes = (*planned.notes, *([reason] if reason else []), *looked, *own)
+    notes = tuple(map(without_secrets, (*planned.notes, *([reason] if reason else []), *looked, *own)))
     return with_stage(replace(planned, notes=notes), source, draft.reading.stage)
 
 

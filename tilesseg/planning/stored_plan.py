@@ -6,14 +6,17 @@ scene is kept in the scene's folder.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tilesseg.errors import StoreError, TilessegError
 from tilesseg.events import ScenePlanned, SceneRefused
 from tilesseg.formats.source import file_state
 from tilesseg.models.bundle import find_bundle
+from tilesseg.paths import unsigned
 from tilesseg.planning.plan import PLAN_FILE, Plan, differences, parse_plan
 from tilesseg.planning.product_checks import check_products
 from tilesseg.planning.scene_list import SCENE_LIST, read_scene_list
@@ -172,9 +175,31 @@ def stored_scene_plan(store: Store) -> ScenePlan | None:
     return None if data is None else parse_scene_plan(data.get("scene"), where=store.folder)
 
 
-def unchanged(scene: ScenePlan) -> bool:
-    """Whether all files of a planned scene are known to be as they were; False where the image has to be opened."""
-    return all(state is not None and file_state(path) == state for path, state in scene.identity.items())
+def unchanged(planned: ScenePlan, paths: Sequence[str]) -> bool:
+    """Whether all files of a planned scene are known to be as they were; False where the image has to be opened.
+
+    Args:
+        planned: the stored plan.
+        paths: paths of the image as the job names them now: their signatures may be newer than those of the plan.
+    """
+    return None not in planned.identity.values() and _states(planned, paths) == planned.identity
+
+
+def changed_meanwhile(planned: ScenePlan) -> str | None:
+    """The first file of a planned scene that is known to have changed since it was planned, in words; or None."""
+    return next(_changes(planned.identity, _states(planned, planned.paths)), None)
+
+
+def _states(planned: ScenePlan, paths: Sequence[str]) -> dict[str, Any]:
+    """States of the files of a planned scene now; only the paths of the job have signatures."""
+    signed = {unsigned(path): path for path in paths}
+    return {path: file_state(signed.get(path, path)) for path in planned.identity}
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """Files of two states of an image that are known to differ; a file without a state may be the same."""
+    known = {path for path in (*old, *new) if path not in old or path not in new or None not in (old[path], new[path])}
+    return differences({path: old.get(path) for path in known}, {path: new.get(path) for path in known})
 
 
 def usable_scene_plan(scene: Scene, *, store: Store, plan: Plan, job: Job) -> ScenePlan | None:
@@ -197,13 +222,14 @@ def usable_scene_plan(scene: Scene, *, store: Store, plan: Plan, job: Job) -> Sc
     old, reading = parse_scene_plan(data.get("scene"), where=store.folder), input_of(scene, job)
     source = open_scene(scene, reading)
     identity = scene_identity(source, scene, reading)
-    if old.identity != identity:
+    changed = next(_changes(old.identity, identity), None)
+    if changed is not None:
         if not store.done_names():
             return None
-        changed = next(iter(differences({"": old.identity}, {"": identity})), "its files")
         raise StoreError(
             f"scene {scene.name} has changed since this run began: {changed}; start again in a new run directory"
         )
+    old = replace(old, paths=scene.paths)  # whose signatures are newer
     return with_stage(old, source.select(old.bands), reading.stage)
 
 

@@ -12,7 +12,7 @@ from tilesseg.errors import StoreError, reason_of
 from tilesseg.events import SceneFinished
 from tilesseg.planning.plan import PLAN_FILE
 from tilesseg.planning.scene_plan import ScenePlan, SceneRun
-from tilesseg.planning.stored_plan import stored_scene_plan, unchanged
+from tilesseg.planning.stored_plan import changed_meanwhile, stored_scene_plan, unchanged
 from tilesseg.reporting.results import SceneReport, scene_report
 from tilesseg.run.write_products import write_products
 from tilesseg.store.scene_store import FINISHED_FILE, REFUSED_FILE
@@ -46,6 +46,8 @@ def finish_scene(
     problem = None
     if not report.done:
         problem = "no tile could be done, so no product is written"
+    elif changed := changed_meanwhile(scene_run.scene):
+        problem = f"the image has changed while it was segmented: {changed}; start again in a new run directory"
     else:
         try:
             for product in write_products(scene_run, output, executor=executor, threads=threads):
@@ -99,7 +101,7 @@ def finished_before(scene: Scene, *, store: Store, plan: Plan, output: jobs.Outp
         planned = stored_scene_plan(store)
         if planned is None or still_finished(SceneRun(store, plan, planned), output) is None:
             return None
-        return planned if unchanged(planned) else None
+        return planned if unchanged(planned, scene.paths) else None
     except StoreError:
         return None
 

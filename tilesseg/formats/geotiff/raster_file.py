@@ -23,6 +23,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from tilesseg.errors import SourceError
 from tilesseg.formats.source import unreadable
+from tilesseg.paths import unsigned
 from tilesseg.process import QUIET
 from tilesseg.raster.grid import Grid
 from tilesseg.raster.window import Window
@@ -154,10 +155,15 @@ def open_dataset(path: str, **options: Any) -> Any:
     """Open a dataset for reading, without warnings on missing georeference; the caller handles the errors."""
     with QUIET, warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.Env():
+        with rasterio.Env(**_request_options(path)):
             dataset = rasterio.open(path, **options)
             settled(lambda: dataset.colorinterp)
     return dataset
+
+
+def _request_options(path: str) -> dict[str, str]:
+    """Options of GDAL for an address with a signature, which may be for reading (GET) alone, not for headers (HEAD)."""
+    return {"CPL_VSIL_CURL_USE_HEAD": "NO"} if unsigned(path) != path else {}
 
 
 def settled(query: Callable[[], T]) -> T:

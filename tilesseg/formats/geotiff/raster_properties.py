@@ -24,6 +24,7 @@ from tilesseg.formats.geotiff.strip_stream import is_one_strip
 from tilesseg.formats.geotiff.vrt_members import broken_members
 from tilesseg.formats.reading.proj_data import check_data
 from tilesseg.formats.reading.validity import DTYPES
+from tilesseg.paths import opened_by_gdal
 
 _MEMBERS = 16  # of a VRT that are opened
 _SIDECARS = (".vrt", ".ovr", ".msk", ".xml")
@@ -77,7 +78,7 @@ def open_raster(path: str) -> RasterFile:
 
 def is_remote(path: str) -> bool:
     """Whether only GDAL can open a path: a URL, a `/vsi…` path or a `DRIVER:…` name."""
-    return "://" in path or path.startswith("/vsi") or (":" in path and not os.path.exists(path))
+    return opened_by_gdal(path) or (":" in path and not os.path.exists(path))
 
 
 def _facts(path: str, dataset: Any) -> RasterFacts:

@@ -21,6 +21,7 @@ from tilesseg.formats.reading.statistics_sample import Readable, sample_image
 from tilesseg.formats.reading.thumbnail import decimate, thumbnail_shape
 from tilesseg.formats.reading.validity import UNSCALED, Scaling, finish, stacked
 from tilesseg.formats.source import Pixels, Raw, Source, file_state
+from tilesseg.paths import container, is_address, unsigned, without_secrets
 from tilesseg.raster.grid import Grid
 from tilesseg.raster.region_of_interest import RoiCells
 from tilesseg.raster.window import Window
@@ -250,8 +251,12 @@ class Image:
         return decimate(level._read_inside, level.grid.shape, shape, block=level.storage_block, empty=empty)
 
     def identity(self) -> dict[str, Any]:
-        """`[size, mtime in ns]` of every file, None where it cannot be had (missing, or remote)."""
-        return {name: file_state(name) for name in self.reader.facts.files}
+        """State of every file, see `file_state`, by its path without signature."""
+        files: dict[str, str] = {}
+        for name in self.reader.facts.files:  # GDAL lists an address again, as `/vsicurl/…`
+            holder = container(name)
+            files.setdefault(holder if is_address(holder) else name, name)
+        return {unsigned(name): file_state(name) for name in files.values()}
 
     def describe(self) -> dict[str, Any]:
         """Description of the image, as JSON data, for `tilesseg inspect`."""
@@ -260,9 +265,9 @@ class Image:
         return {
             **_describe_grid(facts.grid),
             **facts.properties,
-            "bands": [{key: getattr(band, key) for key in keys} for band in facts.bands],
-            "files": self.reader.describe_files(),
-            "notes": list(facts.notes),
+            "bands": [{key: _shown(getattr(band, key)) for key in keys} for band in facts.bands],
+            "files": [{**file, "path": _shown(file["path"])} for file in self.reader.describe_files()],
+            "notes": [_shown(note) for note in facts.notes],
         }
 
     @property
@@ -285,6 +290,10 @@ _: type[Source] = Image
 
 def _raw(planes: Planes) -> Raw:
     return Raw(planes.values, stacked(planes.valid))
+
+
+def _shown(value: Any) -> Any:
+    return without_secrets(value) if isinstance(value, str) else value
 
 
 def _describe_grid(grid: Grid) -> dict[str, Any]:

@@ -60,7 +60,11 @@ def read_region(
 def _drawn(path: str, *, grid: Grid, native: Grid, stride: int, image: str) -> Region:
     """Region of polygons, on pixels that divide a cell evenly."""
     data = _parsed(path)
-    polygons = list(_polygons(data, path))
+    try:
+        polygons = list(_polygons(data, path))
+    except RecursionError:
+        because = "its features are nested too deeply"
+        raise SourceError(cannot(f"read {path} as GeoJSON", because, "export it again")) from None
     if not polygons:
         raise SourceError(
             f"{path} holds no polygon for the region of interest; draw at least one, or leave input.tissue out"
@@ -97,7 +101,7 @@ def _parsed(path: str) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise SourceError(cannot(f"read {path}", error, "correct input.tissue")) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SourceError(cannot(f"read {path} as GeoJSON", error, "correct or export it again")) from error
 
 

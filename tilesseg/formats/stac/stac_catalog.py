@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 from tilesseg.errors import SourceError, cannot
-from tilesseg.formats.stac.stac_items import Member, is_address, outline, read_bytes, scene_name, split_member
+from tilesseg.formats.stac.stac_items import Member, linked, outline, read_bytes, scene_name, split_member
+from tilesseg.paths import is_address, quote_blanks
 
 _SUFFIXES = (".json", ".geojson")
 _LISTS = re.compile(r"/(items|search|collections/[^/.]+)/?$")
@@ -56,7 +56,7 @@ def find_items(path: str) -> list[Item] | None:
 def _may_list(path: str) -> bool:
     if is_address(path):
         return urlsplit(path).path.lower().endswith(_SUFFIXES) or _is_api(path)
-    return path.lower().endswith(_SUFFIXES) and Path(path).is_file()
+    return path.lower().endswith(_SUFFIXES) and os.path.isfile(path)
 
 
 def _is_api(path: str) -> bool:
@@ -134,14 +134,12 @@ def _all_links(values: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 def _joined(place: str, href: str) -> str:
     """Target of a link. A link of another machine never leads to a file of this one."""
     if is_address(place):
-        target = urljoin(place, href)
+        target = urljoin(place, quote_blanks(href))
         if not is_address(target):
             raise SourceError(f"{place} links to {href}, no address that begins with http; correct the link")
         return target
-    if is_address(href):
-        return href
-    href = href.removeprefix("file://")
-    return os.path.normpath(os.path.join(os.path.dirname(place), href))
+    target = linked(place, href)
+    return target if is_address(target) else os.path.normpath(target)
 
 
 def _known_as(place: str) -> str:

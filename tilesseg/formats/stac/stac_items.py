@@ -10,13 +10,18 @@ from __future__ import annotations
 import codecs
 import hashlib
 import json
+import os
 import re
 import urllib.request
 from functools import lru_cache
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.error import HTTPError
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
+
+from tilesseg.errors import joined_lines
+from tilesseg.paths import decoded, is_address, name_of, opened_by_gdal, place, quote_blanks
 
 _NO_NAMES = {"item", "stac", "metadata"}
 SUFFIXES = {
@@ -46,18 +51,13 @@ class Member(NamedTuple):
     assets: bool
 
 
-def is_address(place: str) -> bool:
-    """Whether a path is an http or https address."""
-    return place.startswith(("http://", "https://"))
-
-
 def split_member(path: str) -> tuple[str, str]:
     """Path of the file, and id of the item in it: empty where the path names a whole file."""
     if is_address(path):
         place, _, member = path.partition("#")
         return place, member
     match = _LOCAL_MEMBER.fullmatch(path)
-    return (match[1], match[2]) if match and not Path(path).exists() else (path, "")
+    return (match[1], match[2]) if match and not os.path.exists(path) else (path, "")
 
 
 def names_item(path: str) -> bool:
@@ -66,7 +66,7 @@ def names_item(path: str) -> bool:
     if is_address(place):
         place = urlsplit(place).path
         return bool(member) or "/items/" in place or place.lower().endswith((".json", ".geojson"))
-    return place.lower().endswith((".json", ".geojson")) and Path(place).is_file()
+    return place.lower().endswith((".json", ".geojson")) and os.path.isfile(place)
 
 
 def read_item(path: str) -> Any:
@@ -212,6 +212,20 @@ def _find(members: dict[str, Member], identity: str) -> Member:
     return members[identity]
 
 
+def linked(base: str, href: str) -> str:
+    """Target of a link of a STAC item or catalog: its `href` is a part of an address, where a blank is `%20`.
+
+    Raises:
+        ValueError: the link leads nowhere.
+    """
+    if is_address(base) and not (opened_by_gdal(href) or href.startswith(("/", "file:"))):
+        return urljoin(base, quote_blanks(href))
+    if opened_by_gdal(href) or href[:5].lower() == "file:":
+        return place(href).text
+    folder = os.path.dirname(base)
+    return str(Path(folder, decoded(href, lambda path: os.path.lexists(os.path.join(folder, path)))))
+
+
 def parse_json(data: bytes) -> Any:
     """Content of JSON.
 
@@ -226,11 +240,13 @@ def parse_json(data: bytes) -> Any:
 
 def _fetched(url: str) -> bytes:
     try:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer:
+        with urllib.request.urlopen(quote_blanks(url), timeout=_TIMEOUT) as answer:
             content: bytes = answer.read()
     except HTTPError as error:
         error.close()
         raise
+    except HTTPException as error:  # an answer that ends too early, or is none
+        raise OSError(joined_lines(error)) from error
     return content
 
 
@@ -239,15 +255,23 @@ def scene_name(path: str) -> str:
     path, member = split_member(path)
     if member:
         return safe_name(member) or "scene"
-    remote = "://" in path
-    place = Path(urlsplit(path).path if remote else path)
-    item = place.suffix.lower() in _JSON
-    if item and not remote and (identity := _item_id(place)):
+    remote = opened_by_gdal(path)
+    at = _remote_name(path) if remote else Path(path)
+    item = at.suffix.lower() in _JSON
+    if item and not remote and (identity := _item_id(at)):
         return identity
-    whole = item or (remote and place.parent.name == "items")  # an id may have dots
-    stem = safe_name(place.name.removesuffix(place.suffix if item else "")) if whole else _stem(place)
-    named = stem not in _NO_NAMES or not place.suffix
-    return (stem if named else place.parent.name or stem) or "scene"
+    whole = item or (remote and at.parent.name == "items")  # an id may have dots
+    stem = safe_name(at.name.removesuffix(at.suffix if item else "")) if whole else _stem(at)
+    named = stem not in _NO_NAMES or not at.suffix
+    return (stem if named else at.parent.name or stem) or "scene"
+
+
+def _remote_name(path: str) -> Path:
+    """Path of an address; of an image in a container the name of the file, then that of the image: `scene-red.nc`."""
+    if is_address(path):
+        return Path(unquote(urlsplit(path).path))
+    name, *inside = name_of(path).split(":")
+    return Path(name).with_stem("-".join([Path(name).stem, *inside])) if name else Path("scene")
 
 
 def safe_name(identity: str) -> str:

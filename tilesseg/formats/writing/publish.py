@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tilesseg.atomic_write import scratch_folder
+from tilesseg.atomic_write import hidden_name, scratch_folder
 from tilesseg.errors import FormatError, cannot, joined_lines
 
 SIDECARS = (".aux.xml", ".ovr", ".msk")
@@ -16,6 +16,10 @@ SIDECARS = (".aux.xml", ".ovr", ".msk")
 JOURNALS = ("-wal", "-shm", "-journal")
 """Suffixes of the files that a reader leaves beside a GeoPackage that it does not close; SQLite would apply them to the
 new one."""
+
+
+LONGEST_NAME = 255
+"""Largest number of bytes in the name of a file or folder."""
 
 
 @contextmanager
@@ -42,8 +46,13 @@ def check_target(path: Path, *, folder: bool = False) -> None:
         folder: whether the product is a folder, which may take the place of another.
 
     Raises:
-        FormatError: a folder lies there, a part of the path is a file, or the folder cannot be written.
+        FormatError: its name is too long, a folder lies there, a part of the path is a file, or the folder cannot be
+            written.
     """
+    size = max(len(os.fsencode(part)) for part in (*path.parts, hidden_name(path).name))  # the last is the longest
+    if size > LONGEST_NAME:
+        cause = f"with what is needed while it is written its name has {size} bytes, and file systems take 255"
+        raise FormatError(cannot(f"write {path.name[:40]}…", cause, "choose a shorter name"))
     if not folder:
         _refuse_folder(path)
     parent = next(parent for parent in path.absolute().parents if os.path.lexists(parent))

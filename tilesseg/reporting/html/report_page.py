@@ -19,6 +19,7 @@ import yaml
 from tilesseg.errors import TilessegError, joined_lines
 from tilesseg.monitoring.html_templates import templates_of
 from tilesseg.monitoring.humanize import duration, share
+from tilesseg.paths import without_secrets
 from tilesseg.planning.scene_list import SCENE_LIST, read_scene_list
 from tilesseg.planning.scene_plan import SceneRun
 from tilesseg.planning.stored_plan import stored_scene_plan
@@ -34,7 +35,6 @@ from tilesseg.reporting.html.report_sections import (
     scene_table,
     sums,
     time_shares,
-    without_secrets,
 )
 from tilesseg.reporting.html.svg_charts import COLOURS, Share, TileBar, TimelineLayout, lay_out_timeline
 from tilesseg.reporting.results import SceneReport

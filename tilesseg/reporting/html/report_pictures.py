@@ -17,9 +17,9 @@ from tilesseg.formats.open import open_source
 from tilesseg.formats.reading.resample import centres
 from tilesseg.formats.writer import Mask
 from tilesseg.formats.writing.preview import GAP, SLOW, display_bands, encode, overlay, stretch, thin
+from tilesseg.paths import without_secrets
 from tilesseg.planning.product_checks import mask_of
 from tilesseg.raster.window import Window
-from tilesseg.reporting.html.report_sections import without_secrets
 
 if TYPE_CHECKING:
     from tilesseg.planning.scene_plan import SceneRun

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tilesseg.errors import TilessegError, joined_lines
 from tilesseg.events import TileDone, TileFailed
 from tilesseg.monitoring.humanize import duration, pixels
+from tilesseg.paths import name_of, without_secrets
 from tilesseg.raster.labels import NODATA
 from tilesseg.raster.window import Window
 from tilesseg.reporting.html.report_pictures import Pictures, pictures_of
@@ -22,7 +23,6 @@ from tilesseg.reporting.html.report_sections import (
     TimeShares,
     class_rows,
     time_shares,
-    without_secrets,
 )
 from tilesseg.reporting.html.seam_statistics import SeamScore, measure_seams
 from tilesseg.reporting.html.svg_charts import MapLayout, TileOutcome, lay_out_map
@@ -166,7 +166,7 @@ def _score(score: SeamScore) -> str:
 def _origin(plan: Plan, scene: ScenePlan, report: SceneReport) -> dict[str, str]:
     """Origin of the mask of a scene, and its products; empty values are not shown."""
     layout = scene.layout
-    names = [Path(without_secrets(path)).name.removesuffix("?…") for path in scene.paths]
+    names = [name_of(path) for path in scene.paths]
     more = f" and {len(names) - 4:,} more" if len(names) > 4 else ""
     crs = re.search(r'"([^"]+)"', scene.grid.crs or "")
     return {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tilesseg.events import PARTS, account
 from tilesseg.monitoring.humanize import area, duration, share
+from tilesseg.paths import without_secrets
 from tilesseg.reporting.html.svg_charts import Share
 from tilesseg.version import __version__
 
@@ -184,13 +184,6 @@ def provenance(plan: Plan, job: Mapping[str, Any]) -> dict[str, dict[str, str]]:
 
 _SECRET = ("environment", "setup", "options", "directives", "driver")
 """Keys of a cluster whose values may be secret."""
-_SIGNED = re.compile(r"""((?:\w://|/vsi)[^\s?"'<>]*)\?[^\s"'<>]*[^\s"'<>;:,.)]""")
-_USER = re.compile(r"(\w://)[^\s/@]+@")
-
-
-def without_secrets(text: str) -> str:
-    """The text without names, passwords, signatures and tokens in its addresses."""
-    return _SIGNED.sub(r"\1?…", _USER.sub(r"\1…@", text))
 
 
 def _cluster(job: Mapping[str, Any]) -> str:

@@ -5,16 +5,18 @@ Versions 1.0 (`eo:bands` and `raster:bands`) and 1.1 (`bands`) of the specificat
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 from tilesseg.errors import SourceError, cannot
 from tilesseg.formats.geotiff.deliveries.delivery_files import SceneFile, SceneFiles
-from tilesseg.formats.stac.stac_items import names_item, read_item, split_member
+from tilesseg.formats.stac.stac_items import linked, names_item, read_item, split_member
+from tilesseg.paths import is_address, opened_by_gdal
 
 _SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt", ".img")
 _PICTURES = {"visual", "tci", "preview", "rendered_preview", "overview", "thumbnail", "browse"}
@@ -54,7 +56,7 @@ def find_stac(path: str) -> SceneFiles | None:
     if not files:
         because = "no asset of it holds measured bands"
         raise SourceError(cannot(f"open the STAC item {path}", because, "give the image files as a list"))
-    there = [file for file in files if "://" in file.path or file.path.startswith("/vsi") or Path(file.path).exists()]
+    there = [file for file in files if opened_by_gdal(file.path) or os.path.exists(file.path)]
     if not there:
         because = f"none of its {len(files)} files is there, {files[0].path} first"
         raise SourceError(cannot(f"open the STAC item {path}", because, "fetch its files"))
@@ -157,13 +159,11 @@ def _number(band: Mapping[str, Any], key: str) -> float | None:
 
 def _place(path: str, item: Mapping[str, Any], href: str) -> str:
     """Path of an asset: beside the item, or beside the address that the item gives for itself."""
-    if "://" in href or href.startswith(("/vsi", "/")):
-        return href.removeprefix("file://")
-    if "://" in path:
-        return urljoin(path, href)
-    beside = Path(path).parent / href
+    target = linked(path, href)
+    if opened_by_gdal(target) or os.path.isabs(href) or os.path.exists(target):
+        return target
     itself = next((link.get("href", "") for link in item.get("links", []) if link.get("rel") == "self"), "")
-    return urljoin(itself, href) if "://" in itself and not beside.exists() else str(beside)
+    return linked(itself, href) if is_address(itself) else target
 
 
 def _without_twins(assets: Iterator[_Asset]) -> tuple[list[SceneFile], list[str]]:
