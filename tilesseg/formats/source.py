@@ -148,7 +148,7 @@ class Source(Protocol):
 
 
 def file_state(path: str) -> list[Any] | None:
-    """What tells that a file has changed: `[size, mtime in ns]`, None where it is gone or nothing is known.
+    """State of a file, by which a change is found: `[size, mtime in ns]`, None where it is gone or nothing is known.
 
     Of a file in an archive it is that of the archive, of an address the answer of its server, and of an item in a STAC
     collection its size and checksum.
