@@ -14,6 +14,7 @@ from tilesseg.errors import JobError, cannot
 DOUBTS: dict[str, str] = {
     "bands-by-order": "bands without names are taken in the file's order",
     "bands-by-sensor": "numbers of bands are taken for one sensor's, which the file does not name",
+    "damaged-pixels": "pixels of the image cannot be decoded; what depends on them is 254, or from a coarser level",
     "empty-mask": "every pixel is nodata, so the mask is empty",
     "image-of-several": "another image of the file is nearly as large as the one that is read",
     "no-valid-pixel": "no valid pixel was found: the mask is all nodata",

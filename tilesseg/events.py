@@ -5,7 +5,7 @@ Progress is events, not log lines. A worker measures itself and sends the figure
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
@@ -92,6 +92,12 @@ class RegionStaged(Event):
     peak_mb: float = 0.0
     """Largest resident memory of the worker process so far, in MB."""
     worker: str = ""
+    damaged: Sequence[Sequence[int]] = ()
+    """Windows `[y, x, height, width]` of the image that cannot be decoded."""
+    coarser: Sequence[Sequence[int]] = ()
+    """Windows that cannot be decoded and whose pixels are taken from a coarser level."""
+    damage: str | None = None
+    """Why the first of these windows cannot be decoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +129,12 @@ class TileDone(Event):
     """Pixels per label (as text), 255 included."""
     areas: Mapping[str, float]
     """Square metres per label, empty where the grid is not of the Earth."""
+    damaged: Sequence[Sequence[int]] = ()
+    """Windows `[y, x, height, width]` of the image that cannot be decoded: pixels that depend on them are 254."""
+    coarser: Sequence[Sequence[int]] = ()
+    """Windows that cannot be decoded and whose pixels are taken from a coarser level."""
+    damage: str | None = None
+    """Why the first of these windows cannot be decoded."""
     outside: int = 0
     """Pixels of the core outside the region of interest."""
     read: int = 0
@@ -181,7 +193,7 @@ class SceneFinished(Event):
     kind: ClassVar[str] = "scene_finished"
     scene: str
     state: str
-    """`complete`, `failed tiles`, or `failed products`."""
+    """`complete`, `damaged`, `failed tiles`, or `failed products`."""
     products: Mapping[str, float] = field(default_factory=dict)
     """Paths that were written, and the seconds that each of them took."""
     problem: str | None = None

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from tilesseg.cli.main import run
 from tilesseg.cluster.executors import SerialExecutor
+from tilesseg.errors import SourceError
 from tilesseg.events import Event, ProductWritten, RegionFailed, RegionStaged, ScenePlanned, TileDone, TileFailed
+from tilesseg.formats.damage import joined
 from tilesseg.formats.open import open_source
 from tilesseg.planning import staging
 from tilesseg.planning.cluster_options import Cluster
@@ -85,11 +87,19 @@ def bundle(tmp_path: Path) -> Path:
 
 
 def go(
-    image: Path, bundle: Path, folder: Path, *, stage: str, events: list[Event] | None = None, **more: Any
+    image: Path,
+    bundle: Path,
+    folder: Path,
+    *,
+    stage: str,
+    events: list[Event] | None = None,
+    retry_damaged: bool = False,
+    **more: Any,
 ) -> Report:
     data = {"tiling": TILING, "input": {"stage": stage, "check_range": False}, **no_products(folder), **more}
     job = parse_job(job_data({"image": str(image), "name": "scene"}, bundle, folder, **data), where="test")
-    return run_job(job, executor=SerialExecutor(), listeners=[] if events is None else [events.append])
+    listeners = [] if events is None else [events.append]
+    return run_job(job, executor=SerialExecutor(), listeners=listeners, retry_damaged=retry_damaged)
 
 
 def mask(folder: Path) -> NDArray[np.uint8]:
@@ -193,26 +203,41 @@ def damage(image: Path) -> None:
     image.write_bytes(data)
 
 
-def test_what_cannot_be_copied_costs_the_tiles_that_need_it_and_is_tried_again(bundle: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_decoded_costs_the_same_pixels_with_and_without_a_copy(bundle: Path, tmp_path: Path) -> None:
     image = write_scene(tmp_path / "bad.tif", values() // 64 + 1, blockysize=16, nodata=0, compress="deflate")
     whole = image.read_bytes()
     damage(image)
     events: list[Event] = []
     report = go(image, bundle, tmp_path / "run", stage="always", events=events)
-    assert report.exit_code == 3
-    lost = [event for event in events if isinstance(event, RegionFailed)]
-    failed = [event for event in events if isinstance(event, TileFailed)]
-    assert lost and failed
-    assert lost[0].reason in failed[0].reason
-    np.testing.assert_array_equal((mask(tmp_path / "run") == 254).any(), True)
+    assert report.exit_code == 3 and report.scenes[0].state == "damaged"
+    assert [event for event in events if isinstance(event, RegionStaged) and event.damaged]
+    assert not [event for event in events if isinstance(event, RegionFailed | TileFailed)]
+    assert (mask(tmp_path / "run") == 254).any() and not (mask(tmp_path / "run") == 254).all()
     go(image, bundle, tmp_path / "plain", stage="never")
-    fine = (mask(tmp_path / "run") != 254) & (mask(tmp_path / "plain") != 254)
-    np.testing.assert_array_equal(mask(tmp_path / "run")[fine], mask(tmp_path / "plain")[fine])
+    np.testing.assert_array_equal(mask(tmp_path / "run"), mask(tmp_path / "plain"))
     times = image.stat()
     image.write_bytes(whole)
     os.utime(image, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert go(image, bundle, tmp_path / "run", stage="always").exit_code == 0
+    assert go(image, bundle, tmp_path / "run", stage="always").exit_code == 3
+    assert go(image, bundle, tmp_path / "run", stage="always", retry_damaged=True).exit_code == 0
     assert not (mask(tmp_path / "run") == 254).any()
+
+
+def test_a_copy_of_a_damaged_image_is_damaged_where_the_image_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = write_scene(tmp_path / "bad.tif", values(), blockysize=16, compress="deflate")
+    damage(image)
+    out = tmp_path / "copy.zarr"
+    assert run(["stage", str(image), str(out), "--workers", "1"]) == 3
+    assert "[damaged-pixels]" in capsys.readouterr().out
+    copy, direct = open_source(str(out)), open_source(str(image))
+    with pytest.raises(SourceError, match="cannot read"):
+        copy.read(copy.grid.window)
+    (pixels, found), (own, own_found) = copy.salvage(copy.grid.window), direct.salvage(direct.grid.window)
+    assert joined(one.window for one in found) == joined(one.window for one in own_found)
+    np.testing.assert_array_equal(pixels.values, own.values)
+    np.testing.assert_array_equal(pixels.valid, own.valid)
 
 
 def test_the_command_copies_goes_on_and_refuses_what_it_would_destroy(

@@ -21,6 +21,9 @@ def run(
         typer.Option(metavar="I/N", help="Compute the I-th of N parts of the tiles; other processes compute the rest."),
     ] = None,
     fail_on: FailOn = None,
+    retry_damaged: Annotated[
+        bool, typer.Option("--retry-damaged", help="Do tiles again whose image could not be decoded in places.")
+    ] = False,
     shard: Annotated[str | None, typer.Option(hidden=True, help="Former name of --part.")] = None,
 ) -> int:
     """Execute a job, or go on where it stopped."""
@@ -36,6 +39,8 @@ def run(
     from tilesseg.run.run_job import run_job
 
     with reported(Path(request.output.dir), shared=share is not None), progress() as listener:
-        report = run_job(request, listeners=[listener], only=only or (), limit=limit, share=share)
+        report = run_job(
+            request, listeners=[listener], only=only or (), limit=limit, share=share, retry_damaged=retry_damaged
+        )
     print(summary(report))
     return report.exit_code_on(fail_on or ())

@@ -20,7 +20,7 @@ ROWS = 40
 REASONS = 12
 """Number of failures that are printed in full below the table."""
 HEAD = ("scene", "state", "done", "failed", "skipped", "tiles", "Mpx/s", "time left")
-_ORDER = ("unfinished", "failed tiles", "failed products", "refused", "waiting", "complete")
+_ORDER = ("unfinished", "failed tiles", "failed products", "damaged", "refused", "waiting", "complete")
 
 
 def summary(report: Report) -> str:
@@ -55,6 +55,8 @@ def _scene_lines(scene: SceneReport) -> Iterator[str]:
         yield f"  products: {scene.problem}"
     for tile, reason in scene.failed.items():
         yield f"  {tile} failed: {reason}"
+    for tile, what in scene.damaged.items():
+        yield f"  {tile} is done with damage: {what}"
 
 
 def status_text(status: Status) -> str:
@@ -104,6 +106,7 @@ def reasons(status: Status, most: int = REASONS) -> list[str]:
         if scene.refused:
             lines.append(f"{scene.scene}: refused: {scene.refused}")
         lines += [f"{scene.scene} {tile} failed: {why}" for tile, why in scene.failed.items()]
+        lines += [f"{scene.scene} {tile} is done with damage: {what}" for tile, what in scene.damaged.items()]
         if scene.problem:
             lines.append(f"{scene.scene}: {scene.problem}")
     more = [f"and {len(lines) - most:,} more failures; see --json"] if len(lines) > most else []
@@ -130,6 +133,7 @@ _COLOURS = {
     "complete": "green",
     "failed tiles": "magenta",
     "failed products": "magenta",
+    "damaged": "magenta",
     "refused": "red",
     "waiting": "dim",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from tilesseg.errors import SourceError
@@ -40,8 +41,10 @@ def open_source(image: str | Sequence[str], opening: Opening | None = None) -> S
     name = format_of(paths[0]) if len(paths) == 1 else "geotiff"
     opener: OpenSource = resolve(str(FORMATS[name].opens))
     if name in ("geotiff", "zarr") and opening.mpp is None:
-        return opener(paths, opening)  # resamples by itself: its bands may have pixels of several sizes
-    return _at_resolution(opener(paths, opening.without_resolution()), opening, paths[0])
+        opened = opener(paths, opening)  # resamples by itself: its bands may have pixels of several sizes
+    else:
+        opened = _at_resolution(opener(paths, opening.without_resolution()), opening, paths[0])
+    return replace(opened, fill_damage=opening.damaged == "coarser")
 
 
 def _meant(paths: Sequence[str]) -> list[str]:

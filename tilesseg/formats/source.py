@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilesseg.errors import joined_lines
+from tilesseg.formats.damage import Damage
 from tilesseg.paths import container, is_address
 from tilesseg.raster.grid import Grid
 from tilesseg.raster.region_of_interest import RoiCells
@@ -33,6 +34,22 @@ class Raw(NamedTuple):
     """`(channel, y, x)` of the selected bands, resampled where the grid asks for it."""
     valid: NDArray[np.bool_]
     """`(mask, y, x)`: the files' own masks; values that are not finite are valid here."""
+
+
+class SalvagedPixels(NamedTuple):
+    """Pixels of a window of a damaged image."""
+
+    pixels: Pixels
+    """Pixels of the window; 0 and valid where they are damaged."""
+    damage: tuple[Damage, ...]
+    """Damaged windows of the image that the window touches, whole."""
+
+
+class SalvagedRaw(NamedTuple):
+    """Values of the files in a window of a damaged image, as `SalvagedPixels`."""
+
+    raw: Raw
+    damage: tuple[Damage, ...]
 
 
 class Source(Protocol):
@@ -106,6 +123,29 @@ class Source(Protocol):
 
         Raises:
             SourceError: as `read`.
+        """
+
+    def salvage(self, window: Window) -> SalvagedPixels:
+        """Read a window that lies in the image and that `read` refuses, as far as its stored blocks can be decoded.
+
+        Raises:
+            SourceError: the file is out of reach: that is no damage, see `formats.damage`.
+        """
+
+    def salvage_raw(self, window: Window) -> SalvagedRaw:
+        """Read the values of the files as far as they can be decoded, see `salvage`.
+
+        Raises:
+            SourceError: as `salvage`.
+        """
+
+    def refuse_damaged(self) -> None:
+        """Refuse an image that is stored as a single block, and damaged: nothing of it could be trusted.
+
+        The block is decoded whole; of any other image nothing is read.
+
+        Raises:
+            SourceError: names the file and the damage.
         """
 
     def rows(self, height: int) -> Iterator[Raw]:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tilesseg.errors import SourceError
+from tilesseg.formats.damage import Damage, is_damage
 from tilesseg.formats.reading.edge_padding import read_reflected, reflect
 from tilesseg.formats.source import Pixels
 from tilesseg.raster.window import Window
@@ -56,6 +58,8 @@ class RowCache:
         self._strips: list[_Strip] = []
         self._read = 0
         """Row up to which everything needed has been read."""
+        self._damage: dict[Damage, None] = {}
+        """Damage in the rows that are kept."""
         self.pixels = 0
         """Number of pixels read so far."""
 
@@ -72,6 +76,7 @@ class RowCache:
         top = min(window.y for window in left)
         kept = (strip for strip in self._strips if strip.window.y_stop > top)
         self._strips = [strip.below(top) if strip.window.y < top else strip for strip in kept]
+        self._damage = {one: None for one in self._damage if one.window.y_stop > top}
         if need.y_stop <= self._read:
             return
         start, whole = max(self._read, top), -(-need.y_stop // self._block) * self._block
@@ -80,8 +85,26 @@ class RowCache:
         first, last = min(window.x for window in near), max(window.x_stop for window in near)
         self._add(Window.from_bounds(start, first, stop, last))
 
+    def damage_in(self, window: Window) -> list[Damage]:
+        """Damaged parts of the image that a window shows, which may leave the image; all its pixels have been read."""
+        if not self._damage:
+            return []
+        shown = pixels_shown(window, self._inside)
+        return [one for one in self._damage if one.window.touches(shown)]
+
+    def _read_sound(self, window: Window) -> Pixels:
+        """Pixels of a window, as far as they can be decoded; the damage is kept."""
+        try:
+            return self._source.read(window)
+        except SourceError as error:
+            if not is_damage(error):
+                raise
+        pixels, damage = self._source.salvage(window)
+        self._damage.update(dict.fromkeys(damage))
+        return pixels
+
     def _add(self, window: Window) -> None:
-        values, valid = self._source.read(window)
+        values, valid = self._read_sound(window)
         self._strips.append(_Strip(window, values, None if _all(valid) else valid))
         self._read, self.pixels = window.y_stop, self.pixels + window.area
 

@@ -16,6 +16,7 @@ from tilesseg.planning.recipe import Recipe, raw_dtype
 from tilesseg.raster.window import Window
 
 if TYPE_CHECKING:
+    from tilesseg.formats.damage import Damage
     from tilesseg.formats.source import Source
     from tilesseg.inference.worker_phases import Stopwatch
     from tilesseg.models.spec import ModelSpec
@@ -49,6 +50,8 @@ class Row:
     """Number of predicted patches that follow."""
     invalid: Invalid | None
     """Invalid pixels of `final`; None where all pixels in the region of interest are valid."""
+    lost: tuple[Window, ...] = ()
+    """Parts of `final` that depend on a patch with damaged pixels, which is not predicted."""
 
 
 @dataclass(slots=True)
@@ -74,6 +77,10 @@ class PatchReader:
     skipped: int = 0
     pixels: int = 0
     """Number of pixels of the image that were read."""
+    damage: dict[Damage, None] = field(default_factory=dict)
+    """Damage that patches of the tile show."""
+    _lost: list[Window] = field(default_factory=list)
+    """Supports of patches that were not predicted for the damage that they show."""
     _spare: SimpleQueue[NDArray[Any]] = field(default_factory=SimpleQueue)
 
     @property
@@ -97,9 +104,10 @@ class PatchReader:
             with self.clock("read"):
                 cache.advance(number)
                 wanted = [patch for patch in _patches_in_roi(row, core, cells) if self._any_valid(patch, cache)]
+                wanted = [patch for patch in wanted if self._undamaged(patch, cache)]
                 final = Window.from_bounds(top, core.x, row.until, core.x_stop)
                 invalid = _invalid(cache, final.intersect(windows[number]))
-            batch.steps.append(Row(row.patches[0].support, final, len(wanted), invalid))
+            batch.steps.append(Row(row.patches[0].support, final, len(wanted), invalid, self._lost_in(final)))
             self.predicted, self.skipped = self.predicted + len(wanted), self.skipped + len(row.patches) - len(wanted)
             self.pixels, top = cache.pixels, row.until
             for patch in wanted:
@@ -137,6 +145,21 @@ class PatchReader:
             side = self.tile.lattice.patch
             shape = (self.recipe.batch_size, len(self.spec.bands), side, side)
             return np.empty(shape, self._dtype)
+
+    def _undamaged(self, patch: Patch, cache: RowCache) -> bool:
+        """Whether a patch shows no damaged pixel; damage that it shows is noted, and what depends on it is lost."""
+        damage = cache.damage_in(patch.window)
+        self.damage.update(dict.fromkeys(damage))
+        if all(one.coarser for one in damage):
+            return True
+        self._lost.append(patch.support)
+        return False
+
+    def _lost_in(self, final: Window) -> tuple[Window, ...]:
+        """Parts of the rows `final` that depend on a lost patch; supports above them are forgotten."""
+        parts = tuple(part for support in self._lost if not (part := support.intersect(final)).empty)
+        self._lost = [support for support in self._lost if support.y_stop > final.y_stop]
+        return parts
 
     def _any_valid(self, patch: Patch, cache: RowCache) -> bool:
         """Whether a valid pixel in the region of interest depends on the patch; other pixels need no prediction."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from tilesseg.errors import OutOfDeviceMemory
 from tilesseg.events import TileDone
+from tilesseg.formats.damage import DamageRecord
 from tilesseg.inference.class_counts import ClassCounts
 from tilesseg.inference.patch_reader import Batch, PatchReader
 from tilesseg.inference.pipeline_threads import abreast, ahead, behind
@@ -18,9 +20,11 @@ from tilesseg.inference.worker_phases import Stopwatch, enter
 from tilesseg.planning.memory import BEHIND
 from tilesseg.planning.recipe import Recipe
 from tilesseg.process import peak_mb, this_process
+from tilesseg.raster.labels import FAILED
 from tilesseg.raster.window import Window
 
 if TYPE_CHECKING:
+    from tilesseg.formats.damage import Damage
     from tilesseg.formats.source import Source
     from tilesseg.models.network import Network
     from tilesseg.models.spec import ModelSpec
@@ -96,7 +100,8 @@ def segment_tile(tile: Tile, work: SceneWork, *, attempt: int = 1, threads: bool
             del result, predicted  # before the next one is waited for
             enter("read")
         enter("write")
-    wall = clock.wall
+    wall, counts = clock.wall, writer.class_counts.counts
+    damage = _damage_record(reader.damage, counts)
     return store.mark_done(
         TileDone(
             scene=store.scene,
@@ -104,8 +109,9 @@ def segment_tile(tile: Tile, work: SceneWork, *, attempt: int = 1, threads: bool
             pixels=core.area,
             patches=reader.predicted,
             skipped=reader.skipped,
-            counts=writer.class_counts.counts,
+            counts=counts,
             areas=writer.class_counts.areas,
+            **damage._asdict(),
             outside=writer.outside,
             read=reader.pixels,
             batch=device.reduced,
@@ -117,6 +123,11 @@ def segment_tile(tile: Tile, work: SceneWork, *, attempt: int = 1, threads: bool
             attempts=attempt,
         )
     )
+
+
+def _damage_record(damage: Iterable[Damage], counts: Mapping[str, int]) -> DamageRecord:
+    """Damage for a tile's record; windows that cost no pixel, because all around is nodata, are left out."""
+    return DamageRecord.of(one for one in damage if one.coarser or counts.get(str(FAILED)))
 
 
 def skip_tile(tile: Tile, cells: RoiCells, *, grid: Grid, store: Store, scores: int = 0) -> TileDone:

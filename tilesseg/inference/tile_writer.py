@@ -13,7 +13,7 @@ from tilesseg.inference.blending import Blender, Mosaic, Shares, profile
 from tilesseg.inference.class_counts import ClassCounts
 from tilesseg.inference.patch_reader import Invalid, Row
 from tilesseg.planning.recipe import Recipe, gives_labels
-from tilesseg.raster.labels import NODATA, decide, decide_and_keep
+from tilesseg.raster.labels import FAILED, NODATA, decide, decide_and_keep
 from tilesseg.raster.window import Window
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ class TileWriter:
         with self._clock("blend"):
             decided = self._blender.finish()
             planes = decided if decided.ndim == 3 else decided[None]
+            _mark_lost(planes, row)
             _mark_nodata(planes, row.final, row.invalid)
             self.outside += mark_outside(planes, row.final, self._cells)
             self.class_counts.add(planes[0], row.final.y)
@@ -92,6 +93,12 @@ def _blender(tile: Tile, spec: ModelSpec, recipe: Recipe) -> Blender | Mosaic:
     weights, first = profile(recipe.blend, lattice.support), lattice.before - lattice.lead
     y, x = (Shares(weights, stride=lattice.stride, first=first, count=lattice.cells(size)) for size in tile.shape)
     return Blender(tile.core, (y, x), spec.score_channels, decided)
+
+
+def _mark_lost(planes: NDArray[np.uint8], row: Row) -> None:
+    """Mark the pixels that depend on a patch with damaged pixels."""
+    for part in row.lost:
+        planes[:, *part.slices(row.final)] = FAILED
 
 
 def _mark_nodata(planes: NDArray[np.uint8], final: Window, invalid: Invalid | None) -> None:

@@ -86,12 +86,15 @@ class Input(Strict):
     stage: Literal["auto", "always", "never"] = "auto"
     """Whether the image is first copied to Zarr and read from the copy: `always`, `never`, or `auto`, where reading it
     directly decodes more than twice the pixels that are needed."""
+    damaged: Literal["mark", "coarser"] = "mark"
+    """Treatment of pixels that cannot be decoded: `mark` (pixels of the mask that depend on them are 254) or `coarser`
+    (they are read from a coarser level of the image, where it has one). Either way the exit code is 3."""
     check_range: bool = True
     """Whether a scene is refused whose values are in another unit than the model's `input_range`."""
 
     def opening(self, mpp: float | None = None) -> Opening:
         """Options of opening a scene; `mpp` is the scene's own value."""
-        fields = ("scale", "offset", "resolution", "tolerance", "series", "level", "t", "z")
+        fields = ("scale", "offset", "resolution", "tolerance", "series", "level", "t", "z", "damaged")
         return Opening(**{key: getattr(self, key) for key in fields}, mpp=self.mpp if mpp is None else mpp)
 
 

@@ -212,6 +212,7 @@ def draft_scene(scene: Scene, *, job: jobs.Job, plan: Plan) -> SceneDraft:
         source = open_source(scene.paths, opening)
     bands, notes = choose_bands(source, spec.bands, reading.bands, image=scene.paths[0])
     image, source = source, source.select(bands)
+    source.refuse_damaged()
     size_note = resolution_note(source.grid, spec)
     notes += [size_note] if size_note else []
     itemsize = source.dtype.itemsize

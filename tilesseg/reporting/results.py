@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tilesseg.doubts import ANY, codes_of, doubt
 from tilesseg.errors import StoreError
+from tilesseg.monitoring.humanize import counted
 from tilesseg.planning.scene_plan import SceneRun
 from tilesseg.planning.stored_plan import stored_scene_plan
 from tilesseg.raster.labels import FAILED, NODATA
 from tilesseg.store.scene_store import FINISHED_FILE, REFUSED_FILE
 
 if TYPE_CHECKING:
+    from tilesseg.events import TileDone
     from tilesseg.models.spec import ModelSpec
     from tilesseg.planning.plan import Plan
     from tilesseg.planning.scene_plan import ScenePlan
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 
 HECTARE = 10_000.0
+OVER = ("complete", "damaged")
+"""States of a scene with which a run has nothing left to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,10 @@ class SceneReport:
     """Number of patches that were predicted."""
     reduced: int = 0
     """Number of tiles with smaller batches than planned, for lack of device memory."""
+    damaged: Mapping[str, str] = field(default_factory=dict)
+    """What is damaged, by name of the tile that is done with damage."""
+    damaged_pixels: int = 0
+    """Number of pixels of these tiles that are 254, because they depend on damaged pixels."""
     products: tuple[str, ...] = ()
     """Paths of the products that were written."""
     problem: str | None = None
@@ -69,7 +77,7 @@ class SceneReport:
 
     @property
     def state(self) -> str:
-        """`refused`, `waiting`, `unfinished`, `failed tiles`, `failed products` or `complete`."""
+        """`refused`, `waiting`, `unfinished`, `failed tiles`, `failed products`, `damaged` or `complete`."""
         if self.refused:
             return "refused"
         if not self.planned:
@@ -80,7 +88,9 @@ class SceneReport:
             return "failed tiles"
         if not self.ended:
             return "unfinished"
-        return "failed products" if self.problem else "complete"
+        if self.problem:
+            return "failed products"
+        return "damaged" if self.damaged else "complete"
 
     @property
     def doubts(self) -> tuple[str, ...]:
@@ -149,7 +159,7 @@ def _read_sound_scene(store: Store, plan: Plan) -> SceneReport:
     if refused is not None:
         return SceneReport(store.scene, 0, 0, {}, {}, {}, {}, refused=refused["reason"])
     record = store.read_json(FINISHED_FILE)
-    if record is not None and record["report"]["state"] == "complete":
+    if record is not None and record["report"]["state"] in OVER:
         report = _stored(record["report"])
         if len(store.done_names()) == report.tiles:
             return report
@@ -172,8 +182,10 @@ def scene_report(scene_run: SceneRun, *, products: tuple[str, ...] = (), problem
     store, scene, spec = scene_run.store, scene_run.scene, scene_run.plan.spec
     done, failed = store.done(), store.failed()
     pixels = _by_class(_sum(record.counts for record in done.values()), spec)
+    damaged_pixels = pixels.get("failed", 0)
     if failed:
-        pixels["failed"] = sum(record.pixels for record in failed.values())
+        pixels["failed"] = damaged_pixels + sum(record.pixels for record in failed.values())
+    classes = {kind.name for kind in spec.classes}
     areas = _by_class(_sum(record.areas for record in done.values()), spec)
     return SceneReport(
         scene=scene.name,
@@ -181,23 +193,39 @@ def scene_report(scene_run: SceneRun, *, products: tuple[str, ...] = (), problem
         done=len(done),
         failed={name: record.reason for name, record in failed.items()},
         pixels=pixels,
-        hectares={name: round(area / HECTARE, 4) for name, area in areas.items() if name != "nodata"},
+        hectares={name: round(area / HECTARE, 4) for name, area in areas.items() if name in classes},
         seconds={part: round(value, 3) for part, value in sorted(_sum(r.seconds for r in done.values()).items())},
         outside=sum(record.outside for record in done.values()),
         read=sum(record.read for record in done.values()),
         skipped=sum(not record.patches for record in done.values()),
         patches=sum(record.patches for record in done.values()),
         reduced=sum(record.batch > 0 for record in done.values()),
+        damaged={name: _damage_of([record]) for name, record in done.items() if record.damage},
+        damaged_pixels=damaged_pixels,
         products=products,
         problem=problem,
-        notes=(*scene.notes, *_notes_on_end(scene, pixels)),
+        notes=(*scene.notes, *_notes_on_end(scene, pixels, done)),
     )
 
 
-def _notes_on_end(scene: ScenePlan, pixels: Mapping[str, int]) -> Iterator[str]:
+def _notes_on_end(scene: ScenePlan, pixels: Mapping[str, int], done: Mapping[str, TileDone]) -> Iterator[str]:
     """Notes that only the finished mask allows."""
     if pixels.get("nodata") == scene.grid.window.area:
         yield doubt("empty-mask", "every pixel is nodata, so the mask is empty")
+    damaged = [record for record in done.values() if record.damage]
+    if damaged:
+        yield doubt("damaged-pixels", f"{counted(len(damaged), 'tile')} done with damage: {_damage_of(damaged)}")
+
+
+def _damage_of(records: Sequence[TileDone]) -> str:
+    """Damage of tiles, as one line: numbers of windows and pixels, and the first reason."""
+    parts = []
+    for windows, what in (("damaged", "{:,} px of the mask are 254"), ("coarser", "read from a coarser level")):
+        number = sum(len(getattr(record, windows)) for record in records)
+        if number:
+            lost = sum(record.counts.get(str(FAILED), 0) for record in records)
+            parts.append(f"{counted(number, 'damaged window')}, {what.format(lost)}")
+    return f"{'; '.join(parts)} ({records[0].damage})"
 
 
 def _sum(records: Iterable[Mapping[str, Any]]) -> Counter[str]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tilesseg.monitoring.live.event_log import LogEnd, read_log_end
 from tilesseg.monitoring.live.run_board import RunBoard, StoredScene
 from tilesseg.planning.stored_plan import stored_scene_plan
-from tilesseg.reporting.results import Report, SceneReport, report_of
+from tilesseg.reporting.results import OVER, Report, SceneReport, report_of
 from tilesseg.reporting.status_cache import CachedRun, modified
 from tilesseg.store.driver_record import drivers, left_behind
 from tilesseg.store.run_directory import RunDirectory
@@ -126,7 +126,7 @@ class Watch:
         present = self.run.scene_folders()
         names = [name for name in self._names if name in present and name not in self._complete]
         read = {scene.scene: scene for scene in report_of(self.run, self._plan, names=names).scenes}
-        over = {name: scene for name, scene in read.items() if scene.state == "complete" and self.run.over(name)}
+        over = {name: scene for name, scene in read.items() if scene.state in OVER and self.run.over(name)}
         self._complete.update(over)
         scenes = (read.get(name) or self._complete.get(name) or _waiting(name) for name in self._names)
         return Report(str(self.run.path), tuple(scenes), name=str(self._plan.spec.name))

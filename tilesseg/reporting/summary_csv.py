@@ -14,17 +14,18 @@ if TYPE_CHECKING:
 
 
 SUMMARY_FILE = "summary.csv"
-_FIRST = ("scene", "state", "tiles", "done", "failed", "skipped", "patches")
+_FIRST = ("scene", "state", "tiles", "done", "failed", "damaged", "skipped", "patches")
 _LAST = ("not_looked_at_px", "seconds", "products", "doubts", "reason")
 
 
 def write_summary(run: RunDirectory, report: Report) -> Path:
     """Write `summary.csv` of a run whole: a line for each scene, in the job's order.
 
-    Columns: `scene`, `state`, numbers of tiles and patches; pixels by class (`water_px`), with `failed_px` and
-    `nodata_px`; hectares by class (`water_ha`) where any scene has them; `not_looked_at_px`, pixels outside the region
-    of interest (the name is older than the term); `seconds` of all tiles together; `products`, separated by
-    semicolons; codes of its `doubts`; `reason` of refusals and failures.
+    Columns: `scene`, `state`, numbers of tiles and patches, `damaged` being tiles done with damage; pixels by class
+    (`water_px`), with `failed_px` and `nodata_px`; hectares by class (`water_ha`) where any scene has them;
+    `not_looked_at_px`, pixels outside the region of interest (the name is older than the term); `seconds` of all tiles
+    together; `products`, separated by semicolons; codes of its
+    `doubts`; `reason` of refusals, failures and damage.
 
     Raises:
         StoreError: the file cannot be written.
@@ -48,13 +49,15 @@ def _names(tables: Iterable[Any]) -> list[str]:
 
 def _row(scene: SceneReport) -> dict[str, Any]:
     failures = (f"{tile}: {why}" for tile, why in scene.failed.items())
-    reasons = [reason for reason in (scene.refused, scene.problem, *failures) if reason]
+    damaged = (f"{tile}: {what}" for tile, what in scene.damaged.items())
+    reasons = [reason for reason in (scene.refused, scene.problem, *failures, *damaged) if reason]
     return {
         "scene": scene.scene,
         "state": scene.state,
         "tiles": scene.tiles,
         "done": scene.done,
         "failed": len(scene.failed),
+        "damaged": len(scene.damaged),
         "skipped": scene.skipped,
         "patches": scene.patches,
         **{f"{name}_px": count for name, count in scene.pixels.items()},

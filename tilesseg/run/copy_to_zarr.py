@@ -15,14 +15,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tilesseg.cluster import connect as cluster
+from tilesseg.doubts import doubt
 from tilesseg.errors import FormatError, StoreError, cannot, reason_of
 from tilesseg.events import Listener, RegionFailed, RegionStaged, RunStarted, ScenePlanned, tell
+from tilesseg.formats.damage import NO_DAMAGE, DamageRecord
+from tilesseg.formats.geozarr.staged_source import note_damage
 from tilesseg.formats.open import open_source
 from tilesseg.formats.writing.publish import check_target
+from tilesseg.monitoring.humanize import counted
 from tilesseg.planning.band_choice import choose_bands
 from tilesseg.planning.cluster_options import Cluster
 from tilesseg.planning.staging import copy_layout
 from tilesseg.process import available_cores, this_process
+from tilesseg.raster.window import Window
 from tilesseg.store.staged_copy import CopyLayout, CopyRegion, StagedCopy, copy_region
 
 if TYPE_CHECKING:
@@ -40,10 +45,12 @@ class Staged:
     seconds: float
     failed: dict[str, str]
     """Reason by region that could not be copied. With any of them there is no `path` yet."""
+    damage: DamageRecord = NO_DAMAGE
+    """Damage of the image: its windows are damaged in the copy too."""
 
     @property
     def exit_code(self) -> int:
-        return 3 if self.failed else 0
+        return 3 if self.failed or self.damage.damage else 0
 
     @property
     def text(self) -> str:
@@ -51,7 +58,13 @@ class Staged:
         if self.failed:
             missing = f"{len(self.failed)} of {self.regions} regions could not be copied"
             return f"{missing}, so {self.path} is not made yet; the same command tries them again"
-        return f"wrote {self.path}: {self.pixels / 1e6:.1f} Mpx in {self.seconds:.1f} s"
+        wrote = f"wrote {self.path}: {self.pixels / 1e6:.1f} Mpx in {self.seconds:.1f} s"
+        if not self.damage.damage:
+            return wrote
+        windows = [Window(*window) for window in (*self.damage.damaged, *self.damage.coarser)]
+        pixels = sum(window.area for window in windows)
+        damage = f"{pixels:,} px in {counted(len(windows), 'window')} of the image cannot be decoded"
+        return doubt("damaged-pixels", f"{wrote}; {damage}, and are damaged in the copy too ({self.damage.damage})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +125,7 @@ def stage_image(
         os.path.abspath(p) if os.path.exists(p) else p for p in ([image] if isinstance(image, str) else image)
     )
     source = open_source(paths)
+    source.refuse_damaged()
     if bands is not None:
         chosen, _ = choose_bands(source, [str(band) for band in bands], bands, image=paths[0])
         source = source.select(chosen)
@@ -121,9 +135,13 @@ def stage_image(
     failed = _copy(
         CopyTask(paths, source.selected, str(copy.folder.absolute()), layout), missing, workers, executor, listeners
     )
+    damage = copy.damage() if not failed else []
     if not failed:
+        if damage:
+            note_damage(copy.image, damage)
         _publish(copy, out)
-    return Staged(out, source.grid.window.area, len(missing), round(time.monotonic() - begun, 3), failed)
+    seconds = round(time.monotonic() - begun, 3)
+    return Staged(out, source.grid.window.area, len(missing), seconds, failed, DamageRecord.of(damage))
 
 
 def _copy(

@@ -13,7 +13,7 @@ from tilesseg.events import SceneFinished
 from tilesseg.planning.plan import PLAN_FILE
 from tilesseg.planning.scene_plan import ScenePlan, SceneRun
 from tilesseg.planning.stored_plan import changed_meanwhile, stored_scene_plan, unchanged
-from tilesseg.reporting.results import SceneReport, scene_report
+from tilesseg.reporting.results import OVER, SceneReport, scene_report
 from tilesseg.run.write_products import write_products
 from tilesseg.store.scene_store import FINISHED_FILE, REFUSED_FILE
 
@@ -110,14 +110,14 @@ def still_finished(scene_run: SceneRun, output: jobs.Output) -> SceneFinished | 
     """The earlier end of a scene that is complete and whose requested products are all there; else None."""
     store = scene_run.store
     record = store.read_json(FINISHED_FILE)
-    if record is None or record["report"]["state"] != "complete" or record["asked"] != _hash_of(output):
+    if record is None or record["report"]["state"] not in OVER or record["asked"] != _hash_of(output):
         return None
     if record["fingerprint"] != scene_run.fingerprint or len(store.done_names()) != record["report"]["tiles"]:
         return None
     moved = any(_size(Path(path)) != size for path, size in record["sizes"].items())
     if moved or not store.holds(scores=bool(scene_run.plan.scores)):
         return None
-    return SceneFinished(scene_run.scene.name, "complete", dict.fromkeys(record["sizes"], 0.0))
+    return SceneFinished(scene_run.scene.name, record["report"]["state"], dict.fromkeys(record["sizes"], 0.0))
 
 
 def _hash_of(output: jobs.Output) -> str:

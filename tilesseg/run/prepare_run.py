@@ -39,6 +39,7 @@ from tilesseg.planning.tile_layout import LARGE, flexible
 from tilesseg.retry import retried
 from tilesseg.run.finish_scene import finished_before
 from tilesseg.run.job_array_share import ArrayShare
+from tilesseg.run.work_queue import forget_damaged
 from tilesseg.store.locks import alone, held, holder
 from tilesseg.store.run_directory import RunDirectory
 
@@ -110,6 +111,7 @@ def prepare(
     only: Sequence[str] = (),
     limit: int | None = None,
     share: ArrayShare | None = None,
+    retry_damaged: bool = False,
 ) -> Iterator[Prepared]:
     """Plan the job and its first scene, or find their stored plans; then make and hold the run directory.
 
@@ -122,6 +124,7 @@ def prepare(
         only: names or patterns of the scenes to do; none means all.
         limit: largest number of scenes to do, the most important first.
         share: tiles to compute; None means all.
+        retry_damaged: whether tiles of these scenes that are done with damage, and belong to the share, are done again.
 
     Raises:
         TilessegError: the job cannot work, or none of its scenes; the directory belongs to another job, or another
@@ -135,6 +138,9 @@ def prepare(
         stored = stored_job_plan(run, keep=keep)
         plan = plan_job(job, machine, stored=stored)
         check_job(plan, listed, job.output)  # scenes that are not chosen now too: two products would be one file
+        if retry_damaged:
+            for scene in scenes:
+                forget_damaged(run.scene(scene.name), share)
         to_do, finished_pixels = _unfinished(scenes, run, plan, job)
         begun = _begin(
             share.turned(to_do) if share else to_do,

@@ -66,6 +66,7 @@ def run_job(
     only: Sequence[str] = (),
     limit: int | None = None,
     share: ArrayShare | None = None,
+    retry_damaged: bool = False,
 ) -> Report:
     """Execute a job, or go on with it.
 
@@ -78,6 +79,7 @@ def run_job(
         only: names or patterns of the scenes to do; none means all.
         limit: largest number of scenes to do, the most important first.
         share: tiles to compute; other processes compute the others, in the same directory. None means all.
+        retry_damaged: whether tiles that are done with damage are done again.
 
     Returns:
         Results of the run; `exit_code` sums them up.
@@ -94,7 +96,17 @@ def run_job(
         if executor is None and not cluster.is_here(job.cluster):
             executor = stack.enter_context(_elsewhere(job, say))
         machine, measure = choose_machine(job, executor), measure_for(job, executor, say=say)
-        ready = stack.enter_context(prepare(job, machine, measure=measure, only=only, limit=limit, share=share))
+        ready = stack.enter_context(
+            prepare(
+                job,
+                machine,
+                measure=measure,
+                only=only,
+                limit=limit,
+                share=share,
+                retry_damaged=retry_damaged,
+            )
+        )
         stack.enter_context(driver_record(ready.run.path, str(share) if share else None))
         if ready.first is None:
             executor = executor or SerialExecutor()  # there is nothing to do, and nobody is started for it

@@ -23,10 +23,12 @@ from tilesseg.events import (
 )
 from tilesseg.planning.scene_list import Scene
 from tilesseg.planning.stored_plan import stored_scene_plan
+from tilesseg.store.scene_store import FINISHED_FILE
 
 if TYPE_CHECKING:
     from tilesseg.run.job_array_share import ArrayShare
     from tilesseg.store.run_directory import RunDirectory
+    from tilesseg.store.scene_store import Store
 
 
 class TileItem(NamedTuple):
@@ -219,3 +221,20 @@ class RemainingTiles:
         planned = stored_scene_plan(store)
         tried = {*store.done_names(), *store.failed()}
         return planned is not None and len(tried) == len(planned.tiling)
+
+
+def forget_damaged(store: Store, share: ArrayShare | None) -> None:
+    """Forget that tiles were done with damage, as far as they belong to a share, so that they are done again."""
+    planned = stored_scene_plan(store)
+    if planned is None:
+        return
+    damaged = {name for name, record in store.done().items() if record.damage}
+    forgotten = [
+        tile.name
+        for number, tile in enumerate(planned.tiling)
+        if tile.name in damaged and (share is None or share.has(store.scene, number))
+    ]
+    for name in forgotten:
+        store.ledger.forget(name)
+    if forgotten:
+        store.remove(FINISHED_FILE)

@@ -35,6 +35,10 @@ class Ledger:
         """Record that a part failed; the next execution tries it again."""
         write_json(self._failed / f"{name}.json", record.to_json())
 
+    def forget(self, name: str) -> None:
+        """Forget that a part is done, so that it is done again."""
+        (self._done / f"{name}.json").unlink(missing_ok=True)
+
     def done_names(self) -> list[str]:
         """Names of the parts that are done."""
         return [path.stem for path in self._done.glob(RECORDS)]

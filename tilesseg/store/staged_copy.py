@@ -17,7 +17,9 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tilesseg.errors import SourceError
 from tilesseg.events import RegionStaged
+from tilesseg.formats.damage import Damage, DamageRecord, is_damage
 from tilesseg.formats.geozarr.staged_source import StagedWriter, create_staged, open_staged
 from tilesseg.formats.source import Raw
 from tilesseg.process import peak_mb, this_process
@@ -99,7 +101,13 @@ class StagedCopy:
         """The copy as a source. Regions that could not be copied cannot be read from it either, for the same reason."""
         shape, failed = open_staged(self.image).grid.shape, self.ledger.failed()
         holes = [(layout.named(shape, name).window, str(fields["reason"])) for name, fields in failed.items()]
-        return open_staged(self.image, holes)
+        return open_staged(self.image, holes, self.damage())
+
+    def damage(self) -> list[Damage]:
+        """Damage of the image that the copied regions met."""
+        fields = ("damaged", "coarser", "damage")
+        records = [DamageRecord(*(record.get(key, ()) for key in fields)) for record in self.ledger.done().values()]
+        return list(dict.fromkeys(one for record in records for one in record.windows()))
 
     def remove(self) -> None:
         shutil.rmtree(self.folder)
@@ -108,13 +116,14 @@ class StagedCopy:
 def copy_region(
     region: CopyRegion, *, source: Source, copy: StagedCopy, layout: CopyLayout, scene: str
 ) -> RegionStaged:
-    """Copy one region. Safe to do twice.
+    """Copy one region, damaged pixels as they can be had, with a record of them. Safe to do twice.
 
     Raises:
         SourceError: the pixels of the region cannot be read.
     """
     begun, writer = time.perf_counter(), StagedWriter(copy.image)
-    for y, raw in _shard_rows(region, source, layout):
+    damage: list[Damage] = []
+    for y, raw in _shard_rows(region, source, layout, damage):
         writer.write(y, region.window.x, raw)
     record = RegionStaged(
         scene=scene,
@@ -123,19 +132,34 @@ def copy_region(
         seconds=round(time.perf_counter() - begun, 3),
         peak_mb=peak_mb(),
         worker=this_process(),
+        **DamageRecord.of(damage)._asdict(),
     )
     copy.ledger.mark_done(region.name, record)
     return record
 
 
-def _shard_rows(region: CopyRegion, source: Source, layout: CopyLayout) -> Iterator[tuple[int, Raw]]:
-    """Raw values of a region with their first row, in rows of shards from top to bottom."""
+def _shard_rows(
+    region: CopyRegion, source: Source, layout: CopyLayout, damage: list[Damage]
+) -> Iterator[tuple[int, Raw]]:
+    """Raw values of a region with their first row, in rows of shards from top to bottom; damage is added to a list."""
     height = layout.shard[0]
     if layout.region[0] == height:
-        yield region.window.y, source.read_raw(region.window)
+        yield region.window.y, _read_sound(region.window, source, damage)
         return
     for number, raw in enumerate(source.rows(height)):
         yield number * height, raw
+
+
+def _read_sound(window: Window, source: Source, damage: list[Damage]) -> Raw:
+    """Raw values of a window, as far as they can be decoded."""
+    try:
+        return source.read_raw(window)
+    except SourceError as error:
+        if not is_damage(error):
+            raise
+    raw, found = source.salvage_raw(window)
+    damage += found
+    return raw
 
 
 def _fingerprint(source: Source, layout: CopyLayout) -> str:

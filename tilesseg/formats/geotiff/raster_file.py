@@ -22,6 +22,8 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from tilesseg.errors import SourceError
+from tilesseg.formats.damage import whole_blocks
+from tilesseg.formats.geotiff.block_checks import BlockChecks, block_checks, strict_jpeg
 from tilesseg.formats.source import unreadable
 from tilesseg.paths import unsigned
 from tilesseg.process import QUIET
@@ -79,6 +81,8 @@ class RasterFile:
         self.path = path
         self.facts = facts
         self._local = threading.local()
+        self._checking = threading.Lock()
+        self._checks: tuple[BlockChecks | None] | None = None
 
     def __reduce__(self) -> tuple[type[RasterFile], tuple[str, RasterFacts]]:
         return RasterFile, (self.path, self.facts)
@@ -104,13 +108,53 @@ class RasterFile:
         with one_line_errors(where), rasterio.Env():  # an Env sends GDAL's own complaints to logging, not to stderr
             try:
                 dataset = self._handle(level)
-                at = RasterioWindow(window.x, window.y, window.width, window.height)
-                values = dataset.read([self.facts.bands[band] for band in bands], window=at, out_dtype=dtype)
-                return values, self._mask(dataset, bands, at, values)
+                whole = self._unit(window, dataset)
+                at = RasterioWindow(whole.x, whole.y, whole.width, whole.height)
+                with strict_jpeg():
+                    values = dataset.read([self.facts.bands[band] for band in bands], window=at, out_dtype=dtype)
+                    valid = self._mask(dataset, bands, at, values)
+                if level is None and (checks := self._block_checks()) is not None:
+                    checks.check(window)
+                part = window.slices(whole)
+                return values[:, *part], valid[part]
             except Exception:
                 # Once a read has failed, the next one through the same handle may give zeros without a word.
                 self._handles().pop(level, None)
                 raise
+
+    @property
+    def local(self) -> bool:
+        """Whether the file lies on this machine, under its own name."""
+        return os.path.isfile(self.path)
+
+    def unit_block(self, level: int | None = None) -> tuple[int, int]:
+        """Height and width of the block that is damaged as a whole: a tile, a strip, a row, a block of a VRT."""
+        facts = self.facts
+        if level is not None:
+            height, width = self._handle(level).block_shapes[facts.bands[0] - 1]
+            return int(height), int(width)
+        if facts.one_strip:
+            return facts.grid.shape
+        if facts.driver == "GTiff" and facts.compression is None and facts.storage_block[1] >= facts.grid.shape[1]:
+            return 1, facts.grid.shape[1]
+        return facts.storage_block
+
+    def _unit(self, window: Window, dataset: Any) -> Window:
+        """The window that is read for a window: of a VRT whole blocks, since those of its members lie anywhere."""
+        if self.facts.driver != "VRT":
+            return window
+        block = dataset.block_shapes[self.facts.bands[0] - 1]
+        whole = whole_blocks(window, block, (dataset.height, dataset.width))
+        return window if any(member.touches(whole) for member, _ in self.facts.broken) else whole
+
+    def _block_checks(self) -> BlockChecks | None:
+        """Checks of the file's blocks, made once for all threads; None where there are none."""
+        with self._checking:
+            if self._checks is None:
+                facts = self.facts
+                can = facts.driver == "GTiff" and not facts.one_strip and self.local
+                self._checks = (block_checks(self.path, facts.compression, facts.grid.shape) if can else None,)
+            return self._checks[0]
 
     def level_shape(self, level: int) -> tuple[int, int]:
         """Shape of an overview."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, prod
 from typing import Any
@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tilesseg.formats.damage import Damage, Parts, mark_valid, read_by_block, seen_through
 from tilesseg.formats.geotiff.band_stack import RasterLayer
 from tilesseg.formats.geotiff.geotiff_description import describe_file
 from tilesseg.formats.geotiff.raster_properties import decoded_block
+from tilesseg.formats.geotiff.single_block import refuse_damaged_file
 from tilesseg.formats.geotiff.strip_stream import Strip, find_strip, strip_rows
 from tilesseg.formats.reading.image import Planes, Reader, Shape
 from tilesseg.formats.reading.resample import resample, source_window
@@ -37,6 +39,13 @@ class GeoTiffReader(Reader):
     def read(self, window: Window, bands: Sequence[int]) -> Planes:
         """See `Reader.read`."""
         return self._joined(bands, [self._read_layer(layer, bands, window) for layer in self._in_use(bands)])
+
+    def salvage(self, window: Window, bands: Sequence[int]) -> Parts:
+        """See `Reader.salvage`: each file by its own blocks."""
+        found: dict[Damage, None] = {}
+        parts = [self._salvage_layer(number, bands, window, found) for number in self._in_use(bands)]
+        values, valid = self._joined(bands, parts)
+        return Parts(values, valid, tuple(found))
 
     def rows(self, height: int, bands: Sequence[int]) -> Iterator[Planes]:
         """See `Reader.rows`: a file of one strip is decoded once, piece by piece, where that can be done."""
@@ -69,6 +78,18 @@ class GeoTiffReader(Reader):
         shapes = [self.layers[0].file.level_shape(number) for number in range(len(self._overviews))]
         large = [k for k, (height, width) in enumerate(shapes) if height >= shape[0] and width >= shape[1]]
         return self._overview(large[-1] if large else None)
+
+    @property
+    def coarser(self) -> tuple[Reader, ...]:
+        """See `Reader.coarser`: the file's overviews, where it is read as it is."""
+        if not all(layer.native for layer in self.layers) or self.level is not None:
+            return ()
+        return tuple(one for k in range(len(self._overviews)) if (one := self._overview(k)) is not None)
+
+    def refuse_damaged(self, bands: Sequence[int]) -> None:
+        """See `Reader.refuse_damaged`."""
+        for number in self._in_use(bands):
+            refuse_damaged_file(self.layers[number].file, self._indices(number, bands))
 
     @property
     def _overviews(self) -> tuple[int, ...]:
@@ -105,15 +126,56 @@ class GeoTiffReader(Reader):
                 values[k] = channel
         return Planes(values, [valid for _, valid in parts])
 
-    def _read_layer(self, number: int, bands: Sequence[int], window: Window) -> Masked:
+    def _salvage_layer(self, number: int, bands: Sequence[int], window: Window, found: dict[Damage, None]) -> Masked:
+        """Pixels of a damaged file; its damage, in the image's pixels, is added to `found`."""
         layer, indices = self.layers[number], self._indices(number, bands)
         file = layer.file
         dtype = np.result_type(*(file.facts.dtypes[index] for index in indices))
+        shape = file.facts.grid.shape if self.level is None else file.level_shape(self.level)
+        damage: list[Damage] = []
+
+        def read(part: Window) -> Masked:
+            def whole(block: Window) -> tuple[NDArray[Any], list[NDArray[np.bool_]]]:
+                values, valid = file.read(indices, block, dtype=dtype, level=self.level)
+                return values, [valid]
+
+            block = file.unit_block(self.level)
+            parts = read_by_block(whole, part, block=block, shape=shape, channels=len(indices), masks=1, dtype=dtype)
+            damage.extend(parts.damage)
+            return parts.values, parts.valid[0]
+
+        masked = self._read_layer(number, bands, window, read=read)
+        seen: Sequence[Damage] = damage
+        if not layer.native:
+            seen = seen_through(
+                damage,
+                shape=self.facts.grid.shape,
+                source_of=lambda pixel: source_window(
+                    pixel, layer.scale, shape, offset=layer.offset, method=layer.method
+                ),
+            )
+            mark_valid([masked[1]], window, seen)
+        found.update(dict.fromkeys(seen))
+        return masked
+
+    def _read_layer(
+        self,
+        number: int,
+        bands: Sequence[int],
+        window: Window,
+        *,
+        read: Callable[[Window], Masked] | None = None,
+    ) -> Masked:
+        """Pixels of a file, by `read` where its own reading is replaced."""
+        layer, indices = self.layers[number], self._indices(number, bands)
+        file = layer.file
+        dtype = np.result_type(*(file.facts.dtypes[index] for index in indices))
+        read = read or (lambda part: file.read(indices, part, dtype=dtype, level=self.level))
         if layer.native:
-            return file.read(indices, window, dtype=dtype, level=self.level)
+            return read(window)
         shape = file.facts.grid.shape
         source = source_window(window, layer.scale, shape, offset=layer.offset, method=layer.method)
-        values, valid = file.read(indices, source, dtype=dtype)
+        values, valid = read(source)
         if dtype.kind == "f":
             valid = valid & np.isfinite(values).all(axis=0)
         return resample(

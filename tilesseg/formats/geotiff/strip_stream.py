@@ -68,6 +68,8 @@ class Strip:
                 out = np.empty((len(channels), min(height, self.shape[0] - y), self.shape[1]), self.given)
                 for k, stream in enumerate(streams):
                     self._fill(out if len(planes) == 1 else out[k : k + 1], stream, inside, y)
+                    if y + out.shape[1] == self.shape[0]:
+                        stream.check_end(y)
                 yield out
 
     @property
@@ -123,6 +125,24 @@ class _Stream:
             view[filled : filled + len(piece)] = piece
             filled += len(piece)
         return out
+
+    def check_end(self, y: int) -> None:
+        """Read what follows the last row, which ends with the checksum; `y` is the row that a refusal names.
+
+        Raises:
+            SourceError: the checksum is wrong, or missing.
+        """
+        if self._inflate is None:
+            return
+        try:
+            while not self._inflate.eof:
+                data = self._tail or self._take(_READ)
+                self._inflate.decompress(data, _READ)
+                self._tail = self._inflate.unconsumed_tail
+                if not data:
+                    raise zlib.error("the strip ends before its checksum")
+        except (OSError, zlib.error) as error:
+            raise self._damaged(y, str(error)) from error
 
     def _next(self, most: int) -> bytes:
         """Some of the next bytes, at most `most`; none at the end."""

@@ -24,6 +24,7 @@ from zarr.errors import BaseZarrError
 
 from tilesseg.atomic_write import published
 from tilesseg.errors import SourceError, StoreError, cannot
+from tilesseg.formats.damage import Damage, DamageRecord
 from tilesseg.formats.geozarr.conventions import grid_mapping, spatial_attributes
 from tilesseg.formats.reading.image import Image, ImageBand, ImageFacts
 from tilesseg.formats.reading.validity import UNSCALED
@@ -144,17 +145,33 @@ class StagedWriter:
                 array[index, *part.slices()] = plane[part.slices(place)]
 
 
-def open_staged(path: Path, holes: Sequence[tuple[Window, str]] = ()) -> Image:
+def open_staged(path: Path, holes: Sequence[tuple[Window, str]] = (), damage: Sequence[Damage] = ()) -> Image:
     """A copy as an image that reads as the image it was made of, as far as it has been copied.
 
     Args:
         path: the Zarr.
         holes: windows that could not be copied, and why.
+        damage: damage of the image that was met while it was copied.
 
     Raises:
         SourceError: there is none, or it was made by another version.
     """
-    return Image.of(replace(staged_reader(path), holes=tuple(holes)))
+    reader = staged_reader(path)
+    return Image.of(replace(reader, holes=tuple(holes), damage=(*reader.damage, *damage)))
+
+
+def note_damage(path: Path, damage: Sequence[Damage]) -> None:
+    """Keep the damage of the image in the attributes of a copy, which then is read as the image would be.
+
+    Raises:
+        StoreError: the copy cannot be written.
+    """
+    record = DamageRecord.of(damage)
+    try:
+        group = zarr.open_group(str(path), mode="r+", use_consolidated=False)
+        group.attrs["tilesseg"] = {**group.attrs["tilesseg"], "damage": record._asdict()}  # type: ignore[dict-item]
+    except OSError as error:
+        raise StoreError(cannot(f"write {path}", error, "stage the image again")) from None
 
 
 def staged_reader(path: Path) -> ZarrReader:
@@ -176,7 +193,8 @@ def staged_reader(path: Path) -> ZarrReader:
     files = tuple(file for folder in folders for file in metadata_files(folder))
     notes = tuple(f"of the image that was copied: {note}" for note in told["notes"])
     facts = ImageFacts(str(path), _grid(told["grid"]), bands, files, notes=notes)
-    return ZarrReader(facts, (ZarrLayer(image),), valid=valid)
+    damage = DamageRecord(**told["damage"]).windows() if "damage" in told else ()
+    return ZarrReader(facts, (ZarrLayer(image),), valid=valid, damage=tuple(damage))
 
 
 def _bands(source: Source) -> list[dict[str, Any]]:

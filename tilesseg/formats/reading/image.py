@@ -9,18 +9,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tilesseg.errors import SourceError, cannot
+from tilesseg.formats.damage import Parts, from_coarser, read_by_block
 from tilesseg.formats.reading.crs import crs_name
 from tilesseg.formats.reading.edge_padding import read_reflected
 from tilesseg.formats.reading.statistics_sample import Readable, sample_image
 from tilesseg.formats.reading.thumbnail import decimate, thumbnail_shape
 from tilesseg.formats.reading.validity import UNSCALED, Scaling, finish, stacked
-from tilesseg.formats.source import Pixels, Raw, Source, file_state
+from tilesseg.formats.source import Pixels, Raw, SalvagedPixels, SalvagedRaw, Source, file_state
 from tilesseg.paths import container, is_address, unsigned, without_secrets
 from tilesseg.raster.grid import Grid
 from tilesseg.raster.region_of_interest import RoiCells
@@ -115,6 +117,36 @@ class Reader(ABC):
     def storage_block(self, bands: Sequence[int]) -> Shape:
         """Height and width of the block that is decoded for a single pixel of these bands."""
 
+    def salvage(self, window: Window, bands: Sequence[int]) -> Parts:
+        """Read a window that `read` refuses, as far as its blocks can be decoded.
+
+        Raises:
+            SourceError: the file is out of reach, see `formats.damage`.
+        """
+        chosen = [self.facts.bands[i] for i in bands]
+        return read_by_block(
+            lambda part: self.read(part, bands),
+            window,
+            block=self.storage_block(bands),
+            shape=self.facts.grid.shape,
+            channels=len(bands),
+            masks=len({band.mask for band in chosen}),
+            dtype=np.result_type(*(band.raw_dtype for band in chosen)),
+        )
+
+    def refuse_damaged(self, bands: Sequence[int]) -> None:
+        """Refuse a picture that is stored as a single block, and damaged: nothing of it could be trusted.
+
+        Raises:
+            SourceError: names the file and the damage.
+        """
+        return None
+
+    @property
+    def coarser(self) -> tuple[Reader, ...]:
+        """Coarser pictures, finest first, from which the user may have damaged pixels replaced."""
+        return self.levels or self.overviews
+
     @abstractmethod
     def describe_files(self) -> list[dict[str, Any]]:
         """Storage of each file, as JSON data: path, driver, size, storage, compression, overviews, mask, nodata."""
@@ -155,6 +187,8 @@ class Image:
 
     reader: Reader
     selected: tuple[int, ...]
+    fill_damage: bool = False
+    """Whether pixels that cannot be decoded are taken from a coarser level."""
 
     @classmethod
     def of(cls, reader: Reader) -> Image:
@@ -226,6 +260,28 @@ class Image:
         """Read the values of the files; see `formats.Source.read_raw`."""
         _refuse_outside(window, self.grid.window)
         return _raw(self.reader.read(window, self.selected))
+
+    def salvage(self, window: Window) -> SalvagedPixels:
+        """Read a window of a damaged image; see `formats.Source.salvage`."""
+        values, valid, damage = self._salvaged(window)
+        return SalvagedPixels(self._finished(Planes(values, valid)), damage)
+
+    def salvage_raw(self, window: Window) -> SalvagedRaw:
+        """Read raw values of a damaged image; see `formats.Source.salvage_raw`."""
+        values, valid, damage = self._salvaged(window)
+        return SalvagedRaw(_raw(Planes(values, valid)), damage)
+
+    def refuse_damaged(self) -> None:
+        """Refuse an image of a single, damaged block; see `formats.Source.refuse_damaged`."""
+        self.reader.refuse_damaged(self.selected)
+
+    def _salvaged(self, window: Window) -> Parts:
+        _refuse_outside(window, self.grid.window)
+        parts, bands = self.reader.salvage(window, self.selected), self.selected
+        if not self.fill_damage:
+            return parts
+        levels = [(level.facts.grid.shape, partial(level.read, bands=bands)) for level in self.reader.coarser]
+        return from_coarser(parts, window, shape=self.grid.shape, levels=levels)
 
     def rows(self, height: int) -> Iterator[Raw]:
         """Strips of rows; see `formats.Source.rows`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -34,6 +35,8 @@ class Opening:
     """Time point, from 0."""
     z: int | None = None
     """Plane of a stack, from 0."""
+    damaged: Literal["mark", "coarser"] = "mark"
+    """Treatment of pixels that cannot be decoded: they are marked in the mask, or taken from a coarser level."""
 
     def without_resolution(self) -> Opening:
         return replace(self, resolution=None)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tilesseg.formats.damage import Damage, Parts, mark_valid, seen_through
 from tilesseg.formats.reading.image import Planes, Reader, Shape
 from tilesseg.formats.reading.resample import Pair, resample, source_window
 from tilesseg.raster.grid import Grid
@@ -45,6 +46,32 @@ class ResampledReader(Reader):
             for plane, mask in zip(valid, part.valid, strict=True):
                 plane[place] = mask
         return Planes(values, valid)
+
+    def salvage(self, window: Window, bands: Sequence[int]) -> Parts:
+        """See `Reader.salvage`: a pixel is damaged where any of the base's pixels that it is computed from is."""
+        if self._as_it_is:
+            return self.base.salvage(window, bands)
+        masks, shape = [self.facts.bands[i].mask for i in bands], self.base.facts.grid.shape
+        values = np.empty((len(bands), *window.shape), np.float32)
+        valid = [np.empty(window.shape, np.bool_) for _ in set(masks)]
+        damage: dict[Damage, None] = {}
+        for piece in self._pieces(window, bands):
+            part, found = salvage_resampled(
+                lambda source: self.base.salvage(source, bands),
+                piece,
+                step=self.step,
+                shape=shape,
+                grid=self.facts.grid.shape,
+                masks=masks,
+            )
+            damage |= dict.fromkeys(found)
+            values[:, *piece.slices(window)] = part.values
+            for plane, mask in zip(valid, part.valid, strict=True):
+                plane[piece.slices(window)] = mask
+        return Parts(values, valid, tuple(damage))
+
+    def refuse_damaged(self, bands: Sequence[int]) -> None:
+        self.base.refuse_damaged(bands)
 
     def rows(self, height: int, bands: Sequence[int]) -> Iterator[Planes]:
         """See `Reader.rows`."""
@@ -132,3 +159,35 @@ def read_resampled(
         values[channels], plane = resample(base.values[channels], valid, window, scale=step, source=source, shape=shape)
         planes.append(plane)
     return Planes(values, planes)
+
+
+def salvage_resampled(
+    salvage: Callable[[Window], Parts],
+    window: Window,
+    *,
+    step: Pair,
+    shape: Shape,
+    grid: Shape,
+    masks: Sequence[int],
+) -> tuple[Planes, tuple[Damage, ...]]:
+    """Pixels of a window of the output grid from those of a damaged base, and the damage on that grid.
+
+    Args:
+        salvage: reads a window of the base, see `Reader.salvage`.
+        window: output pixels.
+        step: size of an output pixel in pixels of the base, `(y, x)`.
+        shape: shape of the base.
+        grid: shape of the output grid.
+        masks: number of the mask of each channel that is read.
+    """
+    found: list[Damage] = []
+
+    def read(source: Window) -> Planes:
+        values, valid, damage = salvage(source)
+        found.extend(damage)
+        return Planes(values, valid)
+
+    planes = read_resampled(read, window, step=step, shape=shape, masks=masks)
+    damage = seen_through(found, shape=grid, source_of=lambda pixel: source_window(pixel, step, shape))
+    mark_valid(planes.valid, window, damage)
+    return planes, damage

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilesseg.errors import SourceError, cannot
+from tilesseg.formats.damage import whole_blocks
 from tilesseg.formats.reading.image import Planes, Shape
 from tilesseg.formats.reading.pixel_size import coarser_levels
 from tilesseg.formats.slide.source import LevelReader, SlideFacts, SlideLevel, where
@@ -69,8 +70,12 @@ class OpenSlideReader:
 
     def _pieces(self, level: int, window: Window) -> Iterator[Window]:
         if self._exact(level):  # the same pixels in any parts: rows, to save memory
-            for y in range(window.y - window.y % _ROWS, window.y_stop, _ROWS):
-                yield Window(y, window.x, _ROWS, window.width).intersect(window)
+            facts = self._facts.levels[level]
+            # whole blocks, whose damage does not depend on the window: the slide's own tiles may lie elsewhere
+            whole = whole_blocks(window, facts.storage_block, facts.shape)
+            rows = max(1, _ROWS // facts.storage_block[0]) * facts.storage_block[0]
+            for y in range(whole.y, whole.y_stop, rows):
+                yield Window(y, whole.x, rows, whole.width).intersect(whole)
             return
         for y in range(window.y - window.y % SQUARE, window.y_stop, SQUARE):
             for x in range(window.x - window.x % SQUARE, window.x_stop, SQUARE):

@@ -68,6 +68,8 @@ class _File:
 
 
 _JPEG = (6, 7, 33007, 34892)
+_JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
+"""Markers of a JPEG: the beginning of its first scan, in whose data 0xff is followed by 0, and its end."""
 _PIECE = 1 << 25  # bytes of raw rows read at once
 
 
@@ -148,7 +150,7 @@ class TiffLevel:
         if offset == 0 or count == 0:
             return None
         data = files.read(plane.path, offset, count)
-        if plane.jpeg and b"\xff\xd9" not in data[-64:]:
+        if plane.jpeg and data.find(_JPEG_END, data.find(_JPEG_SCAN) + 1) < 0:  # bytes behind the end are padding
             raise ValueError("a JPEG tile without an end")  # libjpeg would fill the rest with grey
         return np.asarray(plane.decode(data, plane.first + number, plane.tables), self.dtype)
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tilesseg.errors import SourceError
+from tilesseg.formats.damage import Damage, Parts, mark_valid, read_by_block
 from tilesseg.formats.reading.image import ImageBand, Planes, Reader, Shape
 from tilesseg.formats.reading.resample import Pair
-from tilesseg.formats.reading.resampled_reader import read_resampled
+from tilesseg.formats.reading.resampled_reader import read_resampled, salvage_resampled
 from tilesseg.formats.zarr.zarr_array import ZarrArray
 from tilesseg.raster.window import Window
 
@@ -43,6 +44,8 @@ class ZarrReader(Reader):
     """`(mask, y, x)`, of a staged copy."""
     holes: tuple[tuple[Window, str], ...] = ()
     """Windows of a staged copy that could not be copied, each with the reason."""
+    damage: tuple[Damage, ...] = ()
+    """Damaged windows of the image that a staged copy was made of."""
 
     def read(self, window: Window, bands: Sequence[int]) -> Planes:
         """See `Reader.read`."""
@@ -53,6 +56,38 @@ class ZarrReader(Reader):
         return read_resampled(
             lambda source: self._stored(source, bands), window, step=self.step, shape=shape, masks=masks
         )
+
+    def salvage(self, window: Window, bands: Sequence[int]) -> Parts:
+        """See `Reader.salvage`; of a staged copy, whose damage is that of the image, with its windows."""
+        if self._native:
+            return self._salvage_stored(window, bands)
+        masks = [self.facts.bands[i].mask for i in bands]
+        planes, damage = salvage_resampled(
+            lambda source: self._salvage_stored(source, bands),
+            window,
+            step=self.step,
+            shape=self.layers[0].array.shape,
+            grid=self.facts.grid.shape,
+            masks=masks,
+        )
+        return Parts(planes.values, planes.valid, damage)
+
+    def _salvage_stored(self, window: Window, bands: Sequence[int]) -> Parts:
+        """The arrays' own pixels, as far as they can be decoded."""
+        chosen, array = self._chosen(bands), self.layers[0].array
+        chunks = [self.layers[number].array.chunk for number in self._in_use(bands)]
+        copied = tuple(one for one in self.damage if one.window.touches(window))
+        parts = read_by_block(
+            lambda part: replace(self, damage=())._stored(part, bands),
+            window,
+            block=(max(height for height, _ in chunks), max(width for _, width in chunks)),
+            shape=array.shape,
+            channels=len(bands),
+            masks=len({band.mask for band in chosen}),
+            dtype=np.result_type(*(band.dtype for band in chosen)),
+        )
+        mark_valid(parts.valid, window, (one for one in copied if not one.coarser))
+        return parts._replace(damage=(*copied, *parts.damage))
 
     def storage_block(self, bands: Sequence[int]) -> Shape:
         """See `Reader.storage_block`: the chunk, of several arrays the largest; in the image's pixels."""
@@ -125,6 +160,9 @@ class ZarrReader(Reader):
         for hole, why in self.holes:
             if hole.touches(window):
                 raise SourceError(why)
+        for one in self.damage:
+            if one.window.touches(window):
+                raise SourceError(one.why) from ValueError("the image is damaged here")
         if self.valid is not None:
             for layer in self.layers:
                 if not all(all(layer.array.stored(band.index, window)) for band in chosen):

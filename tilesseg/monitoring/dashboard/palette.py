@@ -23,6 +23,7 @@ SCENE_COLOURS = {
     "complete": "#2ca25f",
     "failed tiles": "#e0218a",
     "failed products": "#e0218a",
+    "damaged": "#e0218a",
 }
 INK, ACCENT = "#34495e", "#eaaa6d"
 """Colours of texts and of the rate; the accent is the colour of Dask's navigation."""

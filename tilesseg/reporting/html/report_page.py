@@ -166,7 +166,7 @@ def _job(run: RunDirectory) -> Mapping[str, Any]:
 def _shown_in_detail(scenes: Sequence[SceneReport]) -> tuple[SceneReport, ...]:
     """Scenes to show in detail, in the job's order: with problems, unfinished, then evenly of the others."""
     planned = [scene for scene in scenes if scene.state != "waiting"]
-    bad = [scene for scene in planned if scene.state in ("failed tiles", "failed products")][: DETAILED // 2]
+    bad = [scene for scene in planned if scene.state in ("failed tiles", "failed products", "damaged")][: DETAILED // 2]
     bad += [scene for scene in planned if scene.state == "unfinished"][: DETAILED // 4]
     bad += [scene for scene in planned if scene.state == "refused" and len(scenes) <= DETAILED]
     good = [scene for scene in planned if scene.state == "complete"]

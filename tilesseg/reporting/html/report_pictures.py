@@ -56,7 +56,7 @@ def pictures_of(scene_run: SceneRun, report: SceneReport, *, size: int) -> Pictu
 
 def _quick_look(report: SceneReport) -> Path | None:
     """Path of the quick look of a scene whose tiles are all tried."""
-    if report.state not in ("complete", "failed tiles"):
+    if report.state not in ("complete", "damaged", "failed tiles"):
         return None
     paths = (Path(path) for path in report.products if path.endswith(".png"))
     return next((path for path in paths if path.exists()), None)

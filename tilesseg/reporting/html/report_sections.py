@@ -28,7 +28,7 @@ REASONS = 60
 """Largest number of reasons in the table of failures."""
 LIBRARIES = ("torch", "openvino", "onnxruntime", "dask", "distributed", "zarr", "rasterio", "tifffile", "numpy")
 PART_COLOURS = dict(zip(PARTS, ("#009e73", "#b8bec6", "#0072b2", "#e69f00", "#cc79a7"), strict=True))
-ORDER = ("failed tiles", "failed products", "refused", "unfinished", "waiting", "complete")
+ORDER = ("failed tiles", "failed products", "damaged", "refused", "unfinished", "waiting", "complete")
 """States of scenes, those first that need attention."""
 
 
@@ -144,7 +144,7 @@ def _commonest(scene: SceneReport) -> str:
 
 
 def failure_table(scenes: Sequence[SceneReport]) -> FailureTable:
-    """Reasons of refused scenes, failed products and failed tiles."""
+    """Reasons of refused scenes, failed products, failed tiles, and tiles done with damage."""
     by_reason: dict[str, list[str]] = defaultdict(list)
     for scene in scenes:
         if scene.refused:
@@ -153,6 +153,8 @@ def failure_table(scenes: Sequence[SceneReport]) -> FailureTable:
             by_reason[without_secrets(scene.problem)].append(scene.scene)
         for tile, reason in scene.failed.items():
             by_reason[without_secrets(reason)].append(f"{scene.scene} {tile}")
+        for tile, what in scene.damaged.items():
+            by_reason[f"done with damage: {without_secrets(what)}"].append(f"{scene.scene} {tile}")
     groups = sorted(by_reason.items(), key=lambda group: -len(group[1]))
     return FailureTable(groups[:REASONS], len(groups))
 

@@ -1,0 +1,96 @@
+"""Files that are stored as one block: decoded whole and strictly before anything of them is used.
+
+A PNG, a JPEG or a TIFF of one strip is one stream. What lies behind damage in it is garbage, and a library that reads
+it row by row sees no checksum, or gives other garbage with every read: so such a file is sound, or it is refused.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+
+from tilesseg.errors import SourceError, cannot
+from tilesseg.formats.geotiff.strip_stream import find_strip
+from tilesseg.raster.window import Window
+
+if TYPE_CHECKING:
+    from tilesseg.formats.geotiff.raster_file import RasterFile
+
+STREAMS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+"""Drivers of GDAL whose files are one stream."""
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_ROWS_BYTES = 16 << 20
+
+
+def refuse_damaged_file(file: RasterFile, bands: Sequence[int]) -> None:
+    """Refuse a file of a single block that is damaged. Of any other file nothing is read.
+
+    Raises:
+        SourceError: names the file and the damage.
+    """
+    facts = file.facts
+    if facts.driver == "PNG" and file.local:
+        check_png(file.path)
+    if facts.one_strip or facts.driver in STREAMS:
+        strip = find_strip(file) if facts.one_strip else None
+        height, width = facts.grid.shape
+        rows = max(1, _ROWS_BYTES // max(1, width * len(bands) * np.dtype(facts.dtypes[0]).itemsize))
+        if strip is not None:
+            for _ in strip.rows([facts.bands[band] - 1 for band in bands], rows):
+                pass
+            return
+        dtype = np.result_type(*(facts.dtypes[band] for band in bands))
+        for y in range(0, height, rows):
+            file.read(bands, Window(y, 0, min(rows, height - y), width), dtype=dtype)
+
+
+def check_png(path: str) -> None:
+    """Refuse a PNG with a wrong checksum, a missing end, or too few pixels (PNG specification, sections 5 and 10).
+
+    Raises:
+        SourceError: names the file and the damage.
+    """
+    try:
+        with open(path, "rb") as file:
+            _check_chunks(file)
+    except (ValueError, zlib.error) as error:
+        remedy = "copy or export the image again"
+        raise SourceError(cannot(f"read {path}", f"the PNG is damaged ({error})", remedy)) from error
+    except OSError as error:
+        raise SourceError(cannot(f"read {path}", error, "correct the path, or its permissions")) from error
+
+
+def _check_chunks(file: BinaryIO) -> None:
+    """Read all chunks of a PNG with their CRCs, and its pixels with their checksum."""
+    if file.read(8) != _SIGNATURE:
+        raise ValueError("it does not begin as a PNG")
+    inflate = zlib.decompressobj()
+    while True:
+        head = file.read(8)
+        if len(head) < 8:
+            raise ValueError("it ends before its last chunk")
+        kind, size = head[4:], int.from_bytes(head[:4], "big")
+        checksum = zlib.crc32(kind)
+        while size > 0:
+            data = file.read(min(size, 1 << 20))
+            if not data:
+                raise ValueError(f"it ends within a chunk {kind.decode('latin-1')}")
+            size, checksum = size - len(data), zlib.crc32(data, checksum)
+            if kind == b"IDAT":
+                _inflated(inflate, data)
+        if int.from_bytes(file.read(4), "big") != checksum:
+            raise ValueError(f"the checksum of a chunk {kind.decode('latin-1')} is wrong")
+        if kind == b"IEND":
+            break
+    if not inflate.eof:
+        raise ValueError("its pixels end too early")
+
+
+def _inflated(inflate: zlib._Decompress, data: bytes) -> None:
+    """Decode a part of the pixels, some at a time; they are thrown away."""
+    while data and not inflate.eof:
+        inflate.decompress(data, 1 << 20)
+        data = inflate.unconsumed_tail
