@@ -92,9 +92,9 @@ class RegionStaged(Event):
     peak_mb: float = 0.0
     """Largest resident memory of the worker process so far, in MB."""
     worker: str = ""
-    damaged: Sequence[Sequence[int]] = ()
+    damaged: Sequence[Sequence[int]] = field(default_factory=list)
     """Windows `[y, x, height, width]` of the image that cannot be decoded."""
-    coarser: Sequence[Sequence[int]] = ()
+    coarser: Sequence[Sequence[int]] = field(default_factory=list)
     """Windows that cannot be decoded and whose pixels are taken from a coarser level."""
     damage: str | None = None
     """Why the first of these windows cannot be decoded."""
@@ -129,9 +129,9 @@ class TileDone(Event):
     """Pixels per label (as text), 255 included."""
     areas: Mapping[str, float]
     """Square metres per label, empty where the grid is not of the Earth."""
-    damaged: Sequence[Sequence[int]] = ()
+    damaged: Sequence[Sequence[int]] = field(default_factory=list)
     """Windows `[y, x, height, width]` of the image that cannot be decoded: pixels that depend on them are 254."""
-    coarser: Sequence[Sequence[int]] = ()
+    coarser: Sequence[Sequence[int]] = field(default_factory=list)
     """Windows that cannot be decoded and whose pixels are taken from a coarser level."""
     damage: str | None = None
     """Why the first of these windows cannot be decoded."""

@@ -433,7 +433,7 @@ def test_a_qptiff_has_its_stains_by_name_and_the_objective(tmp_path: Path) -> No
     np.testing.assert_array_equal(source.levels[0].read(Window(0, 0, 150, 160)).values, values[:, ::2, ::2])
 
 
-def test_a_corrupt_tile_of_a_slide_costs_the_tiles_that_touch_it(tmp_path: Path) -> None:
+def test_a_corrupt_tile_of_a_slide_costs_the_patches_that_see_it(tmp_path: Path) -> None:
     image = tissue((1100, 1040))
     path = write_pyramid(tmp_path / "slide.tif", [image, *halved(image, 2)[1:]], compression="jpeg")
     offset, count = tile_place(path, 0)
@@ -444,5 +444,6 @@ def test_a_corrupt_tile_of_a_slide_costs_the_tiles_that_touch_it(tmp_path: Path)
     job = job_data(path, bundle, tmp_path / "run", input={"check_range": False}, tiling={"core": 512})
     report = run_job(parse_job(job, where="test"), executor=SerialExecutor())
     assert report.exit_code == 3
-    assert list(report.scenes[0].failed) == ["r000-c000"]
-    assert "cannot read" in next(iter(report.scenes[0].failed.values()))
+    assert not report.scenes[0].failed and list(report.scenes[0].damaged) == ["r000-c000"]
+    assert "cannot read" in report.scenes[0].damaged["r000-c000"]
+    assert report.scenes[0].damaged_pixels == 448**2  # of the first patch, which begins 64 px above the image

@@ -56,7 +56,7 @@ class SceneReport:
     reduced: int = 0
     """Number of tiles with smaller batches than planned, for lack of device memory."""
     damaged: Mapping[str, str] = field(default_factory=dict)
-    """What is damaged, by name of the tile that is done with damage."""
+    """Damage by name of the tile that is done with it, one line each."""
     damaged_pixels: int = 0
     """Number of pixels of these tiles that are 254, because they depend on damaged pixels."""
     products: tuple[str, ...] = ()
