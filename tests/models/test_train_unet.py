@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
+from fakes import job_data
 from safetensors.torch import load_file
 
+from tilesseg.cluster.executors import SerialExecutor
 from tilesseg.errors import JobError, ModelError
+from tilesseg.formats.open import open_source
 from tilesseg.models.spec import ClassSpec, UNetShape, read_spec
 from tilesseg.models.training.train_unet import (
     LabelledScene,
@@ -23,6 +28,9 @@ from tilesseg.models.training.train_unet import (
     write_bundle,
 )
 from tilesseg.models.unet.architecture import UNet
+from tilesseg.planning.job import parse_job
+from tilesseg.planning.value_range import SceneValues, check_range
+from tilesseg.run.run_job import run_job
 
 
 def tiny(**changes: object) -> Training:
@@ -170,10 +178,45 @@ def test_statistics_come_from_valid_pixels_of_all_scenes() -> None:
     pixels = np.concatenate([s.bands[:, s.valid] for s in scenes], axis=1).astype(float)
     assert spec.normalise.mean == pytest.approx(tuple(pixels.mean(1)), rel=1e-5)
     assert spec.normalise.std == pytest.approx(tuple(pixels.std(1)), rel=1e-5)
-    low, high = np.percentile(pixels, [2, 98], axis=1)
-    assert spec.input_range[0] <= low.min()
-    assert spec.input_range[1] >= high.max()
-    assert spec.input_range == pytest.approx((low.min(), high.max()), abs=2.01)
+    assert spec.input_range[0] <= pixels.min() and spec.input_range[1] >= pixels.max()
+    assert spec.input_range == pytest.approx((pixels.min(), pixels.max()), rel=0.1, abs=10)
+
+
+def test_the_range_of_8_bit_is_that_of_the_type() -> None:
+    dark = replace(scene(1), bands=(scene(1).bands * 0 + 3).astype(np.uint8))
+    assert describe([dark], tiny()).input_range == (0, 255)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_a_bundle_takes_every_scene_of_its_own_data_set(dtype: str) -> None:
+    made = np.random.default_rng(1).random((2, 96, 96))
+    reach = {"uint8": 255, "uint16": 4000, "float32": 1}[dtype]
+    shares = (1.0, 0.3, 0.01, 0.0)  # bright, dark, nearly empty, empty
+    scenes = [replace(scene(1), bands=(made * reach * share).astype(dtype)) for share in shares]
+    spec = describe(scenes, tiny())
+    for each in scenes:
+        values = each.bands[:, each.valid].astype(np.float64)
+        span = tuple(map(float, np.percentile(values, [2, 98])))
+        whole = dtype != "float32"
+        found = SceneValues((span[0], span[1]), float(values.min()), float(values.max()), (dtype,), whole=whole)
+        check_range(found, spec, image="scene.tif")
+
+
+def test_a_bundle_of_twelve_microscopy_images_segments_five_others(shared_data: Path, tmp_path: Path) -> None:
+    folder = shared_data / "microscopy" / "dsb2018"
+    pictures = sorted(folder.glob("*.png"))
+    scenes = []
+    for picture in pictures[:12]:
+        source = open_source(str(picture))
+        bands = source.read(source.grid.window).values
+        nuclei = (tifffile.imread(folder / f"{picture.stem}_mask.tif") > 0).astype(np.uint8)
+        scenes.append(LabelledScene(bands, nuclei, np.ones(nuclei.shape, bool)))
+    spec, network = train(scenes, tiny(bands=("red", "green", "blue"), steps=3))
+    write_bundle(tmp_path / "model", spec, network)
+    others = [str(picture) for picture in pictures[12:17]]
+    job = parse_job(job_data(others, tmp_path / "model", tmp_path / "run"), where="test")
+    report = run_job(job, executor=SerialExecutor())
+    assert report.exit_code == 0 and len(report.scenes) == len(others) == 5
 
 
 def test_the_margin_covers_the_reach_in_whole_strides() -> None:

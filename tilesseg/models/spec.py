@@ -226,7 +226,7 @@ class ModelSpec(_Strict):
     dtype: str = "uint8"
     """Data type of the imagery that the network was made for; stated, not enforced."""
     input_range: tuple[float, float]
-    """Range `[low, high]` of the imagery's values, before `scaling`; compared with the scene's 2–98 % range."""
+    """Range `[low, high]` of the imagery's values, before `scaling`: it says the unit that scenes have."""
     scaling: tuple[float, float] = (1.0, 0.0)
     """Pair `[scale, offset]`, applied to the values before `normalise`."""
     normalise: Normalise

@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from tilesseg.atomic_write import published
 from tilesseg.errors import JobError, ModelError
-from tilesseg.models.normalisation import mean_std, percentiles
+from tilesseg.models.normalisation import mean_std
 from tilesseg.models.spec import ClassSpec, ModelSpec, Normalise, PatchSizes, UNetShape, Weights
 from tilesseg.models.unet.architecture import UNet
 from tilesseg.models.unet.unet_shapes import margin_of, patch_rule, shrink_of, stride_multiple
@@ -156,7 +156,6 @@ def describe(scenes: Sequence[LabelledScene], training: Training) -> ModelSpec:
     _check(scenes, training)
     sample = _sample(scenes)
     mean, std = mean_std(sample)
-    low, high = percentiles(sample, 2, 98)
     margin, (offset, multiple) = margin_of(training.unet), patch_rule(training.unet)
     sizes = PatchSizes(
         offset=offset,
@@ -173,7 +172,7 @@ def describe(scenes: Sequence[LabelledScene], training: Training) -> ModelSpec:
         unet=training.unet,
         bands=training.bands,
         dtype=training.dtype,
-        input_range=_rounded(min(low), max(high)),
+        input_range=_input_range(scenes),
         normalise=Normalise(kind="mean_std", mean=_short(mean), std=_short(std)),
         fill=training.fill,
         resolution=training.resolution,
@@ -260,8 +259,20 @@ def _sample(scenes: Sequence[LabelledScene]) -> NDArray[Any]:
     return sample
 
 
+def _input_range(scenes: Sequence[LabelledScene]) -> tuple[float, float]:
+    """Range of the imagery: that of the type for 8 bit, else from the least to the largest valid value of all scenes.
+
+    So no scene of the data set is taken for one of another unit, be it dark or empty.
+    """
+    types = {scene.bands.dtype for scene in scenes}
+    if types == {np.dtype(np.uint8)}:
+        return 0.0, 255.0
+    seen = [scene.bands[:, scene.valid] for scene in scenes if scene.valid.any()]
+    return _rounded(float(min(values.min() for values in seen)), float(max(values.max() for values in seen)))
+
+
 def _rounded(low: float, high: float) -> tuple[float, float]:
-    """Range, rounded outwards to a fiftieth of the span's power of ten: it is a hint, not a statistic."""
+    """Range, rounded outwards to a fiftieth of the span's power of ten: it says the unit."""
     unit = 10.0 ** np.floor(np.log10(high - low)) / 50 if high > low else 1.0
     return float(np.floor(low / unit) * unit), float(np.ceil(high / unit) * unit) + (unit if high == low else 0.0)
 
