@@ -564,3 +564,14 @@ def test_a_scene_of_nodata_alone_succeeds_with_an_empty_mask_and_a_warning(
         assert mask.shape == source.shape and (mask.read(1) == 255).all() and mask.crs == source.crs
     (scene,) = json.loads((tmp_path / "run" / "summary.json").read_text())["scenes"]
     assert scene["state"] == "complete" and scene["pixels"]["nodata"] == mask.width * mask.height
+
+
+def test_a_pixel_size_that_is_not_the_scenes_is_refused_before_anything_is_read(
+    refusal: Refusal, tmp_path: Path
+) -> None:
+    """The scene's pixels are 10 m; at 0.01 m it would have gigapixels, at 10 km a single one."""
+    large = write_scene(tmp_path / "large.tif", labels((80, 90)))
+    bundle = write_bundle(tmp_path / "model", patch={"preferred": 64})
+    fine, coarse = (refusal.of_scene(large, bundle, "--resolution", size) for size in (0.01, 1e4))
+    assert "pixels of 0.01 m are requested and its own are 10 m, which enlarges it 1000 times" in fine
+    assert "which leaves 1 × 1 of its 80 × 90, less than a patch of 64" in coarse

@@ -23,10 +23,7 @@ from tilesseg.formats.open import open_source
 from tilesseg.formats.reading.open_options import Opening
 from tilesseg.paths import unsigned, without_secrets
 from tilesseg.planning.band_choice import choose_bands
-from tilesseg.planning.band_match import (
-    contract_resolution,
-    resolution_note,
-)
+from tilesseg.planning.pixel_contract import contract_resolution, refuse_enlarging, refuse_shrinking, resolution_note
 from tilesseg.planning.plan import PLAN_FILE
 from tilesseg.planning.recipe import Recipe
 from tilesseg.planning.roi_choice import choose_cells, region_identity
@@ -205,11 +202,7 @@ def draft_scene(scene: Scene, *, job: jobs.Job, plan: Plan) -> SceneDraft:
     """
     reading, spec = input_of(scene, job), plan.spec
     opening = reading.opening(scene.mpp)
-    source = open_source(scene.paths, opening)
-    wanted = contract_resolution(source.native, spec, opening, image=scene.paths[0])
-    if wanted != opening.resolution:
-        opening = replace(opening, resolution=wanted)
-        source = open_source(scene.paths, opening)
+    opening, source = _at_contract(scene, opening, spec, job.tiling)
     bands, notes = choose_bands(source, spec.bands, reading.bands, image=scene.paths[0])
     image, source = source, source.select(bands)
     source.refuse_damaged()
@@ -233,6 +226,28 @@ def draft_scene(scene: Scene, *, job: jobs.Job, plan: Plan) -> SceneDraft:
     if not spec.normalise.needs_scene:  # a wrong unit is refused before anything takes time
         planned = _with_values(planned, source, reading, spec)
     return SceneDraft(planned, image, reading)
+
+
+def _at_contract(
+    scene: Scene, opening: Opening, spec: ModelSpec, options: jobs.TilingOptions
+) -> tuple[Opening, Source]:
+    """The image at the pixel size that job or model state, and the options that open it so.
+
+    Raises:
+        SourceError: it cannot be opened, its pixel size is not known, or resampling would enlarge it more than 4 times
+            or make it smaller than a patch.
+    """
+    image = scene.paths[0]
+    own = open_source(scene.paths, opening.without_resolution())
+    refused = own.describe().get("mpp_refused")
+    wanted = contract_resolution(own.native, spec, opening, image=image, refused=refused)
+    if wanted is None:
+        return opening, own
+    opening = replace(opening, resolution=wanted)
+    source = open_source(scene.paths, opening)
+    refuse_enlarging(own.grid, source.grid, image=image)
+    refuse_shrinking(own.grid, source.grid, spec, options, image=image)
+    return opening, source
 
 
 def cut_anew(draft: SceneDraft, *, job: jobs.Job, plan: Plan) -> SceneDraft:
