@@ -147,9 +147,7 @@ def shrunk(own: int, left: int, **spec: Any) -> None:
 def test_what_resampling_made_smaller_than_a_patch_is_refused_with_both_sizes(
     own: int, left: int, spec: dict[str, Any]
 ) -> None:
-    with pytest.raises(
-        SourceError, match=rf"own are 0\.1 µm, .* {left} × {left} of its {own} "
-    ):
+    with pytest.raises(SourceError, match=rf"own are 0\.1 µm, .* {left} × {left} of its {own} "):
         shrunk(own, left, **spec)
 
 

@@ -6,9 +6,12 @@ import json
 import os
 from pathlib import Path
 
+from tilesseg.formats.registry import resolve
 from tilesseg.paths import opened_by_gdal
 
 SLIDE_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".dcm", ".czi", ".qptiff")
+_TIFF_KIND = "tilesseg.formats.slide.tiff_kind:tiff_kind"
+"""Function that tells kinds of TIFF apart; it imports tifffile."""
 _TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".lsm", ".stk")
 
 
@@ -25,9 +28,7 @@ def format_of(path: str) -> str:
         return "ome-tiff"
     if not name.endswith(_TIFF_SUFFIXES) or not os.path.isfile(path):
         return "geotiff"
-    from tilesseg.formats.slide.tiff_kind import tiff_kind
-
-    return tiff_kind(path)
+    return str(resolve(_TIFF_KIND)(path))
 
 
 def is_zarr(path: str) -> bool:
