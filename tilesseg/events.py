@@ -184,6 +184,8 @@ class ProductWritten(Event):
     scene: str
     path: str
     seconds: float
+    replaced: str = ""
+    """End of a sentence on the file that was there before, as `in place of …`; empty where there was none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +200,8 @@ class SceneFinished(Event):
     """Paths that were written, and the seconds that each of them took."""
     problem: str | None = None
     """Why a product could not be written."""
+    replaced: Mapping[str, str] = field(default_factory=dict)
+    """Ends of sentences on files that were there before, by the paths of products, see `ProductWritten`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ def export(
     min_area: Annotated[float | None, key_option("Product", "min_area")] = None,
     simplify: Annotated[float | None, key_option("Product", "simplify")] = None,
     canvas: Annotated[str | None, key_option("Product", "canvas")] = None,
+    overwrite: Annotated[bool, key_option("Output", "overwrite", "--overwrite")] = False,
 ) -> None:
     """Write a further product of every scene of a finished run."""
     from tilesseg.planning.job import parse_product
@@ -37,4 +38,4 @@ def export(
     )
     product = parse_product({"format": product_format, **options}, where="arguments")
     with progress() as listener:
-        export_run(run, product, listeners=[listener])
+        export_run(run, product, overwrite=overwrite, listeners=[listener])

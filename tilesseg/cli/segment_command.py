@@ -84,6 +84,7 @@ def segment(
     score_class: Annotated[
         list[str] | None, typer.Option(help="Class whose scores are written, and no others; may be given again.")
     ] = None,
+    overwrite: Annotated[bool, key_option("Output", "overwrite", "--overwrite")] = False,
     fail_on: FailOn = None,
     run_dir: Annotated[
         Path | None,
@@ -128,6 +129,7 @@ def segment(
             "dir": str(run_dir or target.with_name(f".{target.name}.run")),
             "products": products,
             "scores": score_class or scores is not None,
+            "overwrite": overwrite,
             "preview": bool(out or scores),  # an image has no place for a quick look
         },
         "cluster": {"kind": "local", "workers": or_auto(workers)},

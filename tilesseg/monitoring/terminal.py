@@ -64,7 +64,8 @@ def sentence(event: Event, *, brief: bool = False) -> str | None:
         case TileFailed():
             return f"failed {event.scene} {event.tile}: {event.reason}"
         case ProductWritten():
-            return f"wrote {event.path} ({event.seconds:.1f} s)"
+            instead = f", {event.replaced}" if event.replaced else ""
+            return f"wrote {event.path} ({event.seconds:.1f} s){instead}"
         case RunStarted():
             return _start_sentence(event)
         case ScenePlanned():

@@ -188,6 +188,9 @@ class Output(Strict):
     list."""
     preview: bool = True
     """Whether a quick-look PNG is written beside the first product."""
+    overwrite: bool = False
+    """Whether products replace files that this run did not write; else such a file is refused before the first
+    tile."""
 
 
 class Job(Strict):

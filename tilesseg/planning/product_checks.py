@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tilesseg.errors import FormatError
 from tilesseg.formats.registry import FORMATS, resolve
 from tilesseg.formats.writer import Check, Mask, MaskClass, Scores
+from tilesseg.formats.writing.files_there import replaced_at
 from tilesseg.formats.writing.publish import check_target
 from tilesseg.paths import name_of
 from tilesseg.planning.job import Job
@@ -57,7 +58,7 @@ def check_products(scene_run: SceneRun, output: jobs.Output) -> None:
 
     Raises:
         FormatError: a product would replace another product or the image, its folder cannot be written, or its writer
-            refuses.
+            refuses, or a file lies in its place that this run did not write.
     """
     scene = scene_run.scene
     images = {os.path.realpath(file): file for file in (*scene.paths, *scene.identity)}
@@ -70,6 +71,18 @@ def check_products(scene_run: SceneRun, output: jobs.Output) -> None:
         taken[place] = what
         check_target(path, folder=may_replace_folder)
     _let_writers_check(scene_run, output)
+    files_there(scene_run, output)
+
+
+def files_there(scene_run: SceneRun, output: jobs.Output) -> dict[Path, str]:
+    """Files that lie at the targets of a scene's products, each in words (see `replaced_at`), by their paths.
+
+    Raises:
+        FormatError: a file is not of this run, and is not to be replaced.
+    """
+    paths = [path for path, _, _ in _targets(scene_run.store, scene_run.scene, output)]
+    found = {path: replaced_at(path, scene_run.fingerprint, overwrite=output.overwrite) for path in paths}
+    return {path: what for path, what in found.items() if what}
 
 
 def _name_of(product: jobs.Product, scene: str) -> str:
@@ -206,6 +219,7 @@ def check_submission(job: Job) -> None:
         TilessegError: no scene, no model, a product that cannot be written, or a run that was planned differently.
     """
     directory = RunDirectory(Path(job.output.dir))
+    directory.refuse_occupied()
     begun = directory.path.exists() and directory.any_done()
     stored = parse_plan(directory.read_json(PLAN_FILE), where=directory.path) if begun else None
     plan = plan_job(job, None, stored=stored)  # engine and precision are for the machine that will compute to decide

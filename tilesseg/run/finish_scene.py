@@ -43,6 +43,7 @@ def finish_scene(
     scene_run.store.remove(FINISHED_FILE)  # a record of earlier products does not hold any more
     report = scene_report(scene_run)  # of now: a tile that another process does meanwhile is not in the products
     products: dict[str, float] = {}
+    replaced: dict[str, str] = {}
     problem = None
     if not report.done:
         problem = "no tile could be done, so no product is written"
@@ -52,11 +53,13 @@ def finish_scene(
         try:
             for product in write_products(scene_run, output, executor=executor, threads=threads):
                 products[product.path] = product.seconds
+                replaced |= {product.path: product.replaced} if product.replaced else {}
                 written(product)
         except Exception as error:
             # ^ of any kind: it costs this scene's products, and the reason is in its record
             problem = reason_of(error)
-    return _ended(scene_run, output, report=report, products=products, problem=problem)
+    ended = _ended(scene_run, output, report=report, products=products, problem=problem)
+    return replace(ended, replaced=replaced)
 
 
 def without_products(scene_run: SceneRun, output: jobs.Output, *, problem: str) -> SceneFinished:

@@ -133,6 +133,7 @@ def prepare(
     listed = tuple(replace(scene, paths=tuple(map(anywhere, scene.paths))) for scene in find_scenes(job.scenes))
     scenes = choose_scenes(listed, only=only, limit=limit)
     run = RunDirectory(Path(job.output.dir))
+    run.refuse_occupied()
 
     def begin(*, keep: bool = False) -> _Beginning:
         stored = stored_job_plan(run, keep=keep)

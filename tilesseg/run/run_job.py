@@ -255,7 +255,7 @@ class _Run:
     def _take(self, event: Event, feed: WorkQueue) -> None:
         if isinstance(event, SceneFinished):
             for path, seconds in event.products.items():
-                self._tell(ProductWritten(event.scene, path, seconds))
+                self._tell(ProductWritten(event.scene, path, seconds, event.replaced.get(path, "")))
             self._ended(event)
         self._tell(event)
         feed.take(event)

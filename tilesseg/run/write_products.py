@@ -20,6 +20,7 @@ from tilesseg.planning.job import Output, Product
 from tilesseg.planning.product_checks import (
     check_job,
     check_products,
+    files_there,
     mask_of,
     product_path,
     quick_look_path,
@@ -47,11 +48,12 @@ def write_products(
     """Write every requested product of a scene.
 
     Raises:
-        FormatError: a product cannot be written.
+        FormatError: a product cannot be written, or a file lies in its place that this run did not write.
     """
     scene = scene_run.scene
     store = scene_run.store.of_done_tiles(scene.tiling)
     scene_run = replace(scene_run, store=store)
+    there = files_there(scene_run, output)  # again: files may have come since the plan
     products = [resolved(product, scene) for product in output.products]
     with ExitStack() as until_all_are_written:
         masks = _Masks(mask_of(scene_run), store, scene.tiling, executor, until_all_are_written)
@@ -64,12 +66,14 @@ def write_products(
             scores = FORMATS[product.format].kind == "scores"
             content = scores_of(scene_run, product.classes) if scores else masks.for_writer(product)
             write(content, path, threads=threads, **writer_options(product))
-            yield ProductWritten(scene.name, str(path), round(time.perf_counter() - start, 3))
+            seconds = round(time.perf_counter() - start, 3)
+            yield ProductWritten(scene.name, str(path), seconds, there.get(path, ""))
         if output.preview and products:
             start = time.perf_counter()
             path = quick_look_path(store, scene, products[0])
             write_quick_look(path, source=scene.open_for_tiles(store.folder), mask=masks.with_levels)
-            yield ProductWritten(scene.name, str(path), round(time.perf_counter() - start, 3))
+            seconds = round(time.perf_counter() - start, 3)
+            yield ProductWritten(scene.name, str(path), seconds, there.get(path, ""))
 
 
 @dataclass
@@ -104,15 +108,23 @@ def _wants_levels(product: jobs.Product) -> bool:
     return (product.overviews, product.resolution) == ("mode", "model")
 
 
-def export_run(directory: Path, product: Product, *, listeners: Sequence[Listener] = ()) -> None:
+def export_run(
+    directory: Path, product: Product, *, overwrite: bool = False, listeners: Sequence[Listener] = ()
+) -> None:
     """Write a further product of every scene of a run.
+
+    Args:
+        directory: the run directory.
+        product: the product.
+        overwrite: whether files that the run did not write are replaced.
+        listeners: called with every event, in this thread.
 
     Raises:
         StoreError: the directory is no run directory, or tiles are still missing.
         FormatError: the product cannot be written.
     """
     run, plan = open_run_directory(directory)
-    output = Output(dir=str(directory), products=(product,), preview=False)
+    output = Output(dir=str(directory), products=(product,), preview=False, overwrite=overwrite)
     scenes_of_job = read_scene_list(run.path / SCENE_LIST)
     check_job(plan, scenes_of_job, output)
     report = report_of(run, plan, names=[scene.name for scene in scenes_of_job])

@@ -7,9 +7,15 @@ import os
 from pathlib import Path
 from typing import Any
 
+from tilesseg.errors import StoreError, cannot
 from tilesseg.events import Event
 from tilesseg.store.ledger import read_json, writable, write_json, write_text
 from tilesseg.store.scene_store import Store
+
+_KNOWN_BY = ("plan.json", "locks", "submit")
+"""Names in a run directory, of which the first is there before any other file of the run."""
+_FILES = ("job.yaml", "scenes.jsonl", "events.jsonl", "report.html", "summary.json", "summary.csv")
+"""Files of a run that somebody may have, too; a job file above all."""
 
 
 class RunDirectory:
@@ -31,6 +37,19 @@ class RunDirectory:
             probe.touch()
             probe.unlink(missing_ok=True)  # a process of the same number on another machine was faster
         return cls(path)
+
+    def refuse_occupied(self) -> None:
+        """Refuse a folder that is no run directory, and in which files of a run would replace somebody's.
+
+        Raises:
+            StoreError: it holds such a file, and nothing by which a run is known.
+        """
+        if any((self.path / name).exists() for name in _KNOWN_BY):
+            return
+        found = next((name for name in _FILES if os.path.lexists(self.path / name)), None)
+        if found:
+            cause = f"{found} lies there, which no run wrote"
+            raise StoreError(cannot(f"make a run directory of {self.path}", cause, "give it a folder of its own"))
 
     def scene(self, name: str) -> Store:
         return Store(self.path / "scenes" / name)

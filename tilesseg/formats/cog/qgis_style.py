@@ -14,8 +14,13 @@ from tilesseg.raster.labels import FAILED
 _DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
 
 
-def qgis_style(classes: Sequence[MaskClass]) -> str:
-    """XML of a paletted QGIS renderer for labels 0 … n − 1 and 254; QGIS leaves out 255 by itself, as nodata."""
+def qgis_style(classes: Sequence[MaskClass], fingerprint: str = "") -> str:
+    """XML of a paletted QGIS renderer for labels 0 … n − 1 and 254; QGIS leaves out 255 by itself, as nodata.
+
+    Args:
+        classes: names and colours of the labels.
+        fingerprint: plan of the mask; it stands in a comment, which is gone when somebody saves another style there.
+    """
     root = ET.Element("qgis", version="3.22.0", styleCategories="Symbology")
     pipe = ET.SubElement(root, "pipe")
     provider = ET.SubElement(pipe, "provider")
@@ -34,4 +39,5 @@ def qgis_style(classes: Sequence[MaskClass]) -> str:
     ET.SubElement(pipe, "rasterresampler", maxOversampling="2")
     ET.SubElement(root, "blendMode").text = "0"
     ET.indent(root)
-    return _DOCTYPE + ET.tostring(root, encoding="unicode") + "\n"
+    written = f"<!-- {fingerprint} -->\n" if fingerprint else ""
+    return _DOCTYPE + written + ET.tostring(root, encoding="unicode") + "\n"

@@ -42,7 +42,7 @@ def write_cog(
     mask = at_image(mask) if resolution == "image" else mask
     stored = mask.levels if overviews == "mode" else ()
     layer = CogLayer("mask", mask.read, HALVES[overviews], {"ColorInterp": "Palette"}, _colours(mask), stored)
-    style = {path.with_suffix(".qml"): qgis_style(mask.classes)}
+    style = {path.with_suffix(".qml"): qgis_style(mask.classes, mask.provenance.get("plan_fingerprint", ""))}
     return write_layers(path, mask.grid, [layer], tags=_tags(mask), beside=style, threads=threads)
 
 

@@ -94,6 +94,9 @@ def write_geopackage(
 ) -> tuple[Path, ...]:
     """Write `path` as a GeoPackage with one layer `mask`, in the mask's CRS; see `write_geojson`.
 
+    A GeoPackage that is there keeps its other layers: it is copied, the layer is added to the copy or replaced there,
+    and the copy takes its place.
+
     A mask without a CRS keeps the coordinates of its grid: µm on a slide, else pixels.
 
     Raises:

@@ -21,15 +21,16 @@ from tilesseg.formats.vector.coordinates import in_world
 from tilesseg.formats.vector.features import Choice, Features, area_unit, features
 from tilesseg.formats.vector.vector_checks import projjson
 from tilesseg.formats.writer import Mask
+from tilesseg.formats.writing.files_there import LAYER
+from tilesseg.formats.writing.geopackage_file import with_other_layers
 from tilesseg.formats.writing.publish import growing, publish, refusing
 from tilesseg.formats.writing.written_crs import refuse_other_crs
 
-LAYER = "mask"
 GEOMETRY = "geometry"
 
 
 def write(mask: Mask, path: Path, choice: Choice, *, kind: str) -> tuple[Path, ...]:
-    """Write the polygons of a mask, batch by batch.
+    """Write the polygons of a mask, batch by batch; a GeoPackage with other layers keeps them.
 
     Raises:
         FormatError: the file cannot be written; nothing is left behind.
@@ -40,8 +41,11 @@ def write(mask: Mask, path: Path, choice: Choice, *, kind: str) -> tuple[Path, .
         try:
             if kind == "geoparquet":
                 _write_parquet(folder / path.name, mask, path, schema, batches)
-            else:
+            elif kind == "flatgeobuf":
                 _write_layer(folder / path.name, mask, kind, schema, batches)
+            else:
+                with with_other_layers(path, folder / path.name, LAYER):
+                    _write_layer(folder / path.name, mask, kind, schema, batches)
         except (DataSourceError, DataLayerError, CRSError, pa.ArrowException) as error:
             raise FormatError(cannot(f"write {path}", error, "make room or choose another path")) from error
         if mask.grid.crs is not None:
@@ -54,7 +58,7 @@ def _written_crs(file: Path, kind: str) -> CRS | None:
     if kind == "geoparquet":
         geo = json.loads(pyarrow.parquet.read_metadata(file).metadata[b"geo"])
         return CRS.from_user_input(json.dumps(geo["columns"][GEOMETRY]["crs"]))
-    text = pyogrio.read_info(file)["crs"]
+    text = pyogrio.read_info(file, layer=LAYER)["crs"]
     return CRS.from_user_input(text) if text else None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +53,8 @@ def write_quick_look(path: Path, *, source: Source, mask: Mask, size: int = SIZE
     """
     pixels = source.select(display_bands(source)).thumbnail(panel_size(mask.grid.shape, size))
     labels = thin(mask, pixels.valid.shape)
-    write_preview(path, image=pixels.values, valid=pixels.valid, labels=labels, classes=mask.classes)
+    note = mask.provenance.get("plan_fingerprint", "")
+    write_preview(path, image=pixels.values, valid=pixels.valid, labels=labels, classes=mask.classes, note=note)
 
 
 def write_preview(
@@ -62,13 +64,14 @@ def write_preview(
     valid: NDArray[np.bool_],
     labels: Labels,
     classes: Sequence[MaskClass],
+    note: str = "",
 ) -> None:
-    """Write image and mask of one shape as a PNG; see `draw` for the arguments.
+    """Write image and mask of one shape as a PNG; see `draw` for the arguments, `note` is kept in the file.
 
     Raises:
         FormatError: the file cannot be written; nothing is left behind.
     """
-    _write_png(path, draw(image, valid=valid, labels=labels, classes=classes))
+    _write_png(path, draw(image, valid=valid, labels=labels, classes=classes), note)
 
 
 def draw(
@@ -167,8 +170,8 @@ def _rows_of_stripe(mask: Mask, x: int, width: int) -> Iterator[Labels]:
         yield mask.read(Window(y, x, _ROWS, stripe.width).intersect(stripe))
 
 
-def _write_png(path: Path, picture: NDArray[np.uint8]) -> None:
-    data = _png(picture)
+def _write_png(path: Path, picture: NDArray[np.uint8], note: str) -> None:
+    data = _with_note(_png(picture), note) if note else _png(picture)
     try:
         with published(path) as temporary:
             temporary.write_bytes(data)
@@ -185,6 +188,13 @@ def small_picture(source: Source, size: int) -> bytes:
 
 def _png(picture: NDArray[np.uint8]) -> bytes:
     return encode(picture, "PNG")
+
+
+def _with_note(png: bytes, note: str) -> bytes:
+    """A PNG with a chunk of text behind its header (PNG specification, 11.3.3.2)."""
+    chunk = b"tEXttilesseg\0" + note.encode("latin-1", "replace")
+    header = png[:33]  # signature and IHDR
+    return b"".join([header, (len(chunk) - 4).to_bytes(4), chunk, crc32(chunk).to_bytes(4), png[33:]])
 
 
 def encode(picture: NDArray[np.uint8], driver: str, **options: Any) -> bytes:
