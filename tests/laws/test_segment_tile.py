@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tilesseg.events import TileDone
 from tilesseg.formats.zarr.sharded_array import Sharded
+from tilesseg.inference.blending import profile
 from tilesseg.inference.segment_tile import skip_tile
 from tilesseg.planning.recipe import Blend, Recipe
 from tilesseg.raster.grid import Grid
@@ -117,8 +118,9 @@ def test_invalid_pixels_are_255_and_all_others_a_class(tmp_path: Path, blend: Bl
     assert (mask[source.valid] == source.values[0][source.valid]).all()
 
 
-def test_an_all_nodata_image_is_all_255_and_nothing_is_predicted(tmp_path: Path) -> None:
-    source = ArraySource(np.zeros((1, 30, 30), np.uint8), np.zeros((30, 30), bool))
+@pytest.mark.parametrize("valid", [np.zeros((30, 30), bool), np.broadcast_to(np.False_, (30, 30))])
+def test_an_all_nodata_image_is_all_255_and_nothing_is_predicted(tmp_path: Path, valid: NDArray[np.bool_]) -> None:
+    source = ArraySource(np.zeros((1, 30, 30), np.uint8), valid)
     mask, records = run(tmp_path, source, fake_model("Broken"), lattice_of("gaussian"), blend="gaussian", core=(16, 16))
     assert (mask == 255).all()
     assert sum(record.patches for record in records) == 0 < sum(record.skipped for record in records)
@@ -170,6 +172,31 @@ def test_the_records_count_every_pixel_once(tmp_path: Path, blend: Blend) -> Non
             counts[label] = counts.get(label, 0) + n
     labels, n = np.unique(mask, return_counts=True)
     assert counts == {str(label): int(count) for label, count in zip(labels, n, strict=True)}
+
+
+@pytest.mark.parametrize("margin", [0, 2])
+@pytest.mark.parametrize("blend", BLENDS)
+def test_a_pixel_has_the_class_of_the_mean_of_all_its_patches_by_their_weights(
+    tmp_path: Path, blend: Blend, margin: int
+) -> None:
+    """Against sums over whole arrays; scores that differ from patch to patch tell one blend from another."""
+    source, model = picture((45, 38), seed=2), fake_model("Positional")
+    lattice = lattice_of(blend, margin=margin)
+    mask, records = run(tmp_path, source, model, lattice, blend=blend, core=(16, 8), batch=2)
+    line = profile(blend, lattice.support).astype(np.float64)
+    sums, total = np.zeros((3, 45, 38)), np.zeros((45, 38))
+    (tile,) = Tiling((45, 38), lattice, (48, 40), 8)
+    for patch in (patch for row in tile.patch_rows for patch in row.patches):
+        scores = model.predict(source.read(patch.window).values[None].astype(np.float32))[0]
+        part = patch.support.intersect(source.grid.window)
+        weights = np.outer(line, line)[part.slices(patch.support)]
+        sums[:, *part.slices()] += weights * scores[:, *part.slices(patch.window)]
+        total[part.slices()] += weights
+    means = sums / total
+    first, second = np.sort(means, axis=0)[::-1][:2]
+    clear = first - second > 1e-5  # rounding decides the others
+    assert clear.mean() > 0.99 and (means.argmax(axis=0) == mask)[clear].all()
+    assert {record.attempts for record in records} == {1}
 
 
 @pytest.mark.parametrize("batch", [1, 3])
