@@ -19,6 +19,7 @@ DOUBTS: dict[str, str] = {
     "image-of-several": "another image of the file is nearly as large as the one that is read",
     "no-valid-pixel": "no valid pixel was found: the mask is all nodata",
     "pixel-size": "pixels are much finer or coarser than those that the model was trained on",
+    "pixel-size-contradicted": "two entries of the file state different sizes of a pixel",
     "value-range": "values come nowhere near the model's range, or most lie beyond it, and their type does not say why",
 }
 """Meaning of each code, one sentence. `docs/reference/doubts.md` repeats the table; a test holds both alike."""

@@ -64,7 +64,8 @@ def open_geotiff(paths: Sequence[str], opening: Opening) -> Image:
         for index, name in enumerate(scene_file.names)
     )
     every_file = tuple(dict.fromkeys(name for file in files for name in file.facts.files))
-    facts = ImageFacts(files[0].path, grid, bands, every_file, notes=(*chosen, *source_notes(layers)))
+    notes, size = (*chosen, *source_notes(layers)), files[0].facts.size
+    facts = ImageFacts(files[0].path, grid, bands, every_file, notes=notes, properties=size)
     return Image.of(GeoTiffReader(facts, layers))
 
 

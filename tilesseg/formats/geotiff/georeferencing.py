@@ -12,16 +12,38 @@ from tilesseg.errors import joined_lines
 from tilesseg.formats.geotiff.raster_file import settled
 from tilesseg.formats.reading.crs import round_trip, unit_of
 from tilesseg.formats.reading.proj_data import data_note
+from tilesseg.formats.reading.stated_size import FoundSize, StatedSize, find_size, number_above_0, sides_of
 from tilesseg.raster.grid import IDENTITY, ControlPoint, Grid, Placement, Transform
 
 
-def find_place(dataset: Any) -> tuple[Grid, tuple[str, ...]]:
-    """Grid of an open dataset, and a sentence on each unusual fact about it."""
+def find_place(dataset: Any) -> tuple[Grid, tuple[str, ...], FoundSize]:
+    """Grid of an open dataset, a sentence on each unusual fact about it, and its size in micrometres if it has one."""
     transform, transform_note = _transform(dataset)
     placement = _placement(dataset, transform)
     grid = Grid(dataset.height, dataset.width, transform, unit="pixel" if transform == IDENTITY else "unknown")
     grid, crs_note = _with_crs(dataset, replace(grid, placement=placement))
-    return grid, tuple(note for note in (crs_note, transform_note, *_placement_notes(placement)) if note)
+    nowhere = grid.crs is None and grid.unit == "pixel" and placement is None
+    size = find_size([_resolution(dataset)]) if nowhere else FoundSize()
+    if size.mpp is not None:
+        y, x = size.mpp
+        grid = replace(grid, transform=(x, 0.0, 0.0, 0.0, y, 0.0), unit="micrometre", metres_per_unit=1e-6)
+        transform_note = f"its pixels are {x:.4g} µm wide by {size.source}"
+    notes = (crs_note, transform_note, *size.notes, *_placement_notes(placement))
+    return grid, tuple(note for note in notes if note), size
+
+
+_TAGS = tuple(f"TIFFTAG_{name}" for name in ("YRESOLUTION", "XRESOLUTION", "RESOLUTIONUNIT"))
+_TAG_UNITS = {"2": 25400.0, "3": 10000.0}  # inch, centimetre
+
+
+def _resolution(dataset: Any) -> StatedSize | None:
+    """Size of a pixel by the resolution tags of a TIFF, None where it has none in a unit of length."""
+    tags = settled(lambda: dataset.tags())
+    y, x, unit = (str(tags.get(name, "")) for name in _TAGS)
+    length, pixels = _TAG_UNITS.get(unit[:1]), sides_of(number_above_0(y), number_above_0(x))
+    if length is None or pixels is None:
+        return None
+    return StatedSize((length / pixels[0], length / pixels[1]), "the TIFF's resolution", printed=True)
 
 
 def _transform(dataset: Any) -> tuple[Transform, str | None]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -67,6 +67,8 @@ class RasterFacts:
     """Every file that pixels may come from, with members of a VRT, masks, overviews and other sidecars."""
     notes: tuple[str, ...]
     """Sentences on unusual facts, for the description."""
+    size: Mapping[str, Any] = field(default_factory=dict)
+    """Entries of the description on the size of a pixel in micrometres."""
     broken: tuple[tuple[Window, str], ...] = ()
     """Windows of a VRT whose members cannot be opened, each with the reason; see `vrt_members`."""
 

@@ -94,7 +94,7 @@ def _facts(path: str, dataset: Any) -> RasterFacts:
     wrong = [dtype for dtype in dtypes if dtype not in DTYPES]
     if wrong:
         raise SourceError(f"{path}: data type {wrong[0]}, not one of {', '.join(DTYPES)}; {_remedy(wrong[0])}")
-    grid, notes = find_place(dataset)
+    grid, notes, size = find_place(dataset)
     compression = dataset.compression
     broken = broken_members(path, dataset.shape) if dataset.driver == "VRT" and not is_remote(path) else ()
     return RasterFacts(
@@ -115,6 +115,7 @@ def _facts(path: str, dataset: Any) -> RasterFacts:
         compression=compression.value if compression else None,
         broken=broken,
         files=_files(path, dataset),
+        size=size.properties,
         notes=(*notes, *_more_notes(dataset, colours)),
     )
 

@@ -5,12 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-MICROMETRES = {
-    "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "micrometre": 1.0,
-    "nm": 1e-3, "nanometer": 1e-3, "pm": 1e-6, "Å": 1e-4, "mm": 1e3, "millimeter": 1e3, "cm": 1e4, "centimeter": 1e4,
-    "dm": 1e5, "m": 1e6, "meter": 1e6, "in": 25400.0, "inch": 25400.0, "\\u00B5m": 1.0,
-}  # fmt: skip
-"""Micrometres of the units of length that OME and ImageJ write; both signs for micro are in use."""
+from tilesseg.formats.reading.stated_size import micrometres, number_above_0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +37,13 @@ def _image(image: ElementTree.Element, pixels: ElementTree.Element, powers: dict
         shape=(int(pixels.get("SizeY", 0)), int(pixels.get("SizeX", 0))),
         mpp=(sides[0], sides[1]) if sides[0] and sides[1] else None,
         channels=tuple(one.get("Name") for one in _all(pixels, "Channel")),
-        objective=_number(powers.get(used)) if used else None,
+        objective=number_above_0(powers.get(used)) if used else None,
     )
 
 
 def _length(pixels: ElementTree.Element, key: str) -> float:
     """A length in micrometres, 0 where it is missing, not above 0, or in a unit that is no length."""
-    return (_number(pixels.get(key)) or 0.0) * MICROMETRES.get(pixels.get(f"{key}Unit", "µm"), 0.0)
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        number = float(text or "")
-    except ValueError:
-        return None
-    return number if 0 < number < float("inf") else None
+    return (number_above_0(pixels.get(key)) or 0.0) * (micrometres(pixels.get(f"{key}Unit", "µm")) or 0.0)
 
 
 def _all(element: ElementTree.Element, name: str) -> list[ElementTree.Element]:

@@ -8,15 +8,17 @@ from typing import Any
 
 from tilesseg.formats.geozarr import conventions
 from tilesseg.formats.ome_zarr.metadata import Dataset, Multiscale
+from tilesseg.formats.reading.stated_size import StatedSize, find_size
 from tilesseg.raster.grid import Grid
 
 _HALF = 0.5 + 1e-6
+_SCALE = "OME-Zarr's scale"
 
 
 def finest_grid(
     where: str, multiscale: Multiscale, shape: tuple[int, int], attributes: Mapping[str, Any]
-) -> tuple[Grid, tuple[str, ...]]:
-    """The grid of the finest level, and sentences on unusual facts about it.
+) -> tuple[Grid, tuple[str, ...], Mapping[str, Any]]:
+    """The grid of the finest level, sentences on unusual facts about it, and entries of the description.
 
     Its corner is the level's own translation. Without a unit that is a length, lengths are in pixels.
 
@@ -33,17 +35,22 @@ def finest_grid(
     grid = conventions.find_grid(where, shape, placing, {})
     if grid is not None:
         grid, note = conventions.placed(where, grid, placing, {})
-        return grid, (() if note is None else (note,))
+        return grid, (() if note is None else (note,)), {}
     (sy, sx), (ty, tx) = _of_plane(multiscale, multiscale.datasets[0])
     y, x = _axes(multiscale)
     units = multiscale.axes[y].micrometres, multiscale.axes[x].micrometres
-    if units[0] is not None and units[1] is not None:
-        transform = (sx * units[1], 0.0, tx * units[1], 0.0, sy * units[0], ty * units[0])
-        return Grid(*shape, transform=transform, unit="micrometre", metres_per_unit=1e-6), ()
     transform = (1.0, 0.0, tx / sx, 0.0, sy / sx, ty / sx)
+    if units[0] is not None and units[1] is not None:
+        size = find_size([StatedSize((sy * units[0], sx * units[1]), _SCALE)])
+        if size.mpp is None:
+            return Grid(*shape, transform=transform), size.notes, size.properties
+        transform = (sx * units[1], 0.0, tx * units[1], 0.0, sy * units[0], ty * units[0])
+        grid = Grid(*shape, transform=transform, unit="micrometre", metres_per_unit=1e-6)
+        return grid, size.notes, size.properties
     named = sorted({str(axis.raw.get("unit") or "none") for axis in (multiscale.axes[y], multiscale.axes[x])})
-    size = "the size of a pixel is unknown" if sy == sx == 1 else f"the scale of {sx:g} is not taken as a size"
-    return Grid(*shape, transform=transform), (f"axes y and x have no unit of length ({', '.join(named)}): {size}",)
+    unknown = "the size of a pixel is unknown" if sy == sx == 1 else f"the scale of {sx:g} is not taken as a size"
+    note = f"axes y and x have no unit of length ({', '.join(named)}): {unknown}"
+    return Grid(*shape, transform=transform), (note,), {}
 
 
 def level_grid(finest: Grid, multiscale: Multiscale, number: int, shape: tuple[int, int]) -> Grid:

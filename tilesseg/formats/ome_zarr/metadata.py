@@ -14,6 +14,7 @@ import numpy as np
 
 from tilesseg.errors import SourceError
 from tilesseg.formats.ome_zarr.level_transforms import Frames, Plain
+from tilesseg.formats.reading.stated_size import micrometres
 from tilesseg.formats.writer import FAILED_CLASS, MaskClass
 from tilesseg.raster.labels import FAILED, NODATA, SCORE_STEPS
 
@@ -103,30 +104,6 @@ def _hue(number: int, count: int) -> str:
 Attributes = Mapping[str, Any]
 Kind = Literal["t", "c", "z", "y", "x", "other"]
 
-_METRES = {
-    "angstrom": 1e-10,
-    "picometer": 1e-12,
-    "nanometer": 1e-9,
-    "micrometer": 1e-6,
-    "millimeter": 1e-3,
-    "centimeter": 1e-2,
-    "decimeter": 1e-1,
-    "meter": 1.0,
-    "kilometer": 1e3,
-    "inch": 0.0254,
-    "foot": 0.3048,
-    "yard": 0.9144,
-    "mile": 1609.344,
-    "micron": 1e-6,
-    "nm": 1e-9,
-    "um": 1e-6,
-    "µm": 1e-6,  # micro sign
-    "μm": 1e-6,  # the Greek letter
-    "mm": 1e-3,
-    "cm": 1e-2,
-    "m": 1.0,
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Axis:
@@ -140,9 +117,7 @@ class Axis:
     @property
     def micrometres(self) -> float | None:
         """Micrometres of its unit, or None where it has no unit of length."""
-        unit = str(self.raw.get("unit") or "").replace("metre", "meter")
-        metres = _METRES.get(unit) or _METRES.get(unit.removesuffix("s"))
-        return None if metres is None else float(f"{metres * 1e6:.12g}")
+        return micrometres(self.raw.get("unit"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,11 +48,11 @@ def open_ome_zarr(paths: Sequence[str], opening: Opening) -> Image:
         raise SourceError(f"{path}: level {level} is requested, the image has 0 to {count - 1}; choose one")
     first = _array(chosen, 0)
     attributes = {**chosen.attributes, **first.attrs.asdict()}
-    finest, notes = finest_grid(chosen.path, chosen.multiscale, _plane(chosen, first), attributes)
+    finest, notes, properties = finest_grid(chosen.path, chosen.multiscale, _plane(chosen, first), attributes)
     reader = _level(chosen, level, finest, opening)
     coarser, left = _coarser(chosen, level, reader, finest, opening)
     notes = (*chosen.notes, *notes, *reader.facts.notes, *left)
-    facts = replace(reader.facts, notes=tuple(dict.fromkeys(notes)))
+    facts = replace(reader.facts, notes=tuple(dict.fromkeys(notes)), properties=properties)
     return Image.of(replace(reader, facts=facts, levels=coarser))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from tilesseg.doubts import code_of
 from tilesseg.errors import SourceError, cannot
 from tilesseg.formats.reading.image import Image, Shape
 from tilesseg.formats.reading.resample import exact_ratio, output_shape
@@ -59,9 +60,11 @@ def with_mpp(image: Image, mpp: float) -> Image:
         resampled_reader(level.reader, _sized(level.grid, factor), native=_sized(level.native, factor))
         for level in image.levels
     )
-    return replace(
-        image, reader=resampled_reader(image.reader, _sized(image.grid, factor), native=native, levels=levels)
-    )
+    reader = resampled_reader(image.reader, _sized(image.grid, factor), native=native, levels=levels)
+    properties = {key: value for key, value in reader.facts.properties.items() if key != "mpp_refused"}
+    notes = tuple(note for note in reader.facts.notes if code_of(note) != "pixel-size-contradicted")
+    facts = replace(reader.facts, properties={**properties, "mpp_from": "input.mpp"}, notes=notes)
+    return replace(image, reader=replace(reader, facts=facts))
 
 
 def downsample(finest: Shape, shape: Shape) -> tuple[float, float] | None:

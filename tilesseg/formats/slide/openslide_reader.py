@@ -15,6 +15,7 @@ from tilesseg.errors import SourceError, cannot
 from tilesseg.formats.damage import whole_blocks
 from tilesseg.formats.reading.image import Planes, Shape
 from tilesseg.formats.reading.pixel_size import coarser_levels
+from tilesseg.formats.reading.stated_size import FoundSize, StatedSize, find_size, number_above_0, sides_of
 from tilesseg.formats.slide.source import LevelReader, SlideFacts, SlideLevel, where
 from tilesseg.formats.source import unreadable
 from tilesseg.raster.window import Window
@@ -166,6 +167,7 @@ def openslide_facts(slide: openslide.OpenSlide, path: str) -> tuple[SlideFacts, 
         )
         for number, step in steps
     ]
+    size_found = openslide_size(properties)
     facts = SlideFacts(
         path=path,
         reader="OpenSlide",
@@ -174,13 +176,13 @@ def openslide_facts(slide: openslide.OpenSlide, path: str) -> tuple[SlideFacts, 
         names=("red", "green", "blue"),
         dtype="uint8",
         masks=(0, 0, 0),
-        mpp=_pair(properties, "openslide.mpp-y", "openslide.mpp-x"),
+        size=size_found,
         corner=(y, x),
         canvas=None if size == shapes[0] else shapes[0],
         vendor=properties.get("openslide.vendor"),
-        objective=_above_0(properties.get("openslide.objective-power")),
+        objective=number_above_0(properties.get("openslide.objective-power")),
         mask="alpha: what the scanner left out is transparent",
-        notes=_notes((y, x), size, shapes[0]),
+        notes=(*size_found.notes, *_notes((y, x), size, shapes[0])),
     )
     return facts, tuple(number for number, _ in steps)
 
@@ -225,17 +227,22 @@ def _files(path: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys([path, *others_there]))
 
 
-def _pair(properties: Mapping[str, str], *keys: str) -> tuple[float, float] | None:
-    first, second = (_above_0(properties.get(key)) for key in keys)
-    return (first, second) if first and second else None
+_TAG_UNITS = {"inch": 25400.0, "centimeter": 10000.0}
 
 
-def _above_0(text: str | None) -> float | None:
-    try:
-        number = float(text or "")
-    except ValueError:
-        return None
-    return number if 0 < number < float("inf") else None
+def openslide_size(properties: Mapping[str, str]) -> FoundSize:
+    """Pixel size by OpenSlide's own entries, which it makes of the scanner's, else by the TIFF's resolution."""
+    own = sides_of(*(number_above_0(properties.get(f"openslide.mpp-{axis}")) for axis in "yx"))
+    vendor = properties.get("openslide.vendor", "the scanner")
+    unit = _TAG_UNITS.get(properties.get("tiff.ResolutionUnit", ""))
+    pixels = [number_above_0(properties.get(f"tiff.{axis}Resolution")) for axis in "YX"]
+    tags = sides_of(*(unit / one if unit and one else None for one in pixels))
+    return find_size(
+        [
+            StatedSize(own, f"OpenSlide's mpp ({vendor})") if own else None,
+            StatedSize(tags, "the TIFF's resolution", printed=True) if tags else None,
+        ]
+    )
 
 
 def _notes(corner: tuple[int, int], size: Shape, whole: Shape) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from tilesseg.formats.reading.image import ImageBand, ImageFacts, Planes, Reader, Shape
 from tilesseg.formats.reading.pixel_size import MICROMETRE
+from tilesseg.formats.reading.stated_size import FoundSize
 from tilesseg.formats.reading.validity import UNSCALED, Scaling
 from tilesseg.raster.grid import Grid
 from tilesseg.raster.window import Window
@@ -43,8 +44,8 @@ class SlideFacts:
     dtype: str
     masks: tuple[int, ...]
     """Number of the mask of each band."""
-    mpp: tuple[float, float] | None
-    """Micrometres per pixel `(y, x)` of the finest level, None where the file has no size."""
+    size: FoundSize
+    """Micrometres per pixel of the finest level, where the file has a size, and its origin."""
     corner: tuple[int, int] = (0, 0)
     """Top-left corner `(y, x)` of the part that is read, in pixels of the finest level on the slide's canvas."""
     canvas: tuple[int, int] | None = None
@@ -136,7 +137,8 @@ def _image_facts(facts: SlideFacts, level: int, scaling: Scaling) -> ImageFacts:
         for index, (name, mask) in enumerate(zip(facts.names, facts.masks, strict=True))
     ]
     properties = {
-        "mpp": facts.mpp and {"y": facts.mpp[0], "x": facts.mpp[1]},
+        "mpp": facts.size.mpp and {"y": facts.size.mpp[0], "x": facts.size.mpp[1]},
+        **facts.size.properties,
         "objective": facts.objective,
         "vendor": facts.vendor,
         "level": level,
@@ -163,9 +165,9 @@ def _describe_level(facts: SlideFacts, number: int) -> dict[str, Any]:
 
 def level_grid(facts: SlideFacts, level: int) -> Grid:
     """The grid of a level: micrometres on the slide's canvas, or pixels of its finest level where they are unknown."""
-    side_y, side_x = facts.mpp or (1.0, 1.0)
+    side_y, side_x = facts.size.mpp or (1.0, 1.0)
     (step_y, step_x), (y, x) = facts.levels[level].downsample, facts.corner
     transform = (side_x * step_x, 0.0, side_x * x, 0.0, side_y * step_y, side_y * y)
-    if facts.mpp is None:
+    if facts.size.mpp is None:
         return Grid(*facts.levels[level].shape, transform=transform)
     return Grid(*facts.levels[level].shape, transform=transform, unit="micrometre", metres_per_unit=MICROMETRE)

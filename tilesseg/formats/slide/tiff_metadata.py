@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import tifffile
 
-from tilesseg.formats.ome_tiff.ome_xml_reader import MICROMETRES, OmeImage, ome_images
+from tilesseg.formats.ome_tiff.ome_xml_reader import OmeImage, ome_images
+from tilesseg.formats.reading.stated_size import (
+    FoundSize,
+    Sides,
+    StatedSize,
+    find_size,
+    micrometres,
+    number_above_0,
+)
 from tilesseg.formats.slide.tiff_pages import TiffPages
 
 RGB = ("red", "green", "blue")
@@ -21,30 +29,32 @@ class TiffMetadata:
     """Metadata that the maker of a file wrote."""
 
     vendor: str
-    mpp: Sides | None = None
+    size: FoundSize
     objective: float | None = None
     channels: tuple[str | None, ...] = ()
-    notes: tuple[str, ...] = ()
 
 
 def tiff_metadata(file: tifffile.TiffFile, number: int, pages: TiffPages) -> TiffMetadata:
     """Metadata of one of the images of a file."""
     series = file.series[number]
     page = series.keyframe
+    tags = tag_scale(page)
     if series.kind == "svs":
-        mpp, power = aperio_scale(page.description)
-        return TiffMetadata("aperio", mpp, power)
+        size, power = aperio_scale(page.description)
+        return TiffMetadata("aperio", find_size([size, tags]), power)
     if series.kind == "ome":
         image = _ome_image(file, number)
-        return TiffMetadata("ome", image.mpp, image.objective, image.channels) if image else TiffMetadata("ome")
+        if image is None:
+            return TiffMetadata("ome", find_size([tags]))
+        size = StatedSize(image.mpp, "OME's PhysicalSize") if image.mpp else None
+        return TiffMetadata("ome", find_size([size, tags]), image.objective, image.channels)
     if series.kind == "imagej":
         metadata = file.imagej_metadata or {}
-        return TiffMetadata("imagej", imagej_scale(page, metadata.get("unit")), channels=_labels(metadata, pages))
-    mpp, note = tag_scale(page)
-    notes = (note,) if note else ()
+        size = find_size([imagej_scale(page, metadata), tags])
+        return TiffMetadata("imagej", size, channels=_labels(metadata, pages))
     if series.kind == "qpi":
-        return TiffMetadata("qptiff", mpp, _qpi_number(page, "Objective"), _qpi_names(series, pages), notes)
-    return TiffMetadata(series.kind or "tiff", mpp, notes=notes)
+        return TiffMetadata("qptiff", find_size([tags]), _qpi_number(page, "Objective"), _qpi_names(series, pages))
+    return TiffMetadata(series.kind or "tiff", find_size([tags]))
 
 
 def band_names(
@@ -101,52 +111,41 @@ def _description(page: Any) -> str:
     return str(getattr(page, "description", ""))
 
 
-COARSEST = 10.0
-"""Largest pixel in µm of a resolution tag; a larger one is a printer's or a screen's (72 dots an inch are 353 µm)."""
 _TAG_UNITS = {2: 25400.0, 3: 10000.0}  # inch, centimetre
 
-Sides = tuple[float, float]
-"""Sides of a pixel in micrometres, `(y, x)`."""
 
-
-def aperio_scale(description: str) -> tuple[Sides | None, float | None]:
-    """Pixel size and objective from Aperio's description."""
+def aperio_scale(description: str) -> tuple[StatedSize | None, float | None]:
+    """Pixel size and objective from Aperio's description; some computers write its numbers with a decimal comma."""
     try:
         entries = tifffile.tifffile.svs_description_metadata(description)
     except ValueError:
         return None, None
-    side, power = _above_0(entries.get("MPP")), _above_0(entries.get("AppMag"))
-    return ((side, side) if side else None), power
+    side = number_above_0(entries.get("MPP"))
+    return StatedSize((side, side), "MPP of Aperio") if side else None, number_above_0(entries.get("AppMag"))
 
 
-def imagej_scale(page: tifffile.TiffPage, unit: object) -> Sides | None:
-    """ImageJ writes pixels per unit into the resolution tags, and the unit into its own."""
-    length = MICROMETRES.get(str(unit).strip(), 0.0) if unit else 0.0
-    sides = _per_pixel(page, length)
-    return sides if sides and length else None
+def imagej_scale(page: tifffile.TiffPage, metadata: Mapping[str, Any]) -> StatedSize | None:
+    """ImageJ writes pixels per unit into the resolution tags, and the units of x and y into its own description."""
+    unit = metadata.get("unit")
+    x, y = micrometres(unit), micrometres(metadata.get("yunit", unit))
+    sides = _per_pixel(page, y or 0.0, x or 0.0)
+    return StatedSize(sides, "ImageJ's unit", printed="in" in str(unit).lower()) if sides else None
 
 
-def tag_scale(page: tifffile.TiffPage) -> tuple[Sides | None, str | None]:
-    """Pixel size from the resolution tags, and a note where it is too large for a microscope."""
-    unit = int(page.resolutionunit or 1)
-    sides = _per_pixel(page, _TAG_UNITS.get(unit, 0.0))
-    if sides is None:
-        return None, None
-    if max(sides) > COARSEST:
-        return None, f"its resolution tags say {sides[1]:.4g} µm a pixel, which is no microscope's, and are not taken"
-    return sides, None
+def tag_scale(page: tifffile.TiffPage) -> StatedSize | None:
+    """Pixel size by the resolution tags."""
+    length = _TAG_UNITS.get(int(page.resolutionunit or 1), 0.0)
+    sides = _per_pixel(page, length, length)
+    return StatedSize(sides, "the TIFF's resolution", printed=True) if sides else None
 
 
-def _per_pixel(page: tifffile.TiffPage, length: float) -> Sides | None:
+def _per_pixel(page: tifffile.TiffPage, y: float, x: float) -> Sides | None:
+    """Sides by the tags, which count pixels along `y` and `x` micrometres."""
     sides = []
-    for code in (283, 282):
+    for code, length in ((283, y), (282, x)):
         tag = page.tags.get(code)
         pixels = tag.value if tag is not None else None
         if not isinstance(pixels, tuple) or len(pixels) != 2 or not pixels[0] or not pixels[1]:
             return None
         sides.append(length * pixels[1] / pixels[0])
     return (sides[0], sides[1]) if min(sides) > 0 else None
-
-
-def _above_0(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and 0 < value < float("inf") else None

@@ -133,13 +133,13 @@ def _reader(
         names=tuple(names),
         dtype=str(np.dtype(series.dtype).newbyteorder("=")),
         masks=tuple(k // together for k in range(len(names))),
-        mpp=metadata.mpp,
+        size=metadata.size,
         vendor=metadata.vendor,
         compression=tifffile.COMPRESSION(series.keyframe.compression).name.lower(),
         objective=metadata.objective,
         series=image_names(file.series),
         mask=_mask(first),
-        notes=(*notes, *metadata.notes, *_notes(first, series, metadata)),
+        notes=(*notes, *metadata.size.notes, *_notes(first, series, metadata)),
     )
     return TiffReader(TiffChoice(path, number, tuple(level.number for level in levels), pages.numbers), facts)
 
