@@ -50,8 +50,8 @@ def tiff_metadata(file: tifffile.TiffFile, number: int, pages: TiffPages) -> Tif
         return TiffMetadata("ome", find_size([size, tags]), image.objective, image.channels)
     if series.kind == "imagej":
         metadata = file.imagej_metadata or {}
-        size = find_size([imagej_scale(page, metadata), tags])
-        return TiffMetadata("imagej", size, channels=_labels(metadata, pages))
+        found = find_size([imagej_scale(page, metadata), tags])
+        return TiffMetadata("imagej", found, channels=_labels(metadata, pages))
     if series.kind == "qpi":
         return TiffMetadata("qptiff", find_size([tags]), _qpi_number(page, "Objective"), _qpi_names(series, pages))
     return TiffMetadata(series.kind or "tiff", find_size([tags]))
