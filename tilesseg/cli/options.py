@@ -45,14 +45,14 @@ _CLASS_ATTRIBUTE_DOCSTRING = re.compile(r'^class (\w+)|^    (\w+): |^    """(.*?
 Image = Annotated[list[str], typer.Argument(metavar="IMAGE", help="A file, a folder of bands, or several files.")]
 
 
-def local_path(text: str) -> Path:
+def local_path(text: str | Path) -> Path:
     """Path of a file or folder of this machine, as somebody types it.
 
     Raises:
         JobError: it is an address, or in an archive.
     """
     try:
-        return Path(target(text))
+        return Path(target(str(text)))  # a default is a Path already
     except ValueError as error:
         raise JobError(str(error)) from None
 
