@@ -12,12 +12,14 @@ from collections.abc import Iterable
 from tilesseg.errors import JobError, cannot
 
 DOUBTS: dict[str, str] = {
+    "absent-chunks": "chunks that a Zarr does not store are taken as its fill value",
     "bands-by-order": "bands without names are taken in the file's order",
     "bands-by-sensor": "numbers of bands are taken for one sensor's, which the file does not name",
     "damaged-pixels": "pixels of the image cannot be decoded; what depends on them is 254, or from a coarser level",
     "empty-mask": "every pixel is nodata, so the mask is empty",
     "image-of-several": "another image of the file is nearly as large as the one that is read",
     "no-valid-pixel": "no valid pixel was found: the mask is all nodata",
+    "nodata-in-some-bands": "pixels that are nodata in some of the bands only are segmented",
     "pixel-size": "pixels are much finer or coarser than those that the model was trained on",
     "pixel-size-contradicted": "two entries of the file state different sizes of a pixel",
     "value-range": "values come nowhere near the model's range, or most lie beyond it, and their type does not say why",

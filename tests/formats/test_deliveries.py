@@ -118,7 +118,7 @@ def test_a_safe_folder_is_segmented_by_name_and_named_after_itself(tmp_path: Pat
     assert report.exit_code == 0 and report.scenes[0].scene == SAFE.removesuffix(".SAFE")
     with rasterio.open(report.products[0]) as mask, rasterio.open(finest["B04"]) as red:
         assert (mask.crs, mask.transform, mask.shape) == (red.crs, red.transform, red.shape)
-        nothing = (held(finest["B04"]) == 0) | (held(finest["B8A"]) == 0).repeat(2, 0).repeat(2, 1)
+        nothing = (held(finest["B04"]) == 0) & (held(finest["B8A"]) == 0).repeat(2, 0).repeat(2, 1)
         assert np.array_equal(mask.read(1) == 255, nothing)
 
 

@@ -191,12 +191,12 @@ def test_scale_and_offset_of_the_opening_apply_on_every_level(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
-def test_pixels_of_an_absent_chunk_are_nodata_and_no_others(tmp_path: Path, version: str) -> None:
+def test_pixels_of_an_absent_chunk_are_nodata_where_asked_and_no_others(tmp_path: Path, version: str) -> None:
     data = noise(2, 70, 90)
     path = write(tmp_path / "a.zarr", [data], version=version)
     array = zarr.open_array(f"{path}/0", mode="r")
     (Path(path) / "0" / array.metadata.encode_chunk_key((1, 1, 0))).unlink()
-    source = opened(path)
+    source = opened(path, missing="nodata")
     hole = np.zeros((70, 90), bool)
     hole[32:64, :32] = True
     for bands, expected in (([0, 1], ~hole), ([1], ~hole), ([0], np.ones_like(hole))):
@@ -212,18 +212,18 @@ def test_an_absent_chunk_of_another_plane_is_not_minded(tmp_path: Path) -> None:
     path = write(tmp_path / "a.zarr", [data], "tzyx", array={"chunks": (1, 2, 40, 50)})
     (Path(path) / "0/c/1/1/0/0").unlink()
     for t, z in ((0, 0), (0, 3), (1, 1), (1, 4)):
-        pixels = opened(path, t=t, z=z).read(Window(0, 0, 40, 50))
+        pixels = opened(path, t=t, z=z, missing="nodata").read(Window(0, 0, 40, 50))
         assert pixels.valid.all()
         np.testing.assert_array_equal(pixels.values[0], data[t, z])
     for z in (2, 3):
-        assert not opened(path, t=1, z=z).read(Window(0, 0, 40, 50)).valid.any()
+        assert not opened(path, t=1, z=z, missing="nodata").read(Window(0, 0, 40, 50)).valid.any()
 
 
 def test_channels_in_one_chunk_are_absent_together(tmp_path: Path) -> None:
     data = noise(3, 70, 90)
     path = write(tmp_path / "a.zarr", [data], array={"chunks": (2, 32, 32)})
     (Path(path) / "0/c/0/0/0").unlink()
-    source = opened(path)
+    source = opened(path, missing="nodata")
     assert not source.select([0]).read(Window(0, 0, 32, 32)).valid.any()
     assert not source.select([1]).read(Window(0, 0, 32, 32)).valid.any()
     pixels = source.select([2]).read(source.grid.window)
@@ -231,7 +231,7 @@ def test_channels_in_one_chunk_are_absent_together(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels.values[0], data[2])
 
 
-def test_a_chunk_absent_in_a_shard_is_nodata_too(tmp_path: Path) -> None:
+def test_a_chunk_absent_in_a_shard_is_nodata_where_asked(tmp_path: Path) -> None:
     for where in ("start", "end"):
         folder = tmp_path / where
         path = write(folder, [noise(100, 130)], "yx")
@@ -248,7 +248,7 @@ def test_a_chunk_absent_in_a_shard_is_nodata_too(tmp_path: Path) -> None:
             )  # fmt: skip
         array[:32, :32] = 5  # one chunk of a shard of four
         array[64:, 64:128] = 6  # a whole shard
-        source = opened(path)
+        source = opened(path, missing="nodata")
         expected = np.zeros((100, 130), bool)
         expected[:32, :32] = expected[64:100, 64:128] = True
         np.testing.assert_array_equal(source.read(source.grid.window).valid, expected)
@@ -306,7 +306,8 @@ def test_identity_is_the_metadata_of_what_is_read(tmp_path: Path) -> None:
     source = opened(path)
     assert set(source.identity()) == {f"{path}/zarr.json", f"{path}/0/zarr.json"}
     assert all(source.identity().values())
-    assert source.describe()["files"][0]["mask"] == "chunks that are not stored"
+    assert source.describe()["files"][0]["mask"] == "all pixels valid"
+    assert opened(path, missing="nodata").describe()["files"][0]["mask"] == "chunks that are not stored"
 
 
 def test_one_of_several_images_is_chosen_by_number_or_name(tmp_path: Path) -> None:

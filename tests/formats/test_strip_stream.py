@@ -163,10 +163,10 @@ def test_rows_of_several_files_are_joined(tmp_path: Path) -> None:
     place = {"transform": rasterio.Affine(20, 0, 500000, 0, -20, 5600000)}
     by_gdal(tmp_path / "B2.tif", coarse, **place)
     source = open_source([str(one), str(tmp_path / "B2.tif")])
-    assert source.masks == (0, 1)
+    assert (source.masks, source.gaps) == ((0, 1), (2, None))
     assert source.storage_block == SHAPE
     whole = source.read_raw(source.grid.window)
-    assert whole.valid.shape == (2, *SHAPE)
+    assert whole.valid.shape == (3, *SHAPE)
     rows = list(source.rows(10))
     assert np.concatenate([raw.values for raw in rows], axis=1).tobytes() == whole.values.tobytes()
     assert np.array_equal(np.concatenate([raw.valid for raw in rows], axis=1), whole.valid)

@@ -56,6 +56,8 @@ class ArraySource:
     file_dtypes = raw_dtypes
     scaling = property(lambda self: ((1.0, 0.0),) * len(self.values))
     masks = property(lambda self: (0,) * len(self.values))
+    gaps = property(lambda self: (None,) * len(self.values))
+    alpha = property(lambda self: ())
     storage_block = property(lambda self: (1, self.values.shape[2]))
 
     def select(self, indices: Sequence[int]) -> ArraySource:

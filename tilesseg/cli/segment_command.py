@@ -62,6 +62,8 @@ def segment(
     series: Annotated[str | None, key_option("Input", "series")] = None,
     t: Annotated[int | None, key_option("Input", "t", "--t")] = None,
     z: Annotated[int | None, key_option("Input", "z", "--z")] = None,
+    alpha: Annotated[str, key_option("Input", "alpha")] = "auto",
+    missing: Annotated[str, key_option("Input", "missing")] = "auto",
     tissue: Annotated[str, key_option("Input", "tissue")] = "auto",
     outside: Annotated[str, key_option("Input", "outside")] = "nodata",
     at: Annotated[str, key_option("Product", "resolution")] = "model",
@@ -110,6 +112,7 @@ def segment(
     products += [_product(scores, kind="scores-")] if scores else []
     target = out[0] if out else scores or Path(f"{beside}-of-{name_of(image[0])}")
     read = given(bands=names(bands), scale=scale, offset=offset, mpp=mpp, resolution=resolution, level=level, t=t, z=z)
+    read |= {"alpha": alpha, "missing": missing}
     data = {
         "name": target.stem,
         "scenes": {"image": image[0] if len(image) == 1 else image, "name": _plain(target)},

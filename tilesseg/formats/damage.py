@@ -45,7 +45,7 @@ class Parts(NamedTuple):
     values: NDArray[Any]
     """`(channel, y, x)`; 0 where damaged."""
     valid: list[NDArray[np.bool_]]
-    """Masks `(y, x)`; True where damaged, because nothing is known of these pixels."""
+    """Masks `(y, x)`, see `reading.image.masks_of`; True where damaged, because nothing is known of these pixels."""
     damage: tuple[Damage, ...]
 
 

@@ -23,8 +23,8 @@ class Pixels(NamedTuple):
     values: NDArray[Any]
     """`(channel, y, x)`, in the source's dtype, or float32 once scaled or resampled."""
     valid: NDArray[np.bool_]
-    """`(y, x)`: False where the image has nodata, is masked out, or a selected band is NaN or infinite. Not to be
-    written to: where all is valid it may be a single value, repeated by strides of 0."""
+    """`(y, x)`: False where all selected bands are nodata, or one is not covered, NaN or infinite. Not to be written
+    to: where all is valid it may be a single value, repeated by strides of 0."""
 
 
 class Raw(NamedTuple):
@@ -33,7 +33,17 @@ class Raw(NamedTuple):
     values: NDArray[Any]
     """`(channel, y, x)` of the selected bands, resampled where the grid asks for it."""
     valid: NDArray[np.bool_]
-    """`(mask, y, x)`: the files' own masks; values that are not finite are valid here."""
+    """`(mask, y, x)`: where bands are covered, then where they differ from their nodata values, see `Source.masks` and
+    `Source.gaps`; values that are not finite are valid here."""
+
+
+class AlphaBand(NamedTuple):
+    """A band that the file tags as alpha, and that is read as the mask."""
+
+    number: int
+    """Its number from 1 among all bands of the files, alpha counted."""
+    name: str | None
+    """Its description in the file."""
 
 
 class SalvagedPixels(NamedTuple):
@@ -102,7 +112,15 @@ class Source(Protocol):
 
     @property
     def masks(self) -> tuple[int, ...]:
-        """For each selected band, the number of its mask: a plane of `Raw.valid`."""
+        """For each selected band, the plane of `Raw.valid` that says where it is covered."""
+
+    @property
+    def gaps(self) -> tuple[int | None, ...]:
+        """For each selected band, the plane of `Raw.valid` that says where it differs from its nodata value, if any."""
+
+    @property
+    def alpha(self) -> tuple[AlphaBand, ...]:
+        """Bands that the files tag as alpha and that are read as the mask, not as bands."""
 
     @property
     def storage_block(self) -> tuple[int, int]:

@@ -77,6 +77,12 @@ class Input(Strict):
     """Time point, from 0; required where the image has several."""
     z: int | None = Field(None, ge=0)
     """Plane of a stack, from 0; required where the image has several."""
+    alpha: Literal["auto", "mask", "band"] = "auto"
+    """Use of a band that the file tags as alpha: the `mask`, a `band` like any other, or `auto`: the mask, unless the
+    job or the model asks for the band; refused where its values look like those of a band."""
+    missing: Literal["auto", "nodata", "fill"] = "auto"
+    """Pixels of a Zarr in chunks that are not stored: `nodata`, `fill` (the array's fill value), or `auto`: the fill
+    value, which is nodata where the metadata say so."""
     tissue: ImagePath = "auto"
     """Region of interest: `auto` (the tissue of a stained slide, all of any other image), `none` (everywhere), or a
     file: an image that is not 0 inside the region, or GeoJSON polygons; `{scene}` in its path stands for the scene's
@@ -95,7 +101,12 @@ class Input(Strict):
     def opening(self, mpp: float | None = None) -> Opening:
         """Options of opening a scene; `mpp` is the scene's own value."""
         fields = ("scale", "offset", "resolution", "tolerance", "series", "level", "t", "z", "damaged")
-        return Opening(**{key: getattr(self, key) for key in fields}, mpp=self.mpp if mpp is None else mpp)
+        return Opening(
+            **{key: getattr(self, key) for key in fields},
+            mpp=self.mpp if mpp is None else mpp,
+            alpha=None if self.alpha == "auto" else self.alpha,
+            missing=None if self.missing == "auto" else self.missing,
+        )
 
 
 class TilingOptions(Strict):

@@ -22,6 +22,7 @@ from tilesseg.errors import SourceError, StoreError, cannot, joined_lines
 from tilesseg.formats.open import open_source
 from tilesseg.formats.reading.open_options import Opening
 from tilesseg.paths import unsigned, without_secrets
+from tilesseg.planning.alpha_choice import resolve_alpha
 from tilesseg.planning.band_choice import choose_bands
 from tilesseg.planning.pixel_contract import contract_resolution, refuse_enlarging, refuse_shrinking, resolution_note
 from tilesseg.planning.plan import PLAN_FILE
@@ -203,7 +204,10 @@ def draft_scene(scene: Scene, *, job: jobs.Job, plan: Plan) -> SceneDraft:
     reading, spec = input_of(scene, job), plan.spec
     opening = reading.opening(scene.mpp)
     opening, source = _at_contract(scene, opening, spec, job.tiling)
-    bands, notes = choose_bands(source, spec.bands, reading.bands, image=scene.paths[0])
+    source, opening, selected = resolve_alpha(
+        source, opening, paths=scene.paths, wanted=spec.bands, selected=reading.bands
+    )
+    bands, notes = choose_bands(source, spec.bands, selected, image=scene.paths[0])
     image, source = source, source.select(bands)
     source.refuse_damaged()
     size_note = resolution_note(source.grid, spec)

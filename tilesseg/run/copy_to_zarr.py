@@ -21,8 +21,10 @@ from tilesseg.events import Listener, RegionFailed, RegionStaged, RunStarted, Sc
 from tilesseg.formats.damage import NO_DAMAGE, DamageRecord
 from tilesseg.formats.geozarr.staged_source import note_damage
 from tilesseg.formats.open import open_source
+from tilesseg.formats.reading.open_options import Opening
 from tilesseg.formats.writing.publish import check_target
 from tilesseg.monitoring.humanize import counted
+from tilesseg.planning.alpha_choice import resolve_alpha
 from tilesseg.planning.band_choice import choose_bands
 from tilesseg.planning.cluster_options import Cluster
 from tilesseg.planning.staging import copy_layout
@@ -75,11 +77,12 @@ class CopyTask:
     bands: tuple[int, ...]
     folder: str
     layout: CopyLayout
+    opening: Opening
 
     def __call__(self, name: str) -> RegionStaged | RegionFailed:
         """Copy one region; a failure costs this region alone."""
         try:
-            source, copy = _open(self.paths, self.bands), StagedCopy(Path(self.folder))
+            source, copy = _open(self.paths, self.bands, self.opening), StagedCopy(Path(self.folder))
             region = self.layout.named(source.grid.shape, name)
             return copy_region(region, source=source, copy=copy, layout=self.layout, scene=self.paths[0])
         except Exception as error:
@@ -124,16 +127,23 @@ def stage_image(
     paths = tuple(
         os.path.abspath(p) if os.path.exists(p) else p for p in ([image] if isinstance(image, str) else image)
     )
-    source = open_source(paths)
+    opening = Opening()
+    source = open_source(paths, opening)
     source.refuse_damaged()
     if bands is not None:
-        chosen, _ = choose_bands(source, [str(band) for band in bands], bands, image=paths[0])
+        names = [str(band) for band in bands]
+        source, opening, selected = resolve_alpha(source, opening, paths=paths, wanted=names, selected=bands)
+        chosen, _ = choose_bands(source, names, selected, image=paths[0])
         source = source.select(chosen)
     layout, copy = copy_layout(source), StagedCopy(out.with_name(f".{out.name}.stage"))
     copy.create(source=source, layout=layout)
     missing = copy.missing(layout, source.grid.shape)
     failed = _copy(
-        CopyTask(paths, source.selected, str(copy.folder.absolute()), layout), missing, workers, executor, listeners
+        CopyTask(paths, source.selected, str(copy.folder.absolute()), layout, opening),
+        missing,
+        workers,
+        executor,
+        listeners,
     )
     damage = copy.damage() if not failed else []
     if not failed:
@@ -197,6 +207,6 @@ def _publish(copy: StagedCopy, out: Path) -> None:
 
 
 @lru_cache(maxsize=4)
-def _open(paths: tuple[str, ...], bands: tuple[int, ...]) -> Source:
+def _open(paths: tuple[str, ...], bands: tuple[int, ...], opening: Opening) -> Source:
     """Image, opened once per process."""
-    return open_source(paths).select(bands)
+    return open_source(paths, opening).select(bands)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 
 from tilesseg.errors import SourceError, cannot
@@ -25,6 +26,7 @@ from tilesseg.formats.geotiff.source import GeoTiffReader
 from tilesseg.formats.geotiff.tiff_directories import choose_directory
 from tilesseg.formats.reading.image import Image, ImageBand, ImageFacts
 from tilesseg.formats.reading.open_options import Opening
+from tilesseg.formats.source import AlphaBand
 
 _FOLDER_SUFFIXES = (".tif", ".tiff", ".jp2")
 
@@ -37,17 +39,19 @@ def open_geotiff(paths: Sequence[str], opening: Opening) -> Image:
     """
     opening.check_numbers(paths[0])
     opening.refuse(paths[0], "level", "t", "z", why="a raster has one image of one level")
+    opening.refuse(paths[0], "missing", why="only a Zarr leaves out chunks")
     scene = _find_scene(paths)
     chosen: tuple[str, ...] = ()
     if scene is not None:
         opening.refuse(paths[0], "series", why="a delivery is one image")
-        files, scene_files, finest = open_scene(scene)
+        files, scene_files, finest = open_scene(scene, opening.alpha)
         grid, layers = stack(files, opening.resolution, finest=finest)
     else:
         names, chosen = _images(_expand(paths), opening)
-        files = [open_raster(name) for name in names]
+        files = [open_raster(name, opening.alpha) for name in names]
         scene_files = [_own(file, names) for file, names in zip(files, _names(files), strict=True)]
         grid, layers = stack(files, opening.resolution)
+    firsts = list(accumulate((len(file.facts.bands) for file in files), initial=0))[:-1]
     bands = tuple(
         ImageBand(
             name=name,
@@ -56,17 +60,27 @@ def open_geotiff(paths: Sequence[str], opening: Opening) -> Image:
             layer=number,
             index=index,
             mask=number,
+            gaps=first + index if file.facts.gaps[index] else None,
             resampled=not layer.native,
             scale=_first(opening.scale, scene_file.scales[index], file.facts.scales[index]),
             offset=_first(opening.offset, scene_file.offsets[index], file.facts.offsets[index]),
         )
-        for number, (file, layer, scene_file) in enumerate(zip(files, layers, scene_files, strict=True))
+        for number, (file, layer, scene_file, first) in enumerate(zip(files, layers, scene_files, firsts, strict=True))
         for index, name in enumerate(scene_file.names)
     )
     every_file = tuple(dict.fromkeys(name for file in files for name in file.facts.files))
     notes, size = (*chosen, *source_notes(layers)), files[0].facts.size
-    facts = ImageFacts(files[0].path, grid, bands, every_file, notes=notes, properties=size)
+    facts = ImageFacts(files[0].path, grid, bands, every_file, notes=notes, properties=size, alpha=_alpha(files))
     return Image.of(GeoTiffReader(facts, layers))
+
+
+def _alpha(files: Sequence[RasterFile]) -> tuple[AlphaBand, ...]:
+    """Bands that are read as masks, numbered among all bands of all files."""
+    found, before = [], 0
+    for file in files:
+        found += [band._replace(number=before + band.number) for band in file.facts.alpha]
+        before += len(file.facts.bands) + len(file.facts.alpha)
+    return tuple(found)
 
 
 def _find_scene(paths: Sequence[str]) -> SceneFiles | None:

@@ -68,11 +68,14 @@ def _storage(facts: RasterFacts) -> str:
 
 
 def _mask(facts: RasterFacts) -> str:
-    if facts.mask == "nodata":
-        return "nodata value"
-    if facts.mask == "dataset":
-        return "alpha band" if facts.alpha else "mask in the file or beside it"
-    return {"none": "all pixels valid", "bands": "one mask per band, valid where any is"}[facts.mask]
+    if facts.alpha:
+        return "alpha band" if facts.mask == "none" else "alpha band, and mask in the file or beside it"
+    return {
+        "none": "all pixels valid",
+        "nodata": "nodata value",
+        "dataset": "mask in the file or beside it",
+        "bands": "one mask per band, valid where that of any selected band is",
+    }[facts.mask]
 
 
 def _plain(value: float | None) -> float | str | None:

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import rasterio
@@ -24,7 +24,8 @@ from rasterio.windows import Window as RasterioWindow
 from tilesseg.errors import SourceError
 from tilesseg.formats.damage import whole_blocks
 from tilesseg.formats.geotiff.block_checks import BlockChecks, block_checks, strict_jpeg
-from tilesseg.formats.source import unreadable
+from tilesseg.formats.reading.validity import MaskKind
+from tilesseg.formats.source import AlphaBand, unreadable
 from tilesseg.paths import unsigned
 from tilesseg.process import QUIET
 from tilesseg.raster.grid import Grid
@@ -34,7 +35,6 @@ from tilesseg.raster.window import Window
 # setting with its first pixel; the user may set another figure.
 os.environ.setdefault("GDAL_CACHEMAX", "64")
 
-MaskKind = Literal["none", "nodata", "dataset", "bands"]
 T = TypeVar("T")
 
 
@@ -52,8 +52,11 @@ class RasterFacts:
     offsets: tuple[float, ...]
     nodata: tuple[float | None, ...]
     mask: MaskKind
-    """Origin of validity: none, the nodata values, one mask or alpha for all bands, or one mask for each band."""
-    alpha: bool
+    """Origin of validity beside alpha: none, the nodata values, one mask for all bands, or one mask for each band."""
+    gaps: tuple[bool, ...]
+    """Whether each band has a nodata value, or a mask of its own, that counts."""
+    alpha: tuple[AlphaBand, ...]
+    """Bands that are read as the mask, by their numbers in GDAL."""
     overviews: tuple[int, ...]
     """Decimation of each overview level."""
     storage_block: tuple[int, int]
@@ -71,6 +74,17 @@ class RasterFacts:
     """Entries of the description on the size of a pixel in micrometres."""
     broken: tuple[tuple[Window, str], ...] = ()
     """Windows of a VRT whose members cannot be opened, each with the reason; see `vrt_members`."""
+
+
+class FilePlanes(NamedTuple):
+    """Pixels of a window of a file."""
+
+    values: NDArray[Any]
+    """`(channel, y, x)`, raw."""
+    covered: NDArray[np.bool_]
+    """`(y, x)`: False where alpha or the mask of the file says that there is nothing."""
+    data: dict[int, NDArray[np.bool_]]
+    """By index into `RasterFacts.bands`: where `(y, x)` a band with a nodata value differs from it."""
 
 
 class RasterFile:
@@ -91,8 +105,8 @@ class RasterFile:
 
     def read(
         self, bands: Sequence[int], window: Window, *, dtype: np.dtype[Any], level: int | None = None
-    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Raw values `(channel, y, x)` and the dataset mask `(y, x)` of a window inside the file.
+    ) -> FilePlanes:
+        """Raw values and masks of a window inside the file.
 
         Args:
             bands: indices into `facts.bands`.
@@ -114,11 +128,11 @@ class RasterFile:
                 at = RasterioWindow(whole.x, whole.y, whole.width, whole.height)
                 with strict_jpeg():
                     values = dataset.read([self.facts.bands[band] for band in bands], window=at, out_dtype=dtype)
-                    valid = self._mask(dataset, bands, at, values)
+                    covered, data = self._covered(dataset, at), self._data(dataset, bands, at, values)
                 if level is None and (checks := self._block_checks()) is not None:
                     checks.check(window)
                 part = window.slices(whole)
-                return values[:, *part], valid[part]
+                return FilePlanes(values[:, *part], covered[part], {band: mask[part] for band, mask in data.items()})
             except Exception:
                 # Once a read has failed, the next one through the same handle may give zeros without a word.
                 self._handles().pop(level, None)
@@ -164,24 +178,26 @@ class RasterFile:
             dataset = self._handle(level)
             return int(dataset.height), int(dataset.width)
 
-    def _mask(self, dataset: Any, bands: Sequence[int], at: RasterioWindow, values: NDArray[Any]) -> NDArray[np.bool_]:
-        if self.facts.mask == "none":
-            return np.broadcast_to(np.True_, values.shape[1:])  # takes no memory
+    def _covered(self, dataset: Any, at: RasterioWindow) -> NDArray[np.bool_]:
+        covered = np.broadcast_to(np.True_, (int(at.height), int(at.width)))  # takes no memory
+        for band in self.facts.alpha:  # GDAL's own mask of alpha knows only the second of two and the fourth of four
+            covered = covered & (np.nan_to_num(dataset.read(band.number, window=at)) != 0)
         if self.facts.mask == "dataset":
-            return np.asarray(dataset.read_masks(1, window=at) != 0)
-        valid = np.zeros(values.shape[1:], np.bool_)
-        left = dict.fromkeys(range(len(self.facts.bands)))
-        if self.facts.mask == "nodata":
-            for band, channel in zip(bands, values, strict=True):
-                differing = differs(channel, self.facts.nodata[band], self.facts.dtypes[band])
-                if differing is not None:
-                    valid |= differing
-                    left.pop(band, None)
-        for band in left:
-            if valid.all():  # a pixel is valid where any band is: the others cannot change that
-                break
-            valid |= dataset.read_masks(self.facts.bands[band], window=at) != 0
-        return valid
+            covered = covered & (dataset.read_masks(self.facts.bands[0], window=at) != 0)
+        return covered
+
+    def _data(
+        self, dataset: Any, bands: Sequence[int], at: RasterioWindow, values: NDArray[Any]
+    ) -> dict[int, NDArray[np.bool_]]:
+        data = {}
+        for band, channel in zip(bands, values, strict=True):
+            if self.facts.gaps[band] and band not in data:
+                known = differs(channel, self.facts.nodata[band], self.facts.dtypes[band])
+                by_value = known if self.facts.mask == "nodata" else None
+                data[band] = (
+                    dataset.read_masks(self.facts.bands[band], window=at) != 0 if by_value is None else by_value
+                )
+        return data
 
     def _handle(self, level: int | None) -> Any:
         handles = self._handles()

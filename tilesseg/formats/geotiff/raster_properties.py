@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import rasterio
-from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.enums import ColorInterp
 
 from tilesseg.errors import SourceError, cannot
 from tilesseg.formats.geotiff.band_names import band_names
 from tilesseg.formats.geotiff.georeferencing import find_place
 from tilesseg.formats.geotiff.raster_file import (
-    MaskKind,
     RasterFacts,
     RasterFile,
     one_line_errors,
@@ -23,7 +22,8 @@ from tilesseg.formats.geotiff.raster_file import (
 from tilesseg.formats.geotiff.strip_stream import is_one_strip
 from tilesseg.formats.geotiff.vrt_members import broken_members
 from tilesseg.formats.reading.proj_data import check_data
-from tilesseg.formats.reading.validity import DTYPES
+from tilesseg.formats.reading.validity import DTYPES, AlphaUse, MaskChoice, choose_mask
+from tilesseg.formats.source import AlphaBand
 from tilesseg.paths import opened_by_gdal
 
 _MEMBERS = 16  # of a VRT that are opened
@@ -59,8 +59,8 @@ _GAPS_NOTE = "a VRT without nodata: where no member lies it is 0 and valid; gdal
 _MOST_BANDS = 10_000  # one patch of more would not fit into memory; damaged headers declare 65535
 
 
-def open_raster(path: str) -> RasterFile:
-    """Open a file with GDAL and collect its facts.
+def open_raster(path: str, alpha: AlphaUse | None = None) -> RasterFile:
+    """Open a file with GDAL and collect its facts; `alpha` says what a band that is tagged alpha is.
 
     Raises:
         SourceError: missing, not an image, of a data type that cannot be segmented, or GDAL has no data of PROJ.
@@ -73,7 +73,7 @@ def open_raster(path: str) -> RasterFile:
     with one_line_errors(f"{path}: not an image that GDAL can open", "give a raster image, or repair this file"):
         dataset = open_dataset(path)
     with one_line_errors(f"{path}: cannot read its properties"), rasterio.Env():
-        return RasterFile(path, settled(lambda: _facts(path, dataset)))
+        return RasterFile(path, settled(lambda: _facts(path, dataset, alpha)))
 
 
 def is_remote(path: str) -> bool:
@@ -81,13 +81,14 @@ def is_remote(path: str) -> bool:
     return opened_by_gdal(path) or (":" in path and not os.path.exists(path))
 
 
-def _facts(path: str, dataset: Any) -> RasterFacts:
+def _facts(path: str, dataset: Any, use: AlphaUse | None) -> RasterFacts:
     if dataset.count > _MOST_BANDS:
         raise SourceError(
             f"{path}: {dataset.count} bands, more than {_MOST_BANDS}: its header is probably damaged; replace the file"
         )
     colours = dataset.colorinterp
-    bands = tuple(i for i, colour in zip(dataset.indexes, colours, strict=True) if colour != ColorInterp.alpha)
+    mask = _mask(dataset, colours, use)
+    bands = tuple(i for i in dataset.indexes if i - 1 not in mask.alpha)
     if not bands:
         raise SourceError(cannot(f"read {path}", "it has no band with data", "give another image"))
     dtypes = tuple(dataset.dtypes[i - 1] for i in bands)
@@ -106,8 +107,9 @@ def _facts(path: str, dataset: Any) -> RasterFacts:
         scales=tuple(float(dataset.scales[i - 1]) for i in bands),
         offsets=tuple(float(dataset.offsets[i - 1]) for i in bands),
         nodata=tuple(dataset.nodatavals[i - 1] for i in bands),
-        mask=_mask_kind(dataset),
-        alpha=len(bands) < dataset.count,
+        mask=mask.kind,
+        gaps=mask.gaps,
+        alpha=tuple(AlphaBand(i + 1, _description(dataset, i)) for i in mask.alpha),
         overviews=() if broken else tuple(dataset.overviews(bands[0])),  # GDAL opens the members for theirs
         storage_block=dataset.block_shapes[bands[0] - 1],
         one_strip=is_one_strip(path, dataset),
@@ -116,24 +118,30 @@ def _facts(path: str, dataset: Any) -> RasterFacts:
         broken=broken,
         files=_files(path, dataset),
         size=size.properties,
-        notes=(*notes, *_more_notes(dataset, colours)),
+        notes=(*notes, *_more_notes(dataset, colours, mask)),
     )
 
 
-def _mask_kind(dataset: Any) -> MaskKind:
-    flags = dataset.mask_flag_enums  # empty lists where GDAL's flags are 0: a mask for each band
-    if MaskFlags.per_dataset in flags[0]:
-        return "dataset"
-    if all(MaskFlags.all_valid in of_band for of_band in flags):
-        return "none"
-    return "nodata" if all(of_band == [MaskFlags.nodata] for of_band in flags) else "bands"
+def _mask(dataset: Any, colours: Sequence[Any], use: AlphaUse | None) -> MaskChoice:
+    flags = [{flag.name for flag in of_band} for of_band in dataset.mask_flag_enums]
+    return choose_mask([colour == ColorInterp.alpha for colour in colours], flags, use)
 
 
-def _more_notes(dataset: Any, colours: Any) -> Iterator[str]:
+def _description(dataset: Any, index: int) -> str | None:
+    return band_names([dataset.descriptions[index]], ["alpha"])[0]
+
+
+def _more_notes(dataset: Any, colours: Sequence[Any], mask: MaskChoice) -> Iterator[str]:
     if ColorInterp.palette in colours:
         yield _PALETTE_NOTE
-    if dataset.driver == "VRT" and _mask_kind(dataset) == "none":
+    if dataset.driver == "VRT" and mask.kind == "none" and not mask.alpha:
         yield _GAPS_NOTE
+    bands = [i for i in dataset.indexes if colours[i - 1] == ColorInterp.alpha and i - 1 not in mask.alpha]
+    if bands:
+        yield f"band {', '.join(map(str, bands))} is tagged alpha, and is read as a band"
+    unused = {value for value in dataset.nodatavals if value is not None}
+    if mask.alpha and unused:
+        yield f"alpha is the mask: the nodata value {', '.join(f'{value:g}' for value in sorted(unused))} is not used"
 
 
 def _remedy(dtype: str) -> str:

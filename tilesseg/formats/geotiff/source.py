@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, prod
 from typing import Any
@@ -13,23 +13,25 @@ from numpy.typing import NDArray
 from tilesseg.formats.damage import Damage, Parts, mark_valid, read_by_block, seen_through
 from tilesseg.formats.geotiff.band_stack import RasterLayer
 from tilesseg.formats.geotiff.geotiff_description import describe_file
+from tilesseg.formats.geotiff.raster_file import FilePlanes
 from tilesseg.formats.geotiff.raster_properties import decoded_block
 from tilesseg.formats.geotiff.single_block import refuse_damaged_file
 from tilesseg.formats.geotiff.strip_stream import Strip, find_strip, strip_rows
-from tilesseg.formats.reading.image import Planes, Reader, Shape
-from tilesseg.formats.reading.resample import resample, source_window
+from tilesseg.formats.reading.image import Planes, Reader, Shape, finite_only, masks_of
+from tilesseg.formats.reading.resample import resample, source_window, under_centres
+from tilesseg.formats.reading.validity import joined
 from tilesseg.raster.grid import Grid
 from tilesseg.raster.window import Window
 
-Masked = tuple[NDArray[Any], NDArray[np.bool_]]
-"""Values `(channel, y, x)` and their mask `(y, x)`."""
+ReadFile = Callable[[int, Window], FilePlanes]
+"""Function that reads a window of a file, by the file's number."""
 
 
 @dataclass(frozen=True, slots=True)
 class GeoTiffReader(Reader):
     """Reads one or several raster files as one image; see `reading.image.Reader`.
 
-    The mask of a file counts all its bands: with a nodata value, a pixel is nodata where every band has it.
+    Bands of one file and bands of several files on one grid give the same pixels and the same masks.
     """
 
     layers: tuple[RasterLayer, ...]
@@ -38,19 +40,38 @@ class GeoTiffReader(Reader):
 
     def read(self, window: Window, bands: Sequence[int]) -> Planes:
         """See `Reader.read`."""
-        return self._joined(bands, [self._read_layer(layer, bands, window) for layer in self._in_use(bands)])
+        return self._joined(bands, self._read_layers(self._in_use(bands), bands, window))
 
     def salvage(self, window: Window, bands: Sequence[int]) -> Parts:
         """See `Reader.salvage`: each file by its own blocks."""
-        found: dict[Damage, None] = {}
-        parts = [self._salvage_layer(number, bands, window, found) for number in self._in_use(bands)]
-        values, valid = self._joined(bands, parts)
-        return Parts(values, valid, tuple(found))
+        damage: dict[int, list[Damage]] = {number: [] for number in self._in_use(bands)}
+
+        def read(number: int, part: Window) -> FilePlanes:
+            planes, found = self._salvage_file(number, bands, part)
+            damage[number] += found
+            return planes
+
+        parts = self._read_layers([*damage], bands, window, read)
+        seen = {number: self._seen(number, found) for number, found in damage.items()}
+        for number, planes in parts.items():
+            mark_valid([planes.covered, *planes.data.values()], window, seen[number])
+        joined_planes = self._joined(bands, parts)
+        found = dict.fromkeys(one for some in seen.values() for one in some)
+        return Parts(joined_planes.values, masks_of(joined_planes), tuple(found))
 
     def rows(self, height: int, bands: Sequence[int]) -> Iterator[Planes]:
         """See `Reader.rows`: a file of one strip is decoded once, piece by piece, where that can be done."""
-        streams = [self._layer_rows(layer, bands, height) for layer in self._in_use(bands)]
-        return (self._joined(bands, parts) for parts in zip(*streams, strict=True))
+        in_use, (tall, wide) = self._in_use(bands), self.facts.grid.shape
+        strips = {number: strip for number in in_use if (strip := _strip(self.layers[number])) is not None}
+        streams = {
+            number: strip_rows(self.layers[number].file, strip, self._indices(number, bands), height)
+            for number, strip in strips.items()
+        }
+        others = [number for number in in_use if number not in strips]
+        for y in range(0, tall, height):
+            parts = {number: next(stream) for number, stream in streams.items()}
+            parts |= self._read_layers(others, bands, Window(y, 0, min(height, tall - y), wide))
+            yield self._joined(bands, parts)
 
     def storage_block(self, bands: Sequence[int]) -> Shape:
         """See `Reader.storage_block`: the largest of all files in use, a coarser file's in the image's pixels."""
@@ -113,84 +134,95 @@ class GeoTiffReader(Reader):
         """Indices in a file, for each of these bands that comes from the file."""
         return [self.facts.bands[i].index for i in bands if self.facts.bands[i].layer == number]
 
-    def _joined(self, bands: Sequence[int], parts: Sequence[Masked]) -> Planes:
+    def _joined(self, bands: Sequence[int], parts: Mapping[int, FilePlanes]) -> Planes:
         """The pixels of the files in use as one array, in the order of the bands."""
+        chosen, in_use = [self.facts.bands[i] for i in bands], self._in_use(bands)
+        data = {band.gaps: parts[band.layer].data[band.index] for band in chosen if band.gaps is not None}
+        masks = [parts[number].covered for number in in_use], [data[number] for number in sorted(data)]
         if len(parts) == 1:
-            return Planes(parts[0][0], [parts[0][1]])  # the usual case: one file, without a copy
-        chosen = [self.facts.bands[i] for i in bands]
-        dtype = np.result_type(*(band.raw_dtype for band in chosen))
-        values = np.empty((len(bands), *parts[0][0].shape[1:]), dtype)
-        for number, (layer_values, _) in zip(self._in_use(bands), parts, strict=True):
+            return Planes(parts[in_use[0]].values, *masks)  # the usual case: one file, without a copy
+        values = np.empty((len(bands), *masks[0][0].shape), np.result_type(*(band.raw_dtype for band in chosen)))
+        for number in in_use:
             channels = [k for k, band in enumerate(chosen) if band.layer == number]
-            for k, channel in zip(channels, layer_values, strict=True):
+            for k, channel in zip(channels, parts[number].values, strict=True):
                 values[k] = channel
-        return Planes(values, [valid for _, valid in parts])
+        return Planes(values, *masks)
 
-    def _salvage_layer(self, number: int, bands: Sequence[int], window: Window, found: dict[Damage, None]) -> Masked:
-        """Pixels of a damaged file; its damage, in the image's pixels, is added to `found`."""
-        layer, indices = self.layers[number], self._indices(number, bands)
-        file = layer.file
-        dtype = np.result_type(*(file.facts.dtypes[index] for index in indices))
-        shape = file.facts.grid.shape if self.level is None else file.level_shape(self.level)
-        damage: list[Damage] = []
+    def _salvage_file(self, number: int, bands: Sequence[int], window: Window) -> tuple[FilePlanes, Sequence[Damage]]:
+        """Pixels of a damaged file, and its damage."""
+        file = self.layers[number].file
+        indices = self._indices(number, bands)
+        gapped = sorted({index for index in indices if file.facts.gaps[index]})
 
-        def read(part: Window) -> Masked:
-            def whole(block: Window) -> tuple[NDArray[Any], list[NDArray[np.bool_]]]:
-                values, valid = file.read(indices, block, dtype=dtype, level=self.level)
-                return values, [valid]
+        def read(block: Window) -> tuple[NDArray[Any], list[NDArray[np.bool_]]]:
+            planes = self._read_file(number, bands, block)
+            return planes.values, [planes.covered, *(planes.data[index] for index in gapped)]
 
-            block = file.unit_block(self.level)
-            parts = read_by_block(whole, part, block=block, shape=shape, channels=len(indices), masks=1, dtype=dtype)
-            damage.extend(parts.damage)
-            return parts.values, parts.valid[0]
+        parts = read_by_block(
+            read,
+            window,
+            block=file.unit_block(self.level),
+            shape=file.facts.grid.shape if self.level is None else file.level_shape(self.level),
+            channels=len(indices),
+            masks=1 + len(gapped),
+            dtype=np.result_type(*(file.facts.dtypes[index] for index in indices)),
+        )
+        return FilePlanes(parts.values, parts.valid[0], dict(zip(gapped, parts.valid[1:], strict=True))), parts.damage
 
-        masked = self._read_layer(number, bands, window, read=read)
-        seen: Sequence[Damage] = damage
-        if not layer.native:
-            seen = seen_through(
-                damage,
-                shape=self.facts.grid.shape,
-                source_of=lambda pixel: source_window(
-                    pixel, layer.scale, shape, offset=layer.offset, method=layer.method
-                ),
-            )
-            mark_valid([masked[1]], window, seen)
-        found.update(dict.fromkeys(seen))
-        return masked
-
-    def _read_layer(
-        self,
-        number: int,
-        bands: Sequence[int],
-        window: Window,
-        *,
-        read: Callable[[Window], Masked] | None = None,
-    ) -> Masked:
-        """Pixels of a file, by `read` where its own reading is replaced."""
-        layer, indices = self.layers[number], self._indices(number, bands)
-        file = layer.file
-        dtype = np.result_type(*(file.facts.dtypes[index] for index in indices))
-        read = read or (lambda part: file.read(indices, part, dtype=dtype, level=self.level))
+    def _seen(self, number: int, damage: Sequence[Damage]) -> Sequence[Damage]:
+        """Damage of a file, in the image's pixels."""
+        layer = self.layers[number]
         if layer.native:
-            return read(window)
-        shape = file.facts.grid.shape
-        source = source_window(window, layer.scale, shape, offset=layer.offset, method=layer.method)
-        values, valid = read(source)
-        if dtype.kind == "f":
-            valid = valid & np.isfinite(values).all(axis=0)
-        return resample(
-            values, valid, window,
-            scale=layer.scale, source=source, shape=shape, offset=layer.offset, method=layer.method,
-        )  # fmt: skip
+            return damage
+        place: Any = {"offset": layer.offset, "method": layer.method}
+        shape = layer.file.facts.grid.shape
+        return seen_through(
+            damage,
+            shape=self.facts.grid.shape,
+            source_of=lambda pixel: source_window(pixel, layer.scale, shape, **place),
+        )
 
-    def _layer_rows(self, number: int, bands: Sequence[int], height: int) -> Iterator[Masked]:
-        layer, grid = self.layers[number], self.facts.grid
-        strip = _strip(layer)
-        if strip is not None:
-            yield from strip_rows(layer.file, strip, self._indices(number, bands), height)
-            return
-        for y in range(0, grid.height, height):
-            yield self._read_layer(number, bands, Window(y, 0, min(height, grid.height - y), grid.width))
+    def _read_layers(
+        self, numbers: Sequence[int], bands: Sequence[int], window: Window, read: ReadFile | None = None
+    ) -> dict[int, FilePlanes]:
+        """Pixels of some files on the image's grid, by the files' numbers; `read` replaces the reading of a file."""
+        read = read or (lambda number, part: self._read_file(number, bands, part))
+        alike: dict[tuple[Any, ...], list[int]] = {}
+        for number in numbers:
+            layer = self.layers[number]
+            place = (layer.scale, layer.offset, layer.method, layer.file.facts.grid.shape)
+            alike.setdefault(place, []).append(number)
+        parts: dict[int, FilePlanes] = {}
+        for together in alike.values():
+            parts |= self._read_alike(together, bands, window, read)
+        return parts
+
+    def _read_alike(
+        self, numbers: Sequence[int], bands: Sequence[int], window: Window, read_file: ReadFile
+    ) -> dict[int, FilePlanes]:
+        """Pixels of files on one grid: what contributes where they are resampled is decided for all together."""
+        layer = self.layers[numbers[0]]
+        if layer.native:
+            return {number: read_file(number, window) for number in numbers}
+        place: Any = {"scale": layer.scale, "shape": layer.file.facts.grid.shape, "offset": layer.offset}
+        source = source_window(window, place["scale"], place["shape"], offset=layer.offset, method=layer.method)
+        read = {number: read_file(number, source) for number in numbers}
+        chosen = [band for i in bands if (band := self.facts.bands[i]).layer in read]
+        covered = {number: finite_only(Planes(part.values, [part.covered]))[0] for number, part in read.items()}
+        data = [read[band.layer].data[band.index] for band in chosen if band.gaps is not None]
+        contributing = joined([*covered.values()], data if len(data) == len(chosen) else ())
+        parts = {}
+        for number, part in read.items():
+            values, _ = resample(part.values, contributing, window, source=source, method=layer.method, **place)
+            masks = {i: under_centres(plane, window, source=source, **place) for i, plane in part.data.items()}
+            parts[number] = FilePlanes(values, under_centres(covered[number], window, source=source, **place), masks)
+        return parts
+
+    def _read_file(self, number: int, bands: Sequence[int], window: Window) -> FilePlanes:
+        """The file's own pixels."""
+        file, indices = self.layers[number].file, self._indices(number, bands)
+        dtype = np.result_type(*(file.facts.dtypes[index] for index in indices))
+        return file.read(indices, window, dtype=dtype, level=self.level)
 
 
 def _strip(layer: RasterLayer) -> Strip | None:

@@ -20,7 +20,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from tilesseg.errors import SourceError
-from tilesseg.formats.geotiff.raster_file import RasterFile, differs
+from tilesseg.formats.geotiff.raster_file import FilePlanes, RasterFile, differs
 from tilesseg.formats.source import unreadable
 from tilesseg.raster.window import Window
 
@@ -210,38 +210,36 @@ def find_strip(file: RasterFile) -> Strip | None:
         and len(set(facts.dtypes)) == 1
         and (strip.given == strip.native or (strip.native == np.float16 and strip.given == np.float32))
     )
-    return strip if readable and facts.mask in ("none", "nodata") else None
+    return strip if readable and facts.mask in ("none", "nodata") and not facts.alpha else None
 
 
-def strip_rows(
-    file: RasterFile, strip: Strip, bands: Sequence[int], height: int
-) -> Iterator[tuple[NDArray[Any], NDArray[np.bool_]]]:
+def strip_rows(file: RasterFile, strip: Strip, bands: Sequence[int], height: int) -> Iterator[FilePlanes]:
     """Pixels of full-width windows of `height` rows, top to bottom, equal to `file.read`, from one pass over the strip.
 
     Raises:
         SourceError: the strip is damaged.
     """
-    channels = list(range(len(file.facts.bands))) if file.facts.mask == "nodata" else list(dict.fromkeys(bands))
+    channels = list(dict.fromkeys(bands))
     place = [channels.index(band) for band in bands]
     y = 0
     for pixels in strip.rows([file.facts.bands[band] - 1 for band in channels], height):
         window = Window(y, 0, *pixels.shape[1:])
-        values = pixels if place == channels == list(range(len(pixels))) else pixels[place]
-        yield values, _valid(file, channels, pixels, window)
+        values = pixels if place == list(range(len(pixels))) else pixels[place]
+        yield FilePlanes(values, np.broadcast_to(np.True_, window.shape), _data(file, channels, pixels, window))
         y += pixels.shape[1]
 
 
-def _valid(file: RasterFile, bands: Sequence[int], pixels: NDArray[Any], window: Window) -> NDArray[np.bool_]:
-    """Mask, equal to `RasterFile.read`: with nodata values, a pixel is nodata where every band has its own."""
+def _data(file: RasterFile, bands: Sequence[int], pixels: NDArray[Any], window: Window) -> dict[int, NDArray[np.bool_]]:
+    """Masks of the nodata values, equal to those of `RasterFile.read`."""
     if file.facts.mask == "none":
-        return np.broadcast_to(np.True_, window.shape)
-    valid = np.zeros(window.shape, np.bool_)
+        return {}
+    data = {}
     for band, channel in zip(bands, pixels, strict=True):
         differing = differs(channel, file.facts.nodata[band], file.facts.dtypes[band])
         if differing is None:  # floats within a few ulp of nodata: only GDAL can tell
-            return file.read([band], window, dtype=channel.dtype)[1]
-        valid |= differing
-    return valid
+            return file.read(bands, window, dtype=pixels.dtype).data
+        data[band] = differing
+    return data
 
 
 def _first_page(path: str) -> Any:

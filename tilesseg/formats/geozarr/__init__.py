@@ -14,9 +14,10 @@ from tilesseg.errors import SourceError
 from tilesseg.formats.geozarr import conventions
 from tilesseg.formats.geozarr.staged_source import staged_reader
 from tilesseg.formats.reading.image import Image, ImageBand, ImageFacts
-from tilesseg.formats.reading.open_options import Opening
+from tilesseg.formats.reading.open_options import Missing, Opening
 from tilesseg.formats.reading.resample import exact_ratio, output_shape
 from tilesseg.formats.reading.validity import DTYPES
+from tilesseg.formats.zarr.missing_chunks import refuse_empty
 from tilesseg.formats.zarr.source import ZarrLayer, ZarrReader
 from tilesseg.formats.zarr.zarr_array import Axes, ZarrArray, metadata_files
 from tilesseg.formats.zarr.zarr_hierarchy import Hierarchy, Member, coordinates, find_members, open_node, sibling
@@ -34,34 +35,48 @@ def open_geozarr(paths: Sequence[str], opening: Opening) -> Image:
     """
     opening.check_numbers(paths[0])
     opening.refuse(paths[0], "series", "level", "t", "z", why="this Zarr is not an OME-Zarr")
+    opening.refuse(paths[0], "alpha", why="a Zarr tags no band as alpha")
     path = os.path.abspath(paths[0])
     node = open_node(path)
     if isinstance(node.attrs.get("tilesseg"), dict):
         reader = staged_reader(Path(path))
     else:
-        reader = _assembled(path, find_members(path, node))
+        reader = _assembled(path, find_members(path, node), opening.missing)
     reader = _rescaled(reader, opening.scale, opening.offset)
     return Image.of(reader if opening.resolution is None else _resized(reader, opening.resolution))
 
 
-def _assembled(path: str, hierarchy: Hierarchy) -> ZarrReader:
+def _assembled(path: str, hierarchy: Hierarchy, missing: Missing | None) -> ZarrReader:
+    absent = missing == "nodata"
     axes = [_axes(member) for member in hierarchy.members]
-    layers = [_layer(member, member_axes) for member, member_axes in zip(hierarchy.members, axes, strict=True)]
-    shapes = {member.path: layer.array.shape for member, layer in zip(hierarchy.members, layers, strict=True)}
+    arrays = [_layer(member, member_axes) for member, member_axes in zip(hierarchy.members, axes, strict=True)]
+    shapes = {member.path: layer.array.shape for member, layer in zip(hierarchy.members, arrays, strict=True)}
     if len(set(shapes.values())) > 1:
         raise SourceError(f"{path}: arrays of different shapes, {shapes}; open one of them")
-    grid, notes = _grid(hierarchy.members[0], axes[0], layers[0].array.shape)
-    bands = [
-        band
-        for number, (member, layer) in enumerate(zip(hierarchy.members, layers, strict=True))
-        for band in _bands(number, member, layer, alone=len(layers) == 1)
-    ]
+    grid, notes = _grid(hierarchy.members[0], axes[0], arrays[0].array.shape)
+    bands: list[ImageBand] = []
+    layers: list[ZarrLayer] = []
+    copies = []
+    for layer in arrays:
+        refuse_empty(layer.array, missing)
+    for member, layer in zip(hierarchy.members, arrays, strict=True):
+        together = _together(layer) if absent else layer.array.channels
+        bands += _bands(member, layer, alone=len(arrays) == 1, layers=len(layers), together=together, before=len(bands))
+        copies.append(-(-layer.array.channels // together))
+        layers += [replace(layer, absent=absent)] * copies[-1]
     files = tuple(dict.fromkeys(file for folder in hierarchy.folders for file in metadata_files(folder)))
     facts = ImageFacts(path, grid, tuple(bands), files, notes=notes)
-    overviews = tuple(
-        ZarrReader(replace(facts, grid=Grid(*level[0].array.shape)), level) for level in _levels(hierarchy, axes)
-    )
-    return ZarrReader(facts, tuple(layers), overviews=overviews)
+    overviews = []
+    for level in _levels(hierarchy, axes):
+        own = [replace(layer, absent=absent) for layer, count in zip(level, copies, strict=True) for _ in range(count)]
+        overviews.append(ZarrReader(replace(facts, grid=Grid(*level[0].array.shape)), tuple(own)))
+    return ZarrReader(facts, tuple(layers), overviews=tuple(overviews), missing=missing)
+
+
+def _together(layer: ZarrLayer) -> int:
+    """Number of channels in one chunk: they are stored, or absent, together."""
+    axis = layer.array.axes.channel
+    return 1 if axis is None else int(layer.array.array.chunks[axis])
 
 
 def _axes(member: Member) -> Axes:
@@ -83,7 +98,19 @@ def _levels(hierarchy: Hierarchy, axes: Sequence[Axes]) -> tuple[tuple[ZarrLayer
     return tuple(level for level in levels if len({layer.array.shape for layer in level}) == 1)
 
 
-def _bands(number: int, member: Member, layer: ZarrLayer, *, alone: bool) -> list[ImageBand]:
+def _bands(
+    member: Member, layer: ZarrLayer, *, alone: bool, layers: int, together: int, before: int
+) -> list[ImageBand]:
+    """Bands of an array.
+
+    Args:
+        member: the array, as its hierarchy describes it.
+        layer: the same, opened.
+        alone: whether it is the only array of the image.
+        layers: number of layers before those of this array.
+        together: number of channels in one layer.
+        before: number of bands before those of this array.
+    """
     scale, offset = conventions.find_scaling(member.path, member.attributes)
     count = layer.array.channels
     names: Sequence[str | None]
@@ -95,7 +122,11 @@ def _bands(number: int, member: Member, layer: ZarrLayer, *, alone: bool) -> lis
         called = [str(name) for name in listed] if listed is not None and listed.dtype.kind in "UOT" else None
         names = conventions.find_names(member.attributes, called, count)
     dtype, file = str(layer.array.dtype), layer.array.path
-    return [ImageBand(name, dtype, file, scale, offset, number, k, mask=number) for k, name in enumerate(names)]
+    bands = []
+    for k, name in enumerate(names):
+        number, gaps = layers + k // together, None if layer.nodata is None else before + k
+        bands.append(ImageBand(name, dtype, file, scale, offset, number, k, mask=number, gaps=gaps))
+    return bands
 
 
 def _grid(member: Member, axes: Axes, shape: tuple[int, int]) -> tuple[Grid, tuple[str, ...]]:

@@ -3,7 +3,8 @@
     image.zarr/  zarr.json        attributes spatial: and proj: for other readers, `tilesseg` for `open_staged`
                  spatial_ref      the same georeference by the conventions CF
                  image/           (channel, y, x), raw values: scale and offset are applied on reading
-                 valid/           (mask, y, x) bool; shards in which all is valid are not stored
+                 valid/           (mask, y, x) bool: where bands are covered, and where they are not nodata; shards in
+                                  which all is valid are not stored
 
 Pixels read from a copy equal those read from the image, byte for byte.
 """
@@ -34,7 +35,7 @@ from tilesseg.formats.zarr.zarr_array import Axes, ZarrArray, metadata_files
 from tilesseg.raster.grid import ControlPoint, Grid, Placement
 from tilesseg.raster.window import Window
 
-FORMAT = 1
+FORMAT = 2
 _CHANNELS = Axes(y=1, x=2, channel=0)
 
 
@@ -50,7 +51,7 @@ def create_staged(path: Path, *, source: Source, shard: tuple[int, int], chunk: 
     Raises:
         StoreError: the copy cannot be written.
     """
-    bands, count = _bands(source), len(dict.fromkeys(source.masks))
+    bands, count = _bands(source), len({*source.masks, *source.gaps} - {None})
     stored = np.result_type(*(band["dtype"] for band in bands))
     attributes = {**spatial_attributes(source.grid), "tilesseg": _fields(source, bands)}
     arrays = (("image", "channel", len(bands), stored, 0), ("valid", "mask", count, np.dtype(bool), True))
@@ -206,9 +207,10 @@ def _bands(source: Source) -> list[dict[str, Any]]:
             "scale": source.scaling[i][0],
             "offset": source.scaling[i][1],
             "mask": mask,
+            "gaps": gaps,
             "resampled": _resampled(source, i),
         }
-        for i, mask in zip(source.selected, source.masks, strict=True)
+        for i, mask, gaps in zip(source.selected, source.masks, source.gaps, strict=True)
     ]
 
 

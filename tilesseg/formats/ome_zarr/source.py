@@ -1,6 +1,6 @@
 """An OME-Zarr image as a source: one plane of it, with its channels as bands, and its trusted levels.
 
-A chunk that is not stored is nodata. Zarr would give the array's fill value, as if the microscope had measured it.
+A chunk that is not stored holds the array's fill value, or nodata where the user says so; see `missing_chunks`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from tilesseg.formats.ome_zarr.series import Chosen, choose_image
 from tilesseg.formats.reading.image import Image, ImageBand, ImageFacts
 from tilesseg.formats.reading.open_options import Opening
 from tilesseg.formats.reading.validity import DTYPES
+from tilesseg.formats.zarr.missing_chunks import refuse_empty
 from tilesseg.formats.zarr.source import ZarrLayer, ZarrReader
-from tilesseg.formats.zarr.stored_chunks import any_stored
 from tilesseg.formats.zarr.zarr_array import Axes, ZarrArray, metadata_files
 from tilesseg.formats.zarr.zarr_hierarchy import open_node
 from tilesseg.raster.grid import Grid
@@ -41,6 +41,7 @@ def open_ome_zarr(paths: Sequence[str], opening: Opening) -> Image:
     """
     path = os.path.abspath(paths[0])
     opening.check_numbers(path)
+    opening.refuse(path, "alpha", why="a Zarr tags no band as alpha")
     chosen = choose_image(path, opening.series)
     count = len(chosen.multiscale.datasets)
     level = opening.level or 0
@@ -93,10 +94,9 @@ def _unfit(chosen: Chosen, number: int, one: ZarrReader, reader: ZarrReader, fin
 def _level(chosen: Chosen, number: int, finest: Grid, opening: Opening) -> ZarrReader:
     array, multiscale = _array(chosen, number), chosen.multiscale
     path = _path(chosen, number)
-    if not any_stored(path):
-        raise SourceError(f"{path}: 0 of its {array.nchunks} chunks are stored; fetch or copy them again")
-    axes = _axes(path, multiscale, array.shape, opening)
-    layers, bands, note = _bands(chosen, ZarrArray(path, axes), array, opening)
+    opened = ZarrArray(path, _axes(path, multiscale, array.shape, opening))
+    refuse_empty(opened, opening.missing)
+    layers, bands, note = _bands(chosen, opened, array, opening)
     shape = _plane(chosen, array)
     place = displaced(multiscale, number)
     facts = ImageFacts(
@@ -107,7 +107,7 @@ def _level(chosen: Chosen, number: int, finest: Grid, opening: Opening) -> ZarrR
         notes=tuple(one for one in (note, place) if one),
         native=finest,
     )
-    return ZarrReader(facts, layers)
+    return ZarrReader(facts, layers, missing=opening.missing)
 
 
 def _array(chosen: Chosen, number: int) -> zarr.Array[Any]:
@@ -172,8 +172,18 @@ def _bands(
     scale = 1.0 if opening.scale is None else opening.scale
     offset = 0.0 if opening.offset is None else opening.offset
     bands = tuple(
-        ImageBand(name, str(array.dtype), array.path, scale, offset, k // together, k, mask=k // together)
+        ImageBand(
+            name,
+            str(array.dtype),
+            array.path,
+            scale,
+            offset,
+            layer=k // together,
+            index=k,
+            mask=k // together,
+            gaps=None if nodata is None else k,
+        )
         for k, name in enumerate(names)
     )
-    layers = (ZarrLayer(array, nodata, absent=True),) * (bands[-1].layer + 1)
+    layers = (ZarrLayer(array, nodata, absent=opening.missing == "nodata"),) * (bands[-1].layer + 1)
     return layers, bands, note

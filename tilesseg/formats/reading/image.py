@@ -9,7 +9,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +21,7 @@ from tilesseg.formats.reading.edge_padding import read_reflected
 from tilesseg.formats.reading.statistics_sample import Readable, sample_image
 from tilesseg.formats.reading.thumbnail import decimate, thumbnail_shape
 from tilesseg.formats.reading.validity import UNSCALED, Scaling, finish, stacked
-from tilesseg.formats.source import Pixels, Raw, SalvagedPixels, SalvagedRaw, Source, file_state
+from tilesseg.formats.source import AlphaBand, Pixels, Raw, SalvagedPixels, SalvagedRaw, Source, file_state
 from tilesseg.paths import container, is_address, unsigned, without_secrets
 from tilesseg.raster.grid import Grid
 from tilesseg.raster.region_of_interest import RoiCells
@@ -48,7 +47,9 @@ class ImageBand:
     index: int = 0
     """Its number in that file or array, from 0, alpha not counted."""
     mask: int = 0
-    """Number of its mask, among the masks of the image."""
+    """Number of the mask that says where it is covered, among the masks of the image; bands may share one."""
+    gaps: int | None = None
+    """Number of the mask that says where it differs from its nodata value, None where it has no nodata value."""
     resampled: bool = False
     """Whether its raw values are float32 because they are resampled, or were before they were stored."""
 
@@ -80,6 +81,8 @@ class ImageFacts:
     """Sentences on unusual facts, for the description."""
     properties: Mapping[str, Any] = field(default_factory=dict)
     """Further entries of the description: pixel size, objective, levels."""
+    alpha: tuple[AlphaBand, ...] = ()
+    """Bands that the files tag as alpha, and that are read as the mask."""
 
 
 class Planes(NamedTuple):
@@ -87,8 +90,10 @@ class Planes(NamedTuple):
 
     values: NDArray[Any]
     """`(channel, y, x)`: the requested bands, in their order."""
-    valid: list[NDArray[np.bool_]]
-    """Masks `(y, x)`: one for each mask that these bands have, in the order of the masks' numbers."""
+    valid: Sequence[NDArray[np.bool_]]
+    """Masks `(y, x)` of where bands are covered: one for each number that these bands have, in the numbers' order."""
+    data: Sequence[NDArray[np.bool_]] = ()
+    """Masks `(y, x)` of where bands differ from their nodata values, in the order of the numbers `ImageBand.gaps`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +130,12 @@ class Reader(ABC):
         """
         chosen = [self.facts.bands[i] for i in bands]
         return read_by_block(
-            lambda part: self.read(part, bands),
+            lambda part: values_and_masks(self.read(part, bands)),
             window,
             block=self.storage_block(bands),
             shape=self.facts.grid.shape,
             channels=len(bands),
-            masks=len({band.mask for band in chosen}),
+            masks=mask_count(chosen),
             dtype=np.result_type(*(band.raw_dtype for band in chosen)),
         )
 
@@ -157,6 +162,10 @@ class Reader(ABC):
         for y in range(0, tall, height):
             yield self.read(Window(y, 0, min(height, tall - y), wide), bands)
 
+    def counted_notes(self, bands: Sequence[int]) -> list[str]:
+        """Sentences on unusual facts of these bands that have to be counted, for the description."""
+        return []
+
     def block_bytes(self, bands: Sequence[int]) -> int:
         """Bytes that are decoded of one band when one pixel is read."""
         height, width = np.minimum(self.storage_block(bands), self.facts.grid.shape).tolist()
@@ -182,7 +191,7 @@ class Reader(ABC):
 class Image:
     """An opened image, read by window; see `formats.Source`.
 
-    A pixel is valid where the masks of all selected bands call it valid, and where every selected band is finite.
+    Which pixels are valid: see `validity.joined`.
     """
 
     reader: Reader
@@ -239,6 +248,16 @@ class Image:
         return tuple(in_use.index(band.mask) for band in self._chosen)
 
     @property
+    def gaps(self) -> tuple[int | None, ...]:
+        first = len(set(self.masks))
+        in_use = sorted({band.gaps for band in self._chosen if band.gaps is not None})
+        return tuple(None if band.gaps is None else first + in_use.index(band.gaps) for band in self._chosen)
+
+    @property
+    def alpha(self) -> tuple[AlphaBand, ...]:
+        return self.reader.facts.alpha
+
+    @property
     def storage_block(self) -> Shape:
         height, width = self.reader.storage_block(self.selected)
         return min(self.grid.height, height), min(self.grid.width, width)
@@ -263,13 +282,13 @@ class Image:
 
     def salvage(self, window: Window) -> SalvagedPixels:
         """Read a window of a damaged image; see `formats.Source.salvage`."""
-        values, valid, damage = self._salvaged(window)
-        return SalvagedPixels(self._finished(Planes(values, valid)), damage)
+        values, masks, damage = self._salvaged(window)
+        return SalvagedPixels(self._finished(planes_of(values, masks, self._chosen)), damage)
 
     def salvage_raw(self, window: Window) -> SalvagedRaw:
         """Read raw values of a damaged image; see `formats.Source.salvage_raw`."""
-        values, valid, damage = self._salvaged(window)
-        return SalvagedRaw(_raw(Planes(values, valid)), damage)
+        values, masks, damage = self._salvaged(window)
+        return SalvagedRaw(_raw(planes_of(values, masks, self._chosen)), damage)
 
     def refuse_damaged(self) -> None:
         """Refuse an image of a single, damaged block; see `formats.Source.refuse_damaged`."""
@@ -280,7 +299,10 @@ class Image:
         parts, bands = self.reader.salvage(window, self.selected), self.selected
         if not self.fill_damage:
             return parts
-        levels = [(level.facts.grid.shape, partial(level.read, bands=bands)) for level in self.reader.coarser]
+        levels = [
+            (level.facts.grid.shape, lambda part, level=level: values_and_masks(level.read(part, bands)))
+            for level in self.reader.coarser
+        ]
         return from_coarser(parts, window, shape=self.grid.shape, levels=levels)
 
     def rows(self, height: int) -> Iterator[Raw]:
@@ -323,7 +345,7 @@ class Image:
             **facts.properties,
             "bands": [{key: _shown(getattr(band, key)) for key in keys} for band in facts.bands],
             "files": [{**file, "path": _shown(file["path"])} for file in self.reader.describe_files()],
-            "notes": [_shown(note) for note in facts.notes],
+            "notes": [_shown(note) for note in (*facts.notes, *self.reader.counted_notes(self.selected))],
         }
 
     @property
@@ -338,14 +360,49 @@ class Image:
         return self._finished(self.reader.read(window, self.selected))
 
     def _finished(self, planes: Planes) -> Pixels:
-        return finish(*planes, scalings=[band.scaling for band in self._chosen], dtype=self.dtype)
+        scalings = [band.scaling for band in self._chosen]
+        return finish(planes.values, planes.valid, voting(planes, self._chosen), scalings=scalings, dtype=self.dtype)
 
 
 _: type[Source] = Image
 
 
 def _raw(planes: Planes) -> Raw:
-    return Raw(planes.values, stacked(planes.valid))
+    return Raw(planes.values, stacked(masks_of(planes)))
+
+
+def masks_of(planes: Planes) -> list[NDArray[np.bool_]]:
+    """All masks of a window: of where bands are covered, then of where they differ from their nodata values."""
+    return [*planes.valid, *planes.data]
+
+
+def values_and_masks(planes: Planes) -> tuple[NDArray[Any], list[NDArray[np.bool_]]]:
+    """Values of a window, and all its masks, see `masks_of`."""
+    return planes.values, masks_of(planes)
+
+
+def mask_count(bands: Sequence[ImageBand]) -> int:
+    """Number of the masks that these bands have, see `masks_of`."""
+    return len({band.mask for band in bands}) + len({band.gaps for band in bands} - {None})
+
+
+def planes_of(values: NDArray[Any], masks: Sequence[NDArray[np.bool_]], bands: Sequence[ImageBand]) -> Planes:
+    """Values and the masks of `masks_of`, as planes again."""
+    covers = len({band.mask for band in bands})
+    return Planes(values, masks[:covers], masks[covers:])
+
+
+def voting(planes: Planes, bands: Sequence[ImageBand]) -> Sequence[NDArray[np.bool_]]:
+    """Masks of nodata values that decide on a pixel: none where a band has no nodata value, and so data everywhere."""
+    return planes.data if all(band.gaps is not None for band in bands) else ()
+
+
+def finite_only(planes: Planes) -> Sequence[NDArray[np.bool_]]:
+    """Masks of where bands are covered, without the pixels where a value is not finite."""
+    if planes.values.dtype.kind != "f":
+        return planes.valid
+    finite = np.isfinite(planes.values).all(axis=0)
+    return [plane & finite for plane in planes.valid]
 
 
 def _shown(value: Any) -> Any:

@@ -8,9 +8,13 @@ from typing import Literal
 import numpy as np
 
 from tilesseg.errors import SourceError, cannot
+from tilesseg.formats.reading.validity import AlphaUse
 
 TOLERANCE = 0.05
 """Pixels whose sides differ by less than this share from the requested size are taken as they are."""
+
+
+Missing = Literal["nodata", "fill"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,10 @@ class Opening:
     """Plane of a stack, from 0."""
     damaged: Literal["mark", "coarser"] = "mark"
     """Treatment of pixels that cannot be decoded: they are marked in the mask, or taken from a coarser level."""
+    alpha: AlphaUse | None = None
+    """Use of a band that is tagged alpha: the mask, or a band like any other; None: the mask."""
+    missing: Missing | None = None
+    """Pixels of a Zarr in chunks that are not stored: nodata, or the fill value; None: the fill value."""
 
     def without_resolution(self) -> Opening:
         return replace(self, resolution=None)

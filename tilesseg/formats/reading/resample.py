@@ -112,6 +112,24 @@ def resample(
     return result, out_valid
 
 
+def under_centres(
+    plane: NDArray[np.bool_],
+    window: Window,
+    *,
+    scale: Pair,
+    source: Window,
+    shape: tuple[int, int],
+    offset: Pair = (0.0, 0.0),
+) -> NDArray[np.bool_]:
+    """A mask `(y, x)` of the source window under the centres of the output pixels; arguments as for `resample`."""
+    if not any(plane.strides):
+        return np.broadcast_to(plane.flat[0], window.shape)
+    rows, columns = np.arange(window.y, window.y_stop), np.arange(window.x, window.x_stop)
+    centre_y = _centres(rows, scale[0], offset[0], shape[0]) - source.y
+    centre_x = _centres(columns, scale[1], offset[1], shape[1]) - source.x
+    return plane[centre_y[:, None], centre_x]
+
+
 def _taps(index: NDArray[np.intp], scale: float, offset: float, size: int, method: str) -> Taps:
     if method == "nearest":
         return [(_centres(index, scale, offset, size), np.ones(len(index)))]

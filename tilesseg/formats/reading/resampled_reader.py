@@ -13,8 +13,19 @@ from typing import Any
 import numpy as np
 
 from tilesseg.formats.damage import Damage, Parts, mark_valid, seen_through
-from tilesseg.formats.reading.image import Planes, Reader, Shape
-from tilesseg.formats.reading.resample import Pair, resample, source_window
+from tilesseg.formats.reading.image import (
+    ImageBand,
+    Planes,
+    Reader,
+    Shape,
+    finite_only,
+    mask_count,
+    masks_of,
+    planes_of,
+    voting,
+)
+from tilesseg.formats.reading.resample import Pair, resample, source_window, under_centres
+from tilesseg.formats.reading.validity import joined
 from tilesseg.raster.grid import Grid
 from tilesseg.raster.window import Window
 
@@ -34,26 +45,26 @@ class ResampledReader(Reader):
         """See `Reader.read`."""
         if self._as_it_is:
             return self.base.read(window, bands)
-        masks, shape = [self.facts.bands[i].mask for i in bands], self.base.facts.grid.shape
+        chosen, shape = [self.facts.bands[i] for i in bands], self.base.facts.grid.shape
         values = np.empty((len(bands), *window.shape), np.float32)
-        valid = [np.empty(window.shape, np.bool_) for _ in set(masks)]
+        masks = [np.empty(window.shape, np.bool_) for _ in range(mask_count(chosen))]
         for piece in self._pieces(window, bands):
             place = piece.slices(window)
             part = read_resampled(
-                lambda source: self.base.read(source, bands), piece, step=self.step, shape=shape, masks=masks
+                lambda source: self.base.read(source, bands), piece, step=self.step, shape=shape, bands=chosen
             )
             values[:, *place] = part.values
-            for plane, mask in zip(valid, part.valid, strict=True):
+            for plane, mask in zip(masks, masks_of(part), strict=True):
                 plane[place] = mask
-        return Planes(values, valid)
+        return planes_of(values, masks, chosen)
 
     def salvage(self, window: Window, bands: Sequence[int]) -> Parts:
         """See `Reader.salvage`: a pixel is damaged where any of the base's pixels that it is computed from is."""
         if self._as_it_is:
             return self.base.salvage(window, bands)
-        masks, shape = [self.facts.bands[i].mask for i in bands], self.base.facts.grid.shape
+        chosen, shape = [self.facts.bands[i] for i in bands], self.base.facts.grid.shape
         values = np.empty((len(bands), *window.shape), np.float32)
-        valid = [np.empty(window.shape, np.bool_) for _ in set(masks)]
+        valid = [np.empty(window.shape, np.bool_) for _ in range(mask_count(chosen))]
         damage: dict[Damage, None] = {}
         for piece in self._pieces(window, bands):
             part, found = salvage_resampled(
@@ -62,11 +73,11 @@ class ResampledReader(Reader):
                 step=self.step,
                 shape=shape,
                 grid=self.facts.grid.shape,
-                masks=masks,
+                bands=chosen,
             )
             damage |= dict.fromkeys(found)
             values[:, *piece.slices(window)] = part.values
-            for plane, mask in zip(valid, part.valid, strict=True):
+            for plane, mask in zip(valid, masks_of(part), strict=True):
                 plane[piece.slices(window)] = mask
         return Parts(values, valid, tuple(damage))
 
@@ -84,6 +95,9 @@ class ResampledReader(Reader):
 
     def describe_files(self) -> list[dict[str, Any]]:
         return self.base.describe_files()
+
+    def counted_notes(self, bands: Sequence[int]) -> list[str]:
+        return self.base.counted_notes(bands)
 
     @property
     def unresampled(self) -> Reader:
@@ -138,7 +152,7 @@ def resampled_reader(
 
 
 def read_resampled(
-    read: Callable[[Window], Planes], window: Window, *, step: Pair, shape: Shape, masks: Sequence[int]
+    read: Callable[[Window], Planes], window: Window, *, step: Pair, shape: Shape, bands: Sequence[ImageBand]
 ) -> Planes:
     """Pixels of a window of the output grid, from those of the base; invalid ones do not contribute.
 
@@ -147,18 +161,15 @@ def read_resampled(
         window: output pixels.
         step: size of an output pixel in pixels of the base, `(y, x)`.
         shape: shape of the base.
-        masks: number of the mask of each channel that is read.
+        bands: bands that are read.
     """
     source = source_window(window, step, shape)
     base = read(source)
-    values, planes = np.empty((len(masks), *window.shape), np.float32), []
-    for number, valid in zip(sorted(set(masks)), base.valid, strict=True):
-        channels = [k for k, mask in enumerate(masks) if mask == number]
-        if base.values.dtype.kind == "f":
-            valid = valid & np.isfinite(base.values[channels]).all(axis=0)
-        values[channels], plane = resample(base.values[channels], valid, window, scale=step, source=source, shape=shape)
-        planes.append(plane)
-    return Planes(values, planes)
+    covered = finite_only(base)
+    place: Any = {"scale": step, "source": source, "shape": shape}
+    values, _ = resample(base.values, joined(covered, voting(base, bands)), window, **place)
+    masks = ([under_centres(plane, window, **place) for plane in planes] for planes in (covered, base.data))
+    return Planes(values, *masks)
 
 
 def salvage_resampled(
@@ -168,7 +179,7 @@ def salvage_resampled(
     step: Pair,
     shape: Shape,
     grid: Shape,
-    masks: Sequence[int],
+    bands: Sequence[ImageBand],
 ) -> tuple[Planes, tuple[Damage, ...]]:
     """Pixels of a window of the output grid from those of a damaged base, and the damage on that grid.
 
@@ -178,16 +189,16 @@ def salvage_resampled(
         step: size of an output pixel in pixels of the base, `(y, x)`.
         shape: shape of the base.
         grid: shape of the output grid.
-        masks: number of the mask of each channel that is read.
+        bands: bands that are read.
     """
     found: list[Damage] = []
 
     def read(source: Window) -> Planes:
-        values, valid, damage = salvage(source)
+        values, masks, damage = salvage(source)
         found.extend(damage)
-        return Planes(values, valid)
+        return planes_of(values, masks, bands)
 
-    planes = read_resampled(read, window, step=step, shape=shape, masks=masks)
+    planes = read_resampled(read, window, step=step, shape=shape, bands=bands)
     damage = seen_through(found, shape=grid, source_of=lambda pixel: source_window(pixel, step, shape))
-    mark_valid(planes.valid, window, damage)
+    mark_valid(masks_of(planes), window, damage)
     return planes, damage

@@ -25,9 +25,12 @@ def open_slide(paths: Sequence[str], opening: Opening) -> Image:
         SourceError: missing, unreadable, or OpenSlide is needed and not installed.
     """
     path = _one(paths)
+    opening.refuse(path, "missing", why="only a Zarr leaves out chunks")
     if read_by_tifffile(path):
         return _source(open_tiff_slide(path, opening), opening)
     opening.refuse(path, "series", "t", "z", why="OpenSlide reads one image of a slide")
+    if opening.alpha == "band":
+        opening.refuse(path, "alpha", why="alpha of OpenSlide is where nothing was scanned")
     return _source(open_openslide(path), opening)
 
 
@@ -38,6 +41,7 @@ def open_ome_tiff(paths: Sequence[str], opening: Opening) -> Image:
         SourceError: missing or unreadable, or t, z or the series is missing or has to be chosen.
     """
     path = _one(paths)
+    opening.refuse(path, "missing", why="only a Zarr leaves out chunks")
     return _source(open_tiff_slide(path, opening), opening)
 
 

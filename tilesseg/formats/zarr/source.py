@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,9 +12,19 @@ from numpy.typing import NDArray
 
 from tilesseg.errors import SourceError
 from tilesseg.formats.damage import Damage, Parts, mark_valid, read_by_block
-from tilesseg.formats.reading.image import ImageBand, Planes, Reader, Shape
+from tilesseg.formats.reading.image import (
+    ImageBand,
+    Planes,
+    Reader,
+    Shape,
+    mask_count,
+    masks_of,
+    values_and_masks,
+)
+from tilesseg.formats.reading.open_options import Missing
 from tilesseg.formats.reading.resample import Pair
 from tilesseg.formats.reading.resampled_reader import read_resampled, salvage_resampled
+from tilesseg.formats.zarr.missing_chunks import missing_notes
 from tilesseg.formats.zarr.zarr_array import ZarrArray
 from tilesseg.raster.window import Window
 
@@ -33,8 +44,7 @@ class ZarrLayer:
 class ZarrReader(Reader):
     """Reads Zarr arrays as one image; see `reading.image.Reader`.
 
-    An array has one mask, as a raster file has: a pixel is nodata where every band of the array has the nodata
-    value. A staged copy holds its masks instead, and pixels that are not copied yet cannot be read from it.
+    A staged copy holds its masks, and pixels that are not copied yet cannot be read from it.
     """
 
     layers: tuple[ZarrLayer, ...]
@@ -42,6 +52,8 @@ class ZarrReader(Reader):
     """Size of one of the image's pixels in the arrays' pixels."""
     valid: ZarrArray | None = None
     """`(mask, y, x)`, of a staged copy."""
+    missing: Missing | None = None
+    """Pixels in chunks that are not stored, as the user says."""
     holes: tuple[tuple[Window, str], ...] = ()
     """Windows of a staged copy that could not be copied, each with the reason."""
     damage: tuple[Damage, ...] = ()
@@ -51,26 +63,24 @@ class ZarrReader(Reader):
         """See `Reader.read`."""
         if self._native:
             return self._stored(window, bands)
-        masks = [self.facts.bands[i].mask for i in bands]
-        shape = self.layers[0].array.shape
+        shape, chosen = self.layers[0].array.shape, self._chosen(bands)
         return read_resampled(
-            lambda source: self._stored(source, bands), window, step=self.step, shape=shape, masks=masks
+            lambda source: self._stored(source, bands), window, step=self.step, shape=shape, bands=chosen
         )
 
     def salvage(self, window: Window, bands: Sequence[int]) -> Parts:
         """See `Reader.salvage`; of a staged copy, whose damage is that of the image, with its windows."""
         if self._native:
             return self._salvage_stored(window, bands)
-        masks = [self.facts.bands[i].mask for i in bands]
         planes, damage = salvage_resampled(
             lambda source: self._salvage_stored(source, bands),
             window,
             step=self.step,
             shape=self.layers[0].array.shape,
             grid=self.facts.grid.shape,
-            masks=masks,
+            bands=self._chosen(bands),
         )
-        return Parts(planes.values, planes.valid, damage)
+        return Parts(planes.values, masks_of(planes), damage)
 
     def _salvage_stored(self, window: Window, bands: Sequence[int]) -> Parts:
         """The arrays' own pixels, as far as they can be decoded."""
@@ -78,12 +88,12 @@ class ZarrReader(Reader):
         chunks = [self.layers[number].array.chunk for number in self._in_use(bands)]
         copied = tuple(one for one in self.damage if one.window.touches(window))
         parts = read_by_block(
-            lambda part: replace(self, damage=())._stored(part, bands),
+            lambda part: values_and_masks(replace(self, damage=())._stored(part, bands)),
             window,
             block=(max(height for height, _ in chunks), max(width for _, width in chunks)),
             shape=array.shape,
             channels=len(bands),
-            masks=len({band.mask for band in chosen}),
+            masks=mask_count(chosen),
             dtype=np.result_type(*(band.dtype for band in chosen)),
         )
         mark_valid(parts.valid, window, (one for one in copied if not one.coarser))
@@ -103,6 +113,20 @@ class ZarrReader(Reader):
             {**self._describe_layer(number, layer), "resampled": resampled}
             for number, layer in reversed(arrays.values())
         ]
+
+    def counted_notes(self, bands: Sequence[int]) -> list[str]:
+        """See `Reader.counted_notes`: the chunks that are not stored, of each array that holds some of these bands."""
+        if self.valid is not None:
+            return []
+        arrays: dict[str, list[ImageBand]] = {}
+        for band in self._chosen(bands):
+            arrays.setdefault(self.layers[band.layer].array.path, []).append(band)
+        notes = []
+        for path, chosen in arrays.items():
+            layer = self.layers[chosen[0].layer]
+            found = missing_notes(layer.array, [band.index for band in chosen], self.missing, layer.nodata)
+            notes += found if len(arrays) == 1 else [f"{os.path.basename(path)}: {note}" for note in found]
+        return notes
 
     def _describe_layer(self, number: int, layer: ZarrLayer) -> dict[str, Any]:
         array, (height, width), nodata = layer.array.array, layer.array.chunk, layer.nodata
@@ -146,15 +170,36 @@ class ZarrReader(Reader):
         parts = [self._read_layer(number, window, chosen) for number in in_use]
         dtype = np.result_type(*(band.dtype for band in chosen))
         if len(parts) == 1:
-            values = parts[0][0].astype(dtype, copy=False)
+            values = parts[0].astype(dtype, copy=False)
         else:
             values = np.empty((len(bands), *window.shape), dtype)
-            for number, (layer_values, _) in zip(in_use, parts, strict=True):
+            for number, layer_values in zip(in_use, parts, strict=True):
                 values[[k for k, band in enumerate(chosen) if band.layer == number]] = layer_values
-        if self.valid is None:
-            return Planes(values, [valid for _, valid in parts])
-        masks = sorted({band.mask for band in chosen})
-        return Planes(values, [_staged_mask(self.valid, mask, window) for mask in masks])
+        return Planes(values, self._covered(window, chosen), self._data(window, chosen, values))
+
+    def _covered(self, window: Window, chosen: Sequence[ImageBand]) -> list[NDArray[np.bool_]]:
+        """Masks of where the bands are stored, or copied as covered."""
+        by_mask = {band.mask: band for band in reversed(chosen)}
+        if self.valid is not None:
+            return [_staged_mask(self.valid, mask, window) for mask in sorted(by_mask)]
+        planes = []
+        for _, band in sorted(by_mask.items()):
+            layer = self.layers[band.layer]
+            stored = layer.array.present(band.index, window) if layer.absent else np.broadcast_to(True, window.shape)
+            planes.append(stored)
+        return planes
+
+    def _data(self, window: Window, chosen: Sequence[ImageBand], values: NDArray[Any]) -> list[NDArray[np.bool_]]:
+        """Masks of where the bands differ from their nodata values, or were copied as such."""
+        by_gaps = {band.gaps: k for k, band in enumerate(chosen) if band.gaps is not None}
+        if self.valid is not None:
+            return [_staged_mask(self.valid, gaps, window) for gaps in sorted(by_gaps)]
+        planes = []
+        for _, k in sorted(by_gaps.items()):
+            nodata = self.layers[chosen[k].layer].nodata
+            assert nodata is not None
+            planes.append(_differs(values[k].astype(chosen[k].dtype, copy=False), nodata))
+        return planes
 
     def _refuse_holes(self, window: Window, chosen: Sequence[ImageBand]) -> None:
         for hole, why in self.holes:
@@ -168,22 +213,8 @@ class ZarrReader(Reader):
                 if not all(all(layer.array.stored(band.index, window)) for band in chosen):
                     raise SourceError(f"{layer.array.where(window)}: not copied yet; stage the image again")
 
-    def _read_layer(
-        self, number: int, window: Window, chosen: Sequence[ImageBand]
-    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        layer, indices = self.layers[number], [band.index for band in chosen if band.layer == number]
-        values = layer.array.read(indices, window)
-        stored = layer.array.present(indices[0], window) if layer.absent else np.broadcast_to(np.True_, window.shape)
-        if layer.nodata is None:
-            return values, stored
-        valid = np.zeros(window.shape, np.bool_)
-        for channel in values:
-            valid |= _differs(channel, layer.nodata)
-        for index in sorted(set(range(layer.array.channels)) - set(indices)):
-            if valid.all():  # a pixel is valid where any band is: the others cannot change that
-                break
-            valid |= _differs(layer.array.read([index], window)[0], layer.nodata)
-        return values, valid & stored
+    def _read_layer(self, number: int, window: Window, chosen: Sequence[ImageBand]) -> NDArray[Any]:
+        return self.layers[number].array.read([band.index for band in chosen if band.layer == number], window)
 
 
 def _staged_mask(valid: ZarrArray, mask: int, window: Window) -> NDArray[np.bool_]:

@@ -11,6 +11,7 @@ from tilesseg.errors import SourceError
 from tilesseg.formats.geotiff.band_stack import find_finest, misfit
 from tilesseg.formats.geotiff.raster_file import RasterFile
 from tilesseg.formats.geotiff.raster_properties import open_raster
+from tilesseg.formats.reading.validity import AlphaUse
 
 NEVER_THE_GRID = ("pan",)
 """Names of a band finer than all others, whose grid is never the image's: each pixel would become four."""
@@ -47,8 +48,14 @@ def single(
     return SceneFile(path, (name,), (scale,), (offset,), nodata)
 
 
-def open_scene(scene: SceneFiles) -> tuple[list[RasterFile], list[SceneFile], RasterFile]:
+def open_scene(
+    scene: SceneFiles, alpha: AlphaUse | None = None
+) -> tuple[list[RasterFile], list[SceneFile], RasterFile]:
     """Open the files of a delivery; a file that does not lie on the others is left out, with a note.
+
+    Args:
+        scene: its files, by its metadata.
+        alpha: what a band that is tagged alpha is, see `validity.choose_mask`.
 
     Returns:
         The opened files, the metadata of each, and the file whose grid is the image's.
@@ -56,7 +63,7 @@ def open_scene(scene: SceneFiles) -> tuple[list[RasterFile], list[SceneFile], Ra
     Raises:
         SourceError: a file cannot be read, or no file fits.
     """
-    files = [open_raster(entry.path) for entry in scene.files]
+    files = [open_raster(entry.path, alpha) for entry in scene.files]
     grids = [file for file, entry in zip(files, scene.files, strict=True) if entry.names != NEVER_THE_GRID]
     finest = find_finest(grids or files)
     named = [_named(file, entry) for file, entry in zip(files, scene.files, strict=True)]
@@ -102,14 +109,16 @@ def _problem(file: RasterFile, entry: SceneFile, finest: RasterFile) -> str | No
 
 def _with_nodata(file: RasterFile, entry: SceneFile, notes: list[str]) -> RasterFile:
     """The file with the nodata value that its metadata states, where it has none of its own."""
-    if entry.nodata is None or file.facts.mask != "none":
+    if entry.nodata is None or file.facts.mask != "none" or file.facts.alpha:
         return file
     if np.isnan(entry.nodata):
         return file  # NaN is nodata anyway
     if any(np.dtype(dtype).kind == "f" for dtype in file.facts.dtypes):
         notes.append(f"{file.path}: nodata {entry.nodata:g} of its metadata is not used, for its values are floats")
         return file
-    return RasterFile(file.path, replace(file.facts, mask="nodata", nodata=(entry.nodata,) * len(entry.names)))
+    count = len(entry.names)
+    facts = replace(file.facts, mask="nodata", nodata=(entry.nodata,) * count, gaps=(True,) * count)
+    return RasterFile(file.path, facts)
 
 
 def in_order(files: Sequence[SceneFile], names: Sequence[str]) -> tuple[SceneFile, ...]:
