@@ -11,7 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from tilesseg.errors import SourceError
-from tilesseg.formats.reading.image import Image, ImageBand, ImageFacts, Planes, Reader
+from tilesseg.formats.reading.band_planes import ImageBand, Planes
+from tilesseg.formats.reading.image import Image, ImageFacts, Reader
 from tilesseg.raster.grid import Grid
 from tilesseg.raster.window import Window
 

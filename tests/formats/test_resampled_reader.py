@@ -15,7 +15,8 @@ from slide_files import halved, leave_out, tissue, write_pyramid
 
 from tilesseg.errors import SourceError
 from tilesseg.formats.open import open_source
-from tilesseg.formats.reading.image import Image, Planes, Reader
+from tilesseg.formats.reading.band_planes import Planes
+from tilesseg.formats.reading.image import Image, Reader
 from tilesseg.formats.reading.open_options import Opening
 from tilesseg.formats.reading.pixel_size import at_pixel_size
 from tilesseg.formats.reading.resample import output_shape

@@ -204,12 +204,12 @@ def draft_scene(scene: Scene, *, job: jobs.Job, plan: Plan) -> SceneDraft:
     reading, spec = input_of(scene, job), plan.spec
     opening = reading.opening(scene.mpp)
     opening, source = _at_contract(scene, opening, spec, job.tiling)
+    source.refuse_damaged()
     source, opening, selected = resolve_alpha(
         source, opening, paths=scene.paths, wanted=spec.bands, selected=reading.bands
     )
     bands, notes = choose_bands(source, spec.bands, selected, image=scene.paths[0])
     image, source = source, source.select(bands)
-    source.refuse_damaged()
     size_note = resolution_note(source.grid, spec)
     notes += [size_note] if size_note else []
     itemsize = source.dtype.itemsize

@@ -24,7 +24,8 @@ from tilesseg.formats.geotiff.raster_file import RasterFile
 from tilesseg.formats.geotiff.raster_properties import is_remote, open_raster
 from tilesseg.formats.geotiff.source import GeoTiffReader
 from tilesseg.formats.geotiff.tiff_directories import choose_directory
-from tilesseg.formats.reading.image import Image, ImageBand, ImageFacts
+from tilesseg.formats.reading.band_planes import ImageBand
+from tilesseg.formats.reading.image import Image, ImageFacts
 from tilesseg.formats.reading.open_options import Opening
 from tilesseg.formats.source import AlphaBand
 

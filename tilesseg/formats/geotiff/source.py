@@ -17,7 +17,8 @@ from tilesseg.formats.geotiff.raster_file import FilePlanes
 from tilesseg.formats.geotiff.raster_properties import decoded_block
 from tilesseg.formats.geotiff.single_block import refuse_damaged_file
 from tilesseg.formats.geotiff.strip_stream import Strip, find_strip, strip_rows
-from tilesseg.formats.reading.image import Planes, Reader, Shape, finite_only, masks_of
+from tilesseg.formats.reading.band_planes import Planes, finite_only, masks_of
+from tilesseg.formats.reading.image import Reader, Shape
 from tilesseg.formats.reading.resample import resample, source_window, under_centres
 from tilesseg.formats.reading.validity import joined
 from tilesseg.raster.grid import Grid

@@ -27,7 +27,8 @@ from tilesseg.atomic_write import published
 from tilesseg.errors import SourceError, StoreError, cannot
 from tilesseg.formats.damage import Damage, DamageRecord
 from tilesseg.formats.geozarr.conventions import grid_mapping, spatial_attributes
-from tilesseg.formats.reading.image import Image, ImageBand, ImageFacts
+from tilesseg.formats.reading.band_planes import ImageBand
+from tilesseg.formats.reading.image import Image, ImageFacts
 from tilesseg.formats.reading.validity import UNSCALED
 from tilesseg.formats.source import Raw, Source
 from tilesseg.formats.zarr.source import ZarrLayer, ZarrReader

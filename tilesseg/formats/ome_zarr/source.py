@@ -18,7 +18,8 @@ from tilesseg.formats.geozarr import conventions
 from tilesseg.formats.ome_zarr.level_grids import displaced, finest_grid, level_grid, misfit
 from tilesseg.formats.ome_zarr.metadata import Kind, Multiscale, channel_names
 from tilesseg.formats.ome_zarr.series import Chosen, choose_image
-from tilesseg.formats.reading.image import Image, ImageBand, ImageFacts
+from tilesseg.formats.reading.band_planes import ImageBand
+from tilesseg.formats.reading.image import Image, ImageFacts
 from tilesseg.formats.reading.open_options import Opening
 from tilesseg.formats.reading.validity import DTYPES
 from tilesseg.formats.zarr.missing_chunks import refuse_empty

@@ -13,17 +13,8 @@ from typing import Any
 import numpy as np
 
 from tilesseg.formats.damage import Damage, Parts, mark_valid, seen_through
-from tilesseg.formats.reading.image import (
-    ImageBand,
-    Planes,
-    Reader,
-    Shape,
-    finite_only,
-    mask_count,
-    masks_of,
-    planes_of,
-    voting,
-)
+from tilesseg.formats.reading.band_planes import ImageBand, Planes, finite_only, mask_count, masks_of, planes_of, voting
+from tilesseg.formats.reading.image import Reader, Shape
 from tilesseg.formats.reading.resample import Pair, resample, source_window, under_centres
 from tilesseg.formats.reading.validity import joined
 from tilesseg.raster.grid import Grid

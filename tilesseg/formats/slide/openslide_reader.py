@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from tilesseg.errors import SourceError, cannot
 from tilesseg.formats.damage import whole_blocks
-from tilesseg.formats.reading.image import Planes, Shape
+from tilesseg.formats.reading.band_planes import Planes
+from tilesseg.formats.reading.image import Shape
 from tilesseg.formats.reading.pixel_size import coarser_levels
 from tilesseg.formats.reading.stated_size import FoundSize, StatedSize, find_size, number_above_0, sides_of
 from tilesseg.formats.slide.source import LevelReader, SlideFacts, SlideLevel, where

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tilesseg.formats.reading.image import ImageBand, ImageFacts, Planes, Reader, Shape
+from tilesseg.formats.reading.band_planes import ImageBand, Planes
+from tilesseg.formats.reading.image import ImageFacts, Reader, Shape
 from tilesseg.formats.reading.pixel_size import MICROMETRE
 from tilesseg.formats.reading.stated_size import FoundSize
 from tilesseg.formats.reading.validity import UNSCALED, Scaling

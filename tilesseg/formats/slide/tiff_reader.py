@@ -13,7 +13,7 @@ import numpy as np
 import tifffile
 
 from tilesseg.errors import SourceError, cannot
-from tilesseg.formats.reading.image import Planes
+from tilesseg.formats.reading.band_planes import Planes
 from tilesseg.formats.reading.open_options import Opening
 from tilesseg.formats.reading.pixel_size import coarser_levels
 from tilesseg.formats.reading.validity import DTYPES

@@ -12,15 +12,8 @@ from numpy.typing import NDArray
 
 from tilesseg.errors import SourceError
 from tilesseg.formats.damage import Damage, Parts, mark_valid, read_by_block
-from tilesseg.formats.reading.image import (
-    ImageBand,
-    Planes,
-    Reader,
-    Shape,
-    mask_count,
-    masks_of,
-    values_and_masks,
-)
+from tilesseg.formats.reading.band_planes import ImageBand, Planes, mask_count, masks_of, values_and_masks
+from tilesseg.formats.reading.image import Reader, Shape
 from tilesseg.formats.reading.open_options import Missing
 from tilesseg.formats.reading.resample import Pair
 from tilesseg.formats.reading.resampled_reader import read_resampled, salvage_resampled
