@@ -18,10 +18,16 @@ DOUBTS: dict[str, str] = {
     "damaged-pixels": "pixels of the image cannot be decoded; what depends on them is 254, or from a coarser level",
     "empty-mask": "every pixel is nodata, so the mask is empty",
     "image-of-several": "another image of the file is nearly as large as the one that is read",
+    "labels-not-scores": "the network gives labels in place of scores",
+    "margin-too-small": "the margin that the model states is smaller than its network needs",
+    "no-background": "scores exclude each other in no way, and no class is the background",
     "no-valid-pixel": "no valid pixel was found: the mask is all nodata",
     "nodata-in-some-bands": "pixels that are nodata in some of the bands only are segmented",
+    "patch-sides": "the network refuses sizes of patches that its spec allows",
     "pixel-size": "pixels are much finer or coarser than those that the model was trained on",
     "pixel-size-contradicted": "two entries of the file state different sizes of a pixel",
+    "scores-not-activated": "scores that are not between 0 and 1 are compared with a threshold",
+    "sees-whole-patch": "a layer sees the whole patch, so labels depend on where patches lie",
     "value-range": "values come nowhere near the model's range, or most lie beyond it, and their type does not say why",
 }
 """Meaning of each code, one sentence. `docs/reference/doubts.md` repeats the table; a test holds both alike."""

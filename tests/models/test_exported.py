@@ -124,7 +124,7 @@ def test_another_file_is_refused_in_one_line(tmp_path: Path) -> None:
     path.write_bytes(b"no zip")
     assert "not a program" in refusal(make_bundle(tmp_path, path, engine="exported"))
     torch.save({"a": torch.zeros(1)}, path)
-    assert "no program of torch.export" in refusal(make_bundle(tmp_path, path, engine="exported"))
+    assert "is a pickled checkpoint" in refusal(make_bundle(tmp_path, path, engine="exported"))
 
 
 def rewrite(path: Path, change: Any) -> Path:

@@ -17,7 +17,8 @@ from tilesseg.errors import ModelError
 from tilesseg.models.bundle import find_bundle
 from tilesseg.models.crop_safety.onnx_graph import read_nodes
 from tilesseg.models.crop_safety.patch_dependence import tiling_hazards
-from tilesseg.models.crop_safety.receptive_field import perturbed_margin, receptive_field, receptive_margin
+from tilesseg.models.crop_safety.perturbed_margin import perturbed_margin
+from tilesseg.models.crop_safety.receptive_field import receptive_field, receptive_margin
 from tilesseg.models.spec import UNetShape
 from tilesseg.models.unet.architecture import UNet
 from tilesseg.models.unet.unet_shapes import margin_of, patch_rule, shrink_of

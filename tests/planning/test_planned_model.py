@@ -154,10 +154,10 @@ from tilesseg.cluster.connect import describe_machine
 from tilesseg.planning.job import parse_job
 from tilesseg.models import find_bundle
 from tilesseg.planning.plan import plan_job
-from tilesseg.planning.tiling_options import check_crop
+from tilesseg.planning.model_contract import check_crop
 job = parse_job({job.model_dump(mode="json", exclude_defaults=True)!r}, where="test")
 plan_job(job, describe_machine(Cluster(device="cpu")))
-check_crop(find_bundle(job.model))
+check_crop(find_bundle(job.model), None)
 print("torch" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

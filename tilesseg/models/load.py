@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,9 @@ class Fused(Protocol):
 
     def network(self, call: Call) -> Network:
         """See `Model.network`."""
+
+    def raw(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `Model.raw`."""
 
 
 class OpenOwn(Protocol):
@@ -73,6 +76,15 @@ class Model(Protocol):
 
         Raises:
             ModelError: the network gives another shape than its spec promises.
+        """
+
+    def raw(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Output of the network for normalised patches before activation, whatever its shape.
+
+        An engine of the user's own has no such step: it gives its scores.
+
+        Raises:
+            ModelError: the network refuses the patches.
         """
 
     @property
@@ -195,8 +207,15 @@ class _HeldToSpec:
         return self.engine.device
 
     def network(self, call: Call) -> Network:
-        fused = self.choice.runtime != "own" and isinstance(self.engine, Fused)  # else `network` may be any attribute
-        return cast("Fused", self.engine).network(call) if fused else plain(self.predict, call, self.spec)
+        return self._fused.network(call) if self._fused else plain(self.predict, call, self.spec)
+
+    def raw(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        return self._fused.raw(patches) if self._fused else self.engine.predict(patches)
+
+    @property
+    def _fused(self) -> Fused | None:
+        """The engine, if it is one of ours: the attributes of another one may mean anything."""
+        return self.engine if self.choice.runtime != "own" and isinstance(self.engine, Fused) else None
 
     def predict(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
         refuse_other_bands(self.spec, patches.shape[1])

@@ -54,6 +54,8 @@ def type_problem(name: object, dtype: str) -> str | None:
         "f16": "float16",
         "half": "float16",
         "u8": "uint8",
+        "f64": "float64",
+        "double": "float64",
         "byte": "uint8",
     }.get(kind, kind)
     if kind == "float32":
@@ -93,7 +95,7 @@ def _scores(spec: ModelSpec, given: Shape, got: Shape, margin: int, whole: bool 
         return f"gives {got}, a score for a whole patch, not for each pixel; take a network for segmentation"
     if len(got) != 4 or got[0] != n:
         return f"{about}; export it with one output (n, class, y, x)"
-    if got[3] == k and got[1] != k and got[1:3] != sides[::-1] and _shorter(got[1:3], sides):
+    if got[3] == k and got[1] != k and _shorter(got[1:3], sides):
         return f"gives channels last: {about}; {LAST}"
     if got[2:] == sides:
         return f"{about}; {_channels(spec, got[1], whole)}"

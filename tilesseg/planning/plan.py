@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +24,10 @@ from tilesseg.models.bundle import Bundle, find_bundle, verify_weights
 from tilesseg.models.load import choose_for, load_model
 from tilesseg.models.runtime_choice import NATIVE, VARIES, varies
 from tilesseg.models.spec import ModelSpec
+from tilesseg.models.trial.model_trial import Trial
 from tilesseg.paths import absolute, place, unsigned
 from tilesseg.planning.machine import NO_MACHINE, Compute, Machine
+from tilesseg.planning.model_contract import contract_for, contract_notes, try_contract
 from tilesseg.version import __version__
 
 if TYPE_CHECKING:
@@ -57,6 +59,10 @@ class Plan:
     """Score channels that are stored beside the mask."""
     version: str = __version__
     format: int = FORMAT
+    trial: Trial | None = None
+    """Trial of a foreign network; None for one that needs none."""
+    notes: tuple[str, ...] = ()
+    """Notes about the model, for every scene."""
     rules: int = 1
 
     @property
@@ -135,15 +141,24 @@ def plan_job(job: Job, machine: Machine | None, *, stored: Plan | None = None) -
     if stored is not None:
         _check_rules(stored, where=job.output.dir)
         _compare(stored.asked, asked, where=job.output.dir)
+    trial, blend = try_contract(bundle), job.tiling.blend
     return Plan(
         asked=asked,
         model=anywhere(job.model),
         model_sha256=bundle.sha256,
-        spec=bundle.spec,
+        spec=stored.spec if stored else contract_for(bundle.spec, blend, trial),
+        trial=trial,
+        notes=contract_notes(bundle.spec, blend, trial),
         compute=stored.compute if stored else _compute(job, bundle, machine),
         scores=_kept_scores(job.output.scores, bundle.spec),
         rules=RULES,
     )
+
+
+def with_trial(plan: Plan, trial: Trial | None, blend: str) -> Plan:
+    """A plan with the trial that a worker has made: no runtime reads the network where the job is planned."""
+    spec, notes = contract_for(plan.spec, blend, trial), contract_notes(plan.spec, blend, trial)
+    return replace(plan, spec=spec, trial=trial, notes=notes)
 
 
 def _check_rules(stored: Plan, *, where: str) -> None:

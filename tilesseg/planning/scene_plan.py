@@ -225,7 +225,7 @@ def draft_scene(scene: Scene, *, job: jobs.Job, plan: Plan) -> SceneDraft:
         layout=choose_layout(source.grid.shape, spec, job.tiling, compute=plan.compute, itemsize=itemsize),
         subtract=(),
         divide=(),
-        notes=tuple(notes),
+        notes=(*plan.notes, *notes),
     )
     if not spec.normalise.needs_scene:  # a wrong unit is refused before anything takes time
         planned = _with_values(planned, source, reading, spec)

@@ -16,7 +16,9 @@ from tilesseg.errors import StoreError, TilessegError
 from tilesseg.events import ScenePlanned, SceneRefused
 from tilesseg.formats.source import file_state
 from tilesseg.models.bundle import find_bundle
+from tilesseg.models.trial.model_trial import Trial
 from tilesseg.paths import unsigned
+from tilesseg.planning.model_contract import check_crop
 from tilesseg.planning.plan import PLAN_FILE, Plan, differences, parse_plan
 from tilesseg.planning.product_checks import check_products
 from tilesseg.planning.scene_list import SCENE_LIST, read_scene_list
@@ -33,7 +35,6 @@ from tilesseg.planning.scene_plan import (
     scene_to_json,
     with_stage,
 )
-from tilesseg.planning.tiling_options import check_crop
 from tilesseg.retry import retried
 from tilesseg.store.run_directory import RunDirectory
 from tilesseg.store.scene_store import REFUSED_FILE
@@ -95,7 +96,7 @@ def draft_or_stored(scene: Scene, *, run: RunDirectory, plan: Plan, job: Job) ->
     draft = usable_scene_plan(scene, store=store, plan=plan, job=job) or draft_scene(scene, job=job, plan=plan)
     planned = draft if isinstance(draft, ScenePlan) else draft.planned
     if planned.layout.blend == "crop":
-        _crop_is_exact(plan.model, plan.model_sha256)
+        _crop_is_exact(plan.model, plan.model_sha256, plan.trial)
     check_products(SceneRun(store, plan, planned), job.output)
     return draft
 
@@ -234,6 +235,6 @@ def usable_scene_plan(scene: Scene, *, store: Store, plan: Plan, job: Job) -> Sc
 
 
 @lru_cache(maxsize=4)
-def _crop_is_exact(model: str, sha256: str) -> None:
+def _crop_is_exact(model: str, sha256: str, trial: Trial | None) -> None:
     """Refuse crop where it would not give the result of whole-image inference; checked once per process and model."""
-    check_crop(find_bundle(model))
+    check_crop(find_bundle(model), trial)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tilesseg.errors import JobError, ModelError
-from tilesseg.models.unet.unet_shapes import margin_of
+from tilesseg.errors import JobError
 from tilesseg.planning.recipe import Blend
 from tilesseg.raster.tiling import Lattice, blend_lattice, crop_lattice, round_up
 
 if TYPE_CHECKING:
-    from tilesseg.models.bundle import Bundle
     from tilesseg.models.spec import ModelSpec
     from tilesseg.planning import job as jobs
 
@@ -94,30 +92,3 @@ def batch_of(option: int | str, patch: int, device: str) -> int:
     if isinstance(option, int):
         return option
     return max(1, (4 * 1024**2 if device == "cuda" else 512**2) // patch**2)
-
-
-def check_crop(bundle: Bundle) -> None:
-    """Refuse crop where it would not give the result of whole-image inference.
-
-    Raises:
-        JobError: a layer sees the whole patch.
-        ModelError: the margin that the spec states is below the measured one.
-    """
-    spec, hazards = bundle.spec, tuple[str, ...]()
-    if spec.unet:
-        needed = margin_of(spec.unet)
-    else:
-        from tilesseg.models.crop_safety.receptive_field import receptive_field
-
-        measured = receptive_field(spec, bundle.weights_path)
-        needed, hazards = measured.margin or 0, measured.hazards
-    if spec.margin is None or spec.margin < needed:
-        raise ModelError(
-            f"model {spec.name} states a margin of {spec.margin}, and its receptive half-width is {needed}; "
-            "correct margin in its model.yaml"
-        )
-    if hazards:
-        raise JobError(
-            f"model {spec.name} states a margin of {spec.margin}, and it has {', '.join(hazards)}, which see the whole "
-            "patch, so that crop is not exact; take blend: gaussian"
-        )

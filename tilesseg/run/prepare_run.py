@@ -14,10 +14,12 @@ import yaml
 from tilesseg.cluster import connect as cluster
 from tilesseg.cluster.executors import DaskExecutor, Executor
 from tilesseg.errors import JobError, StoreError, reason_of
+from tilesseg.models.trial.model_trial import Trial
 from tilesseg.planning import patch_speed
 from tilesseg.planning.job import anchored
 from tilesseg.planning.machine import Machine, PatchSpeed
-from tilesseg.planning.plan import PLAN_FILE, Plan, anywhere, plan_job
+from tilesseg.planning.model_contract import try_reference
+from tilesseg.planning.plan import PLAN_FILE, Plan, anywhere, plan_job, with_trial
 from tilesseg.planning.product_checks import check_job
 from tilesseg.planning.scene_list import (
     SCENE_LIST,
@@ -49,6 +51,8 @@ if TYPE_CHECKING:
 
 Measure = Callable[[Plan], tuple[PatchSpeed, ...]]
 """Measures the speed of a plan's network by patch size, on the machine that computes."""
+TryModel = Callable[[Plan], Trial | None]
+"""Tries a plan's network on a machine that computes."""
 T = TypeVar("T")
 
 
@@ -102,12 +106,20 @@ def measure_for(job: Job, executor: Executor | None, *, say: Callable[[str], Non
     return measure
 
 
+def trial_for(job: Job, executor: Executor | None) -> TryModel | None:
+    """A function that tries a model on a worker; None where the workers are here."""
+    if not isinstance(executor, DaskExecutor) or cluster.is_here(job.cluster):
+        return None
+    return lambda plan: cluster.ask_one(executor, partial(try_reference, plan.model))
+
+
 @contextmanager
 def prepare(
     job: Job,
     machine: Machine,
     *,
     measure: Measure | None = None,
+    try_model: TryModel | None = None,
     only: Sequence[str] = (),
     limit: int | None = None,
     share: ArrayShare | None = None,
@@ -120,6 +132,7 @@ def prepare(
     Args:
         job: the job.
         machine: the machine that will compute.
+        try_model: called where no runtime here reads the network, before its first scene is planned.
         measure: called once, where the patch is free and the first scene large; None: patches have their usual size.
         only: names or patterns of the scenes to do; none means all.
         limit: largest number of scenes to do, the most important first.
@@ -138,6 +151,8 @@ def prepare(
     def begin(*, keep: bool = False) -> _Beginning:
         stored = stored_job_plan(run, keep=keep)
         plan = plan_job(job, machine, stored=stored)
+        if try_model and plan.trial and not plan.trial.tried and not stored:
+            plan = with_trial(plan, try_model(plan), job.tiling.blend)
         check_job(plan, listed, job.output)  # scenes that are not chosen now too: two products would be one file
         if retry_damaged:
             for scene in scenes:

@@ -43,7 +43,7 @@ from tilesseg.reporting.results import Report, report_of
 from tilesseg.reporting.summary_csv import write_summary
 from tilesseg.run.finish_scene import finish_scene
 from tilesseg.run.job_array_share import ArrayShare
-from tilesseg.run.prepare_run import Prepared, choose_machine, measure_for, prepare
+from tilesseg.run.prepare_run import Prepared, choose_machine, measure_for, prepare, trial_for
 from tilesseg.run.work_queue import RemainingTiles, WorkQueue
 from tilesseg.run.worker import TileWork
 from tilesseg.run.worker_check import Proof, problem_of, prove
@@ -96,11 +96,13 @@ def run_job(
         if executor is None and not cluster.is_here(job.cluster):
             executor = stack.enter_context(_elsewhere(job, say))
         machine, measure = choose_machine(job, executor), measure_for(job, executor, say=say)
+        try_model = trial_for(job, executor)
         ready = stack.enter_context(
             prepare(
                 job,
                 machine,
                 measure=measure,
+                try_model=try_model,
                 only=only,
                 limit=limit,
                 share=share,

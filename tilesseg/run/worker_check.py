@@ -15,6 +15,7 @@ from tilesseg.cluster.executors import UnfitWorker, worker_address
 from tilesseg.errors import reason_of
 from tilesseg.models.network import repeated
 from tilesseg.planning.machine import speed_at
+from tilesseg.planning.model_contract import try_reference
 from tilesseg.process import peak_mb
 from tilesseg.raster.labels import quantise
 from tilesseg.run.worker_state import Assignment, Opened, is_proven, open_run
@@ -48,6 +49,8 @@ def prove(work: Assignment, timed: bool = False) -> Proof:
         return Proof(__version__, 0.0, 0.0, problem)
     try:
         opened = open_run(work)
+        if opened.plan.trial is not None and not opened.plan.trial.tried:
+            try_reference(opened.plan.model)
         seconds = _predict(opened, work.first, timed=timed)
         RunDirectory.create(opened.run.path)
     except Exception as error:

@@ -67,7 +67,7 @@ def tiling_hazards(model: nn.Module | Path) -> tuple[str, ...]:
     """Names of the layers whose output depends on the whole patch, sorted.
 
     Layer normalisation over channels alone stays within a pixel and is not listed. Not recognised: pooling whose
-    kernel was fixed to the whole patch at export; and in TorchScript, attention written as `matmul`.
+    kernel was fixed to the whole patch at export.
 
     Args:
         model: a torch module (a loaded TorchScript one too), or a TorchScript, `.pt2` or `.onnx` file. A safetensors
@@ -115,6 +115,17 @@ def _in_script(model: nn.Module) -> Iterator[str]:
         for node in graph.findAllNodes(kind, True):
             if not safe(list(node.inputs())):
                 yield kind
+    for node in graph.findAllNodes("aten::matmul", True):
+        if not any(_is_held(part) for part in list(node.inputs())[:2]):
+            yield "matmul of two activations"
+
+
+def _is_held(value: Any) -> bool:
+    """Whether a value of a graph is a parameter, also transposed."""
+    node = value.node()
+    if node.kind() in ("aten::t", "aten::transpose", "aten::numpy_T"):
+        node = next(iter(node.inputs())).node()
+    return node.kind() in ("prim::Constant", "prim::GetAttr")
 
 
 def _without_dead_branches(model: nn.Module) -> Any:

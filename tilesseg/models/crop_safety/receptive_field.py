@@ -9,14 +9,11 @@ Rounded up to m: 96 for the U-Net of depth 4 with transposed convolutions, 112 w
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
@@ -83,7 +80,7 @@ def receptive_margin(module: torch.nn.Module, channels: int, multiple: int, *, o
 
     Args:
         module: network for `(1, channels, y, x)`, not changed. Not TorchScript, whose calls cannot be exchanged:
-            see `perturbed_margin`.
+            see `crop_safety.perturbed_margin`.
         channels: bands of its input.
         multiple: its stride multiple.
         offset: sides of `offset + k · multiple` must be legal.
@@ -105,47 +102,6 @@ def receptive_margin(module: torch.nn.Module, channels: int, multiple: int, *, o
                 return None
         reaches.append(reach)
     return -(-max(reaches) // multiple) * multiple
-
-
-def perturbed_margin(
-    predict: Callable[[NDArray[np.float32]], NDArray[np.float32]],
-    channels: int,
-    multiple: int,
-    *,
-    size: int,
-    seed: int = 0,
-) -> int | None:
-    """Lower bound of the margin of a network that is a black box: a TorchScript or ONNX file.
-
-    All pixels beyond a distance from a cell are replaced by others; the smallest distance at which the cell's scores
-    stay the same to the last bit is its reach. It is a lower bound: float32 rounds small changes away, a rectifier at
-    zero hides the pixels behind it, and the runtime must compute a pixel alike at every place of the patch. It can
-    show that a margin is too narrow, not that it is wide enough.
-
-    Args:
-        predict: function from patches `(1, channels, size, size)` to scores of the same sides.
-        channels: bands of the input.
-        multiple: the stride multiple.
-        size: side of the patch, a multiple of `multiple`; a reach beyond about half of it is not measured.
-        seed: seed of the random pixels.
-
-    Returns:
-        A multiple of `multiple`, or None if the cell still changes with the farthest pixels.
-    """
-    generator = np.random.default_rng(seed)
-    patch, other = generator.standard_normal((2, 1, channels, size, size)).astype(np.float32)
-    start = size // 2 // multiple * multiple
-    cell = slice(start, start + multiple)
-    wanted = predict(patch)[..., cell, cell]
-
-    def same(distance: int) -> bool:
-        changed = 8 * other
-        inside = slice(max(0, start - distance), start + multiple + distance)
-        changed[..., inside, inside] = patch[..., inside, inside]
-        return np.array_equal(predict(changed)[..., cell, cell], wanted)
-
-    steps = (size - start - multiple) // multiple
-    return next((k * multiple for k in range(steps) if same(k * multiple)), None)
 
 
 def _structure(module: torch.nn.Module) -> torch.nn.Module:

@@ -41,6 +41,10 @@ class ExportedEngine:
         """
         return self._divided(self.torch.predict, patches)
 
+    def raw(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `Model.raw`."""
+        return self._divided(self.torch.raw, patches)
+
     def network(self, call: Call) -> Network:
         """See `Model.network`."""
         return partial(self._divided, self.torch.network(call))

@@ -35,21 +35,26 @@ class OnnxEngine:
         Raises:
             ModelError: the network refuses this shape.
         """
-        return activate(self._raw(patches), self.spec.activation)
+        return activate(self._scores(patches), self.spec.activation)
 
     def network(self, call: Call) -> Network:
         """See `Model.network`. Labels of softmax are decided from raw scores: it keeps their order."""
         kept = call.labels and self.spec.activation == "softmax"
-        return plain(self._raw if kept else self.predict, call, self.spec)
+        return plain(self._scores if kept else self.predict, call, self.spec)
 
-    def _raw(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scores before activation."""
+    def raw(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `Model.raw`."""
         patches = np.ascontiguousarray(patches, np.float32)
         with self.batch_slots:
             scores = [self._run(part) for part in parts(patches, self.batch)]
         raw: NDArray[np.float32] = scores[0] if len(scores) == 1 else np.concatenate(scores)
-        refuse_other_shape(self.spec, patches.shape, raw[: len(patches)].shape)
         return raw[: len(patches)]
+
+    def _scores(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores before activation."""
+        raw = self.raw(patches)
+        refuse_other_shape(self.spec, patches.shape, raw.shape)
+        return raw
 
     def _run(self, patches: NDArray[np.float32]) -> NDArray[Any]:
         try:
@@ -90,11 +95,12 @@ def _session(spec: ModelSpec, weights: Path, device: str, threads: int, precisio
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # errors are raised, and said once
     try:
         return onnxruntime.InferenceSession(str(weights), sess_options=options, providers=providers), place
     except Exception as error:  # the classes of onnxruntime's errors are private and have no common base
-        raise ModelError(cannot(f"run {weights} by onnxruntime", one_line(error), "export it again")) from None
+        remedy = "export it in float32, with model.float()" if "NOT_IMPLEMENTED" in str(error) else "export it again"
+        raise ModelError(cannot(f"run {weights} by onnxruntime", one_line(error), remedy)) from None
 
 
 def _providers(there: list[str], device: str, precision: str) -> tuple[list[Any], str]:

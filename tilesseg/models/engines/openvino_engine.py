@@ -65,6 +65,19 @@ class OpenVinoEngine:
         scores, _ = self._run(call, patches)
         return scores
 
+    def raw(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `Model.raw`. Compiles the graph alone, without the steps of a call."""
+        graph, _ = self.graphs(0)
+        try:
+            answers = []
+            for part in parts(np.ascontiguousarray(patches, np.float32), self.batch):
+                graph.reshape(list(part.shape))
+                compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": HINTS["fp32"]})
+                answers.append(compiled([part])[0])
+        except (RuntimeError, MemoryError) as error:
+            raise refusal(error, name=self.spec.name, device=self.device, shape=patches.shape) from error
+        return np.concatenate(answers)[: len(patches)]
+
     def network(self, call: Call) -> Network:
         """See `Model.network`. OpenVINO computes normalisation, activation and decision, too."""
 

@@ -72,6 +72,13 @@ class TorchEngine:
             scores = self._forward(self.module, as_tensor(patches).to(self.place, memory_format=self.layout))
             return self._activated(scores).cpu().numpy()
 
+    def raw(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `Model.raw`."""
+        with self._refusing(patches.shape), self._computing():
+            return (
+                self._forward(self.module, as_tensor(patches).to(self.place, memory_format=self.layout)).cpu().numpy()
+            )
+
     def network(self, call: Call) -> Network:
         """See `Model.network`. PyTorch computes normalisation and decision, on the device."""
         if (

@@ -75,7 +75,7 @@ def _read(archive: zipfile.ZipFile, path: Path) -> Program:
     tensors = {name: _tensor(archive, entries, *kept[fqn]) for name, fqn in held.items() if name in used}
     _refuse_training(operations, held, path)
     shape = _shape(graph["tensor_values"][takes], data.get("range_constraints") or {}, path)
-    return Program(freed(operations, gives, tensors), tensors, takes=takes, gives=gives, shape=shape)
+    return Program(freed(operations, {gives, takes, *tensors}), tensors, takes=takes, gives=gives, shape=shape)
 
 
 def _inputs(specs: Sequence[Mapping[str, Any]], path: Path) -> tuple[str, dict[str, str]]:

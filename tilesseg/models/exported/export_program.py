@@ -6,7 +6,7 @@ the same to the last bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -122,9 +122,12 @@ class Program(torch.nn.Module):
         return any(each.target in ("aten::view", "aten::as_strided", "aten::_unsafe_view") for each in self.operations)
 
 
-def freed(operations: Sequence[Operation], gives: str, tensors: Mapping[str, Any]) -> list[Operation]:
-    """Operations, each with the values that no later operation needs."""
-    needed, result = {gives, *tensors}, []
+def freed(operations: Sequence[Operation], kept: Set[str]) -> list[Operation]:
+    """Operations, each with the values that no later operation needs; `kept` are never among them.
+
+    The input is kept: its device is that of the arrays that operations make.
+    """
+    needed, result = set(kept), list[Operation]()
     for operation in reversed(operations):
         named = set(names_in((operation.arguments, *operation.keywords.values(), operation.results)))
         result.append(replace(operation, unused=tuple(named - needed)))
@@ -142,6 +145,8 @@ def names_in(held: Any) -> list[str]:
 
 def _bind(results: Sequence[Any], given: Any, values: dict[str, Any]) -> None:
     """Store the results of an operation in `values`, by their names."""
+    if not results:
+        return  # a check of the graph, which gives nothing
     many = isinstance(given, list | tuple)
     if len(results) == 1 and "as_tensors" in results[0]:
         results = [{"as_tensor": tensor} for tensor in results[0]["as_tensors"]]
