@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 from fakes import job_data, write_bundle, write_scene
 from numpy.typing import NDArray
-from slide_files import halved, tile_place, tissue, write_pyramid
+from slide_files import halved, tile_place, tissue, write_leica, write_pyramid
 
+from tilesseg.cluster.executors import Executor, ThreadExecutor
 from tilesseg.formats.reading.edge_padding import reflect
 from tilesseg.planning.job import parse_job
 from tilesseg.planning.stored_plan import stored_scene_plan
@@ -34,11 +36,15 @@ def bundle(tmp_path: Path) -> Path:
     return write_bundle(tmp_path / "model", "Positional", bands=3, margin=8)
 
 
-def segment(image: Path, bundle: Path, folder: Path, **changes: Any) -> tuple[Report, NDArray[np.uint8]]:
+def segment(
+    image: Path, bundle: Path, folder: Path, *, executor: Executor | None = None, **changes: Any
+) -> tuple[Report, NDArray[np.uint8]]:
     """Results of a run of one scene without a tissue search, and its mask."""
     given = {"bands": [1, 2, 3], "tissue": "none", **changes.pop("input", {})}
     scenes = {"image": str(image), "name": "s"}
-    report = run_job(parse_job(job_data(scenes, bundle, folder, input=given, **changes), where="test"))
+    report = run_job(
+        parse_job(job_data(scenes, bundle, folder, input=given, **changes), where="test"), executor=executor
+    )
     return report, mask_of(folder)
 
 
@@ -71,10 +77,30 @@ def seeing(lattice: Lattice, shape: tuple[int, int], blocks: list[Window]) -> ND
 
 
 def damage(path: Path, number: int) -> None:
-    """Overwrite the first bytes of a tile: no decoder accepts it."""
+    """Overwrite the first bytes of a tile, or of a chunk's file: no decoder accepts it."""
     with path.open("r+b") as file:
-        file.seek(tile_place(path, number)[0])
+        file.seek(tile_place(path, number)[0] if path.suffix else 0)
         file.write(bytes(12))
+
+
+def write_zarr(path: Path, values: NDArray[Any]) -> Path:
+    array = zarr.create_array(
+        str(path), shape=(3, 300, 410), chunks=(3, 64, 64), dtype="uint8", dimension_names=["band", "y", "x"]
+    )
+    array[:] = values.transpose(2, 0, 1)
+    return path
+
+
+def write_vrt(path: Path, member: Path) -> Path:
+    """A VRT without a block of its member's: GDAL's blocks of a VRT have 128 px."""
+    bands = "".join(
+        f'<VRTRasterBand dataType="Byte" band="{band}"><SimpleSource><SourceFilename relativeToVRT="1">{member.name}'
+        f"</SourceFilename><SourceBand>{band}</SourceBand></SimpleSource></VRTRasterBand>"
+        for band in (1, 2, 3)
+    )
+    place = "<SRS>EPSG:32633</SRS><GeoTransform>500000, 10, 0, 5600000, 0, -10</GeoTransform>"
+    path.write_text(f'<VRTDataset rasterXSize="410" rasterYSize="300">{place}{bands}</VRTDataset>')
+    return path
 
 
 def slide(path: Path, *, shape: tuple[int, int] = (300, 410), levels: int = 2, **options: Any) -> Path:
@@ -86,7 +112,10 @@ def write_tiff(path: Path, values: NDArray[Any], **profile: Any) -> Path:
     return write_scene(path, values.transpose(2, 0, 1), **{**options, **profile})
 
 
-@pytest.mark.parametrize("kind", ["jpeg slide", "deflate slide", "geotiff", "jpeg geotiff", "strips"])
+KINDS = ["jpeg slide", "deflate slide", "geotiff", "jpeg geotiff", "strips", "zarr", "openslide", "vrt"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_one_damaged_block_costs_exactly_the_patches_that_see_it(tmp_path: Path, bundle: Path, kind: str) -> None:
     picture, tiling = tissue((300, 410)), TILINGS[0]
     block, number = Window(128, 192, 64, 64), 2 * 7 + 3
@@ -99,11 +128,20 @@ def test_one_damaged_block_costs_exactly_the_patches_that_see_it(tmp_path: Path,
             image = write_tiff(tmp_path / "s.tif", picture)
         case "jpeg geotiff":
             image = write_tiff(tmp_path / "s.tif", picture, compress="jpeg", photometric="ycbcr")
-        case _:
+        case "strips":
             image = write_tiff(tmp_path / "s.tif", picture, tiled=False, blockysize=16)
             block, number = Window(128, 0, 16, 410), 8
+        case "zarr":
+            image = write_zarr(tmp_path / "s.zarr", picture)
+        case "openslide":
+            image = write_leica(tmp_path / "s.scn", [picture], canvas=(640, 1280), corner=(128, 64))
+        case _:
+            image, block = (
+                write_vrt(tmp_path / "s.vrt", write_tiff(tmp_path / "s.tif", picture)),
+                Window(128, 128, 128, 128),
+            )
     _, sound = segment(image, bundle, tmp_path / "sound", tiling=tiling)
-    damage(image, number)
+    damage({"vrt": tmp_path / "s.tif", "zarr": image / "c/0/2/3"}.get(kind, image), number)
     report, mask = segment(image, bundle, tmp_path / "run", tiling=tiling)
     lost = seeing(lattice_of(tmp_path / "run"), mask.shape, [block])
     assert 0 < lost.sum() < lost.size
@@ -127,7 +165,12 @@ def test_damage_does_not_depend_on_tiles_or_stage_or_resume(
     blocks = [Window(y, x, 64, 64) for y, x in ((0, 0), (64, 128), (64, 192), (256, 384))]
     assert ((whole == 254) == seeing(lattice_of(tmp_path / "whole"), whole.shape, blocks)).all()
     core = {"crop": 48}.get(tiling["blend"], 64)
-    for name, more in {"tiles": {}, "staged": {"input": {"stage": "always"}}}.items():
+    ways: dict[str, dict[str, Any]] = {
+        "tiles": {},
+        "threads": {"executor": ThreadExecutor(3)},
+        "staged": {"input": {"stage": "always"}},
+    }
+    for name, more in ways.items():
         report, mask = segment(image, bundle, tmp_path / name, tiling={**tiling, "core": core}, **more)
         assert report.exit_code == 3 and len(report.scenes[0].damaged) > 1
         assert (mask == whole).all(), name
@@ -177,6 +220,37 @@ def test_damaged_pixels_can_be_read_from_a_coarser_level_and_the_exit_code_says_
     assert "read from a coarser level" in next(iter(scene.damaged.values()))
     _, marked = segment(image, bundle, tmp_path / "marked", tiling=TILINGS[0])
     assert (mask[marked != 254] == marked[marked != 254]).all()
+
+
+def test_stored_scores_are_254_where_labels_are(tmp_path: Path) -> None:
+    image, bundle = slide(tmp_path / "s.tif"), write_bundle(tmp_path / "model", "Constant", bands=3)
+    damage(image, 17)
+    output = {"dir": str(tmp_path / "run"), "products": [], "scores": ["class 1"]}
+    report, mask = segment(image, bundle, tmp_path / "run", tiling=TILINGS[0], output=output)
+    scores = RunDirectory(tmp_path / "run").scene("s").read_scores(0, Window(0, 0, *mask.shape))
+    assert report.exit_code == 3 and (mask == 254).any()
+    assert ((mask == 254) == (scores == 254)).all() and (scores[mask != 254] == 175).all()
+
+
+def test_damaged_pixels_are_left_out_of_statistics_with_a_note(tmp_path: Path) -> None:
+    normalise = {"kind": "scene_percentiles", "low": 1, "high": 99}
+    bundle = write_bundle(tmp_path / "model", "Constant", bands=3, normalise=normalise)
+    image = slide(tmp_path / "s.tif")
+    damage(image, 17)
+    report, _ = segment(image, bundle, tmp_path / "run", tiling=TILINGS[0])
+    (note,) = [note for note in report.scenes[0].notes if "sampled for statistics" in note]
+    assert note.startswith("4,096 px") and note.endswith("[damaged-pixels]")
+
+
+@pytest.mark.slow
+def test_a_damaged_block_of_a_large_slide_costs_the_patches_that_see_it(tmp_path: Path) -> None:
+    image = slide(tmp_path / "s.tif", shape=(4096, 4096), tile=256)
+    bundle = write_bundle(tmp_path / "model", "Constant", bands=3)
+    damage(image, 7 * 16 + 9)
+    report, mask = segment(image, bundle, tmp_path / "run")
+    lost = seeing(lattice_of(tmp_path / "run"), mask.shape, [Window(7 * 256, 9 * 256, 256, 256)])
+    assert ((mask == 254) == lost).all() and report.scenes[0].damaged_pixels == lost.sum()
+    assert lost.sum() <= (2 * lattice_of(tmp_path / "run").patch) ** 2 < lost.size / 10
 
 
 def test_a_damaged_tile_is_done_and_is_redone_on_request_only(tmp_path: Path, bundle: Path) -> None:

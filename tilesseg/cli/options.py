@@ -63,6 +63,10 @@ JobFile = Annotated[
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", parser=local_path, help="A run directory.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
+RetryDamaged = Annotated[
+    bool, typer.Option("--retry-damaged", help="Do tiles again that are done with damage, where the file is the same.")
+]
+
 FailOn = Annotated[
     list[str] | None,
     typer.Option(

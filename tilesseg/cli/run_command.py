@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tilesseg.cli.options import FailOn, JobFile, progress
+from tilesseg.cli.options import FailOn, JobFile, RetryDamaged, progress
 from tilesseg.cli.report_command import reported
 from tilesseg.doubts import check_codes
 
@@ -21,9 +21,7 @@ def run(
         typer.Option(metavar="I/N", help="Compute the I-th of N parts of the tiles; other processes compute the rest."),
     ] = None,
     fail_on: FailOn = None,
-    retry_damaged: Annotated[
-        bool, typer.Option("--retry-damaged", help="Do tiles again whose image could not be decoded in places.")
-    ] = False,
+    retry_damaged: RetryDamaged = False,
     shard: Annotated[str | None, typer.Option(hidden=True, help="Former name of --part.")] = None,
 ) -> int:
     """Execute a job, or go on where it stopped."""

@@ -12,6 +12,7 @@ from tilesseg.cli.options import (
     FailOn,
     Image,
     Precision,
+    RetryDamaged,
     Workers,
     given,
     key_option,
@@ -69,6 +70,8 @@ def segment(
     at: Annotated[str, key_option("Product", "resolution")] = "model",
     stage: Annotated[str, key_option("Input", "stage")] = "auto",
     check_range: Annotated[bool, key_option("Input", "check_range", "--check-range/--no-check-range")] = True,
+    damaged: Annotated[str, key_option("Input", "damaged")] = "mark",
+    retry_damaged: RetryDamaged = False,
     patch: Annotated[int | None, key_option("TilingOptions", "patch")] = None,
     overlap: Annotated[int | None, key_option("TilingOptions", "overlap")] = None,
     blend: Annotated[str, key_option("TilingOptions", "blend")] = "auto",
@@ -126,6 +129,7 @@ def segment(
             "tissue": tissue,
             "outside": outside,
             "check_range": check_range,
+            "damaged": damaged,
         },
         "tiling": {"patch": or_auto(patch), "overlap": or_auto(overlap), "blend": blend},
         "output": {
@@ -138,10 +142,11 @@ def segment(
         "cluster": {"kind": "local", "workers": or_auto(workers)},
     }
     check_codes(fail_on or ())
-    return _execute(parse_job(data, where="arguments"), keep=run_dir is not None, fail_on=fail_on or ())
+    job, keep = parse_job(data, where="arguments"), run_dir is not None
+    return _execute(job, keep=keep, fail_on=fail_on or (), retry_damaged=retry_damaged)
 
 
-def _execute(job: Any, *, keep: bool, fail_on: Collection[str]) -> int:
+def _execute(job: Any, *, keep: bool, fail_on: Collection[str], retry_damaged: bool) -> int:
     import shutil
 
     from tilesseg.cluster.forkserver import warm_up
@@ -151,12 +156,14 @@ def _execute(job: Any, *, keep: bool, fail_on: Collection[str]) -> int:
     from tilesseg.run.run_job import run_job
 
     with reported(Path(job.output.dir)) if keep else nullcontext(), progress() as listener:
-        report = run_job(job, listeners=[listener])
+        report = run_job(job, listeners=[listener], retry_damaged=retry_damaged)
     print(summary(report))
     if not keep and report.exit_code == 0:
         shutil.rmtree(job.output.dir)
     elif report.exit_code:
-        print(f"the run is kept in {job.output.dir}; run the same command again to repeat its failed tiles")
+        damaged = all(scene.state == "damaged" for scene in report.scenes)
+        again, what = (" with --retry-damaged", "damaged") if damaged else ("", "failed")
+        print(f"the run is kept in {job.output.dir}; run the same command again{again} to repeat its {what} tiles")
     return report.exit_code_on(fail_on)
 
 

@@ -176,7 +176,7 @@ class Source(Protocol):
             SourceError: as `read`.
         """
 
-    def sample(self, inside: RoiCells | None = None) -> NDArray[np.float64]:
+    def sample(self, inside: RoiCells | None = None, unread: list[Window] | None = None) -> NDArray[np.float64]:
         """Valid values `(channel, n)` of the selected bands, spread over the valid pixels, for statistics.
 
         The pixels are those that `read` gives, at most about a million; which they are depends on the grid and on what
@@ -185,6 +185,7 @@ class Source(Protocol):
 
         Args:
             inside: region of interest, in which the pixels lie; None for the whole image.
+            unread: takes the windows that cannot be read.
 
         Raises:
             SourceError: nothing at all could be read.

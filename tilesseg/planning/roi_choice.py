@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tilesseg.doubts import doubt
 from tilesseg.errors import SourceError
 from tilesseg.formats.detect import format_of
 from tilesseg.formats.source import file_state
@@ -52,19 +53,19 @@ def choose_cells(source: Source, reading: Input, *, stride: int, paths: Sequence
     Raises:
         SourceError: the file with the region cannot be read, or touches nothing of the image.
     """
-    region, what = _region(source, reading, stride=stride, paths=paths, name=name)
+    region, what, doubts = _region(source, reading, stride=stride, paths=paths, name=name)
     if region is None:
         return RoiChoice(None)
     in_roi = roi_cells(region, shape=source.grid.shape, stride=stride)
     if in_roi.all():
-        return RoiChoice(None, (f"the whole image is segmented: {what} is in every block of {stride} px",))
+        return RoiChoice(None, (f"the whole image is segmented: {what} is in every block of {stride} px", *doubts))
     cells = RoiCells.of(in_roi, stride=stride, label=NODATA if reading.outside == "nodata" else 0)
     if not in_roi.any():
         return RoiChoice(cells, (f"warning: no tissue was found, so the mask is all {cells.label}; {_ANYWAY}",))
     share = cells.pixels(source.grid.shape) / source.grid.window.area
     only = f"only {what} is segmented ({share:.1%} of the pixels, in blocks of {stride} px)"
     rest = f"{cells.label} ({'nodata' if cells.label == NODATA else 'the first class'})"
-    return RoiChoice(cells, (f"{only}; the rest is set to {rest}",))
+    return RoiChoice(cells, (f"{only}; the rest is set to {rest}", *doubts))
 
 
 def region_file(reading: Input, name: str) -> str | None:
@@ -84,7 +85,8 @@ def region_identity(reading: Input, name: str) -> dict[str, Any]:
 
 def _region(
     source: Source, reading: Input, *, stride: int, paths: Sequence[str], name: str
-) -> tuple[Region | None, str]:
+) -> tuple[Region | None, str, tuple[str, ...]]:
+    """Region of interest, its name in notes, and doubts about it."""
     path = region_file(reading, name)
     if path is not None:
         from tilesseg.formats.reading.roi_file import read_region
@@ -92,9 +94,9 @@ def _region(
         region = read_region(
             path, grid=source.grid, native=source.native, stride=stride, image=paths[0], canvas=source.canvas
         )
-        return region, f"the region in {Path(path).name}"
+        return region, f"the region in {Path(path).name}", ()
     bands = stained_bands(source, paths) if reading.tissue == "auto" else None
-    return (None if bands is None else _tissue(source.select(bands), stride)), "tissue"
+    return (None, "tissue", ()) if bands is None else _tissue(source.select(bands), stride)
 
 
 def stained_bands(source: Source, paths: Sequence[str]) -> tuple[int, ...] | None:
@@ -111,14 +113,19 @@ def stained_bands(source: Source, paths: Sequence[str]) -> tuple[int, ...] | Non
     return None
 
 
-def _tissue(source: Source, stride: int) -> Region:
+def _tissue(source: Source, stride: int) -> tuple[Region, str, tuple[str, ...]]:
     from tilesseg.planning.tissue import tissue
 
     finest = 4 * -(-max(source.grid.shape) // stride)
     view = source.thumbnail(min(LARGEST_VIEW, max(VIEW, finest)))
     mask = tissue(_unscaled(view.values, source), view.valid)
     region = Region.stretched(mask, grid=source.grid, native=source.native)
-    return region._replace(mask=region.mask | _doubtful(source, view.valid, region.step))
+    doubtful = _doubtful(source, view.valid, region.step)
+    region = region._replace(mask=region.mask | doubtful)
+    if doubtful.any():
+        text = f"{doubtful.mean():.1%} of the view for the search for tissue cannot be read, and is segmented as tissue"
+        return region, "tissue", (doubt("damaged-pixels", text),)
+    return region, "tissue", ()
 
 
 def _doubtful(source: Source, valid: NDArray[np.bool_], step: tuple[float, float]) -> NDArray[np.bool_]:

@@ -34,6 +34,7 @@ from tilesseg.planning.tile_layout import Layout, choose_layout, why_patch
 from tilesseg.planning.value_range import check_range, scene_statistics, scene_values
 from tilesseg.raster.grid import Grid
 from tilesseg.raster.region_of_interest import RoiCells
+from tilesseg.raster.window import Window
 from tilesseg.store.staged_copy import CopyLayout, StagedCopy
 
 if TYPE_CHECKING:
@@ -294,7 +295,12 @@ def _with_values(planned: ScenePlan, source: Source, reading: jobs.Input, spec: 
         SourceError: the values are in another unit, or no pixel is valid of a scene whose statistics are needed.
     """
     image, cells = planned.paths[0], planned.cells
-    sample = source.sample(cells)
+    unread: list[Window] = []
+    sample = source.sample(cells, unread)
+    if unread:
+        pixels = sum(window.area for window in set(unread))
+        left_out = f"{pixels:,} px that were sampled for statistics cannot be decoded, and are left out of them"
+        planned = replace(planned, notes=(*planned.notes, doubt("damaged-pixels", left_out)))
     values = scene_values(sample, source)
     if values is None:
         nothing = np.zeros((len(planned.bands), 1))  # nowhere a value that these statistics would change

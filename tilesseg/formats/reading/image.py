@@ -89,6 +89,13 @@ class Reader(ABC):
     def storage_block(self, bands: Sequence[int]) -> Shape:
         """Height and width of the block that is decoded for a single pixel of these bands."""
 
+    def damage_block(self, bands: Sequence[int]) -> Shape:
+        """Height and width of the blocks that are damaged as a whole, counted from the picture's corner.
+
+        Whether a part of such a block can be read does not depend on the window that is read.
+        """
+        return self.storage_block(bands)
+
     def salvage(self, window: Window, bands: Sequence[int]) -> Parts:
         """Read a window that `read` refuses, as far as its blocks can be decoded.
 
@@ -99,7 +106,7 @@ class Reader(ABC):
         return read_by_block(
             lambda part: values_and_masks(self.read(part, bands)),
             window,
-            block=self.storage_block(bands),
+            block=self.damage_block(bands),
             shape=self.facts.grid.shape,
             channels=len(bands),
             masks=mask_count(chosen),
@@ -276,12 +283,13 @@ class Image:
         """Strips of rows; see `formats.Source.rows`."""
         return map(_raw, self.reader.rows(height, self.selected))
 
-    def sample(self, inside: RoiCells | None = None) -> NDArray[np.float64]:
+    def sample(self, inside: RoiCells | None = None, unread: list[Window] | None = None) -> NDArray[np.float64]:
         """Values for statistics; see `formats.Source.sample`."""
         reader, bands = self.reader, self.selected
         rows = (lambda height: map(self._finished, reader.rows(height, bands))) if reader.streamed else None
         size = reader.block_bytes(bands) * len(bands)
-        image = Readable(self.grid.shape, len(bands), self.storage_block, size, self._read_inside, rows)
+        left_out = [] if unread is None else unread
+        image = Readable(self.grid.shape, len(bands), self.storage_block, size, self._read_inside, rows, left_out)
         return sample_image(image, inside)
 
     def thumbnail(self, size: int) -> Pixels:

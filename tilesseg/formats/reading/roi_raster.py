@@ -7,6 +7,7 @@ that are not 0 (nor nodata, nor transparent) are the region; in a mask of tiless
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -87,6 +88,8 @@ def read_raster(path: str, place: ImagePlace) -> Region:
             with QUIET, warnings.catch_warnings(), rasterio.Env():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
                 with rasterio.open(path) as file:
+                    if file.driver == "PNG" and os.path.isfile(path):
+                        resolve("tilesseg.formats.geotiff.single_block:check_png")(path)
                     raster = _of_dataset(file, what)
                     mask, steps = _joined(raster)
         except (RasterioError, CPLE_BaseError, OSError, ValueError) as error:

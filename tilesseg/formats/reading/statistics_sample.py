@@ -12,7 +12,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from tilesseg.errors import SourceError
 from tilesseg.formats.source import Pixels
 from tilesseg.raster.region_of_interest import RoiCells
 from tilesseg.raster.window import Window
+from tilesseg.retry import is_transient
 
 SIDE = 64
 """Side of a window in pixels."""
@@ -52,6 +53,18 @@ class Readable:
     """Reads a window that lies in the image."""
     rows: Callable[[int], Iterator[Pixels]] | None = None
     """Gives the whole image in strips of so many rows, where a window costs as much as all of it."""
+    unread: list[Window] = field(default_factory=list)
+    """Takes the windows that cannot be read, and are left out."""
+
+    def leave_out(self, window: Window, error: SourceError) -> None:
+        """Note a window that is left out; not of a passing trouble, which would make another sample.
+
+        Raises:
+            SourceError: the trouble may pass.
+        """
+        if is_transient(error):
+            raise error
+        self.unread.append(window)
 
 
 def sample_image(image: Readable, inside: RoiCells | None = None) -> NDArray[np.float64]:
@@ -180,7 +193,10 @@ def _read_group(image: Readable, group: Sequence[Window], parts: _Parts) -> None
         parts.add(image.read(place), place, group)
     except SourceError as error:
         parts.failure = error
-        for window in group if len(group) > 1 else ():
+        if len(group) == 1:
+            image.leave_out(place, error)
+            return
+        for window in group:
             _read_group(image, [window], parts)
 
 
@@ -276,10 +292,12 @@ def _readable(image: Readable, place: Window) -> Iterator[tuple[Window, Pixels]]
     """Pixels of a place, or where it cannot be read, those of its storage blocks that can."""
     try:
         pixels = image.read(place)
-    except SourceError:
-        if place.width > image.block[1]:
-            for block in _cut(place, *image.block):
-                yield from _readable(image, block)
+    except SourceError as error:
+        if place.width <= image.block[1]:
+            image.leave_out(place, error)
+            return
+        for block in _cut(place, *image.block):
+            yield from _readable(image, block)
         return
     yield place, pixels
 

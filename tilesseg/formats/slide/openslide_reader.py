@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 SQUARE = 512
 """Side in pixels of the square that is read at once from a level whose pixels are interpolated."""
 _ROWS = 512
+_DAMAGED = 64
+"""Side in pixels of the squares that are damaged or not; a divisor of the sides of usual tiles."""
 
 
 class OpenSlideReader:
@@ -72,16 +74,18 @@ class OpenSlideReader:
 
     def _pieces(self, level: int, window: Window) -> Iterator[Window]:
         if self._exact(level):  # the same pixels in any parts: rows, to save memory
-            facts = self._facts.levels[level]
-            # whole blocks, whose damage does not depend on the window: the slide's own tiles may lie elsewhere
-            whole = whole_blocks(window, facts.storage_block, facts.shape)
-            rows = max(1, _ROWS // facts.storage_block[0]) * facts.storage_block[0]
-            for y in range(whole.y, whole.y_stop, rows):
-                yield Window(y, whole.x, rows, whole.width).intersect(whole)
+            # whole squares, whose damage does not depend on the window: the slide's own tiles may lie anywhere
+            whole = whole_blocks(window, self.damage_block(level), self._facts.levels[level].shape)
+            for y in range(whole.y - whole.y % _ROWS, whole.y_stop, _ROWS):
+                yield Window(y, whole.x, _ROWS, whole.width).intersect(whole)
             return
         for y in range(window.y - window.y % SQUARE, window.y_stop, SQUARE):
             for x in range(window.x - window.x % SQUARE, window.x_stop, SQUARE):
                 yield Window(y, x, SQUARE, SQUARE)
+
+    def damage_block(self, level: int) -> Shape:
+        """See `LevelReader.damage_block`."""
+        return (_DAMAGED, _DAMAGED) if self._exact(level) else (SQUARE, SQUARE)
 
     def _exact(self, level: int) -> bool:
         step = self.steps[level]

@@ -75,6 +75,9 @@ class LevelReader(Protocol):
             SourceError: the pixels cannot be read; names file and window.
         """
 
+    def damage_block(self, level: int) -> Shape:
+        """See `Reader.damage_block`."""
+
 
 def where(path: str, level: int, window: Window) -> str:
     """The beginning of each refusal to read."""
@@ -98,6 +101,10 @@ class SlideReader(Reader):
 
     def storage_block(self, bands: Sequence[int]) -> Shape:
         return self.pyramid.facts.levels[self.level].storage_block
+
+    def damage_block(self, bands: Sequence[int]) -> Shape:
+        """See `Reader.damage_block`."""
+        return self.pyramid.damage_block(self.level)
 
     def describe_files(self) -> list[dict[str, Any]]:
         facts = self.pyramid.facts

@@ -72,6 +72,10 @@ class TiffReader:
                     values[mine] = out
         return Planes(values, valid)
 
+    def damage_block(self, level: int) -> tuple[int, int]:
+        """See `LevelReader.damage_block`."""
+        return self._facts.levels[level].storage_block
+
     def _open(self) -> list[TiffLevel]:
         with self._lock:
             if self._levels[0] != os.getpid():

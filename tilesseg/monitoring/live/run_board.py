@@ -274,6 +274,8 @@ class RunBoard:
             self.seconds[part] = self.seconds.get(part, 0.0) + spent
         self.recent.add(EndedTile(when, event.pixels, wall, event.scene, event.worker))
         self.history.add(when, event.pixels / 1e6)
+        if event.damage:
+            self._blame(when, event.scene, event.tile, f"done with damage: {event.damage}", event.worker)
         number = self.workers.take_done(event, wall=wall, when=when)
         if event.scene in self.scenes:
             self.scenes[event.scene].take_done(event, number)
