@@ -16,6 +16,7 @@ from rasterio.rpc import RPC
 from rio_cogeo import cog_validate
 
 from tilesseg.cluster.executors import SerialExecutor
+from tilesseg.errors import SourceError
 from tilesseg.formats.open import open_source
 from tilesseg.planning.job import parse_job
 from tilesseg.raster.grid import ControlPoint, Grid, Placement
@@ -166,3 +167,21 @@ def test_rpcs_in_a_file_beside_the_image_are_carried(tmp_path: Path, name: str, 
     assert told is not None and carried is not None
     for key, value in told.to_dict().items():  # a TIFF's numbers come back with 15 digits
         assert getattr(carried, key) == pytest.approx(value, rel=1e-14), key
+
+
+@pytest.mark.parametrize("place", [0, 2, 4, 5])
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_transform_that_is_no_numbers_is_refused_with_one_line(tmp_path: Path, place: int, number: float) -> None:
+    numbers = [10.0, 0.0, 500_000.0, 0.0, -10.0, 5_600_000.0]
+    numbers[place] = number
+    text = ", ".join(str(numbers[k]) for k in (2, 0, 1, 5, 3, 4))  # in GDAL's order
+    member = write(tmp_path / "a.tif")
+    path = tmp_path / "a.vrt"
+    path.write_text(
+        f'<VRTDataset rasterXSize="60" rasterYSize="40"><GeoTransform>{text}</GeoTransform>'
+        f'<VRTRasterBand dataType="Byte" band="1"><SimpleSource><SourceFilename>{member}</SourceFilename>'
+        "<SourceBand>1</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    with pytest.raises(SourceError, match="no finite numbers; correct it") as refusal:
+        open_source(str(path))
+    assert "\n" not in str(refusal.value)

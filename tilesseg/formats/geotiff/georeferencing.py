@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from math import isfinite
 from typing import Any
 
 from rasterio.errors import CRSError
 
-from tilesseg.errors import joined_lines
+from tilesseg.errors import SourceError, cannot, joined_lines
 from tilesseg.formats.geotiff.raster_file import settled
 from tilesseg.formats.reading.crs import round_trip, unit_of
 from tilesseg.formats.reading.proj_data import data_note
@@ -17,7 +18,11 @@ from tilesseg.raster.grid import IDENTITY, ControlPoint, Grid, Placement, Transf
 
 
 def find_place(dataset: Any) -> tuple[Grid, tuple[str, ...], FoundSize]:
-    """Grid of an open dataset, a sentence on each unusual fact about it, and its size in micrometres if it has one."""
+    """Grid of an open dataset, a sentence on each unusual fact about it, and its size in micrometres if it has one.
+
+    Raises:
+        SourceError: its geotransform is not made of finite numbers.
+    """
     transform, transform_note = _transform(dataset)
     placement = _placement(dataset, transform)
     grid = Grid(dataset.height, dataset.width, transform, unit="pixel" if transform == IDENTITY else "unknown")
@@ -48,6 +53,9 @@ def _resolution(dataset: Any) -> StatedSize | None:
 
 def _transform(dataset: Any) -> tuple[Transform, str | None]:
     a, b, c, d, e, f = tuple(dataset.transform)[:6]
+    if not all(map(isfinite, (a, b, c, d, e, f))):
+        because = f"its geotransform {(a, b, c, d, e, f)} has values that are no finite numbers"
+        raise SourceError(cannot(f"place {dataset.name}", because, "correct it, for instance with gdal_edit -a_ullr"))
     if a * e - b * d == 0:
         return IDENTITY, f"its geotransform {(a, b, c, d, e, f)} maps no area: ignored, pixel coordinates are used"
     transform = (a, b, c, d, e, f)
