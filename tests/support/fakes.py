@@ -137,6 +137,15 @@ class Shades(_Engine):
         return np.stack([shade == k for k in range(3)], axis=1).astype(np.float32)
 
 
+class Steps(_Engine):
+    """A class for each of as many equal steps of the first channel from 0 to 1: shows the least change of a value."""
+
+    def predict(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        count = len(self.spec.classes)
+        step = np.clip(np.floor(self.trim(patches)[:, 0] * count), 0, count - 1)
+        return np.stack([step == k for k in range(count)], axis=1).astype(np.float32)
+
+
 class Broken(_Engine):
     """Fails where the image holds 13, and gives NaN where it holds 14."""
 
