@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
-import pytest
 import shapely
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +24,7 @@ from tilesseg.formats.vector.polygon_outlines import (
     turned,
 )
 from tilesseg.formats.vector.tile_polygons import traced
+from tilesseg.raster.pixel_areas import PixelAreas
 from tilesseg.raster.window import Window
 
 SQUARE = np.array([[0, 0], [0, 2], [2, 2], [2, 0], [0, 0]], np.int32)
@@ -57,13 +57,14 @@ def test_shells_are_clockwise_and_holes_are_not(labels: NDArray[np.uint8]) -> No
     assert ((ring_areas(polygons) > 0) == shells).all()
 
 
-@given(LABELS)
-def test_area_by_rows_is_the_sum_over_pixels_of_their_rows_area(labels: NDArray[np.uint8]) -> None:
-    height = np.linspace(1, 3, labels.shape[0])
-    polygons, rows = trace(labels), np.concatenate([[0.0], np.cumsum(height)])
+@given(LABELS, st.sampled_from([(1, 64), (2, 4), (64, 64)]))
+def test_an_area_is_the_sum_over_pixels_of_their_areas(labels: NDArray[np.uint8], cell: tuple[int, int]) -> None:
+    count = [-(-size // side) for size, side in zip(labels.shape, cell, strict=True)]
+    of = PixelAreas.of(cell, np.random.default_rng(0).uniform(1, 2, count))
+    each = of.quanta.repeat(cell[0], axis=0).repeat(cell[1], axis=1)[: labels.shape[0], : labels.shape[1]]
+    polygons = trace(labels)
     for label in range(3):
-        expected = ((labels == label) * height[:, None]).sum()
-        assert areas(polygons, rows)[polygons.labels == label].sum() == pytest.approx(expected, abs=1e-9)
+        assert areas(polygons, of.up_to)[polygons.labels == label].sum() == each[labels == label].sum()
 
 
 def test_rings_turned_the_wrong_way_are_turned() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 import json
 import sqlite3
@@ -24,13 +25,14 @@ from slide_files import halved, write_pyramid
 from test_ome_zarr_writer import hashes, image, is_valid, read_by_ngff_zarr, read_by_ome_zarr_py
 
 from tilesseg.cli.segment_command import segment
+from tilesseg.cli.status_text import summary
 from tilesseg.errors import FormatError, JobError
 from tilesseg.formats.registry import FORMATS
 from tilesseg.formats.vector import tile_polygons
 from tilesseg.planning.job import Product, parse_job
 from tilesseg.raster.pyramid import HALVES
 from tilesseg.raster.window import Window
-from tilesseg.run.run_job import run_job
+from tilesseg.run.run_job import job_status, run_job
 from tilesseg.run.write_products import export_run
 
 MPP = 0.499
@@ -142,6 +144,20 @@ def check_all(scene: Path, folder: Path, resolution: float, native: float) -> No
     check_ome_tiff(done / f"{done.name}.ome.tif", mask, resolution, native)
     check_ome_zarr(done / f"{done.name}.ome.zarr", mask, resolution, native)
     check_polygons(done, done.name, mask, resolution, native)
+    check_areas(done.parents[1], mask, resolution)
+
+
+def check_areas(run: Path, mask: NDArray[np.uint8], mpp: float) -> None:
+    """Square millimetres stand in the summary, in its table, in the text, and in the report."""
+    report = job_status(run)
+    expected = {name: round(float((mask == label).sum()) * mpp**2 / 1e6, 6) for label, name in enumerate(NAMES)}
+    assert report.scenes[0].square_mm == pytest.approx(expected, abs=2e-6)
+    (scene,) = json.loads((run / "summary.json").read_text(encoding="utf-8"))["scenes"]
+    assert scene["square_mm"] == report.scenes[0].square_mm and scene["hectares"] == {}
+    with (run / "summary.csv").open(encoding="utf-8", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert {name: float(row[f"{name}_mm2"]) for name in NAMES} == scene["square_mm"]
+    assert summary(report).count(" mm²") == len(NAMES)
 
 
 @pytest.mark.parametrize("mpp", [MPP, 0.7])

@@ -24,10 +24,12 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
 from tilesseg.errors import FormatError, StoreError
+from tilesseg.formats.reading.ground_area import pixel_areas
 from tilesseg.formats.registry import FORMATS, resolve
 from tilesseg.formats.vector import check_polygons, tile_polygons, write_geojson, write_geopackage, write_tile_polygons
 from tilesseg.formats.vector.merge_polygons import joined_polygons
 from tilesseg.formats.writer import Mask, MaskClass
+from tilesseg.inference.class_counts import ClassCounts
 from tilesseg.raster.grid import IDENTITY, Grid, Transform
 from tilesseg.raster.window import Window
 
@@ -225,7 +227,8 @@ def test_other_peoples_readers_find_valid_polygons_of_the_mask(name: str, tmp_pa
     read = table(write(name, as_mask(labels, paths=tiled(labels, tmp_path, 32, 17)), tmp_path))
     assert read.crs == ("EPSG:4326" if name == "geojson" else "EPSG:32633")
     assert read.is_valid.all() and (read.geom_type == "Polygon").all()
-    assert read["area_m2"].sum() == 100 * ((labels == 1) | (labels == 2)).sum()
+    assert read["area_grid"].sum() == 100 * ((labels == 1) | (labels == 2)).sum()
+    assert read["area_m2"].sum() == pytest.approx(1.0008 * read["area_grid"].sum(), rel=1e-5)  # UTM's scale is 0.9996
     assert set(zip(read["label"], read["class"], read["colour"], strict=True)) == {
         (1, '"nuclei" <é>', "#0ac81e"),
         (2, "stroma", "#ff0009"),
@@ -259,7 +262,8 @@ def test_small_polygons_are_left_out_and_classes_chosen(name: str, tmp_path: Pat
     labels = np.zeros((20, 20), np.uint8)
     labels[2:4, 2:4], labels[8:11, 8:11], labels[0, 19] = 1, 1, 2
     mask = as_mask(labels)
-    assert table(write(name, mask, tmp_path, min_area=900))["area_m2"].tolist() == [900.0]
+    large = table(write(name, mask, tmp_path, min_area=900.7))
+    assert large["area_grid"].tolist() == [900.0] and large["area_m2"].tolist() == pytest.approx([900.72], abs=0.01)
     assert table(write(name, mask, tmp_path, min_area=901)).empty
     assert set(table(write(name, mask, tmp_path, classes=["stroma", "background"]))["label"]) == {0, 2}
 
@@ -292,6 +296,32 @@ def test_areas_in_degrees_are_those_of_the_ellipsoid(tmp_path: Path) -> None:
     read = table(write("gpkg", as_mask(labels, **geographic, unit="degree", metres_per_unit=None), tmp_path))
     area, _ = pyproj.Geod(ellps="WGS84").geometry_area_perimeter(shapely.segmentize(read.geometry[0], 0.01))
     assert read["area_m2"][0] == pytest.approx(abs(area), rel=1e-6)
+    assert "area_grid" not in read
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_areas_of_polygons_are_of_the_ground_and_add_up_to_those_of_the_pixels(name: str, tmp_path: Path) -> None:
+    """Web Mercator at 60° north: the plane is four times the ground. Oracle: pyproj's geodesics."""
+    labels = noise(64)
+    labels[:20, :20] = 1
+    mercator = {"crs": rasterio.CRS.from_epsg(3857).to_wkt(), "transform": (10.0, 0.0, 1e6, 0.0, -10.0, 8_400_000.0)}
+    mask = as_mask(labels, paths=tiled(labels, tmp_path, 17, 23), **mercator)
+    read = table(write(name, mask, tmp_path))
+    counted = ClassCounts(pixel_areas(mask.grid))
+    counted.add(labels, 0)
+    for label in (1, 2):
+        own = read[read["label"] == label]
+        assert own["area_m2"].sum() == pytest.approx(
+            counted.areas[str(label)], rel=1e-12 if name != "geojson" else 1e-7
+        )
+    shapes = read.to_crs(4326).geometry
+    for number in np.argsort(-read["area_m2"].to_numpy())[:5]:
+        area, _ = pyproj.Geod(ellps="WGS84").geometry_area_perimeter(shapes.iloc[number])
+        assert read["area_m2"].iloc[number] == pytest.approx(abs(area), rel=1e-4)
+        assert read["area_grid"].iloc[number] == pytest.approx(3.99 * abs(area), rel=1e-2)
+    big = read["area_m2"].max()
+    kept = table(write(name, mask, tmp_path, min_area=0.99 * big))
+    assert len(kept) == 1 and kept["area_m2"].max() == big
 
 
 # ---- each format

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from fakes import spec_data
+from rasterio.crs import CRS
 
 from tilesseg.errors import SourceError
 from tilesseg.formats.reading.open_options import Opening
@@ -19,9 +20,12 @@ from tilesseg.planning.pixel_contract import (
 )
 from tilesseg.raster.grid import Grid
 
+PLANE = 'LOCAL_CS["building site",UNIT["metre",1],AXIS["Easting",EAST],AXIS["Northing",NORTH]]'
+WGS84 = CRS.from_epsg(4326).to_wkt()
+
 
 def note(pixel: float, *, trained: float | None = 30.0, metres_per_unit: float | None = 1.0) -> str | None:
-    grid = Grid(9, 9, (pixel, 0.0, 0.0, 0.0, -pixel, 0.0), "a CRS", "metre", metres_per_unit)
+    grid = Grid(9, 9, (pixel, 0.0, 0.0, 0.0, -pixel, 0.0), PLANE, "metre", metres_per_unit)
     return resolution_note(grid, parse_spec(spec_data(resolution=trained), where="here"))
 
 
@@ -77,7 +81,7 @@ def test_a_level_that_is_not_what_the_model_states_is_said() -> None:
     ("grid", "remedy"),
     [
         (slide(None), r"input\.mpp \(--mpp\)"),
-        (Grid(9, 9, (10.0, 0.0, 0.0, 0.0, -10.0, 0.0), "a CRS", "metre", 1.0), r"in metre as input\.resolution"),
+        (Grid(9, 9, (10.0, 0.0, 0.0, 0.0, -10.0, 0.0), PLANE, "metre", 1.0), r"in metre as input\.resolution"),
     ],
 )
 def test_a_pixel_size_that_nobody_states_is_refused_with_what_can_be_given(grid: Grid, remedy: str) -> None:
@@ -97,7 +101,7 @@ def test_a_size_that_is_not_taken_is_named_in_the_refusal() -> None:
 
 def degrees(side: float, *, latitude: float = 60.0, shape: tuple[int, int] = (1000, 1000)) -> Grid:
     top = latitude + side * shape[0] / 2
-    return Grid(*shape, (side, 0.0, 10.0, 0.0, -side, top), "a CRS", "degree", None)
+    return Grid(*shape, (side, 0.0, 10.0, 0.0, -side, top), WGS84, "degree", None)
 
 
 def test_pixels_in_degrees_are_compared_by_their_area_on_the_ground() -> None:
@@ -167,7 +171,7 @@ def test_an_image_that_is_small_by_itself_is_segmented(own: int, left: int, spec
 
 def test_metres_for_a_scene_in_degrees_are_refused_with_the_degrees_that_they_are() -> None:
     own = degrees(0.0001)
-    coarse = Grid(1, 1, (10.0, 0.0, 10.0, 0.0, -10.0, own.transform[5]), "a CRS", "degree", None)
+    coarse = Grid(1, 1, (10.0, 0.0, 10.0, 0.0, -10.0, own.transform[5]), WGS84, "degree", None)
     spec = parse_spec(spec_data(), where="here")
     with pytest.raises(SourceError, match=r"in degrees here: 10 m are 8\.976e-05 degrees .* 0\.0001792 from west"):
         refuse_shrinking(own, coarse, spec, TilingOptions(), image="a.tif")

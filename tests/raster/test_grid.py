@@ -1,5 +1,3 @@
-import itertools
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -83,65 +81,6 @@ def test_only_a_crs_or_a_transform_georeferences() -> None:
     assert not Grid(1, 1).georeferenced
     assert Grid(1, 1, crs="EPSG:32633").georeferenced
     assert Grid(1, 1, (2.0, *IDENTITY[1:])).georeferenced
-
-
-@pytest.mark.parametrize(("north", "step"), list(itertools.product([90.0, 60.3, 0.5, -45.1, -89.0], [1.0, 0.01])))
-def test_areas_of_geographic_pixels_agree_with_pyproj(north: float, step: float) -> None:
-    areas = geographic(1, step, north).pixel_areas(0, 1)
-    assert areas is not None
-    assert areas[0] == pytest.approx(area_by_pyproj(north - step, north, step), rel=2e-6)
-
-
-@pytest.mark.parametrize("step", [30.0, 1.0, 0.25])
-def test_geographic_pixels_of_the_whole_earth_add_up_to_it(step: float) -> None:
-    areas = geographic(round(180 / step), step, 90.0).pixel_areas(0, round(180 / step))
-    assert areas is not None
-    assert float(areas.sum()) * 360 / step == pytest.approx(WHOLE_EARTH, rel=1e-12)
-
-
-def test_there_is_no_earth_beyond_the_poles() -> None:
-    areas = geographic(4, 1.0, 92.0).pixel_areas(0, 4)
-    assert areas is not None
-    assert (areas[:2] == 0).all()
-    assert (areas[2:] > 0).all()
-
-
-@given(st.integers(0, 50), st.integers(0, 50))
-def test_areas_of_some_rows_are_those_rows_of_all_areas(y: int, rows: int) -> None:
-    grid = geographic(100, 0.1, 52.0)
-    every, some = grid.pixel_areas(0, 100), grid.pixel_areas(y, y + rows)
-    assert every is not None
-    assert some is not None
-    assert some.tolist() == pytest.approx(every[y : y + rows].tolist(), rel=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("transform", "metres_per_unit", "expected"),
-    [
-        ((10.0, 0.0, 5e5, 0.0, -10.0, 5e6), 1.0, 100.0),
-        ((3.0, -4.0, 0.0, 4.0, 3.0, 0.0), 1.0, 25.0),  # turned: side 5
-        ((10.0, 0.0, 0.0, 0.0, 10.0, 0.0), 0.3048, 100 * 0.3048**2),  # feet, south up
-    ],
-)
-def test_areas_of_projected_pixels_are_those_of_the_plane(
-    transform: tuple[float, float, float, float, float, float], metres_per_unit: float, expected: float
-) -> None:
-    areas = Grid(7, 7, transform, crs="a plane", unit="its own", metres_per_unit=metres_per_unit).pixel_areas(2, 5)
-    assert areas is not None
-    assert areas.tolist() == pytest.approx([expected] * 3)
-
-
-@pytest.mark.parametrize(
-    "grid",
-    [
-        Grid(5, 5),
-        Grid(5, 5, (0.5, 0.0, 0.0, 0.0, 0.5, 0.0), unit="micrometre", metres_per_unit=1e-6),
-        Grid(5, 5, (0.1, 0.05, 0.0, 0.05, -0.1, 50.0), crs="EPSG:4326", unit="degree"),
-        Grid(5, 5, IDENTITY, crs="a plane of unknown unit", unit="furlong"),
-    ],
-)
-def test_pixels_not_of_the_earth_have_no_area(grid: Grid) -> None:
-    assert grid.pixel_areas(0, 5) is None
 
 
 scales = st.floats(0.25, 16)

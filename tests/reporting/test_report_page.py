@@ -384,6 +384,7 @@ def test_the_summary_has_a_line_for_each_scene_with_its_classes(mixed: SmallRun)
         assert row["state"] == scene.state and int(row["tiles"]) == scene.tiles
         assert {name: int(row[f"{name}_px"]) for name in scene.pixels} == dict(scene.pixels)
         assert {name: float(row[f"{name}_ha"]) for name in scene.hectares} == dict(scene.hectares)
+        assert not any(name.endswith("_mm2") for name in row)
     assert rows[1]["reason"] == "r001-c002: ValueError: planted" and "c.tif" in rows[2]["reason"]
     assert rows[0]["products"].split(";") == list(report.scenes[0].products)
 

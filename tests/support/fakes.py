@@ -48,6 +48,7 @@ class ArraySource:
         return Grid(*self.values.shape[1:])
 
     native = property(lambda self: self.grid)
+    canvas = property(lambda self: None)
     levels = property(lambda self: ())
     bands = property(lambda self: (None,) * len(self.values))
     selected = property(lambda self: tuple(range(len(self.values))))

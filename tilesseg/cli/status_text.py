@@ -45,7 +45,8 @@ def _scene_lines(scene: SceneReport) -> Iterator[str]:
     total = sum(scene.pixels.values())
     for name, pixels in scene.pixels.items():
         area = f", {scene.hectares[name]:,.2f} ha" if name in scene.hectares else ""
-        yield f"  {name}: {pixels:,} px ({pixels / total:.1%}){area}"
+        size = f", {scene.square_mm[name]:,.3g} mm²" if name in scene.square_mm else ""
+        yield f"  {name}: {pixels:,} px ({pixels / total:.1%}){area}{size}"
     if scene.outside:
         yield f"  outside the region of interest: {scene.outside:,} px ({scene.outside / total:.1%})"
     for note in scene.notes:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tilesseg.raster.grid import Grid
+from tilesseg.raster.pixel_areas import PixelAreas
 from tilesseg.raster.window import Window
 
 _TALLIED = 1 << 17
@@ -20,33 +22,44 @@ _FEW = 8
 
 @dataclass(slots=True)
 class ClassCounts:
-    """Number of pixels and square metres by label, counted row by row."""
+    """Number of pixels and square metres by label of a core, counted row by row."""
 
-    pixel_areas: Any
+    pixel_areas: PixelAreas | None
+    x: int = 0
+    """First column of the core in the image."""
     _counts: Counter[int] = field(default_factory=Counter)
-    _areas: Counter[int] = field(default_factory=Counter)
+    _quanta: Counter[int] = field(default_factory=Counter)
     _known: list[int] = field(default_factory=list)
 
     def add(self, labels: NDArray[np.uint8], y: int) -> None:
         """Count the rows `labels (rows, width)` that begin at image row `y`."""
-        if not len(labels):
+        areas = self.pixel_areas
+        if areas is None or areas.uniform:
+            self._counts.update(self._tally(labels))
             return
-        areas, counts = self.pixel_areas(y, y + len(labels)), self._tally(labels)
+        tall, stop = areas.cell[0], y + len(labels)
+        for row in range(y // tall, ceil(stop / tall)):
+            first, last = max(y, row * tall), min(stop, (row + 1) * tall)
+            self._add_cells(labels[first - y : last - y], first, areas)
+
+    def _add_cells(self, labels: NDArray[np.uint8], y: int, areas: PixelAreas) -> None:
+        """Count rows that lie in one row of cells."""
+        counts, row = self._tally(labels), y // areas.cell[0]
         self._counts.update(counts)
-        if areas is None:
-            return
-        if np.all(areas == areas[0]):
-            self._areas.update({label: count * float(areas[0]) for label, count in counts.items()})
-            return
-        for row, area in zip(labels, areas, strict=True):
-            self._areas.update({label: count * float(area) for label, count in self._tally(row).items()})
+        for label, count in counts.items():
+            if len(counts) == 1:
+                self._quanta[label] += areas.of_window(Window(y, self.x, *labels.shape))
+            elif areas.quanta.shape[1] == 1:
+                self._quanta[label] += count * int(areas.quanta[row, 0])
+            else:
+                columns = np.add.reduce(labels == label, axis=0, dtype=np.int64)
+                self._quanta[label] += areas.of_columns(row, columns, self.x)
 
     def add_uniform(self, label: int, window: Window) -> None:
         """Count a window that holds a single label."""
-        areas = self.pixel_areas(window.y, window.y_stop)
         self._counts[label] += window.area
-        if areas is not None:
-            self._areas.update({label: window.width * float(areas.sum())})
+        if self.pixel_areas is not None and not self.pixel_areas.uniform:
+            self._quanta[label] += self.pixel_areas.of_window(window)
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -54,7 +67,12 @@ class ClassCounts:
 
     @property
     def areas(self) -> Mapping[str, float]:
-        return {str(label): self._areas[label] for label in sorted(self._areas)}
+        """Square metres on the ground by label; empty where the grid has none."""
+        if self.pixel_areas is None:
+            return {}
+        one = int(self.pixel_areas.quanta[0, 0]) if self.pixel_areas.uniform else None
+        quanta = self._quanta if one is None else {label: one * count for label, count in self._counts.items()}
+        return {str(label): quanta[label] * self.pixel_areas.quantum for label in sorted(quanta)}
 
     def _tally(self, labels: NDArray[np.uint8]) -> dict[int, int]:
         """Number of pixels by label. Labels that occurred before are counted one by one: most masks have a few."""
@@ -69,3 +87,12 @@ class ClassCounts:
                 self._known = [*self._known, *(label for label in pixels if label not in self._known)][:_FEW]
             counts.update(pixels)
         return {label: count for label, count in counts.items() if count}
+
+
+def areas_on_ground(grid: Grid) -> PixelAreas | None:
+    """Areas of a grid's pixels; PROJ is imported only for a grid with a CRS."""
+    if grid.crs is None:
+        return None
+    from tilesseg.formats.reading.ground_area import pixel_areas
+
+    return pixel_areas(grid)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tilesseg.errors import OutOfDeviceMemory
 from tilesseg.events import TileDone
 from tilesseg.formats.damage import DamageRecord
-from tilesseg.inference.class_counts import ClassCounts
+from tilesseg.inference.class_counts import ClassCounts, areas_on_ground
 from tilesseg.inference.patch_reader import Batch, PatchReader
 from tilesseg.inference.pipeline_threads import abreast, ahead, behind
 from tilesseg.inference.tile_writer import Predicted, TileWriter, mark_outside
@@ -140,7 +140,8 @@ def skip_tile(tile: Tile, cells: RoiCells, *, grid: Grid, store: Store, scores: 
         store: place of the scene's mask and ledger.
         scores: number of classes whose scores are stored.
     """
-    clock, class_counts, core = Stopwatch(), ClassCounts(grid.pixel_areas), tile.core
+    clock, core = Stopwatch(), tile.core
+    class_counts = ClassCounts(areas_on_ground(grid), core.x)
     shard_rows = store.core_rows(core, scores=scores)
     class_counts.add_uniform(cells.label, core)
     with clock("write"):

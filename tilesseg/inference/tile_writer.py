@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilesseg.inference.blending import Blender, Mosaic, Shares, profile
-from tilesseg.inference.class_counts import ClassCounts
+from tilesseg.inference.class_counts import ClassCounts, areas_on_ground
 from tilesseg.inference.patch_reader import Invalid, Row
 from tilesseg.planning.recipe import Recipe, gives_labels
 from tilesseg.raster.labels import FAILED, NODATA, decide, decide_and_keep
@@ -40,7 +40,7 @@ class TileWriter:
     def __init__(
         self, tile: Tile, *, spec: ModelSpec, recipe: Recipe, grid: Grid, store: Store, clock: Stopwatch
     ) -> None:
-        self.class_counts, self.outside = ClassCounts(grid.pixel_areas), 0
+        self.class_counts, self.outside = ClassCounts(areas_on_ground(grid), tile.core.x), 0
         """Counts of the core's labels, and the number of its pixels outside the region of interest."""
         self._blender, self._discarded = _blender(tile, spec, recipe), tile.lattice.discarded
         self._shard_rows = store.core_rows(tile.core, scores=len(recipe.scores))

@@ -163,7 +163,7 @@ class Product(Strict):
     """Classes to write, of scores and polygons. Default: all scores that are stored; polygons of all classes but the
     first where that is called background."""
     min_area: float = Field(0.0, ge=0)
-    """Area below which polygons are left out; in µm² for slides, in m² on the Earth, else in pixels."""
+    """Area below which polygons are left out; in µm² for slides, in m² on the ground, else in pixels."""
     simplify: float = Field(0.0, ge=0)
     """Number of pixels by which the lines of polygons may be moved."""
     canvas: Literal["bounds", "full"] = "bounds"

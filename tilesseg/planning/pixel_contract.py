@@ -8,6 +8,7 @@ import numpy as np
 
 from tilesseg.doubts import doubt
 from tilesseg.errors import SourceError
+from tilesseg.raster.window import Window
 
 if TYPE_CHECKING:
     from tilesseg.formats.reading.open_options import Opening
@@ -119,10 +120,14 @@ def resolution_note(grid: Grid, spec: ModelSpec) -> str | None:
 
 
 def ground_size(grid: Grid) -> float | None:
-    """Side in metres of a square of the area of a pixel in the middle row; None where the unit is no length."""
-    areas = grid.pixel_areas(grid.height // 2, grid.height // 2 + 1)
-    if areas is not None and areas[0] > 0:
-        return float(np.sqrt(areas[0]))
+    """Side in metres of a square of the ground area of the middle pixel; None where the unit is no length."""
+    if grid.crs is not None:
+        from tilesseg.formats.reading.ground_area import pixel_areas
+
+        areas = pixel_areas(grid)
+        middle = areas and areas.of_window(Window(grid.height // 2, grid.width // 2, 1, 1)) * areas.quantum
+        if middle:
+            return float(np.sqrt(middle))
     if grid.metres_per_unit is None:
         return None
     return float(np.mean(grid.resolution)) * grid.metres_per_unit

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tilesseg.raster.window import Window
 
@@ -18,9 +17,6 @@ Transform = tuple[float, float, float, float, float, float]
 """Affine `(a, b, c, d, e, f)` as in the package `affine`: `x = a·column + b·row + c`, `y = d·column + e·row + f`."""
 
 IDENTITY: Transform = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-
-_WGS84_A = 6378137.0
-_WGS84_E2 = 0.0066943799901413165
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,26 +104,6 @@ class Grid:
             placement=self.placement and self.placement.scaled(factor, factor),
         )
 
-    def pixel_areas(self, y: int, y_stop: int) -> NDArray[np.float64] | None:
-        """Area in m² of one pixel in each of the rows `y … y_stop − 1`, or None where the unit is not of the Earth.
-
-        Projected grids: area in the plane of the projection. Geographic grids: area on the WGS 84 ellipsoid, from
-        the closed formula for a cell between two parallels (Snyder 1987, Map Projections, eq. 3-12).
-        """
-        a, b, _, d, e, f = self.transform
-        if self.unit == "degree":
-            if b or d:
-                return None  # a rotated geographic grid has no rows of equal latitude
-            bounds = np.radians(f + e * np.arange(y, y_stop + 1, dtype=np.float64))
-            zone = (
-                _WGS84_A**2 * (1 - _WGS84_E2) * np.radians(abs(a)) * _authalic(np.clip(bounds, -np.pi / 2, np.pi / 2))
-            )
-            areas: NDArray[np.float64] = np.abs(np.diff(zone))
-            return areas
-        if self.metres_per_unit is None or self.crs is None:
-            return None
-        return np.full(y_stop - y, abs(a * e - b * d) * self.metres_per_unit**2)
-
 
 def _pixels(length: float) -> int:
     """Number of pixels that cover `length`; 21 / 0.7 = 30.000000000000004 takes 30."""
@@ -142,10 +118,3 @@ def _scaled_rpcs(rpcs: Mapping[str, str], **factors: float) -> dict[str, str]:
         scaled[f"{axis}_OFF"] = repr((offset + 0.5) / factor - 0.5)
         scaled[f"{axis}_SCALE"] = repr(scale / factor)
     return scaled
-
-
-def _authalic(latitude: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Half of Snyder's q without its factor (1 − e²): the area below a parallel, per radian of longitude."""
-    e, sine = np.sqrt(_WGS84_E2), np.sin(latitude)
-    result: NDArray[np.float64] = sine / (2 * (1 - _WGS84_E2 * sine**2)) + np.arctanh(e * sine) / (2 * e)
-    return result

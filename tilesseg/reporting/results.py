@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -41,7 +42,7 @@ class SceneReport:
     pixels: Mapping[str, int]
     """Pixels by class name, with `failed` and `nodata`."""
     hectares: Mapping[str, float]
-    """Area by class name; empty where the grid is not of the Earth."""
+    """Area on the ground by class name; empty where the grid is not of the Earth."""
     seconds: Mapping[str, float]
     """Seconds of all tiles by part, see `events.PARTS`."""
     refused: str | None = None
@@ -67,6 +68,8 @@ class SceneReport:
     """Whether the scene is planned; it is when its turn comes."""
     ended: bool = True
     """Whether its products were written or failed, after its last tile."""
+    square_mm: Mapping[str, float] = field(default_factory=dict)
+    """Area in square millimetres by class name; empty where pixels are not measured in micrometres."""
     notes: tuple[str, ...] = ()
     """Notes of its plan and of its end; those that state a doubt end with a code."""
 
@@ -186,7 +189,7 @@ def scene_report(scene_run: SceneRun, *, products: tuple[str, ...] = (), problem
     if failed:
         pixels["failed"] = damaged_pixels + sum(record.pixels for record in failed.values())
     classes = {kind.name for kind in spec.classes}
-    areas = _by_class(_sum(record.areas for record in done.values()), spec)
+    areas = _by_class(_exact_sum([record.areas for record in done.values()]), spec)
     return SceneReport(
         scene=scene.name,
         tiles=len(scene.tiling),
@@ -204,8 +207,23 @@ def scene_report(scene_run: SceneRun, *, products: tuple[str, ...] = (), problem
         damaged_pixels=damaged_pixels,
         products=products,
         problem=problem,
+        square_mm=_square_mm(scene, {name: count for name, count in pixels.items() if name in classes}),
         notes=(*scene.notes, *_notes_on_end(scene, pixels, done)),
     )
+
+
+def _square_mm(scene: ScenePlan, pixels: Mapping[str, int]) -> dict[str, float]:
+    """Area in square millimetres by class name; empty where pixels are not measured in micrometres."""
+    if scene.grid.unit != "micrometre":
+        return {}
+    tall, wide = scene.grid.resolution
+    return {name: round(count * tall * wide / 1e6, 6) for name, count in pixels.items()}
+
+
+def _exact_sum(records: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Sum by label that does not depend on the tiles: those of a tile are exact, and they are rounded once."""
+    labels = {label for record in records for label in record}
+    return {label: math.fsum(record.get(label, 0.0) for record in records) for label in labels}
 
 
 def _notes_on_end(scene: ScenePlan, pixels: Mapping[str, int], done: Mapping[str, TileDone]) -> Iterator[str]:

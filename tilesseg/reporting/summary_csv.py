@@ -22,17 +22,19 @@ def write_summary(run: RunDirectory, report: Report) -> Path:
     """Write `summary.csv` of a run whole: a line for each scene, in the job's order.
 
     Columns: `scene`, `state`, numbers of tiles and patches, `damaged` being tiles done with damage; pixels by class
-    (`water_px`), with `failed_px` and `nodata_px`; hectares by class (`water_ha`) where any scene has them;
-    `not_looked_at_px`, pixels outside the region of interest (the name is older than the term); `seconds` of all tiles
-    together; `products`, separated by semicolons; codes of its
-    `doubts`; `reason` of refusals, failures and damage.
+    (`water_px`), with `failed_px` and `nodata_px`; hectares on the ground by class (`water_ha`) where any scene has
+    them, and square millimetres (`tumour_mm2`) where any is measured in micrometres; `not_looked_at_px`, pixels outside
+    the region of interest (the name is older than the term); `seconds` of all tiles together; `products`, separated by
+    semicolons; codes of its `doubts`; `reason` of refusals, failures and damage.
 
     Raises:
         StoreError: the file cannot be written.
     """
     classes = _names(scene.pixels for scene in report.scenes)
     areas = _names(scene.hectares for scene in report.scenes)
-    columns = [*_FIRST, *(f"{name}_px" for name in classes), *(f"{name}_ha" for name in areas), *_LAST]
+    sizes = _names(scene.square_mm for scene in report.scenes)
+    by_class = [f"{name}_px" for name in classes] + [f"{name}_ha" for name in areas] + [f"{name}_mm2" for name in sizes]
+    columns = [*_FIRST, *by_class, *_LAST]
     text = io.StringIO()
     table = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     table.writeheader()
@@ -62,6 +64,7 @@ def _row(scene: SceneReport) -> dict[str, Any]:
         "patches": scene.patches,
         **{f"{name}_px": count for name, count in scene.pixels.items()},
         **{f"{name}_ha": area for name, area in scene.hectares.items()},
+        **{f"{name}_mm2": area for name, area in scene.square_mm.items()},
         "not_looked_at_px": scene.outside,
         "seconds": round(sum(scene.seconds.values()), 3),
         "products": ";".join(scene.products),

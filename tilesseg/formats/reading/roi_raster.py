@@ -26,7 +26,6 @@ from rasterio.warp import reproject
 from rasterio.windows import Window as RasterWindow
 
 from tilesseg.errors import SourceError, cannot
-from tilesseg.formats.detect import is_zarr
 from tilesseg.formats.reading.crs import crs_name, round_trip
 from tilesseg.formats.registry import resolve
 from tilesseg.process import QUIET
@@ -80,7 +79,7 @@ def read_raster(path: str, place: ImagePlace) -> Region:
         SourceError: it cannot be read, is 0 everywhere, lies elsewhere, or has other proportions than the image.
     """
     what = f"take {path} as the region of interest of {place.name}"
-    if is_zarr(path):
+    if resolve("tilesseg.formats.detect:is_zarr")(path):
         raster = _open_zarr(path)
         mask, steps = _joined(raster)
     else:

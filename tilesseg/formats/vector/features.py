@@ -11,6 +11,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from tilesseg.formats.reading.ground_area import pixel_areas
 from tilesseg.formats.vector.merge_polygons import joined_polygons
 from tilesseg.formats.vector.polygon_outlines import Polygons, areas
 from tilesseg.formats.vector.tile_polygons import parts_of, write_parts
@@ -51,33 +52,31 @@ class Features:
     """Polygons in corners `(x, y)` of the mask's pixels."""
     areas: NDArray[np.float64]
     """Areas of the polygons before they are simplified, in the mask's `area_unit`."""
+    pixels: NDArray[np.int64]
+    """Number of pixels of each polygon."""
     corners: NDArray[np.int32]
     """`(polygon, 2)`: the topmost corner `(y, x)`, of several the leftmost. Two polygons of a label never share it."""
 
 
 def features(mask: Mask, choice: Choice, scratch: Path) -> Iterator[Features]:
     """Chosen polygons of a mask; unless its tiles are traced already, files of its parts are written to `scratch`."""
-    files, rows = mask.tile_polygons or _traced(mask, scratch), _rows(mask.grid)
+    files, ground = mask.tile_polygons or _traced(mask, scratch), pixel_areas(mask.grid)
+    side = 1.0 if area_unit(mask.grid) == "px" else float(np.prod(mask.grid.resolution))
     for polygons in joined_polygons(files, choice.labels):
-        sizes = areas(polygons, rows)
+        pixels = areas(polygons)
+        sizes = np.asarray(
+            pixels * side if ground is None else areas(polygons, ground.up_to) * ground.quantum, np.float64
+        )
         large = np.flatnonzero(sizes >= choice.min_area)
         if len(large):
-            yield _features(polygons.take(large), sizes[large], choice.simplify)
+            yield _features(polygons.take(large), sizes[large], pixels[large], choice.simplify)
 
 
 def area_unit(grid: Grid) -> Unit:
-    """Unit of areas: m² on the Earth, µm² on a slide, else pixels."""
-    if grid.pixel_areas(0, 1) is not None:
+    """Unit of areas: m² on the ground, µm² on a slide, else pixels."""
+    if pixel_areas(grid) is not None:
         return "m2"
     return "um2" if grid.unit == "micrometre" else "px"
-
-
-def _rows(grid: Grid) -> NDArray[np.float64] | None:
-    """Area of a column of pixels down to each row boundary; None for pixels."""
-    own = grid.pixel_areas(0, grid.height)
-    if own is None and grid.unit == "micrometre":
-        own = np.full(grid.height, np.prod(grid.resolution))
-    return None if own is None else np.concatenate([[0.0], np.cumsum(own)])
 
 
 def _traced(mask: Mask, scratch: Path) -> Sequence[Path]:
@@ -88,14 +87,14 @@ def _traced(mask: Mask, scratch: Path) -> Sequence[Path]:
     return files
 
 
-def _features(polygons: Polygons, sizes: NDArray[np.float64], tolerance: float) -> Features:
+def _features(polygons: Polygons, sizes: NDArray[np.float64], pixels: NDArray[np.int64], tolerance: float) -> Features:
     points = polygons.points[:, ::-1].astype(np.float64)
     geometries = shapely.from_ragged_array(
         shapely.GeometryType.POLYGON, points, (polygons.rings, polygons.polygons)
     )  # fmt: skip
     if tolerance:
         geometries = _simplified(geometries, tolerance)
-    return Features(polygons.labels, geometries, sizes, _topmost(polygons))
+    return Features(polygons.labels, geometries, sizes, pixels, _topmost(polygons))
 
 
 def _simplified(geometries: Geometries, tolerance: float) -> Geometries:

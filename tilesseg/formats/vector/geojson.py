@@ -16,6 +16,7 @@ from typing import Any
 
 import shapely
 
+from tilesseg.formats.reading.ground_area import plane_area
 from tilesseg.formats.vector.coordinates import in_lonlat, in_slide
 from tilesseg.formats.vector.features import Choice, Features, area_unit, features
 from tilesseg.formats.writer import Mask, MaskClass
@@ -44,7 +45,8 @@ def write(mask: Mask, path: Path, choice: Choice, *, canvas: str) -> tuple[Path,
 
 def _lines(mask: Mask, choice: Choice, scratch: Path, canvas: str) -> Iterator[str]:
     georeferenced = mask.grid.crs is not None
-    properties_of = partial(_on_earth if georeferenced else _in_qupath, unit=area_unit(mask.grid))
+    unit, plane = area_unit(mask.grid), plane_area(mask.grid)
+    properties_of = partial(_on_earth if georeferenced else _in_qupath, unit=unit)
     for batch in features(mask, choice, scratch):
         if georeferenced:
             shapes = in_lonlat(batch.geometries, mask.grid)
@@ -53,6 +55,8 @@ def _lines(mask: Mask, choice: Choice, scratch: Path, canvas: str) -> Iterator[s
         for number, shape in enumerate(shapely.to_geojson(shapes)):
             label = int(batch.labels[number])
             properties = properties_of(mask.classes[label], label, float(batch.areas[number]))
+            if plane is not None:
+                properties["area_grid"] = _rounded(float(batch.pixels[number]) * plane)
             yield (
                 f'{{"type":"Feature","id":"{_id(mask.provenance, batch, number)}",'
                 f'"geometry":{_whole(shape)},"properties":{_compact(properties)}}}'

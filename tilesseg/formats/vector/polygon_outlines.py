@@ -8,7 +8,7 @@ component, the pixel edges that they share are dropped, and the remaining edges 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,6 +19,10 @@ from tilesseg.raster.window import Window
 
 Ring = NDArray[np.int32]
 """Closed ring: `(n + 1, 2)` corners `(y, x)`, of which the last equals the first."""
+
+
+UpTo = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.int64]]
+"""Area of the rectangle from the image's corner to each position `(y, x)`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,28 +91,29 @@ def turned(polygons: Polygons) -> Polygons:
     return Polygons(polygons.labels, polygons.polygons, polygons.rings, polygons.points[order])
 
 
-def ring_areas(polygons: Polygons, rows: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-    """Area of each ring `(ring,)`, negative for holes.
+def ring_areas(polygons: Polygons, up_to: UpTo | None = None) -> NDArray[np.int64]:
+    """Area of each ring `(ring,)`, negative for holes, as a whole number: exact, wherever the ring begins.
 
     Args:
         polygons: polygons with the rings.
-        rows: `(height + 1,)`, area of a column of the image down to each row boundary; None counts pixels.
+        up_to: function that gives the area from the image's corner to positions `(y, x)`, see `PixelAreas.up_to`; None
+            counts pixels.
     """
-    y, x = polygons.points[:, 0], polygons.points[:, 1].astype(np.float64)
-    depth = y.astype(np.float64) if rows is None else rows[y]
+    y, x = polygons.points.astype(np.int64).T
     if not len(y):
-        return np.zeros(0)
-    from_first = x - np.repeat(x[polygons.rings[:-1]], np.diff(polygons.rings))  # small numbers are exact
-    terms = np.append(from_first[:-1] * np.diff(depth), 0.0)
-    terms[polygons.rings[1:] - 1] = 0.0  # from the end of a ring to the beginning of the next
-    return np.asarray(np.add.reduceat(terms, polygons.rings[:-1]))
+        return np.zeros(0, np.int64)
+    measure = up_to or np.multiply
+    edges = measure(y[1:], x[:-1]) - measure(y[:-1], x[:-1])  # 0 along a row
+    terms = np.append(edges, 0)
+    terms[polygons.rings[1:] - 1] = 0  # from the end of a ring to the beginning of the next
+    return np.asarray(np.add.reduceat(terms, polygons.rings[:-1]), np.int64)
 
 
-def areas(polygons: Polygons, rows: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-    """Area of each polygon `(polygon,)` without its holes; for `rows` see `ring_areas`."""
+def areas(polygons: Polygons, up_to: UpTo | None = None) -> NDArray[np.int64]:
+    """Area of each polygon `(polygon,)` without its holes; for `up_to` see `ring_areas`."""
     if not len(polygons):
-        return np.zeros(0)
-    return np.asarray(np.add.reduceat(ring_areas(polygons, rows), polygons.polygons[:-1]))
+        return np.zeros(0, np.int64)
+    return np.asarray(np.add.reduceat(ring_areas(polygons, up_to), polygons.polygons[:-1]), np.int64)
 
 
 def border_runs(polygons: Polygons, window: Window) -> Runs:

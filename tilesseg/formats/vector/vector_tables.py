@@ -17,6 +17,7 @@ from pyogrio.errors import CRSError, DataLayerError, DataSourceError
 from rasterio.crs import CRS
 
 from tilesseg.errors import FormatError, cannot
+from tilesseg.formats.reading.ground_area import plane_area
 from tilesseg.formats.vector.coordinates import in_world
 from tilesseg.formats.vector.features import Choice, Features, area_unit, features
 from tilesseg.formats.vector.vector_checks import projjson
@@ -69,6 +70,7 @@ def _schema(mask: Mask) -> pa.Schema:
             pa.field("class", pa.string()),
             pa.field("colour", pa.string()),
             pa.field(f"area_{area_unit(mask.grid)}", pa.float64()),
+            *([] if plane_area(mask.grid) is None else [pa.field("area_grid", pa.float64())]),
             pa.field(GEOMETRY, pa.binary()),
         ]
     )
@@ -77,11 +79,13 @@ def _schema(mask: Mask) -> pa.Schema:
 def _batch(batch: Features, mask: Mask, schema: pa.Schema, oblique: bool) -> pa.RecordBatch:
     names = np.array([meant.name for meant in mask.classes], object)
     colours = np.array([meant.colour for meant in mask.classes], object)
+    plane = plane_area(mask.grid)
     columns = (
         batch.labels.astype(np.int32),
         names[batch.labels],
         colours[batch.labels],
         batch.areas,
+        *([] if plane is None else [batch.pixels * plane]),
         shapely.to_wkb(in_world(batch.geometries, mask.grid, oblique=oblique), byte_order=1),
     )
     return pa.record_batch(

@@ -83,11 +83,10 @@ class SceneFacts:
 def scene_details(scene_run: SceneRun, report: SceneReport, limits: SceneLimits) -> SceneDetails:
     """Gather what the page shows of a scene."""
     store, plan, scene = scene_run.store, scene_run.plan, scene_run.scene
-    square = scene.grid.resolution[0] * scene.grid.resolution[1] / 1e6 if scene.grid.unit == "micrometre" else None
     return SceneDetails(
         _size(scene),
         pictures_of(scene_run, report, size=limits.picture),
-        class_rows(report, plan.spec, square_mm=square),
+        class_rows(report, plan.spec),
         _map(scene, store.done(), store.failed(), limits.squares),
         time_shares(report.seconds),
         _seams(store, scene, report, limits.pixels),

@@ -112,14 +112,14 @@ def time_shares(seconds: Mapping[str, float]) -> TimeShares:
     return TimeShares(shares, others) if whole else TimeShares((), {})
 
 
-def class_rows(scene: SceneReport, spec: ModelSpec, *, square_mm: float | None) -> list[ClassRow]:
-    """Pixels, share and area of each class; `square_mm` is the area of a pixel where it is measured in micrometres."""
+def class_rows(scene: SceneReport, spec: ModelSpec) -> list[ClassRow]:
+    """Pixels, share and area of each class."""
     colours, known = _colours(spec), class_pixels(scene.pixels)
     whole, largest = sum(known.values()), max(scene.hectares.values(), default=0.0)
     rows = []
     for name, count in scene.pixels.items():
         size = area(scene.hectares[name], largest=largest) if name in scene.hectares else ""
-        size = f"{count * square_mm:,.2f} mm²" if square_mm and name in known else size
+        size = f"{scene.square_mm[name]:,.2f} mm²" if name in scene.square_mm else size
         part = share(count, whole) if name in known else ""
         rows.append(ClassRow(name, colours.get(name, "grey"), count, part, size))
     return rows
