@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from tilesseg.formats.registry import resolve
@@ -12,6 +13,9 @@ from tilesseg.paths import opened_by_gdal
 SLIDE_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".dcm", ".czi", ".qptiff")
 _TIFF_KIND = "tilesseg.formats.slide.tiff_kind:tiff_kind"
 """Function that tells kinds of TIFF apart; it imports tifffile."""
+_DICOM_FOLDER = "tilesseg.formats.slide.dicom_series:is_dicom_folder"
+_SPATIALDATA = "spatialdata_attrs"
+"""Attribute of SpatialData, whose root holds its images in `images`."""
 _TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".lsm", ".stk")
 
 
@@ -22,13 +26,18 @@ def format_of(path: str) -> str:
     name = path.lower()
     if opened_by_gdal(path):
         return "geotiff"
-    if name.endswith(SLIDE_SUFFIXES):
+    if name.endswith(SLIDE_SUFFIXES) or resolve(_DICOM_FOLDER)(path):
         return "slide"
     if name.endswith(".companion.ome"):
         return "ome-tiff"
     if not name.endswith(_TIFF_SUFFIXES) or not os.path.isfile(path):
         return "geotiff"
     return str(resolve(_TIFF_KIND)(path))
+
+
+def format_of_list(paths: Sequence[str]) -> str:
+    """Name of the format that opens several files as one image: `slide` for files of DICOM, else `geotiff`."""
+    return "slide" if all(path.lower().endswith(".dcm") for path in paths) else "geotiff"
 
 
 def is_zarr(path: str) -> bool:
@@ -45,12 +54,17 @@ def _is_ome_zarr(folder: Path) -> bool:
     try:
         if (folder / "zarr.json").is_file():
             attributes = json.loads((folder / "zarr.json").read_text(encoding="utf-8")).get("attributes", {})
-            return isinstance(attributes.get("ome"), dict)
+            return isinstance(attributes.get("ome"), dict) or _SPATIALDATA in attributes
         attributes = json.loads((folder / ".zattrs").read_text(encoding="utf-8"))
     except (OSError, ValueError, AttributeError):
         return False  # the refusal comes from the format that opens it
     if not isinstance(attributes, dict):
         return False
-    groups = ("bioformats2raw.layout", "plate", "well")  # groups of images; the refusal of a plate names them
+    groups = (
+        "bioformats2raw.layout",
+        "plate",
+        "well",
+        _SPATIALDATA,
+    )  # groups of images; the refusal of a plate names them
     listed = any(isinstance(attributes.get(key), list) for key in ("multiscales", "labels"))
     return listed or any(key in attributes for key in groups)

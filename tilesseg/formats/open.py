@@ -33,12 +33,12 @@ def open_source(image: str | Sequence[str], opening: Opening | None = None) -> S
     Raises:
         SourceError: missing, unreadable, or of a kind that cannot be segmented.
     """
-    from tilesseg.formats.detect import format_of
+    from tilesseg.formats.detect import format_of, format_of_list
 
     paths, opening = _meant([image] if isinstance(image, str) else image), opening or Opening()
     if not paths:
         raise SourceError("cannot open an image: the list of files is empty; name one file at least")
-    name = format_of(paths[0]) if len(paths) == 1 else "geotiff"
+    name = format_of(paths[0]) if len(paths) == 1 else format_of_list(paths)
     opener: OpenSource = resolve(str(FORMATS[name].opens))
     if name in ("geotiff", "zarr") and opening.mpp is None:
         opened = opener(paths, opening)  # resamples by itself: its bands may have pixels of several sizes

@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tilesseg.errors import JobError, SourceError, StoreError, cannot, joined_lines
+from tilesseg.formats.contained_images import contained_images, images_of
 from tilesseg.formats.stac.stac_catalog import find_items
 from tilesseg.formats.stac.stac_items import safe_name, scene_name
 from tilesseg.paths import opened_by_gdal
@@ -182,8 +183,11 @@ def _named_by(path: str) -> Iterable[tuple[Scene, bool]]:
         return map(_of_row, read_scene_table(Path(path)))
     try:
         items = find_items(path)
+        inside = contained_images(path) if items is None and not remote else None
     except SourceError as error:
         raise JobError(joined_lines(error)) from None
+    if inside is not None:
+        return [(Scene(scene_name(one.name), (one.path,)), False) for one in inside]
     if items is None:
         return [(Scene(scene_name(path), (path,)), False)]
     return [(Scene(item.name, (item.path,)), False) for item in items]
@@ -196,7 +200,7 @@ def _globbed(pattern: str) -> Iterator[tuple[Scene, bool]]:
         matches = [path for path in matches if os.path.isfile(path)]
     if not matches:
         raise JobError(f"no image matches {pattern}; correct scenes in the job")
-    return ((Scene(scene_name(path), (path,)), False) for path in matches)
+    return ((Scene(scene_name(one.name), (one.path,)), False) for one in images_of(matches))
 
 
 def _of_row(entry: SceneEntry) -> tuple[Scene, bool]:

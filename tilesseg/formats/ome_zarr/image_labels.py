@@ -12,10 +12,11 @@ from typing import Any
 import zarr
 
 from tilesseg.errors import FormatError, SourceError, cannot
+from tilesseg.formats.ome_zarr.image_groups import group_attributes
 from tilesseg.formats.ome_zarr.level_transforms import Frame, Frames, Plain, georeference, transformations
 from tilesseg.formats.ome_zarr.metadata import ome_of, own_place
 from tilesseg.formats.ome_zarr.product_folder import read_json, write_json
-from tilesseg.formats.ome_zarr.series import Chosen, choose_image, group_attributes
+from tilesseg.formats.ome_zarr.series import Chosen, choose_image
 from tilesseg.formats.writer import Mask
 from tilesseg.formats.zarr.zarr_hierarchy import open_node
 from tilesseg.raster.grid import Grid

@@ -6,6 +6,7 @@ Source: ngff.openmicroscopy.org, versions 0.4 and 0.5.
 from __future__ import annotations
 
 import colorsys
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -162,8 +163,8 @@ def version_of(where: str, attributes: Attributes) -> str:
     else:
         first = next((one for one in _listed(ome.get("multiscales")) if isinstance(one, Mapping)), {})
         stored = first.get("version") or "0.4"
-    version = next((one for one in VERSIONS if str(stored) == one or str(stored).startswith(f"{one}.")), None)
-    if version is None:
+    version = next((one for one in VERSIONS if re.fullmatch(rf"{re.escape(one)}([.-].*)?", str(stored))), None)
+    if version is None:  # 0.5-dev-spatialdata is 0.5
         raise SourceError(f"{where}: OME-Zarr version {stored}, not {' or '.join(VERSIONS)}; convert it first")
     return version
 
@@ -202,11 +203,17 @@ def _multiscale(where: str, stored: Any) -> Multiscale:
     if not isinstance(stored, Mapping):
         raise SourceError(f"{where}: multiscales has {stored!r} where an image is expected; correct the attribute")
     axes = _axes(where, stored.get("axes"))
-    shared = _placed(where, "multiscales", stored.get("coordinateTransformations"), len(axes))
+    shared = _placed(where, "multiscales", _of_all_levels(stored), len(axes))
     datasets = tuple(_dataset(where, one, len(axes), shared) for one in _listed(stored.get("datasets")))
     if not datasets:
         raise SourceError(f"{where}: no level, its datasets are empty; write the image again")
     return Multiscale(str(stored["name"]) if stored.get("name") else None, axes, datasets, stored)
+
+
+def _of_all_levels(stored: Attributes) -> list[Any]:
+    """Transformations of all levels, without those of SpatialData into coordinate systems of its own."""
+    steps = _listed(stored.get("coordinateTransformations"))
+    return [step for step in steps if not (isinstance(step, Mapping) and "output" in step)]
 
 
 def _axes(where: str, stored: Any) -> tuple[Axis, ...]:

@@ -1,18 +1,14 @@
-"""Choice of an image in an OME-Zarr: of a collection by bioformats2raw, or of several multiscales."""
+"""Choice of an image in an OME-Zarr: of a collection, or of several multiscales."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import zarr
 
 from tilesseg.errors import SourceError
+from tilesseg.formats.ome_zarr.image_groups import group_attributes, group_images, group_kind, listed_images
 from tilesseg.formats.ome_zarr.metadata import Attributes, Multiscale, find_multiscales, ome_of, version_of
-from tilesseg.formats.zarr.zarr_array import metadata_files
-from tilesseg.formats.zarr.zarr_hierarchy import open_node
 
 _LISTED = 8
 """Number of images that a refusal names."""
@@ -41,21 +37,10 @@ def choose_image(path: str, series: int | str | None) -> Chosen:
     ome = ome_of(attributes)
     if "multiscales" in ome:
         return _multiscale(path, attributes, series)
-    if "bioformats2raw.layout" in ome:
-        return _of_collection(path, series)
+    kind = group_kind(attributes)
+    if kind in ("bioformats2raw", "spatialdata") or (kind in ("plate", "well") and series is not None):
+        return _of_collection(path, series, kind, group_images(path, attributes))
     raise SourceError(_refusal(path, ome))
-
-
-def group_attributes(path: str) -> Attributes:
-    """Attributes of a group.
-
-    Raises:
-        SourceError: the path is no group.
-    """
-    node = open_node(path)
-    if isinstance(node, zarr.Array):
-        raise SourceError(f"{path}: an array, not the group of an OME-Zarr image; open the folder around it")
-    return node.attrs.asdict()
 
 
 def _multiscale(path: str, attributes: Attributes, series: int | str | None) -> Chosen:
@@ -69,10 +54,9 @@ def _multiscale(path: str, attributes: Attributes, series: int | str | None) -> 
     return Chosen(path, version_of(path, attributes), attributes, images[number], (path,), notes)
 
 
-def _of_collection(path: str, series: int | str | None) -> Chosen:
-    inside = _series_paths(path)
+def _of_collection(path: str, series: int | str | None, kind: str, inside: Sequence[str]) -> Chosen:
     if not inside:
-        raise SourceError(f"{path}: a collection by bioformats2raw without an image; convert it again")
+        raise SourceError(f"{path}: a collection by {kind} without an image; convert it again")
     if len(inside) == 1 and series is None:
         number = 0
     elif series is None:
@@ -84,16 +68,6 @@ def _of_collection(path: str, series: int | str | None) -> Chosen:
     image = os.path.join(path, inside[number])
     chosen = _multiscale(image, group_attributes(image), None)
     return Chosen(image, chosen.version, chosen.attributes, chosen.multiscale, (path, *chosen.folders), chosen.notes)
-
-
-def _series_paths(path: str) -> list[str]:
-    """Paths of a collection's images: by its group OME, else all groups named by a number."""
-    folder = os.path.join(path, "OME")
-    listed: Any = ome_of(group_attributes(folder)).get("series") if metadata_files(folder) else None
-    if isinstance(listed, Sequence) and not isinstance(listed, str):
-        return [str(name) for name in listed]
-    numbered = [name for name in os.listdir(path) if name.isdigit() and metadata_files(os.path.join(path, name))]
-    return sorted(numbered, key=int)
 
 
 def _number(path: str, series: int | str, names: Sequence[str | None], paths: Sequence[str]) -> int:
@@ -124,32 +98,14 @@ def _refusal(path: str, ome: Attributes) -> str:
     """Refusal of a group that is no image, with the images in it."""
     for key, what in (("plate", "a plate"), ("well", "a well"), ("labels", "a group of labels")):
         if key in ome:
-            inside = [f"{path}/{one}" for one in _images(path, key, ome[key])]
+            inside = [f"{path}/{one}" for one in listed_images(path, key, ome[key])]
             if not inside:
                 return f"{path}: {what} without an image; open an image"
-            return f"{path}: {what}, not an image; open one of its {len(inside)}: {_shortened(', '.join(inside))}"
+            listed = _shortened(", ".join(inside))
+            return f"{path}: {what}, not an image; open one of its {len(inside)}: {listed}" + (
+                "" if key == "labels" else "; series chooses one, and a job makes a scene of each"
+            )
     return f"{path}: a group without multiscales, not an OME-Zarr image; open the image in it"
-
-
-def _images(path: str, key: str, entry: Any) -> list[str]:
-    if key == "labels":
-        return [str(name) for name in entry] if isinstance(entry, list) else []
-    if key == "well":
-        return _paths(entry, "images")
-    wells = _paths(entry, "wells")
-    return [f"{well}/{image}" for well in wells for image in _well(os.path.join(path, well))]
-
-
-def _well(path: str) -> list[str]:
-    try:
-        return _paths(ome_of(group_attributes(path)).get("well"), "images")
-    except SourceError:
-        return []  # a well that is listed and missing
-
-
-def _paths(entry: Any, key: str) -> list[str]:
-    listed = entry.get(key) if isinstance(entry, dict) else None
-    return [str(one["path"]) for one in listed or () if isinstance(one, dict) and "path" in one]
 
 
 def _shortened(listed: str) -> str:

@@ -12,10 +12,14 @@ from collections.abc import Sequence
 from tilesseg.errors import SourceError, cannot
 from tilesseg.formats.reading.image import Image
 from tilesseg.formats.reading.open_options import Opening
+from tilesseg.formats.slide.dicom_series import is_dicom, slides_in, slides_of
 from tilesseg.formats.slide.openslide_reader import open_openslide
 from tilesseg.formats.slide.source import LevelReader, slide_reader
 from tilesseg.formats.slide.tiff_open import read_by_tifffile
 from tilesseg.formats.slide.tiff_reader import open_tiff_slide
+
+_LISTED = 8
+"""Number of slides that a refusal names."""
 
 
 def open_slide(paths: Sequence[str], opening: Opening) -> Image:
@@ -24,7 +28,7 @@ def open_slide(paths: Sequence[str], opening: Opening) -> Image:
     Raises:
         SourceError: missing, unreadable, or OpenSlide is needed and not installed.
     """
-    path = _one(paths)
+    path = _slide_file(paths)
     opening.refuse(path, "missing", why="only a Zarr leaves out chunks")
     if read_by_tifffile(path):
         return _source(open_tiff_slide(path, opening), opening)
@@ -43,6 +47,23 @@ def open_ome_tiff(paths: Sequence[str], opening: Opening) -> Image:
     path = _one(paths)
     opening.refuse(path, "missing", why="only a Zarr leaves out chunks")
     return _source(open_tiff_slide(path, opening), opening)
+
+
+def _slide_file(paths: Sequence[str]) -> str:
+    """The file by which a slide is opened: of a folder or several files in DICOM, a file of its only slide.
+
+    Raises:
+        SourceError: there are several slides, or files that make none.
+    """
+    folder = len(paths) == 1 and os.path.isdir(paths[0])
+    if not folder and (len(paths) == 1 or not all(map(is_dicom, paths))):
+        return _one(paths)
+    slides = slides_in(paths[0]) if folder else slides_of(paths)
+    if len(slides) != 1:
+        listed = ", ".join(os.path.basename(slide.image) for slide in slides[:_LISTED])
+        because = f"{len(slides)} slides are in it ({listed})"
+        raise SourceError(cannot(f"open {paths[0]} as a slide", because, "name a file of one, or all as scenes"))
+    return slides[0].image
 
 
 def _one(paths: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from tilesseg.formats.reading.band_planes import Planes
 from tilesseg.formats.reading.image import Shape
 from tilesseg.formats.reading.pixel_size import coarser_levels
 from tilesseg.formats.reading.stated_size import FoundSize, StatedSize, find_size, number_above_0, sides_of
+from tilesseg.formats.slide.dicom_series import is_dicom, series_files
 from tilesseg.formats.slide.source import LevelReader, SlideFacts, SlideLevel, where
 from tilesseg.formats.source import unreadable
 from tilesseg.raster.window import Window
@@ -152,7 +153,7 @@ def open_openslide(path: str) -> OpenSlideReader:
         raise SourceError(cannot(f"open {path} with OpenSlide", error, "give another file")) from error
 
 
-_FOLDERS = {".mrxs": "folder", ".dcm": "siblings", ".vms": "siblings", ".vmu": "siblings"}
+_FOLDERS = {".mrxs": "folder", ".vms": "siblings", ".vmu": "siblings"}
 """Places of the other files, of formats of many files."""
 _TILE = 512  # where OpenSlide has no number
 
@@ -222,13 +223,14 @@ def _storage_block(properties: Mapping[str, str], number: int) -> Shape:
 
 def _files(path: str) -> tuple[str, ...]:
     """The file, with the other files of formats of many files."""
+    if is_dicom(path):
+        return series_files(path)
     file = Path(path)
     others = _FOLDERS.get(file.suffix.lower())
     if others is None:
         return (path,)
     folder = file.with_suffix("") if others == "folder" else file.parent
-    alike = "*" if others == "folder" or file.suffix.lower() != ".dcm" else f"*{file.suffix}"
-    others_there = sorted(str(entry) for entry in folder.glob(alike) if entry.is_file())
+    others_there = sorted(str(entry) for entry in folder.glob("*") if entry.is_file())
     return tuple(dict.fromkeys([path, *others_there]))
 
 
