@@ -104,6 +104,7 @@ FILES: dict[str, Write] = {
     "list of bands": lambda folder, values: single_bands(folder / "a.tif", values),
     "Zarr": lambda folder, values: store(folder / "a.zarr", values),
     "OME-Zarr": lambda folder, values: ome_zarr(folder / "a.ome.zarr", values, sparse=False),
+    "sparse OME-Zarr": lambda folder, values: ome_zarr(folder / "a.ome.zarr", values, sparse=True),
     "OME-TIFF": lambda folder, values: ome_tiff(folder / "a.ome.tif", values),
     "OME-TIFF with levels": lambda folder, values: ome_tiff(folder / "a.ome.tif", values, levels=2),
     "PNG": lambda folder, values: png(folder / "a.png", values),
