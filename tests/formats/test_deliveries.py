@@ -14,6 +14,7 @@ from raster_files import SIDE, band_of, held, numbers, write
 
 from tilesseg.cli.main import run
 from tilesseg.cluster.executors import SerialExecutor
+from tilesseg.doubts import code_of, codes_of
 from tilesseg.errors import SourceError
 from tilesseg.formats.open import open_source
 from tilesseg.formats.reading.open_options import Opening
@@ -48,9 +49,11 @@ def sentinel_metadata(level: str, *, offset: int | None) -> str:
     )
 
 
-def sentinel(folder: Path, level: str = "2A", *, offset: int | None = -1000) -> tuple[Path, dict[str, Path]]:
+def sentinel(
+    folder: Path, level: str = "2A", *, offset: int | None = -1000, baseline: str = "N0509"
+) -> tuple[Path, dict[str, Path]]:
     """A SAFE folder and the finest file of each band."""
-    product = folder / SAFE.replace("2A_", f"{level}_")
+    product = folder / SAFE.replace("2A_", f"{level}_").replace("N0509", baseline)
     data = product / "GRANULE" / f"L{level}_{TILE}_A032711_{TAKEN}" / "IMG_DATA"
     finest = {}
     for band, size in SENTINEL.items():
@@ -72,8 +75,9 @@ def sentinel(folder: Path, level: str = "2A", *, offset: int | None = -1000) -> 
 
 @pytest.mark.parametrize(("level", "offset"), [("2A", -1000), ("2A", None), ("1C", -1000), ("1C", None)])
 def test_a_safe_folder_gives_reflectance_by_common_name(tmp_path: Path, level: str, offset: int | None) -> None:
-    product, finest = sentinel(tmp_path, level, offset=offset)
+    product, finest = sentinel(tmp_path, level, offset=offset, baseline="N0509" if offset else "N0214")
     source = open_source(str(product))
+    assert codes_of(source.describe()["notes"]) == ()
     names = ["coastal", "blue", "green", "red", "rededge071", "rededge075", "rededge078", "nir", "nir08", "nir09"]
     assert list(source.bands) == [*names, *(["cirrus"] if level == "1C" else []), "swir16", "swir22"]
     assert source.grid.shape == (12, 12) and source.grid.resolution == (10, 10) and source.dtype == np.float32
@@ -85,6 +89,38 @@ def test_a_safe_folder_gives_reflectance_by_common_name(tmp_path: Path, level: s
     coarse, got = held(finest["B11"]), band_of(source, "swir16")
     assert np.array_equal(got.valid, (coarse != 0).repeat(2, 0).repeat(2, 1))
     assert any("reflectance" in note and f"MTD_MSIL{level}.xml" in note for note in source.describe()["notes"])
+
+
+@pytest.mark.parametrize(
+    ("baseline", "element", "listed", "taken"),
+    [
+        ("N0509", "", None, -1000),  # the list is gone: the baseline says what the numbers mean
+        ("N0214", "04.00", None, -1000),  # what the metadata say of the baseline counts before the name
+        ("N0509", "", 0, 0),
+        ("N0214", "", -1000, -1000),
+    ],
+)
+def test_an_offset_that_the_baseline_contradicts_is_a_doubt_with_its_size(
+    tmp_path: Path, baseline: str, element: str, listed: int | None, taken: int
+) -> None:
+    product, finest = sentinel(tmp_path, offset=listed, baseline=baseline)
+    metadata = product / "MTD_MSIL2A.xml"
+    text = f"<n1:General_Info><PROCESSING_BASELINE>{element}</PROCESSING_BASELINE>"
+    metadata.write_text(metadata.read_text().replace("<n1:General_Info>", text if element else "<n1:General_Info>"))
+    source = open_source(str(product))
+    raw, got = held(finest["B04"]).astype(np.float64), band_of(source, "red")
+    assert np.allclose(got.values[0][got.valid], ((raw + taken) / 10_000)[got.valid], atol=1e-7)
+    notes = [note for note in source.describe()["notes"] if code_of(note)]
+    assert codes_of(notes) == ("scale-contradiction",) and len(notes) == 1 and "by 0.1 [" in notes[0]
+    settled = open_source(str(product), Opening(scale=1e-4, offset=-0.1))
+    assert codes_of(settled.describe()["notes"]) == ()
+
+
+@pytest.mark.parametrize("baseline", ["N9999", "N0301"])
+def test_sen2cor_on_ones_own_machine_says_nothing_of_an_offset(tmp_path: Path, baseline: str) -> None:
+    product, _ = sentinel(tmp_path, offset=None, baseline=baseline)
+    source = open_source(str(product))
+    assert codes_of(source.describe()["notes"]) == () and source.scaling[3] == (1e-4, 0.0)
 
 
 def test_what_says_how_a_product_is_read_belongs_to_its_identity(tmp_path: Path) -> None:
@@ -231,6 +267,16 @@ def test_a_landsat_folder_gives_surface_reflectance_by_common_name(tmp_path: Pat
     assert np.allclose(got.values[0][got.valid], raw[raw != 0] * 2.75e-05 - 0.2, atol=1e-7)
     assert scene_name(str(folder)) == PRODUCT
     assert any(name.endswith(("_MTL.txt", "_MTL.json")) for name in source.identity())
+
+
+def test_landsat_factors_of_another_collection_are_a_doubt(tmp_path: Path) -> None:
+    folder, _ = landsat(tmp_path)
+    metadata = next(folder.glob("*_MTL.json"))
+    metadata.write_text(metadata.read_text().replace("2.75e-05", "0.0001").replace('"-0.2"', '"0"'))
+    source = open_source(str(folder))
+    assert codes_of(source.describe()["notes"]) == ("scale-contradiction",)
+    assert source.scaling[3] == (1e-4, 0.0)  # the product's own metadata count
+    assert codes_of(open_source(str(landsat(tmp_path / "right")[0])).describe()["notes"]) == ()
 
 
 def test_landsat_level_1_is_corrected_for_the_sun_and_its_pan_band_fits(tmp_path: Path) -> None:

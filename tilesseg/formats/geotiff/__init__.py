@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 
+from tilesseg.doubts import code_of
 from tilesseg.errors import SourceError, cannot
 from tilesseg.formats.geotiff.band_names import PALETTE, file_names, natural, own_part
 from tilesseg.formats.geotiff.band_stack import stack
 from tilesseg.formats.geotiff.deliveries.delivery_files import SceneFile, SceneFiles, open_scene
 from tilesseg.formats.geotiff.deliveries.landsat import find_landsat
+from tilesseg.formats.geotiff.deliveries.product_rules import CODE
 from tilesseg.formats.geotiff.deliveries.sentinel2 import find_safe
 from tilesseg.formats.geotiff.deliveries.stac_item import find_stac
 from tilesseg.formats.geotiff.geotiff_description import source_notes
@@ -71,6 +73,8 @@ def open_geotiff(paths: Sequence[str], opening: Opening) -> Image:
     )
     every_file = tuple(dict.fromkeys(name for file in files for name in file.facts.files))
     notes, size = (*chosen, *source_notes(layers)), files[0].facts.size
+    if opening.scale is not None or opening.offset is not None:  # the job has settled what metadata disagree on
+        notes = tuple(note for note in notes if code_of(note) != CODE)
     facts = ImageFacts(files[0].path, grid, bands, every_file, notes=notes, properties=size, alpha=_alpha(files))
     return Image.of(GeoTiffReader(facts, layers))
 

@@ -9,6 +9,13 @@ import numpy as np
 
 from tilesseg.errors import SourceError
 from tilesseg.formats.geotiff.band_stack import find_finest, misfit
+from tilesseg.formats.geotiff.deliveries.product_rules import (
+    Pair,
+    ProductRule,
+    contradiction,
+    same_scaling,
+    settle,
+)
 from tilesseg.formats.geotiff.raster_file import RasterFile
 from tilesseg.formats.geotiff.raster_properties import open_raster
 from tilesseg.formats.reading.validity import AlphaUse
@@ -29,6 +36,8 @@ class SceneFile:
     nodata: float | None = None
     key: str = ""
     """Name of a band without a name in the metadata (`names` is empty then) and in the file."""
+    rule: ProductRule | None = None
+    """Rule of the product, which speaks of bands of integers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +81,13 @@ def open_scene(
     for file, entry in zip(files, named, strict=True):
         problem = _problem(file, entry, finest)
         if problem is None:
-            kept.append((_with_nodata(file, entry, notes), entry))
+            kept.append((_with_nodata(file, entry, notes), _scaled(file, entry, notes)))
         else:
             notes.append(f"{', '.join(map(str, entry.names))} is left out: {problem}")
     if not kept:
         raise SourceError(f"{scene.metadata}: none of its files fits ({notes[-1]}); give files that match as a list")
     first, entry = kept[0]
+    notes = list(dict.fromkeys(notes))  # what is true of all bands is said once
     facts = replace(first.facts, files=(*first.facts.files, scene.metadata), notes=(*first.facts.notes, *notes))
     kept[0] = RasterFile(first.path, facts), entry
     reference = next((file for file, _ in kept if file.path == finest.path), kept[0][0])
@@ -105,6 +115,32 @@ def _problem(file: RasterFile, entry: SceneFile, finest: RasterFile) -> str | No
     if len(entry.names) != len(file.facts.bands):
         return f"{file.path} has {len(file.facts.bands)} bands, and its metadata names {len(entry.names)}"
     return misfit(file, finest)
+
+
+def _scaled(file: RasterFile, entry: SceneFile, notes: list[str]) -> SceneFile:
+    """The metadata of a file with the scale and offset that count; contradictions are noted."""
+    pairs = [_scaling(file, entry, index, notes) for index in range(len(entry.names))]
+    scales, offsets = zip(*((None, None) if pair is None else pair for pair in pairs), strict=True)
+    return replace(entry, scales=scales, offsets=offsets)
+
+
+def _scaling(file: RasterFile, entry: SceneFile, index: int, notes: list[str]) -> Pair | None:
+    """Scale and offset of a band by its metadata and its product's rule; None means the file's own tags."""
+    tags = file.facts.scales[index], file.facts.offsets[index]
+    own = None if tags == (1.0, 0.0) else tags
+    scale, offset = entry.scales[index], entry.offsets[index]
+    stated = own if scale is None and offset is None else (_first(scale, tags[0]), _first(offset, tags[1]))
+    taken, note = stated, ""
+    if entry.rule is not None and np.dtype(file.facts.dtypes[index]).kind != "f":
+        taken, note = settle(entry.rule, entry.names[index], stated)
+    if own and stated and taken and not same_scaling(own, stated):
+        notes.append(contradiction("the metadata of the delivery", "the files' own tags", stated, own, taken))
+    notes += [note] if note else []
+    return taken
+
+
+def _first(number: float | None, otherwise: float) -> float:
+    return otherwise if number is None else number
 
 
 def _with_nodata(file: RasterFile, entry: SceneFile, notes: list[str]) -> RasterFile:

@@ -15,6 +15,7 @@ from typing import Any
 
 from tilesseg.errors import SourceError, cannot
 from tilesseg.formats.geotiff.deliveries.delivery_files import SceneFile, SceneFiles, in_order, single
+from tilesseg.formats.geotiff.deliveries.product_rules import LANDSAT_SURFACE, Pair, contradiction, same_scaling
 from tilesseg.formats.reading.spectral_bands import OLI, TM
 
 _BY_SENSOR = tuple(
@@ -22,6 +23,7 @@ _BY_SENSOR = tuple(
     for pattern, sensor in ((r"^L[CO]0[89]_", OLI), (r"^L[ET]0[457]_", TM))
 )
 """Names of the reflective bands by their numbers in the metadata."""
+_COLLECTION_2 = re.compile(r"L[COET]0[4-9]_L2S[PR]_\d{6}_\d{8}_\d{8}_02_")
 _SURFACE, _TOP = "LEVEL2_SURFACE_REFLECTANCE_PARAMETERS", "LEVEL1_RADIOMETRIC_RESCALING"
 
 Groups = Mapping[str, Mapping[str, str]]
@@ -59,10 +61,29 @@ def _notes(metadata: Path, groups: Groups, listed: Mapping[str, str | None], the
     )
     notes = [f"values are {level}, by {metadata.name}; thermal bands and quality files are left out"]
     names = _names(metadata)
+    notes += _contradictions(metadata, groups, there)
     missing = [names[band] for band, name in listed.items() if name and band not in there]
     if missing:
         notes.append(f"{metadata.name} also lists {', '.join(missing)}, not in the folder")
     return notes
+
+
+def _contradictions(metadata: Path, groups: Groups, there: Mapping[str, Path]) -> list[str]:
+    """Doubt about factors of a Level 2 product of Collection 2 that are not those of its collection."""
+    collection = str(groups.get("PRODUCT_CONTENTS", {}).get("COLLECTION_NUMBER", "")).lstrip("0")
+    if _SURFACE not in groups or not (collection == "2" or _COLLECTION_2.match(metadata.name)):
+        return []
+    stated = {_factors(groups[_SURFACE], band) for band in there}
+    return [
+        contradiction("Landsat Collection 2, Level 2,", f"{metadata.name} states", LANDSAT_SURFACE, pair, pair)
+        for pair in sorted(stated)
+        if not same_scaling(pair, LANDSAT_SURFACE)
+    ]
+
+
+def _factors(group: Mapping[str, str], band: str) -> Pair:
+    """Scale and offset of a band: the metadata's `MULT` and `ADD`."""
+    return float(group[f"REFLECTANCE_MULT_BAND_{band}"]), float(group[f"REFLECTANCE_ADD_BAND_{band}"])
 
 
 def _names(metadata: Path) -> dict[str, str]:
@@ -78,7 +99,7 @@ def _file(path: Path, band: str, name: str, groups: Groups, metadata: Path) -> S
     surface = _SURFACE in groups
     factors = groups.get(_SURFACE if surface else _TOP, {})
     try:
-        scale, offset = (float(factors[f"REFLECTANCE_{what}_BAND_{band}"]) for what in ("MULT", "ADD"))
+        scale, offset = _factors(factors, band)
         sun = 1.0 if surface else math.sin(math.radians(float(groups["IMAGE_ATTRIBUTES"]["SUN_ELEVATION"])))
     except (KeyError, ValueError) as error:
         because = f"{error} is missing"

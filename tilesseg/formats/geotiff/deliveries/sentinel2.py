@@ -12,6 +12,7 @@ from xml.etree import ElementTree as ET
 
 from tilesseg.errors import SourceError, cannot
 from tilesseg.formats.geotiff.deliveries.delivery_files import SceneFile, SceneFiles, in_order, single
+from tilesseg.formats.geotiff.deliveries.product_rules import SHIFT, contradiction, read_baseline, shifted
 from tilesseg.formats.reading.spectral_bands import MSI
 
 NAMES = {re.sub(r"^B(\d)$", r"B0\1", number): name for number, name in MSI.numbers.items()}
@@ -38,13 +39,15 @@ def find_safe(path: str) -> SceneFiles | None:
             raise SourceError(cannot(f"open the SAFE folder {path}", because, "fetch the whole product"))
         return None
     _one_tile(folder)
-    scales = _scales(metadata[0])
+    scales, notes = _scales(metadata[0])
     bands = _finest(folder)
     if not bands:
         because = "no band is in GRANULE/*/IMG_DATA"
         raise SourceError(cannot(f"open the SAFE folder {path}", because, "fetch the whole product"))
     files = [_file(file, band, scales) for band, file in bands.items()]
-    return SceneFiles(str(metadata[0]), in_order(files, [*NAMES.values()]), (_NOTE.format(metadata=metadata[0].name),))
+    return SceneFiles(
+        str(metadata[0]), in_order(files, [*NAMES.values()]), (_NOTE.format(metadata=metadata[0].name), *notes)
+    )
 
 
 def _one_tile(folder: Path) -> None:
@@ -73,8 +76,8 @@ def _file(path: Path, band: str, scales: tuple[float, dict[str, float], float | 
     )  # fmt: skip
 
 
-def _scales(metadata: Path) -> tuple[float, dict[str, float], float | None]:
-    """Quantification value, offset by band, and the number that stands for nodata."""
+def _scales(metadata: Path) -> tuple[tuple[float, dict[str, float], float | None], list[str]]:
+    """Quantification value, offset by band, and the number that stands for nodata; then contradictions among them."""
     try:
         root = ET.parse(metadata).getroot()
         values = [_number(root, tag) for tag in ("BOA_QUANTIFICATION_VALUE", "QUANTIFICATION_VALUE")]
@@ -100,7 +103,29 @@ def _scales(metadata: Path) -> tuple[float, dict[str, float], float | None]:
         raise SourceError(
             cannot(f"compute reflectance by {metadata}", "it has no quantification value", "fetch it again")
         )
-    return quantification, offsets, nodata
+    baseline = next((read_baseline(one.text) for one in _all(root, "PROCESSING_BASELINE")), None)
+    if baseline is None:
+        baseline = read_baseline(metadata.parent.resolve().name)
+    offsets, notes = _settled(offsets, baseline, quantification, metadata)
+    return (quantification, offsets, nodata), notes
+
+
+def _settled(
+    offsets: dict[str, float], baseline: float | None, quantification: float, metadata: Path
+) -> tuple[dict[str, float], list[str]]:
+    """Offset by band, and the contradiction of list and processing baseline, where there is one.
+
+    From baseline 04.00 on each product lists its offsets: metadata without the list are not as they were delivered.
+    """
+    listed = next((offset for offset in offsets.values() if offset), 0.0)
+    if baseline is None or shifted(baseline) == bool(listed):
+        return offsets, []
+    expected = SHIFT if shifted(baseline) else 0.0
+    product = f"Sentinel-2 of processing baseline {baseline:05.2f}"
+    first, second = ((1 / quantification, offset / quantification) for offset in (expected, listed))
+    if offsets:
+        return offsets, [contradiction(product, f"{metadata.name} lists", first, second, second)]
+    return dict.fromkeys(NAMES, expected), [contradiction(product, f"{metadata.name} lists", first, second, first)]
 
 
 def _all(root: ET.Element, tag: str) -> list[ET.Element]:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from tilesseg.errors import SourceError, cannot
 from tilesseg.formats.geotiff.deliveries.delivery_files import SceneFile, SceneFiles
+from tilesseg.formats.geotiff.deliveries.product_rules import stac_rule
 from tilesseg.formats.stac.stac_items import linked, names_item, read_item, split_member
 from tilesseg.paths import is_address, opened_by_gdal
 
@@ -35,7 +36,11 @@ class _Asset:
 
     @property
     def jp2(self) -> bool:
-        return urlsplit(self.file.path).path.lower().endswith(".jp2")
+        return _is_jp2(self.file)
+
+
+def _is_jp2(file: SceneFile) -> bool:
+    return urlsplit(file.path).path.lower().endswith(".jp2")
 
 
 def find_stac(path: str) -> SceneFiles | None:
@@ -48,6 +53,7 @@ def find_stac(path: str) -> SceneFiles | None:
         return None
     item = _load(path)
     try:
+        rules = [stac_rule(item, jp2=jp2) for jp2 in (False, True)]
         files, notes = _without_twins(_assets(split_member(path)[0], item))
         files = files or list(_unnamed(split_member(path)[0], item))
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # the values may be of any type
@@ -62,7 +68,8 @@ def find_stac(path: str) -> SceneFiles | None:
         raise SourceError(cannot(f"open the STAC item {path}", because, "fetch its files"))
     missing = [str(file.names[0]) if file.names else file.key for file in files if file not in there]
     notes += [f"the files of {', '.join(missing)} are not there: left out"] if missing else []
-    return SceneFiles(path, tuple(_with_nir(there, notes)), tuple(notes))
+    ruled = (replace(file, rule=rules[_is_jp2(file)]) for file in _with_nir(there, notes))
+    return SceneFiles(path, tuple(ruled), tuple(notes))
 
 
 def _load(path: str) -> dict[str, Any]:
