@@ -22,6 +22,7 @@ DOUBTS: dict[str, str] = {
     "margin-too-small": "the margin that the model states is smaller than its network needs",
     "no-background": "scores exclude each other in no way, and no class is the background",
     "no-valid-pixel": "no valid pixel was found: the mask is all nodata",
+    "nodata-beside-alpha": "pixels that alpha calls valid have the nodata value in every band",
     "nodata-in-some-bands": "pixels that are nodata in some of the bands only are segmented",
     "patch-sides": "the network refuses sizes of patches that its spec allows",
     "pixel-size": "pixels are much finer or coarser than those that the model was trained on",

@@ -257,3 +257,36 @@ def test_levels_of_the_pyramid_are_read_as_pixels_wanted(tmp_path: Path) -> None
     source = open_source(str(path), Opening(resolution=0.51))
     np.testing.assert_array_equal(whole(source), levels[1].transpose(2, 0, 1))
     assert "taken as they are for the 0.51 wanted" in " ".join(source.describe()["notes"])
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize(
+    ("extras", "at"), [(["unassalpha"], 3), (["assocalpha"], 3), (["unspecified", "unassalpha"], 4),
+    (["unassalpha", "unspecified"], 3)],
+)  # fmt: skip
+def test_alpha_is_the_mask_wherever_it_is_stored_and_a_band_where_asked(
+    tmp_path: Path, planar: str, extras: list[str], at: int
+) -> None:
+    count = 3 + len(extras)
+    image = tissue((70, 90), channels=count)
+    image[..., at] = 255
+    image[20:50, 60:, at] = 0
+    stored = image if planar == "contig" else image.transpose(2, 0, 1)
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(
+        path, stored, ome=True, photometric="rgb", planarconfig=planar, extrasamples=extras, tile=(32, 32),
+        metadata={"axes": "YXS" if planar == "contig" else "SYX"},
+    )  # fmt: skip
+    source = open_source(str(path))
+    kept = [k for k in range(count) if k != at]
+    assert source.bands == ("red", "green", "blue", *[None] * (len(kept) - 3))
+    assert [band.number for band in source.alpha] == [at + 1]
+    for bands in (range(len(kept)), [len(kept) - 1, 0]):
+        values, valid = source.select(list(bands)).read(source.grid.window)
+        np.testing.assert_array_equal(valid, image[..., at] != 0)
+        np.testing.assert_array_equal(values, image[..., [kept[k] for k in bands]].transpose(2, 0, 1))
+    asked = open_source(str(path), Opening(alpha="band"))
+    assert (len(asked.bands), asked.alpha) == (count, ())
+    values, valid = asked.read(asked.grid.window)
+    assert valid.all()
+    np.testing.assert_array_equal(values, image.transpose(2, 0, 1))

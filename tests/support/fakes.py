@@ -58,6 +58,7 @@ class ArraySource:
     scaling = property(lambda self: ((1.0, 0.0),) * len(self.values))
     masks = property(lambda self: (0,) * len(self.values))
     gaps = property(lambda self: (None,) * len(self.values))
+    nodata = property(lambda self: (None,) * len(self.values))
     alpha = property(lambda self: ())
     storage_block = property(lambda self: (1, self.values.shape[2]))
 

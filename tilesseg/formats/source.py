@@ -119,6 +119,10 @@ class Source(Protocol):
         """For each selected band, the plane of `Raw.valid` that says where it differs from its nodata value, if any."""
 
     @property
+    def nodata(self) -> tuple[float | None, ...]:
+        """Raw value of each of `bands` that means nodata by the metadata, whether or not it counts."""
+
+    @property
     def alpha(self) -> tuple[AlphaBand, ...]:
         """Bands that the files tag as alpha and that are read as the mask, not as bands."""
 

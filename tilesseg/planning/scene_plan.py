@@ -24,6 +24,7 @@ from tilesseg.formats.reading.open_options import Opening
 from tilesseg.paths import unsigned, without_secrets
 from tilesseg.planning.alpha_choice import resolve_alpha
 from tilesseg.planning.band_choice import choose_bands
+from tilesseg.planning.gap_notes import gap_notes
 from tilesseg.planning.pixel_contract import contract_resolution, refuse_enlarging, refuse_shrinking, resolution_note
 from tilesseg.planning.plan import PLAN_FILE
 from tilesseg.planning.recipe import Recipe
@@ -311,7 +312,8 @@ def _with_values(planned: ScenePlan, source: Source, reading: jobs.Input, spec: 
         return _with_statistics(planned, nothing, spec, note)
     given = reading.scale is not None or reading.offset is not None
     checked = check_range(values, spec, image=image, given=given) if reading.check_range else None
-    return replace(_with_statistics(planned, sample, spec, checked), range=values.span)
+    planned = replace(planned, notes=(*planned.notes, *gap_notes(sample, source)), range=values.span)
+    return _with_statistics(planned, sample, spec, checked)
 
 
 def _with_statistics(planned: ScenePlan, sample: NDArray[np.float64], spec: ModelSpec, note: str | None) -> ScenePlan:

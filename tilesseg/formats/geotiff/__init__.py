@@ -64,6 +64,7 @@ def open_geotiff(paths: Sequence[str], opening: Opening) -> Image:
             index=index,
             mask=number,
             gaps=first + index if file.facts.gaps[index] else None,
+            nodata=file.facts.nodata[index],
             resampled=not layer.native,
             scale=_first(opening.scale, scene_file.scales[index], file.facts.scales[index]),
             offset=_first(opening.offset, scene_file.offsets[index], file.facts.offsets[index]),

@@ -126,7 +126,9 @@ def _bands(
     bands = []
     for k, name in enumerate(names):
         number, gaps = layers + k // together, None if layer.nodata is None else before + k
-        bands.append(ImageBand(name, dtype, file, scale, offset, number, k, mask=number, gaps=gaps))
+        bands.append(
+            ImageBand(name, dtype, file, scale, offset, number, k, mask=number, gaps=gaps, nodata=layer.nodata)
+        )
     return bands
 
 

@@ -209,10 +209,16 @@ def _bands(source: Source) -> list[dict[str, Any]]:
             "offset": source.scaling[i][1],
             "mask": mask,
             "gaps": gaps,
+            "nodata": _finite(source.nodata[i]),
             "resampled": _resampled(source, i),
         }
         for i, mask, gaps in zip(source.selected, source.masks, source.gaps, strict=True)
     ]
+
+
+def _finite(nodata: float | None) -> float | None:
+    """A nodata value as JSON data, which has no NaN; NaN is nodata anyway."""
+    return nodata if nodata is not None and np.isfinite(nodata) else None
 
 
 def _resampled(source: Source, band: int) -> bool:

@@ -183,6 +183,7 @@ def _bands(
             index=k,
             mask=k // together,
             gaps=None if nodata is None else k,
+            nodata=nodata,
         )
         for k, name in enumerate(names)
     )

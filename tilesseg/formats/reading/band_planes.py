@@ -34,6 +34,8 @@ class ImageBand:
     """Number of the mask that says where it is covered, among the masks of the image; bands may share one."""
     gaps: int | None = None
     """Number of the mask that says where it differs from its nodata value, None where it has no nodata value."""
+    nodata: float | None = None
+    """Raw value that means nodata, by the metadata; where alpha is the mask it does not count."""
     resampled: bool = False
     """Whether its raw values are float32 because they are resampled, or were before they were stored."""
 

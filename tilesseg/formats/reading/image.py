@@ -228,6 +228,10 @@ class Image:
         return tuple(None if band.gaps is None else first + in_use.index(band.gaps) for band in self._chosen)
 
     @property
+    def nodata(self) -> tuple[float | None, ...]:
+        return tuple(band.nodata for band in self.reader.facts.bands)
+
+    @property
     def alpha(self) -> tuple[AlphaBand, ...]:
         return self.reader.facts.alpha
 

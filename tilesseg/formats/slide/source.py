@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tilesseg.formats.reading.band_planes import ImageBand, Planes
@@ -11,6 +11,7 @@ from tilesseg.formats.reading.image import ImageFacts, Reader, Shape
 from tilesseg.formats.reading.pixel_size import MICROMETRE
 from tilesseg.formats.reading.stated_size import FoundSize
 from tilesseg.formats.reading.validity import UNSCALED, Scaling
+from tilesseg.formats.source import AlphaBand
 from tilesseg.raster.grid import Grid
 from tilesseg.raster.window import Window
 
@@ -45,6 +46,8 @@ class SlideFacts:
     dtype: str
     masks: tuple[int, ...]
     """Number of the mask of each band."""
+    alpha: tuple[int, ...] = field(default=(), kw_only=True)
+    """Numbers of the samples that are the mask, from 0, among all samples of the channels."""
     size: FoundSize
     """Micrometres per pixel of the finest level, where the file has a size, and its origin."""
     corner: tuple[int, int] = (0, 0)
@@ -163,6 +166,7 @@ def _image_facts(facts: SlideFacts, level: int, scaling: Scaling) -> ImageFacts:
         canvas=facts.canvas,
         notes=(*facts.notes, *([coarser] if level else [])),
         properties=properties,
+        alpha=tuple(AlphaBand(number + 1, None) for number in facts.alpha),
     )
 
 

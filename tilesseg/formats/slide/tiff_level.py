@@ -19,6 +19,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from tilesseg.formats.reading.image import Shape
+from tilesseg.formats.reading.validity import AlphaUse, choose_mask
 from tilesseg.formats.slide.tile_decoder import Decode, tile_decoder
 from tilesseg.raster.window import Window
 
@@ -70,6 +71,7 @@ class _File:
 _JPEG = (6, 7, 33007, 34892)
 _JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
 """Markers of a JPEG: the beginning of its first scan, in whose data 0xff is followed by 0, and its end."""
+_ALPHAS = (1, 2)  # associated and unassociated, of TIFF's tag ExtraSamples
 _PIECE = 1 << 25  # bytes of raw rows read at once
 
 
@@ -103,8 +105,18 @@ class TiffLevel:
     """Number of values of a pixel in a plane."""
     dtype: np.dtype[Any]
     alpha: int | None
-    """Number of the sample that is alpha: pixels are valid where it is not 0."""
+    """Number of the sample of a page that is alpha: pixels are valid where it is not 0."""
+    apart: int
+    """Number of planes of a page: its samples, where it keeps them apart, else 1."""
     planes: tuple[TiffPlane, ...]
+
+    def mask(self, number: int, window: Window, files: ByteFiles) -> NDArray[np.bool_] | None:
+        """Mask `(y, x)` of the alpha of a page that is a plane of its own; `number` is a plane of the page."""
+        if self.alpha is None or self.apart == 1:
+            return None
+        values = np.empty((1, *window.shape), self.dtype)
+        stored = self.read(self.planes[number // self.apart * self.apart + self.alpha], window, [0], values, files)
+        return np.asarray(stored & (values[0] != 0))
 
     def read(
         self, plane: TiffPlane, window: Window, samples: Sequence[int], out: NDArray[Any], files: ByteFiles
@@ -117,11 +129,11 @@ class TiffLevel:
         Raises:
             Exception: any error of a decoder on a damaged file.
         """
-        valid = np.broadcast_to(np.True_, window.shape)
+        valid, alpha = np.broadcast_to(np.True_, window.shape), self.alpha if self.apart == 1 else None
         parts = self._rows(plane, window, files) if plane.rows_at is not None else self._tiles(plane, window, files)
         for part, pixels in parts:
             rows, columns = part.slices(window)
-            masked = pixels is None or (self.alpha is not None and not pixels[..., self.alpha].all())
+            masked = pixels is None or (alpha is not None and not pixels[..., alpha].all())
             if masked and not valid.flags.writeable:
                 valid = np.ones(window.shape, np.bool_)
             if pixels is None:
@@ -130,7 +142,7 @@ class TiffLevel:
             for target, sample in zip(out, samples, strict=True):
                 target[rows, columns] = pixels[..., sample]
             if masked:
-                valid[rows, columns] = pixels[..., self.alpha] != 0
+                valid[rows, columns] = pixels[..., alpha] != 0
         return valid
 
     def _tiles(
@@ -166,12 +178,13 @@ class TiffLevel:
             yield part, pixels[:, window.x : window.x_stop]
 
 
-def read_level(level: tifffile.TiffPageSeries, planes: Sequence[int]) -> TiffLevel:
+def read_level(level: tifffile.TiffPageSeries, planes: Sequence[int], use: AlphaUse | None = None) -> TiffLevel:
     """Planes of a level, with the places of their tiles.
 
     Args:
         level: a level of a series of tifffile.
         planes: numbers of pages of the series.
+        use: what a sample that is tagged alpha is, see `validity.choose_mask`.
 
     Raises:
         ValueError: the files lack a plane, or its storage cannot be read by tile.
@@ -187,7 +200,8 @@ def read_level(level: tifffile.TiffPageSeries, planes: Sequence[int]) -> TiffLev
         tile=tile,
         samples=samples,
         dtype=np.dtype(level.dtype),
-        alpha=_alpha(page),
+        alpha=_alpha(page, use),
+        apart=separate,
         planes=tuple(_plane(level, plane, sample, (height, width), tile) for plane, sample in numbers),
     )
 
@@ -235,7 +249,9 @@ def _raw(page: Any, offset: int) -> TiffPlane:
     )
 
 
-def _alpha(page: tifffile.TiffPage) -> int | None:
-    """Number of the alpha sample: the last of RGBA and of grey with alpha."""
-    kinds = tuple(int(kind) for kind in page.extrasamples)
-    return page.samplesperpixel - 1 if page.planarconfig == 1 and kinds and kinds[-1] in (1, 2) else None
+def _alpha(page: tifffile.TiffPage, use: AlphaUse | None) -> int | None:
+    """Number of the sample of a page that is the mask."""
+    extra, count = [int(kind) for kind in page.extrasamples], int(page.samplesperpixel)
+    tagged = [False] * (count - len(extra)) + [kind in _ALPHAS for kind in extra]
+    alpha = choose_mask(tagged[:count], [{"all_valid"}] * count, use).alpha
+    return alpha[0] if alpha else None

@@ -69,8 +69,11 @@ def band_names(
         samples: number of samples of a channel, alpha not counted.
     """
     named: list[str | None] = [name or None for name in channels] if len(channels) == count else [None] * count
-    if samples == 3 and int(page.photometric) in (2, 6):
-        return [band if count == 1 else f"{name or k}.{band}" for k, name in enumerate(named) for band in RGB]
+    if samples >= 3 and int(page.photometric) in (2, 6):
+        colours: tuple[str | None, ...] = (*RGB, *[None] * (samples - 3))
+        if count == 1:
+            return list(colours)
+        return [band and f"{name or k}.{band}" for k, name in enumerate(named) for band in colours]
     if samples > 1:
         return [None] * (count * samples)
     short = [_SHORT.get(name.lower()) if name else None for name in named]

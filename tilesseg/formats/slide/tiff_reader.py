@@ -16,7 +16,7 @@ from tilesseg.errors import SourceError, cannot
 from tilesseg.formats.reading.band_planes import Planes
 from tilesseg.formats.reading.open_options import Opening
 from tilesseg.formats.reading.pixel_size import coarser_levels
-from tilesseg.formats.reading.validity import DTYPES
+from tilesseg.formats.reading.validity import DTYPES, AlphaUse
 from tilesseg.formats.slide.source import LevelReader, SlideFacts, SlideLevel, where
 from tilesseg.formats.slide.tiff_choice import TiffImage, choose_image, image_names
 from tilesseg.formats.slide.tiff_level import ByteFiles, TiffLevel, read_level
@@ -36,6 +36,8 @@ class TiffChoice:
     """Numbers of the levels in the series, finest first."""
     planes: tuple[int, ...]
     """Numbers of the pages in the series, one for each channel."""
+    alpha: AlphaUse | None = None
+    """Use of a sample that is tagged alpha."""
 
 
 class TiffReader:
@@ -63,11 +65,13 @@ class TiffReader:
             valid = []
             for number in sorted({self._facts.masks[channel] for channel in channels}):
                 mine = [k for k, channel in enumerate(channels) if self._facts.masks[channel] == number]
-                samples = [channels[k] - self._facts.masks.index(number) for k in mine]
+                samples = [self._sample(channels[k], stored) for k in mine]
                 # consecutive channels are a view; others are read into an array of their own and copied
                 view = mine == list(range(mine[0], mine[0] + len(mine)))
                 out = values[mine[0] : mine[-1] + 1] if view else np.empty((len(mine), *window.shape), stored.dtype)
-                valid.append(stored.read(stored.planes[number], window, samples, out, self._files))
+                mask = stored.read(stored.planes[number], window, samples, out, self._files)
+                alpha = stored.mask(number, window, self._files)
+                valid.append(mask if alpha is None else mask & alpha)
                 if not view:
                     values[mine] = out
         return Planes(values, valid)
@@ -75,6 +79,11 @@ class TiffReader:
     def damage_block(self, level: int) -> tuple[int, int]:
         """See `LevelReader.damage_block`."""
         return self._facts.levels[level].storage_block
+
+    def _sample(self, channel: int, level: TiffLevel) -> int:
+        """Number of a band in its plane, where alpha is counted too."""
+        number = channel - self._facts.masks.index(self._facts.masks[channel])
+        return number + (level.apart == 1 and level.alpha is not None and number >= level.alpha)
 
     def _open(self) -> list[TiffLevel]:
         with self._lock:
@@ -98,7 +107,7 @@ def read_levels(choice: TiffChoice) -> list[TiffLevel]:
             because = f"it has {len(file.series)} images now, and number {choice.series} was read before"
             raise SourceError(cannot(f"read {choice.path}", because, "restore the file"))
         levels = file.series[choice.series].levels
-        return [read_level(levels[number], choice.planes) for number in choice.levels]
+        return [read_level(levels[number], choice.planes, choice.alpha) for number in choice.levels]
 
 
 def open_tiff_slide(path: str, opening: Opening) -> TiffReader:
@@ -122,11 +131,12 @@ def _reader(
     refuse_missing(series, opening, path)
     pages = choose_pages(series, opening, path, image.page)
     _refuse_missing_files(file, series, pages.numbers, path)
-    levels = _levels(series, pages.numbers)
+    levels = _levels(series, pages.numbers, opening.alpha)
     first, metadata = levels[0].tiff, tiff_metadata(file, number, pages)
-    samples = pages.samples if pages.separate else first.samples - (first.alpha is not None)
+    every = first.apart * first.samples
+    samples = every - (first.alpha is not None)
     names = band_names(series.keyframe, metadata.channels, count=len(pages.numbers), samples=samples)
-    together = 1 if pages.separate else samples
+    kept = [sample for sample in range(every) if sample != first.alpha]
     facts = SlideFacts(
         path=path,
         reader="tifffile",
@@ -136,7 +146,12 @@ def _reader(
         ),
         names=tuple(names),
         dtype=str(np.dtype(series.dtype).newbyteorder("=")),
-        masks=tuple(k // together for k in range(len(names))),
+        masks=tuple(
+            page * first.apart + (sample if first.apart > 1 else 0)
+            for page in range(len(pages.numbers))
+            for sample in kept
+        ),
+        alpha=() if first.alpha is None else tuple(page * every + first.alpha for page in range(len(pages.numbers))),
         size=metadata.size,
         vendor=metadata.vendor,
         compression=tifffile.COMPRESSION(series.keyframe.compression).name.lower(),
@@ -145,7 +160,8 @@ def _reader(
         mask=_mask(first),
         notes=(*notes, *metadata.size.notes, *_notes(first, series, metadata)),
     )
-    return TiffReader(TiffChoice(path, number, tuple(level.number for level in levels), pages.numbers), facts)
+    choice = TiffChoice(path, number, tuple(level.number for level in levels), pages.numbers, opening.alpha)
+    return TiffReader(choice, facts)
 
 
 class _StoredLevel(NamedTuple):
@@ -157,7 +173,7 @@ class _StoredLevel(NamedTuple):
     tiff: TiffLevel
 
 
-def _levels(series: tifffile.TiffPageSeries, planes: Sequence[int]) -> list[_StoredLevel]:
+def _levels(series: tifffile.TiffPageSeries, planes: Sequence[int], alpha: AlphaUse | None) -> list[_StoredLevel]:
     """The series itself, and its levels that are coarser pictures of it and stored in the same planes."""
     alike = [
         (number, one)
@@ -165,7 +181,9 @@ def _levels(series: tifffile.TiffPageSeries, planes: Sequence[int]) -> list[_Sto
         if number == 0 or (one.dtype == series.dtype and len(one) == len(series))
     ]
     shapes = [(int(one.keyframe.imagelength), int(one.keyframe.imagewidth)) for _, one in alike]
-    levels = [_StoredLevel(alike[k][0], step, read_level(alike[k][1], planes)) for k, step in coarser_levels(shapes)]
+    levels = [
+        _StoredLevel(alike[k][0], step, read_level(alike[k][1], planes, alpha)) for k, step in coarser_levels(shapes)
+    ]
     first = levels[0].tiff
     stored = first.samples, first.alpha, len(first.planes)
     return [one for one in levels if (one.tiff.samples, one.tiff.alpha, len(one.tiff.planes)) == stored]
