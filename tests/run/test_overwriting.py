@@ -163,6 +163,15 @@ def test_segment_replaces_only_on_request(segment: Command) -> None:
     assert run([*map(str, command)]) == 1 and target.read_text() == "{}"
 
 
+def test_a_page_of_somebody_is_no_report(segment: Command) -> None:
+    segment("mask.tif")
+    page = segment.out / "page.html"
+    page.write_text("<html>mine</html>")
+    command = ["report", str(segment.folder / "run"), "--out"]
+    assert run([*command, str(page)]) == 1 and page.read_text() == "<html>mine</html>"
+    assert [run([*command, str(segment.out / "r.html")]) for _ in range(2)] == [0, 0]
+
+
 # GeoPackages
 
 

@@ -116,6 +116,9 @@ def test_no_product_and_no_report_has_a_secret(
     assert run(["run", job]) == 0
     assert run(["export", str(served / "run"), "--format", "ome-tiff", "--out", str(served / "m.ome.tif")]) == 0
     assert run(["status", str(served / "run"), "--json"]) == 0
+    assert run(["report", str(served / "run")]) == 0
+    assert run(["plan", job]) == 0 and run(["plan", job, "--json"]) == 0
+    assert run(["stage", f"{url}/private/scene.tif?{FIRST}", str(served / "copy.zarr"), "--workers", "1"]) == 0
     out, err = capsys.readouterr()
     with rasterio.open(served / "mask.tif") as file:
         assert file.tags()["TILESSEG_SOURCE"] == "scene.tif"

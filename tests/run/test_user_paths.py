@@ -50,6 +50,15 @@ def segmented(tmp_path: Path, bundle: Path, scenes: Any, **output: Any) -> NDArr
     return values
 
 
+def zarr_of(folder: Path) -> str:
+    """A Zarr with one array, relative to the folder."""
+    import zarr
+
+    group = zarr.open_group(str(folder / "a.zarr"), mode="w", zarr_format=2)
+    group.create_array("v", shape=LABELS[0].shape, dtype="u1", compressors=None)[:] = LABELS[0]
+    return "a.zarr"
+
+
 def archives(folder: Path) -> dict[str, str]:
     """The scene in archives and under names of drivers, as a job in this folder names it."""
     scene = write_scene(folder / "scene.tif", LABELS)
@@ -68,12 +77,13 @@ def archives(folder: Path) -> dict[str, str]:
         "tar": f"/vsitar/{folder}/a.tar/scene.tif",
         "gzip": "/vsigzip/scene.tif.gz",
         "directory of a TIFF": "GTIFF_DIR:1:scene.tif",
-        "VRT of an address": "vrt://scene.tif?bands=1",
+        "VRT": "vrt://scene.tif?bands=1",
+        "array of a Zarr": f'ZARR:"{zarr_of(folder)}":/v',
         "file URI": f"file://{folder}/my%20scene.tif",
     }
 
 
-@pytest.mark.parametrize("kind", ["absolute zip", "relative zip", "zip://", "directory of a TIFF", "file URI"])
+@pytest.mark.parametrize("kind", ["absolute zip", "relative zip", "zip://", "directory of a TIFF", "VRT", "file URI"])
 def test_a_job_reads_what_inspect_reads(tmp_path: Path, bundle: Path, elsewhere: Path, kind: str) -> None:
     path = archives(tmp_path)[kind]
     assert np.array_equal(segmented(tmp_path, bundle, path), LABELS)
@@ -195,6 +205,20 @@ def test_links_of_a_catalog_are_decoded(tmp_path: Path, elsewhere: Path) -> None
     (tmp_path / "catalog.json").write_text(json.dumps(catalog))
     (scene,) = find_scenes(str(tmp_path / "catalog.json"))
     assert open_source(scene.paths).grid.shape == (60, 80)
+
+
+@pytest.mark.parametrize("href", ["file://server/x.json", "s3:/bucket/x.json", "file:x.json"])
+def test_a_link_that_leads_nowhere_is_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], bundle: Path, href: str
+) -> None:
+    known = {"type": "Catalog", "stac_version": "1.0.0", "id": "c", "description": ""}
+    (tmp_path / "catalog.json").write_text(json.dumps({**known, "links": [{"rel": "item", "href": href}]}))
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(job_data("catalog.json", bundle, tmp_path / "run")))
+    (tmp_path / "item.json").write_text(json.dumps(_item("e", href.replace("json", "tif"))))
+    for command in (["plan", str(tmp_path / "job.yaml")], ["inspect", str(tmp_path / "item.json")]):
+        assert run(command) == 1
+        err = capsys.readouterr().err
+        assert err.startswith("error: ") and err.count("\n") == 1
 
 
 def test_blanks_in_an_address_are_encoded(tmp_path: Path, url: str, elsewhere: Path) -> None:

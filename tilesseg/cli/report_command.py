@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from tilesseg.cli.options import RunFolder, local_path
-from tilesseg.errors import reason_of
+from tilesseg.errors import JobError, cannot, reason_of
 
 
 def report(
@@ -25,8 +25,18 @@ def report(
     from tilesseg.planning.stored_plan import open_run_directory
     from tilesseg.reporting.html.report_page import write_report
 
+    if out is not None and out.exists() and not _is_report(out):
+        cause = "a file that is no report of tilesseg lies there"
+        raise JobError(cannot(f"write {out}", cause, "choose another path"))
     directory, plan = open_run_directory(run)
     print(write_report(directory, plan, out))
+
+
+def _is_report(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return b"tilesseg report</title>" in file.read(1 << 16)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ The copy lies in a hidden folder beside the target until it is complete; run aga
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from tilesseg.cluster import connect as cluster
 from tilesseg.doubts import doubt
-from tilesseg.errors import FormatError, StoreError, cannot, reason_of
+from tilesseg.errors import FormatError, SourceError, StoreError, cannot, reason_of
 from tilesseg.events import Listener, RegionFailed, RegionStaged, RunStarted, ScenePlanned, tell
 from tilesseg.formats.damage import NO_DAMAGE, DamageRecord
 from tilesseg.formats.geozarr.staged_source import note_damage
@@ -24,9 +23,11 @@ from tilesseg.formats.open import open_source
 from tilesseg.formats.reading.open_options import Opening
 from tilesseg.formats.writing.publish import check_target
 from tilesseg.monitoring.humanize import counted
+from tilesseg.paths import without_secrets
 from tilesseg.planning.alpha_choice import resolve_alpha
 from tilesseg.planning.band_choice import choose_bands
 from tilesseg.planning.cluster_options import Cluster
+from tilesseg.planning.plan import anywhere
 from tilesseg.planning.staging import copy_layout
 from tilesseg.process import available_cores, this_process
 from tilesseg.raster.window import Window
@@ -84,14 +85,16 @@ class CopyTask:
         try:
             source, copy = _open(self.paths, self.bands, self.opening), StagedCopy(Path(self.folder))
             region = self.layout.named(source.grid.shape, name)
-            return copy_region(region, source=source, copy=copy, layout=self.layout, scene=self.paths[0])
+            return copy_region(
+                region, source=source, copy=copy, layout=self.layout, scene=without_secrets(self.paths[0])
+            )
         except Exception as error:
             # ^ of any kind: the reason goes into the record, and the other regions go on
             return self.lost(name, reason_of(error))
 
     def lost(self, name: str, reason: str) -> RegionFailed:
         """Record of a region that could not be copied, or whose worker process died."""
-        record = RegionFailed(self.paths[0], name, 0, reason, this_process())
+        record = RegionFailed(without_secrets(self.paths[0]), name, 0, reason, this_process())
         StagedCopy(Path(self.folder)).ledger.mark_failed(name, record)
         return record
 
@@ -124,9 +127,10 @@ def stage_image(
     """
     begun = time.monotonic()
     _check(out)
-    paths = tuple(
-        os.path.abspath(p) if os.path.exists(p) else p for p in ([image] if isinstance(image, str) else image)
-    )
+    try:
+        paths = tuple(map(anywhere, [image] if isinstance(image, str) else image))
+    except ValueError as error:
+        raise SourceError(str(error)) from None
     opening = Opening()
     source = open_source(paths, opening)
     source.refuse_damaged()
@@ -166,7 +170,7 @@ def _copy(
     with ExitStack() as stack:
         executor = executor or stack.enter_context(cluster.connect(_copy_workers(workers or Cluster()), "cpu"))
         tell(listeners, RunStarted(scenes=1, slots=executor.slots))
-        tell(listeners, ScenePlanned(task.paths[0], tiles=0, done=0, pixels=0, regions=len(regions)))
+        tell(listeners, ScenePlanned(without_secrets(task.paths[0]), tiles=0, done=0, pixels=0, regions=len(regions)))
         for event in executor.map(task, [region.name for region in regions], lost=task.lost):
             tell(listeners, event)
             if isinstance(event, RegionFailed):

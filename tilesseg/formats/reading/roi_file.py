@@ -101,7 +101,9 @@ def _parsed(path: str) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise SourceError(cannot(f"read {path}", error, "correct input.tissue")) from error
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise SourceError(cannot(f"read {path} as GeoJSON", "it is nested too deeply", "export it again")) from None
+    except ValueError as error:
         raise SourceError(cannot(f"read {path} as GeoJSON", error, "correct or export it again")) from error
 
 

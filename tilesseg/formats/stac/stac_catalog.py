@@ -138,7 +138,10 @@ def _joined(place: str, href: str) -> str:
         if not is_address(target):
             raise SourceError(f"{place} links to {href}, no address that begins with http; correct the link")
         return target
-    target = linked(place, href)
+    try:
+        target = linked(place, href)
+    except ValueError as error:
+        raise SourceError(cannot(f"follow a link of {place}", error, "correct the link")) from None
     return target if is_address(target) else os.path.normpath(target)
 
 
