@@ -16,10 +16,12 @@ from fakes import job_data, write_bundle, write_scene
 from numpy.typing import NDArray
 
 from tilesseg.cli.main import run
+from tilesseg.cluster.executors import SerialExecutor
 from tilesseg.events import Event, TileDone
 from tilesseg.formats.open import open_source
 from tilesseg.formats.source import file_state
 from tilesseg.planning.job import parse_job
+from tilesseg.run.copy_to_zarr import stage_image
 from tilesseg.run.run_job import run_job
 
 LABELS: NDArray[np.uint8] = np.random.default_rng(7).integers(0, 3, (1, 60, 80)).astype(np.uint8)
@@ -118,11 +120,13 @@ def test_no_product_and_no_report_has_a_secret(
     assert run(["status", str(served / "run"), "--json"]) == 0
     assert run(["report", str(served / "run")]) == 0
     assert run(["plan", job]) == 0 and run(["plan", job, "--json"]) == 0
-    assert run(["stage", f"{url}/private/scene.tif?{FIRST}", str(served / "copy.zarr"), "--workers", "1"]) == 0
+    events: list[Event] = []
+    image, copy = f"{url}/private/scene.tif?{FIRST}", served / "copy.zarr"
+    stage_image(image, copy, executor=SerialExecutor(), listeners=[events.append])
     out, err = capsys.readouterr()
     with rasterio.open(served / "mask.tif") as file:
         assert file.tags()["TILESSEG_SOURCE"] == "scene.tif"
-    texts = {"out": out, "err": err}
+    texts = {"out": out, "err": err, "events of copying": str(events)}
     for path in served.rglob("*"):
         if path.is_file() and path.name not in ("job.yaml", "scenes.jsonl", "plan.json"):  # with which the run goes on
             texts[str(path)] = path.read_bytes().decode("latin-1")
