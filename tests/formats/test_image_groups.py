@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import zarr
 
-from tilesseg.errors import JobError, SourceError
+from tilesseg.errors import FormatError, JobError, SourceError
 from tilesseg.formats.detect import format_of
+from tilesseg.formats.ome_zarr.image_labels import find_home
 from tilesseg.formats.open import open_source
 from tilesseg.formats.reading.open_options import Opening
 from tilesseg.planning.scene_list import find_scenes
+from tilesseg.raster.grid import Grid
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (2, 20, 30)).astype(np.uint8)
 
@@ -54,6 +59,14 @@ def write_plate(folder: Path) -> Path:
 def pixels(path: Path, **opening: Any) -> Any:
     source = open_source(str(path), Opening(**opening))
     return source.read(source.grid.window).values
+
+
+class MaskOf(NamedTuple):
+    """What finding a place for labels asks of a mask."""
+
+    paths: tuple[str, ...]
+    grid: Grid
+    image: Grid | None = None
 
 
 # SpatialData
@@ -136,3 +149,70 @@ def test_a_plate_without_images_is_refused(tmp_path: Path) -> None:
     plate = write_group(tmp_path / "empty.zarr", {"ome": {"version": "0.5", "plate": {"wells": []}}})
     with pytest.raises(JobError, match="a plate without an image"):
         find_scenes(str(plate))
+
+
+# zip files
+
+
+def zipped(folder: Path, file: Path, *, inside: str = "", compression: int = zipfile.ZIP_STORED) -> Path:
+    """A zip file of what is in a folder, in the file's root or in a folder of it."""
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                archive.write(path, os.path.join(inside, path.relative_to(folder)))
+    return file
+
+
+@pytest.mark.parametrize("version", ["0.5", "0.4"])
+@pytest.mark.parametrize(
+    ("name", "inside", "compression"),
+    [("a.ozx", "", zipfile.ZIP_STORED), ("a.ome.zarr.zip", "a.ome.zarr", zipfile.ZIP_DEFLATED), ("a.OZX", "", 0)],
+)
+def test_a_zipped_image_is_read_where_it_lies(
+    tmp_path: Path, version: str, name: str, inside: str, compression: int
+) -> None:
+    write_image(tmp_path / "a.ome.zarr", version=version)
+    file = zipped(tmp_path / "a.ome.zarr", tmp_path / name, inside=inside, compression=compression)
+    assert format_of(str(file)) == "ome-zarr"
+    np.testing.assert_array_equal(pixels(file), PIXELS)
+    source = pickle.loads(pickle.dumps(open_source(str(file))))
+    np.testing.assert_array_equal(source.read(source.grid.window).values, PIXELS)
+    assert list(source.identity()) == [str(file)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["a.ome.zarr", name])
+
+
+def test_absent_chunks_of_a_zip_are_those_of_its_folder(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.ome.zarr")
+    array = zarr.open_group(str(tmp_path / "a.ome.zarr")).create_array(
+        "s0", shape=(1, 20, 30), chunks=(1, 10, 10), shards=(1, 20, 10), dtype="uint8", overwrite=True
+    )
+    array[:, :10, :10] = 7
+    file = zipped(tmp_path / "a.ome.zarr", tmp_path / "a.ozx")
+    folder, archive = (open_source(str(path)) for path in (tmp_path / "a.ome.zarr", file))
+    for one, two in zip(folder.read(folder.grid.window), archive.read(archive.grid.window), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_a_zipped_plate_is_a_scene_for_each_image(tmp_path: Path) -> None:
+    file = zipped(write_plate(tmp_path / "screen.zarr"), tmp_path / "screen.ozx")
+    scenes = find_scenes(str(file))
+    assert [scene.name for scene in scenes] == ["screen-A-1-0", "screen-A-1-1", "screen-B-2-0"]
+    np.testing.assert_array_equal(pixels(Path(scenes[1].paths[0])), PIXELS + np.uint8(4))
+
+
+def test_a_zip_without_zarr_is_left_to_gdal_and_a_damaged_one_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.ozx").write_bytes(b"PK\3\4 nothing")
+    with pytest.raises(SourceError, match=r"cannot open .*a\.ozx as a zip file"):
+        open_source(str(tmp_path / "a.ozx"))
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text/a.txt").write_text("a")
+    assert format_of(str(zipped(tmp_path / "text", tmp_path / "b.zip"))) == "geotiff"
+
+
+def test_labels_are_not_written_into_a_zip(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.ome.zarr")
+    file = zipped(tmp_path / "a.ome.zarr", tmp_path / "a.ozx")
+    source = open_source(str(file))
+    mask = MaskOf((str(file),), source.grid)
+    with pytest.raises(FormatError, match=r"a\.ozx: it is a zip file; leave out beside, or unpack it"):
+        find_home(mask, file / "labels" / "mask", None)  # type: ignore[arg-type]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 from tilesseg.formats.detect import is_zarr
 from tilesseg.formats.registry import resolve
 from tilesseg.formats.slide.dicom_series import DicomSlide, is_dicom, is_dicom_folder, slides_in, slides_of
+from tilesseg.formats.zarr.zipped import open_file, zarr_root
 
 _PLATE = "tilesseg.formats.ome_zarr.image_groups:plate_images"
 """Function that lists the images of a plate; it imports zarr."""
@@ -30,25 +30,21 @@ def contained_images(path: str) -> list[ContainedImage] | None:
         SourceError: a plate's metadata cannot be read.
     """
     if is_zarr(path):
-        if not _may_be_plate(path):
-            return None
-        images: list[str] | None = resolve(_PLATE)(path)
-        name = os.path.basename(os.path.normpath(path))
-        for suffix in (".zarr", ".ome"):
-            name = name.removesuffix(suffix)
-        parts = [one.replace("/", "-") for one in images or ()]
-        return (
-            None
-            if images is None
-            else [
-                ContainedImage(f"{name}-{part}", os.path.join(path, one))
-                for part, one in zip(parts, images, strict=True)
-            ]
-        )
+        return _of_plate(zarr_root(path))
     if not is_dicom_folder(path):
         return None
     slides = slides_in(path)
     return [ContainedImage(slide.image, slide.image) for slide in slides] if len(slides) > 1 else None
+
+
+def _of_plate(path: str) -> list[ContainedImage] | None:
+    images: list[str] | None = resolve(_PLATE)(path) if _may_be_plate(path) else None
+    if images is None:
+        return None
+    name = os.path.basename(os.path.normpath(path))
+    for suffix in (".ozx", ".zip", ".zarr", ".ome"):
+        name = name.removesuffix(suffix)
+    return [ContainedImage(f"{name}-{one.replace('/', '-')}", os.path.join(path, one)) for one in images]
 
 
 def images_of(paths: Iterable[str]) -> Iterator[ContainedImage]:
@@ -73,9 +69,10 @@ def _may_be_plate(path: str) -> bool:
     """Whether a group's attributes have the words of a plate: zarr is not opened for each image of a large job."""
     for name in ("zarr.json", ".zattrs"):
         try:
-            text = Path(path, name).read_text(encoding="utf-8")
-        except (OSError, ValueError):
+            with open_file(os.path.join(path, name)) as file:
+                text = file.read()
+        except OSError:
             continue
-        if '"plate"' in text or '"well"' in text:
+        if b'"plate"' in text or b'"well"' in text:
             return True
     return False

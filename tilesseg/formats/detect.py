@@ -6,8 +6,10 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tilesseg.formats.registry import resolve
+from tilesseg.formats.zarr.zipped import ROOTS, exists, open_file, split_zip, zarr_root
 from tilesseg.paths import opened_by_gdal
 
 SLIDE_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".dcm", ".czi", ".qptiff")
@@ -22,7 +24,7 @@ _TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".lsm", ".stk")
 def format_of(path: str) -> str:
     """Name of the format that opens a path: `ome-zarr`, `zarr`, `ome-tiff`, `slide`, else `geotiff`."""
     if is_zarr(path):
-        return "ome-zarr" if _is_ome_zarr(Path(path)) else "zarr"
+        return "ome-zarr" if _is_ome_zarr(zarr_root(path)) else "zarr"
     name = path.lower()
     if opened_by_gdal(path):
         return "geotiff"
@@ -41,30 +43,32 @@ def format_of_list(paths: Sequence[str]) -> str:
 
 
 def is_zarr(path: str) -> bool:
-    """Whether a path is a Zarr array or group in the local file system, or has the name of one."""
+    """Whether a path is a Zarr array or group in the local file system, or in a zip file, or has the name of one."""
     if opened_by_gdal(path):
         return False
     folder = Path(path)
-    metadata = any(os.path.isfile(folder / name) for name in ("zarr.json", ".zgroup", ".zarray"))
+    if split_zip(path) is not None:
+        return any(exists(os.path.join(zarr_root(path), name)) for name in ROOTS)
+    metadata = any(os.path.isfile(folder / name) for name in ROOTS)
     return metadata or (any(part.lower().endswith(".zarr") for part in folder.parts) and not os.path.isfile(path))
 
 
-def _is_ome_zarr(folder: Path) -> bool:
+def _is_ome_zarr(path: str) -> bool:
     """Whether a group has OME's `multiscales`, in the place of 0.5 or of 0.4 (GeoZarr has a key of this name, too)."""
     try:
-        if (folder / "zarr.json").is_file():
-            attributes = json.loads((folder / "zarr.json").read_text(encoding="utf-8")).get("attributes", {})
+        if exists(os.path.join(path, "zarr.json")):
+            attributes = _read_json(os.path.join(path, "zarr.json")).get("attributes", {})
             return isinstance(attributes.get("ome"), dict) or _SPATIALDATA in attributes
-        attributes = json.loads((folder / ".zattrs").read_text(encoding="utf-8"))
+        attributes = _read_json(os.path.join(path, ".zattrs"))
     except (OSError, ValueError, AttributeError):
         return False  # the refusal comes from the format that opens it
     if not isinstance(attributes, dict):
         return False
-    groups = (
-        "bioformats2raw.layout",
-        "plate",
-        "well",
-        _SPATIALDATA,
-    )  # groups of images; the refusal of a plate names them
+    groups = ("bioformats2raw.layout", "plate", "well", _SPATIALDATA)  # their refusal names the images
     listed = any(isinstance(attributes.get(key), list) for key in ("multiscales", "labels"))
     return listed or any(key in attributes for key in groups)
+
+
+def _read_json(path: str) -> Any:
+    with open_file(path) as file:
+        return json.loads(file.read())

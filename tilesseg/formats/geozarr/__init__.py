@@ -22,6 +22,7 @@ from tilesseg.formats.zarr.missing_chunks import refuse_empty
 from tilesseg.formats.zarr.source import ZarrLayer, ZarrReader
 from tilesseg.formats.zarr.zarr_array import Axes, ZarrArray, metadata_files
 from tilesseg.formats.zarr.zarr_hierarchy import Hierarchy, Member, coordinates, find_members, open_node, sibling
+from tilesseg.formats.zarr.zipped import file_of, zarr_root
 from tilesseg.raster.grid import IDENTITY, Grid
 
 _NO_NAMES = {"", "image", "data", "array", "band_data", "raster", "__xarray_dataarray_variable__"}
@@ -37,7 +38,7 @@ def open_geozarr(paths: Sequence[str], opening: Opening) -> Image:
     opening.check_numbers(paths[0])
     opening.refuse(paths[0], "series", "level", "t", "z", why="this Zarr is not an OME-Zarr")
     opening.refuse(paths[0], "alpha", why="a Zarr tags no band as alpha")
-    path = os.path.abspath(paths[0])
+    path = zarr_root(os.path.abspath(paths[0]))
     node = open_node(path)
     if isinstance(node.attrs.get("tilesseg"), dict):
         reader = staged_reader(Path(path))
@@ -65,7 +66,8 @@ def _assembled(path: str, hierarchy: Hierarchy, missing: Missing | None) -> Zarr
         bands += _bands(member, layer, alone=len(arrays) == 1, layers=len(layers), together=together, before=len(bands))
         copies.append(-(-layer.array.channels // together))
         layers += [replace(layer, absent=absent)] * copies[-1]
-    files = tuple(dict.fromkeys(file for folder in hierarchy.folders for file in metadata_files(folder)))
+    found = (file for folder in hierarchy.folders for file in metadata_files(folder))
+    files = tuple(dict.fromkeys(map(file_of, found)))
     facts = ImageFacts(path, grid, tuple(bands), files, notes=notes)
     overviews = []
     for level in _levels(hierarchy, axes):

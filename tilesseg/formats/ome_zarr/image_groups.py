@@ -12,6 +12,7 @@ from tilesseg.errors import SourceError
 from tilesseg.formats.ome_zarr.metadata import Attributes, ome_of
 from tilesseg.formats.zarr.zarr_array import metadata_files
 from tilesseg.formats.zarr.zarr_hierarchy import open_node
+from tilesseg.formats.zarr.zipped import list_folder
 
 GroupKind = Literal["plate", "well", "bioformats2raw", "spatialdata"]
 
@@ -94,9 +95,7 @@ def listed_images(path: str, key: str, entry: Any) -> list[str]:
 
 def _subgroups(path: str) -> list[str]:
     """Names of the groups and arrays in a group, sorted; empty where it is missing."""
-    if not os.path.isdir(path):
-        return []
-    return sorted(name for name in os.listdir(path) if metadata_files(os.path.join(path, name)))
+    return sorted(name for name in list_folder(path) if metadata_files(os.path.join(path, name)))
 
 
 def _well(path: str) -> list[str]:

@@ -19,6 +19,7 @@ from tilesseg.formats.ome_zarr.product_folder import read_json, write_json
 from tilesseg.formats.ome_zarr.series import Chosen, choose_image
 from tilesseg.formats.writer import Mask
 from tilesseg.formats.zarr.zarr_hierarchy import open_node
+from tilesseg.formats.zarr.zipped import split_zip
 from tilesseg.raster.grid import Grid
 from tilesseg.raster.pyramid import level_shapes
 
@@ -63,6 +64,8 @@ def find_home(mask: Mask, path: Path, version: str | None) -> Home:
     if remote:
         raise FormatError(cannot("write labels", f"{remote} is not in the local file system", "leave out beside"))
     folder = path.parent.parent
+    if split_zip(str(path)) is not None:
+        raise FormatError(cannot(f"write labels into {folder}", "it is a zip file", "leave out beside, or unpack it"))
     if path.parent.name != "labels" or path.name.startswith("."):
         cause = "it is no place for labels as <image>.zarr/labels/<name> is"
         raise FormatError(cannot(f"write {path}", cause, "choose another name"))

@@ -26,6 +26,7 @@ from tilesseg.formats.zarr.missing_chunks import refuse_empty
 from tilesseg.formats.zarr.source import ZarrLayer, ZarrReader
 from tilesseg.formats.zarr.zarr_array import Axes, ZarrArray, metadata_files
 from tilesseg.formats.zarr.zarr_hierarchy import open_node
+from tilesseg.formats.zarr.zipped import file_of, zarr_root
 from tilesseg.raster.grid import Grid
 
 
@@ -40,7 +41,7 @@ def open_ome_zarr(paths: Sequence[str], opening: Opening) -> Image:
         SourceError: no image, invalid metadata, a data type that cannot be segmented, or no stored chunk; or a time,
             plane, level or image has to be chosen, or the chosen one is missing.
     """
-    path = os.path.abspath(paths[0])
+    path = zarr_root(os.path.abspath(paths[0]))
     opening.check_numbers(path)
     opening.refuse(path, "alpha", why="a Zarr tags no band as alpha")
     chosen = choose_image(path, opening.series)
@@ -104,11 +105,17 @@ def _level(chosen: Chosen, number: int, finest: Grid, opening: Opening) -> ZarrR
         chosen.path,
         finest if number == 0 else level_grid(finest, multiscale, number, shape),
         bands,
-        files=tuple(file for folder in dict.fromkeys((*chosen.folders, path)) for file in metadata_files(folder)),
+        files=_files((*chosen.folders, path)),
         notes=tuple(one for one in (note, place) if one),
         native=finest,
     )
     return ZarrReader(facts, layers, missing=opening.missing)
+
+
+def _files(folders: Sequence[str]) -> tuple[str, ...]:
+    """The files of metadata in some folders; of a zip file, that file."""
+    files = (file for folder in dict.fromkeys(folders) for file in metadata_files(folder))
+    return tuple(dict.fromkeys(map(file_of, files)))
 
 
 def _array(chosen: Chosen, number: int) -> zarr.Array[Any]:

@@ -14,12 +14,16 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
 
+from tilesseg.formats.zarr.zipped import exists, list_folder, open_file, split_zip
+
 _ABSENT = np.uint64(2**64 - 1)
 _METADATA = ("zarr.json",)
 
 
 def any_stored(path: str) -> bool:
     """Whether an array has any chunk; the search ends with the first."""
+    if split_zip(path) is not None:
+        return any(name not in _METADATA and not name.startswith(".") for name in list_folder(path))
     with os.scandir(path) as entries:
         for entry in entries:
             if entry.name.startswith(".") or entry.name in _METADATA:
@@ -58,7 +62,7 @@ def stored_chunks(
 
 def _inside(array: zarr.Array[Any], per_file: Sequence[int], file: str) -> NDArray[np.bool_]:
     """Whether a file holds each of its chunks, along every axis: a single chunk, or those of a shard."""
-    if not os.path.exists(file):
+    if not exists(file):
         return np.broadcast_to(np.False_, per_file)
     index = None if array.shards is None else _shard_index(Path(file), array, int(np.prod(per_file)))
     if index is None:
@@ -77,8 +81,8 @@ def _shard_index(file: Path, array: zarr.Array[Any], count: int) -> NDArray[np.u
     if not plain or not all(isinstance(codec, Crc32cCodec) for codec in others):
         return None
     length, at_end = 16 * count + 4 * len(others), sharding.index_location.value == "end"
-    with file.open("rb") as shard:
-        shard.seek(max(0, os.fstat(shard.fileno()).st_size - length) if at_end else 0)
+    with open_file(str(file)) as shard:
+        shard.seek(max(0, shard.seek(0, os.SEEK_END) - length) if at_end else 0)
         index = shard.read(16 * count)
     return np.frombuffer(index, "<u8").astype(np.uint64) if len(index) == 16 * count else None
 
@@ -101,7 +105,7 @@ def refuse_shortened(files: Iterable[str]) -> None:
     """
     for name in files:
         try:
-            with open(name, "rb") as file:
+            with open_file(name) as file:
                 header, length = file.read(_HEADER), file.seek(0, 2)
         except FileNotFoundError:
             continue

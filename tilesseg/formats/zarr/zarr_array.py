@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tilesseg.errors import SourceError
 from tilesseg.formats.source import unreadable
 from tilesseg.formats.zarr.stored_chunks import by_blosc, refuse_shortened, stored_chunks
+from tilesseg.formats.zarr.zipped import exists, zarr_place
 from tilesseg.raster.window import Window
 
 # As in the store: total threads are tiles in flight × this.
@@ -49,7 +50,7 @@ class ZarrArray:
 
     @cached_property
     def array(self) -> zarr.Array[Any]:
-        return zarr.open_array(self.path, mode="r")
+        return zarr.open_array(**zarr_place(self.path), mode="r")
 
     @cached_property
     def _by_blosc(self) -> bool:
@@ -94,7 +95,7 @@ class ZarrArray:
 
     def stored(self, channel: int, window: Window) -> Iterable[bool]:
         """Whether there is a file, for each shard or chunk that a window touches."""
-        return (os.path.exists(file) for file in self._files(channel, window))
+        return (exists(file) for file in self._files(channel, window))
 
     def present(self, channel: int, window: Window) -> NDArray[np.bool_]:
         """Whether each pixel `(y, x)` of a window lies in a stored chunk; a single value, repeated, where all do."""
@@ -159,4 +160,4 @@ class ZarrArray:
 def metadata_files(folder: str) -> list[str]:
     """The existing metadata files of an array or a group."""
     names = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
-    return [path for name in names if os.path.exists(path := os.path.join(folder, name))]
+    return [path for name in names if exists(path := os.path.join(folder, name))]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from zarr.errors import BaseZarrError
 
 from tilesseg.errors import SourceError, cannot
+from tilesseg.formats.zarr.zipped import is_folder, zarr_place
 from tilesseg.process import QUIET
 
 Node = zarr.Array[Any] | zarr.Group
@@ -51,12 +52,14 @@ def open_node(path: str) -> Node:
     Raises:
         SourceError: the path is neither.
     """
-    if not os.path.isdir(path):
+    if not is_folder(path):
         raise SourceError(cannot(f"open {path}", "no such Zarr", "correct the path"))
     try:
         with _quiet():
-            node: Node = zarr.open(path, mode="r")
-            return zarr.open_group(path, mode="r", use_consolidated=False) if isinstance(node, zarr.Group) else node
+            node: Node = zarr.open(**zarr_place(path), mode="r")
+            if isinstance(node, zarr.Array):
+                return node
+            return zarr.open_group(**zarr_place(path), mode="r", use_consolidated=False)
     except (OSError, ValueError, KeyError, TypeError, BaseZarrError) as error:
         raise SourceError(cannot(f"open {path} as a Zarr", error, "repair or replace it")) from error
 
@@ -165,7 +168,7 @@ def _parent(path: str) -> tuple[Attributes, str | None]:
 
 def _beside(member: Member, name: str) -> zarr.Array[Any] | None:
     path = os.path.join(os.path.dirname(member.path), name)
-    if not name or os.sep in name or not os.path.isdir(path):
+    if not name or os.sep in name or not is_folder(path):
         return None
     node = open_node(path)
     return node if isinstance(node, zarr.Array) else None
