@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -180,6 +181,31 @@ def test_a_png_with_too_few_pixels_and_right_checksums_is_refused_whole(tmp_path
 
     path.write_bytes(path.read_bytes()[:33] + chunk(b"IDAT", pixels) + chunk(b"IEND", b""))
     assert read_by_us(path) is None
+
+
+@pytest.mark.parametrize("keep", [1.0, 0.7])
+def test_a_png_in_an_archive_and_behind_an_address_is_checked_too(tmp_path: Path, url: str, keep: float) -> None:
+    data = png(tmp_path / "s.png").read_bytes()
+    (tmp_path / "s.png").write_bytes(data[: int(len(data) * keep)])
+    with zipfile.ZipFile(tmp_path / "s.zip", "w") as archive:
+        archive.write(tmp_path / "s.png", "s.png")
+    for path in (f"/vsizip/{tmp_path}/s.zip/s.png", f"{url}/s.png"):
+        source = open_source(path)
+        if keep == 1:
+            source.refuse_damaged()
+        else:
+            with pytest.raises(SourceError, match="the PNG is damaged"):
+                source.refuse_damaged()
+
+
+def test_a_damaged_png_is_refused_as_the_region_of_interest(tmp_path: Path) -> None:
+    image = geotiff(tmp_path / "s.tif", compress="deflate")
+    path = png(tmp_path / "region.png")
+    path.write_bytes(path.read_bytes()[:-4000])
+    given = {"tissue": str(path), "bands": [1, 2, 3]}
+    job = job_data(str(image), write_bundle(tmp_path / "model", bands=3), tmp_path / "run", input=given)
+    with pytest.raises(SourceError, match="the PNG is damaged"):
+        run_job(parse_job(job, where="test"))
 
 
 @pytest.mark.parametrize("encode", [imagecodecs.jpeg_encode, imagecodecs.webp_encode])

@@ -6,13 +6,17 @@ it row by row sees no checksum, or gives other garbage with every read: so such 
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Sequence
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
+from rasterio.shutil import copyfiles
 
 from tilesseg.errors import SourceError, cannot
+from tilesseg.formats.geotiff.raster_file import one_line_errors
 from tilesseg.formats.geotiff.strip_stream import find_strip
 from tilesseg.raster.window import Window
 
@@ -32,7 +36,7 @@ def refuse_damaged_file(file: RasterFile, bands: Sequence[int]) -> None:
         SourceError: names the file and the damage.
     """
     facts = file.facts
-    if facts.driver == "PNG" and file.local:
+    if facts.driver == "PNG":
         check_png(file.path)
     if facts.one_strip or facts.driver in STREAMS:
         strip = find_strip(file) if facts.one_strip else None
@@ -53,8 +57,19 @@ def check_png(path: str) -> None:
     Raises:
         SourceError: names the file and the damage.
     """
+    if not os.path.isfile(path):  # in an archive, or behind an address: only GDAL can read it
+        with TemporaryDirectory() as folder, one_line_errors(f"{path}: cannot be copied to check it"):
+            copy = os.path.join(folder, "copy.png")
+            copyfiles(path, copy)
+            _check_local(copy, path)
+        return
+    _check_local(path, path)
+
+
+def _check_local(local: str, path: str) -> None:
+    """Check a PNG of this machine; `path` names it in refusals."""
     try:
-        with open(path, "rb") as file:
+        with open(local, "rb") as file:
             _check_chunks(file)
     except (ValueError, zlib.error) as error:
         remedy = "copy or export the image again"
