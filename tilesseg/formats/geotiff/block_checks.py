@@ -112,13 +112,27 @@ class BlockChecks:
 
         height = self.block[0] if self.tiled else min(self.block[0], self.shape[0] - row * self.block[0])
         needed = height * self.row_bytes
-        decode = imagecodecs.zlib_decode if self.compression in _DEFLATE else imagecodecs.packbits_decode
+        deflate = self.compression in _DEFLATE
         try:
-            decoded = decode(data)
+            decoded = _inflated(data, needed) if deflate else imagecodecs.packbits_decode(data)
         except RuntimeError as error:  # imagecodecs has a class for each codec
             raise ValueError(f"a block cannot be decoded ({error})") from error
         if len(decoded) < needed:
             raise ValueError(f"a block has {len(decoded)} of {needed} bytes")
+
+
+def _inflated(data: bytes, size: int) -> bytes | bytearray:
+    """Decoded block: by libdeflate, which takes blocks of the usual size alone, or else by zlib.
+
+    Raises:
+        RuntimeError: the block, or its checksum, is damaged.
+    """
+    import imagecodecs
+
+    try:
+        return imagecodecs.deflate_decode(data, out=size)
+    except RuntimeError:
+        return imagecodecs.zlib_decode(data)
 
 
 def block_checks(path: str, compression: str | None, shape: tuple[int, int]) -> BlockChecks | None:
