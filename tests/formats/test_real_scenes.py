@@ -162,13 +162,17 @@ def test_the_mask_lies_where_the_scene_lies_and_is_nodata_where_the_scene_is(
         assert sum(scene["hectares"].values()) == pytest.approx(hectares, rel=2e-3, abs=1e-3)
 
 
-def areal_scale(source: Any) -> float:
-    """Square metres on the ground of a square unit of the projection, in the middle of the image, by pyproj."""
-    crs = pyproj.CRS(source.crs.to_wkt())
-    (left, bottom, right, top), metres = source.bounds, source.crs.linear_units_factor[1]
+def areal_scale(source: Any) -> float | None:
+    """Square metres on the ground of a square unit of the projection, by pyproj; None where it varies by over 1 %."""
+    crs, (a, b, c, d, e, f) = pyproj.CRS(source.crs.to_wkt()), tuple(source.transform)[:6]
+    rows, columns = (np.array([0.0, 0.5, 1.0]) * size for size in source.shape)
+    y, x = (each.ravel() for each in np.meshgrid(rows, columns, indexing="ij"))
     lonlat = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
-    factors = pyproj.Proj(crs).get_factors(*lonlat.transform((left + right) / 2, (bottom + top) / 2))
-    return float(metres**2 / factors.areal_scale)
+    factors = pyproj.Proj(crs).get_factors(*lonlat.transform(a * x + b * y + c, d * x + e * y + f))
+    scales = np.asarray(factors.areal_scale)
+    if not np.isfinite(scales).all() or np.ptp(scales) > 0.01 * scales.mean():
+        return None
+    return float(source.crs.linear_units_factor[1] ** 2 / scales[4])
 
 
 def assert_is_a_cog(path: Path) -> None:

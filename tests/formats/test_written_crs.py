@@ -77,6 +77,9 @@ def test_the_crs_written_is_the_crs_read_where_variables_name_another_installati
     named = " and ".join(f"{variable} ({other})" for variable in proj_data.VARIABLES)
     assert f"{named} are not used" in done.stdout
     assert {crs.to_epsg() for crs in written(tmp_path).values()} == {2056}
+    (feature,) = json.loads((tmp_path / "mask.geojson").read_text(encoding="utf-8"))["features"]
+    corner = pyproj.Transformer.from_crs(2056, "OGC:CRS84", always_xy=True).transform(2_600_000, 1_200_000)
+    assert min(np.abs(np.array(feature["geometry"]["coordinates"][0]) - corner).max(axis=1)) < 1e-8
     ome = (tmp_path / "mask.ome.tif").read_bytes()
     assert b"LV95" in ome and b"LOCAL_CS" not in ome
 

@@ -48,7 +48,7 @@ def data_note() -> str | None:
     if not _SET_ASIDE:
         return None
     named = " and ".join(f"{variable} ({value})" for variable, value in _SET_ASIDE.items())
-    return f"{named} {'is' if len(_SET_ASIDE) == 1 else 'are'} not used: rasterio has coordinate systems of its own"
+    return f"{named} {'is' if len(_SET_ASIDE) == 1 else 'are'} not used: rasterio has data of its own"
 
 
 @cache
