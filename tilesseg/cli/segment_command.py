@@ -50,7 +50,14 @@ def segment(
             metavar="FILE",
             parser=local_path,
             help="File to write: .tif (COG), .ome.tif, .zarr (OME-Zarr), .geojson, .gpkg, .fgb or .parquet; may be "
-            "given again. A .png goes beside the first.",
+            "given again. A .png goes beside the first. Of several images a folder, or a path with {scene}.",
+        ),
+    ] = None,
+    stack: Annotated[
+        bool | None,
+        typer.Option(
+            "--stack/--each",
+            help="Whether several files, or a folder, are one image, or each is an image; default: by their bands.",
         ),
     ] = None,
     beside: Annotated[str | None, key_option("Product", "beside")] = None,
@@ -106,7 +113,11 @@ def segment(
 
     if score_class and scores is None:
         raise JobError(f"--score-class {score_class[0]} has no file to write its scores to; add --scores FILE")
-    products = [_product(path, at=at) for path in out or ()]
+    read = given(bands=names(bands), scale=scale, offset=offset, mpp=mpp, resolution=resolution, level=level, t=t, z=z)
+    read |= {"alpha": alpha, "missing": missing, "series": _number(series)}
+    groups = _groups(image, model, read, stack)
+    out = [_place(path, groups) for path in out or ()]
+    products = [_product(path, at=at) for path in out]
     products += [{"format": "ome-zarr", "beside": beside, "resolution": at}] if beside else []
     if not products:
         raise JobError("there is no file to write; add --out mask.tif, or --beside NAME for an OME-Zarr")
@@ -114,17 +125,14 @@ def segment(
         raise JobError(f"--at {at} chooses the pixels of a mask, but only polygons are written; leave it out")
     products += [_product(scores, kind="scores-")] if scores else []
     target = out[0] if out else scores or Path(f"{beside}-of-{name_of(image[0])}")
-    read = given(bands=names(bands), scale=scale, offset=offset, mpp=mpp, resolution=resolution, level=level, t=t, z=z)
-    read |= {"alpha": alpha, "missing": missing}
     data = {
         "name": target.stem,
-        "scenes": {"image": image[0] if len(image) == 1 else image, "name": _plain(target)},
+        "scenes": _scenes(groups, target),
         "model": model,
         "engine": engine,
         "precision": precision,
         "input": {
             **read,
-            "series": _number(series),
             "stage": stage,
             "tissue": tissue,
             "outside": outside,
@@ -133,7 +141,7 @@ def segment(
         },
         "tiling": {"patch": or_auto(patch), "overlap": or_auto(overlap), "blend": blend},
         "output": {
-            "dir": str(run_dir or target.with_name(f".{target.name}.run")),
+            "dir": str(run_dir or _run_folder(target)),
             "products": products,
             "scores": score_class or scores is not None,
             "overwrite": overwrite,
@@ -144,6 +152,65 @@ def segment(
     check_codes(fail_on or ())
     job, keep = parse_job(data, where="arguments"), run_dir is not None
     return _execute(job, keep=keep, fail_on=fail_on or (), retry_damaged=retry_damaged)
+
+
+def _groups(image: list[str], model: str, read: dict[str, Any], stack: bool | None) -> list[tuple[str, ...]]:
+    """Paths of each image; how many there are is printed where there are several."""
+    if len(image) == 1 and not Path(image[0]).is_dir():
+        return [tuple(image)]
+    from tilesseg.models.bundle import find_bundle
+    from tilesseg.planning.image_groups import How, group_images
+    from tilesseg.planning.job import parse_job
+
+    how: How = "auto" if stack is None else "stack" if stack else "each"
+    request = {"scenes": image, "model": model, "input": read, "output": {"dir": "."}}
+    reading = parse_job(request, where="arguments").input
+    wanted = find_bundle(model).spec.bands
+    groups = group_images(image, wanted, opening=reading.opening(), bands=reading.bands, how=how)
+    if len(groups) > 1:
+        print(f"{len(groups)} images, a scene of each; --stack takes all files as one image")
+    return groups
+
+
+def _place(out: Path, groups: list[tuple[str, ...]]) -> Path:
+    """Path of a product, with `{scene}` where there are several images, or where a folder is given.
+
+    Raises:
+        JobError: several images would be written to one file.
+    """
+    if "{scene}" in str(out):
+        return out
+    has_format = out.name.lower().endswith(tuple(SUFFIXES))
+    if (out.is_dir() and not out.name.lower().endswith(".zarr")) or (len(groups) > 1 and not out.suffix):
+        from tilesseg.formats.detect import format_of
+
+        slide = format_of(groups[0][0]) in ("slide", "ome-tiff", "ome-zarr")
+        return out / ("{scene}.ome.tif" if slide else "{scene}.tif")
+    if len(groups) > 1 and has_format:
+        raise JobError(
+            f"cannot write {len(groups)} images to --out {out}: it is one file, and they are {groups[0][0]}, "
+            f"{groups[1][0]} …; give a folder or a path with {{scene}}, or --stack where the files are one image"
+        )
+    return out
+
+
+def _scenes(groups: list[tuple[str, ...]], target: Path) -> Any:
+    """Scenes of the job: a single one is called as its mask is."""
+    from tilesseg.formats.geotiff.band_names import without_band
+
+    images: list[Any] = [group[0] if len(group) == 1 else list(group) for group in groups]
+    if len(images) == 1 and "{scene}" not in str(target):
+        return {"image": images[0], "name": _plain(target)}
+    return [
+        {"image": image, **({"name": without_band(image[0])} if isinstance(image, list) and len(images) > 1 else {})}
+        for image in images
+    ]
+
+
+def _run_folder(target: Path) -> Path:
+    """Folder of the run, beside what is written."""
+    parts = str(target).partition("{scene}")
+    return Path(parts[0] + "x").parent / ".segment.run" if parts[1] else target.with_name(f".{target.name}.run")
 
 
 def _execute(job: Any, *, keep: bool, fail_on: Collection[str], retry_damaged: bool) -> int:

@@ -109,6 +109,11 @@ def _images(paths: Sequence[str], opening: Opening) -> tuple[Sequence[str], tupl
     return [name], notes
 
 
+def plain_files(path: str) -> list[str]:
+    """Images of a folder that is no delivery; the path itself where it is no such folder."""
+    return [path] if _find_scene([path]) is not None else _expand([path])
+
+
 def _own(file: RasterFile, names: tuple[str | None, ...]) -> SceneFile:
     """A file that is described by its own tags."""
     nothing = (None,) * len(names)

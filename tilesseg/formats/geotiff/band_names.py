@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from tilesseg.formats.reading.spectral_bands import find_sensor
+from tilesseg.formats.reading.spectral_bands import find_sensor, read_names
 
 PALETTE = "palette"
 """Name of the band of a palette image, whose values are indices."""
@@ -69,6 +69,17 @@ def own_part(path: str, paths: Sequence[str]) -> str:
     head, tail = _shared(parts), _shared([part[::-1] for part in parts])
     part = parts[[*paths].index(path)]
     return "_".join(part[head : len(part) - tail]) or Path(path).stem
+
+
+def without_band(path: str) -> str:
+    """Name of a file without what it says of its band, so that the bands of one image have one name."""
+    words = re.split(r"([_\-. ]+)", Path(path).stem)
+    kept = [
+        word
+        for word in words
+        if not (_BAND_TOKEN.match(word) or re.fullmatch(r"\d{2}m|sr", word, re.I) or read_names([word])[0].names[0])
+    ]
+    return re.sub(r"[_\-. ]+$|(?<=[_\-. ])[_\-. ]+", "", "".join(kept))
 
 
 def _common_name(stem: str, token: str | None) -> str | None:
