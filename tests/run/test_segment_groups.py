@@ -14,7 +14,7 @@ from tilesseg.cluster import forkserver
 from tilesseg.cluster.executors import SerialExecutor
 from tilesseg.errors import JobError
 from tilesseg.formats.reading.open_options import Opening
-from tilesseg.planning.image_groups import group_images
+from tilesseg.planning.file_groups import group_images
 from tilesseg.run import run_job
 
 RGBN = ("red", "green", "blue", "nir")

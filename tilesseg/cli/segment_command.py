@@ -159,7 +159,7 @@ def _groups(image: list[str], model: str, read: dict[str, Any], stack: bool | No
     if len(image) == 1 and not Path(image[0]).is_dir():
         return [tuple(image)]
     from tilesseg.models.bundle import find_bundle
-    from tilesseg.planning.image_groups import How, group_images
+    from tilesseg.planning.file_groups import How, group_images
     from tilesseg.planning.job import parse_job
 
     how: How = "auto" if stack is None else "stack" if stack else "each"
