@@ -37,7 +37,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-EXAMPLES: dict[Callable[..., int | None], str] = {
+EXAMPLES: dict[Callable[..., int | None] | typer.Typer, str] = {
     demo: "demo --dir demo",
     inspect: "inspect scene.tif",
     segment: "segment scene.tif --model clouds --out mask.tif",
@@ -50,12 +50,15 @@ EXAMPLES: dict[Callable[..., int | None], str] = {
     logs: "logs runs/clouds --follow",
     cancel: "cancel runs/clouds",
     export: "export runs/clouds --format cog --out 'masks/{scene}.tif' --overviews nearest",
-    models: "models",
+    models: "models check models/roofs",
     schema: "schema job > job.schema.json",
 }
 """Example of each command, in the order of the help."""
 for _command, _example in EXAMPLES.items():
-    app.command(epilog=f"Example: tilesseg {_example}")(_command)
+    if isinstance(_command, typer.Typer):
+        app.add_typer(_command, name="models", epilog=f"Example: tilesseg {_example}")
+    else:
+        app.command(epilog=f"Example: tilesseg {_example}")(_command)
 
 INTERRUPTED = 130
 GARBAGE = 50_000

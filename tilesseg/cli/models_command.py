@@ -1,14 +1,29 @@
-"""`tilesseg models`: the models that have a name."""
+"""`tilesseg models`: the models that have a name; `check`: one model; `new`: a spec for a weights file."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Annotated
 
-from tilesseg.cli.options import AsJson
+import typer
+
+from tilesseg.cli.options import AsJson, local_path
+from tilesseg.errors import ModelError
+
+models = typer.Typer(
+    help="List the models known by name: in the package, and in the folders on TILESSEG_MODELS.",
+    invoke_without_command=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
 
 
-def models(as_json: AsJson = False) -> None:
+@models.callback()
+def list_known(context: typer.Context, as_json: AsJson = False) -> None:
     """List the models known by name: in the package, and in the folders on TILESSEG_MODELS."""
+    if context.invoked_subcommand is not None:
+        return
     from tilesseg.models.bundle import list_models
 
     rows = [
@@ -28,3 +43,62 @@ def models(as_json: AsJson = False) -> None:
         print(f"{row['name']}: {', '.join(row['bands'])} → {', '.join(row['classes'])}; {row['licence']}")  # type: ignore[arg-type]
         if row["problem"]:
             print(f"  not usable: {row['problem']}")
+
+
+@models.command(epilog="Example: tilesseg models check models/roofs")
+def check(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A bundle, a weights file with its spec, or a name.")],
+) -> int:
+    """Try a model in each runtime here, and say whether it does what its spec says; exit code 1 if none does."""
+    from tilesseg.models.trial.model_check import check_model
+
+    found = check_model(model)
+    spec, file = found.bundle.spec, found.bundle.weights_path
+    print(
+        f"model {spec.name} ({found.bundle.sha256[:12]}), engine {spec.engine}, {file.name if file else 'no weights'}"
+    )
+    print(f"  {', '.join(spec.bands)} → {', '.join(one.name for one in spec.classes)}; licence {spec.licence}")
+    print(f"  activation {spec.activation}, decision {spec.decision.kind}; sides of patches: {spec.patch.rule}")
+    for runtime, refusal in found.refusals.items():
+        print(f"  {runtime}: {f'refused: {refusal}' if refusal else 'does what its spec says'}")
+    for note in found.doubts:
+        print(f"  note: {note}")
+    print(f"  {found.crop}")
+    return 0 if found.usable else 1
+
+
+@models.command(epilog="Example: tilesseg models new roofs.onnx --bands red,green,blue --classes other,roof")
+def new(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A TorchScript, .pt2 or ONNX file.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Path of the spec. Default: model.yaml beside the file.")
+    ] = None,
+    bands: Annotated[str, typer.Option("--bands", help="Names of the bands, in the network's order: red,green.")] = "",
+    classes: Annotated[str, typer.Option("--classes", help="Names of the classes, in their order: other,roof.")] = "",
+) -> None:
+    """Write a model.yaml from what a weights file says: channels, sizes, hash, activation, metadata of Deepness."""
+    from tilesseg.models.trial.new_spec import new_spec
+
+    weights = local_path(file)
+    target = local_path(out) if out else weights.parent / "model.yaml"
+    if target.exists():
+        raise ModelError(f"{target} exists already, and is not replaced; take --out {weights.stem}.yaml, or remove it")
+    if target.resolve().parent != weights.resolve().parent:
+        raise ModelError(
+            f"a spec lies beside its weights, in {weights.parent}; take --out in this folder, or move {weights.name}"
+        )
+    made = new_spec(weights, bands=_names(bands), classes=_names(classes))
+    try:
+        target.write_text(made.text, encoding="utf-8")
+    except OSError as error:
+        raise ModelError(f"cannot write {target}: {error.strerror}; take --out") from None
+    print(f"{target} is written")
+    for key in made.gaps:
+        print(f"  to state: {key}")
+    for sentence in made.checks:
+        print(f"  to check: {sentence}")
+    print(f"  then: tilesseg models check {target}")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())

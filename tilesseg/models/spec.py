@@ -212,7 +212,7 @@ class ModelSpec(_Strict):
     """Name of the model."""
     description: str = ""
     """Description for people."""
-    licence: str
+    licence: str = "unknown"
     """Licence of the model; goes into every mask."""
     engine: str
     """Kind of network: `unet` (ours, safetensors), `torchscript`, `exported` (`.pt2` of torch.export), `onnx`, or

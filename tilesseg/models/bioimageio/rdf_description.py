@@ -137,7 +137,7 @@ def _spec(data: Mapping[str, Any], source: Tensor, target: Tensor, *, where: str
     return {
         "name": str(data["name"]),
         "description": str(data.get("description") or ""),
-        "licence": str(data.get("license") or "not stated"),
+        "licence": str(data.get("license") or "unknown"),
         "bands": source.channels,
         "dtype": source.dtype,
         "input_range": _input_range(source, folder, where=where, matters=not normalise.needs_scene),

@@ -104,7 +104,7 @@ def make_trial(bundle: Bundle, runtime: Runtime) -> Trial:
     """
     assert bundle.weights_path is not None or runtime == "own"
     spec = bundle.spec
-    hazards = tiling_hazards(bundle.weights_path) if bundle.weights_path and runtime != "own" else ()
+    hazards = tiling_hazards(bundle.weights_path) if bundle.weights_path and spec.engine in FOREIGN else ()
     engine = "auto" if runtime == "own" else runtime
     model = load_model(bundle, device="cpu", threads=min(4, available_cores()), engine=engine, precision="fp32")
     with np.errstate(all="ignore"):  # values far outside of imagery may overflow
