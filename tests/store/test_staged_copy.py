@@ -223,6 +223,21 @@ def test_what_cannot_be_decoded_costs_the_same_pixels_with_and_without_a_copy(bu
     assert not (mask(tmp_path / "run") == 254).any()
 
 
+def test_damage_in_a_copy_that_was_begun_is_copied_again_on_request(bundle: Path, tmp_path: Path) -> None:
+    image = write_scene(tmp_path / "bad.tif", values() // 64 + 1, blockysize=16, nodata=0, compress="deflate")
+    whole = image.read_bytes()
+    damage(image)
+    times, regions = image.stat(), len(staging.copy_layout(open_source(str(image))).regions(SHAPE))
+    data = {"tiling": TILING, "input": {"stage": "always", "check_range": False}, **no_products(tmp_path / "run")}
+    job = parse_job(job_data({"image": str(image), "name": "scene"}, bundle, tmp_path / "run", **data), where="test")
+    with pytest.raises(KeyboardInterrupt):
+        run_job(job, executor=Killed(regions + 1))
+    image.write_bytes(whole)
+    os.utime(image, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert run_job(job, executor=SerialExecutor(), retry_damaged=True).exit_code == 0
+    assert not (mask(tmp_path / "run") == 254).any()
+
+
 def test_a_copy_of_a_damaged_image_is_damaged_where_the_image_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

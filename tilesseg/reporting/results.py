@@ -239,7 +239,7 @@ def _damage_of(records: Sequence[TileDone]) -> str:
     """Damage of tiles, as one line: numbers of windows and pixels, and the first reason."""
     parts = []
     for windows, what in (("damaged", "{:,} px of the mask are 254"), ("coarser", "read from a coarser level")):
-        number = sum(len(getattr(record, windows)) for record in records)
+        number = len({tuple(window) for record in records for window in getattr(record, windows)})
         if number:
             lost = sum(record.counts.get(str(FAILED), 0) for record in records)
             parts.append(f"{counted(number, 'damaged window')}, {what.format(lost)}")

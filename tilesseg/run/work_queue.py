@@ -224,7 +224,7 @@ class RemainingTiles:
 
 
 def forget_damaged(store: Store, share: ArrayShare | None) -> None:
-    """Forget that tiles were done with damage, as far as they belong to a share, so that they are done again."""
+    """Forget that tiles of a share were done with damage, and that regions of a copy have it: they are done again."""
     planned = stored_scene_plan(store)
     if planned is None:
         return
@@ -238,3 +238,7 @@ def forget_damaged(store: Store, share: ArrayShare | None) -> None:
         store.ledger.forget(name)
     if forgotten:
         store.remove(FINISHED_FILE)
+    copied = planned.copy_in(store.folder).ledger
+    for name, region in copied.done().items():
+        if region.get("damage"):
+            copied.forget(name)
