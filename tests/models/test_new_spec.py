@@ -9,9 +9,9 @@ import pytest
 import torch
 import yaml
 from foreign_models import VARIANTS, save_network, write_model
-from test_onnx_engine import node, tensor, value_info
 from test_onnx_engine import field as proto
 from test_onnx_engine import network as onnx_network
+from test_onnx_engine import node, tensor, value_info
 
 from tilesseg.cli.main import run
 from tilesseg.errors import ModelError
@@ -160,7 +160,7 @@ def test_a_pickled_checkpoint_is_told_how_it_is_exported(tmp_path, suffix):
     path = tmp_path / f"net{suffix}"
     torch.save({"state_dict": {"a": torch.zeros(1)}}, path)
     for look in (find_bundle, new_spec):
-        with pytest.raises(ModelError, match="pickled checkpoint.*torch.jit.save"):
+        with pytest.raises(ModelError, match=r"pickled checkpoint.*torch\.jit\.save"):
             look(path)
     assert "load_from_checkpoint" in str(_refusal(path)) or suffix != ".ckpt"
 

@@ -48,8 +48,10 @@ def sections(path: Path) -> dict[str, str]:
 
 
 def options_of(command: Any) -> set[str]:
+    """Options of a command, and of the commands that it groups."""
     shown = (one for one in command.params if not getattr(one, "hidden", False))
-    return {name for one in shown for name in (*one.opts, *one.secondary_opts) if name.startswith("--")} - {"--help"}
+    own = {name for one in shown for name in (*one.opts, *one.secondary_opts) if name.startswith("--")} - {"--help"}
+    return own.union(*map(options_of, getattr(command, "commands", {}).values()))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
@@ -91,7 +93,9 @@ def test_the_section_of_a_command_names_its_options_and_no_others(name: str) -> 
 def test_every_command_explains_itself_and_its_options_and_ends_with_an_example(name: str) -> None:
     command = Commands[name]
     assert command.help and str(command.epilog).startswith(f"Example: tilesseg {name}")
-    assert [one.name for one in command.params if not getattr(one, "help", None)] == []
+    for one in (command, *getattr(command, "commands", {}).values()):
+        assert one.help and str(one.epilog).startswith(f"Example: tilesseg {name}")
+        assert [option.name for option in one.params if not getattr(option, "help", None)] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
