@@ -143,6 +143,26 @@ def test_thirteen_bands_of_sentinel_2_get_the_scale_that_they_have(shared_data, 
     assert clouds_of(image, tmp_path / "scaled", scale=0.0001) == pytest.approx(right, abs=0.005)
 
 
+@pytest.mark.parametrize("applied", [True, False])
+def test_an_item_of_earth_search_has_the_cloud_of_the_right_scaling(shared_data, tmp_path, applied):
+    shares = reflectance(shared_data, "sentinel2")[:, :256, :256]
+    names = find_bundle("clouds").spec.bands
+    assets = {}
+    for name, band in zip(names, shares, strict=True):
+        numbers = np.rint(band * 10_000 + (0 if applied else 1000)).astype(np.uint16)
+        write_scene(tmp_path / f"{name}.tif", numbers[None])
+        stated = {"nodata": 0, "data_type": "uint16", "scale": 0.0001, "offset": -0.1}
+        bands = {"eo:bands": [{"name": name, "common_name": name}], "raster:bands": [stated]}
+        assets[name] = {"href": f"./{name}.tif", "type": "image/tiff", "roles": ["data", "reflectance"], **bands}
+    flags = {"s2:processing_baseline": "05.09", "earthsearch:boa_offset_applied": applied}
+    item = {"type": "Feature", "stac_version": "1.0.0", "id": "S2B_x_20230611_0_L2A", "geometry": None, "links": []}
+    item |= {"properties": {"datetime": "2023-06-11T10:10:31Z", **flags}, "assets": assets}
+    (tmp_path / "item.json").write_text(json.dumps(item))
+    right = clouds_of(write_scene(tmp_path / "shares.tif", shares, names=names), tmp_path / "right")
+    assert clouds_of(tmp_path / "item.json", tmp_path / "run") == pytest.approx(right, abs=0.005)
+    assert 0.01 < right < 0.99
+
+
 def test_the_scene_of_thirteen_bands_among_the_cases_gets_the_scale_of_sentinel_2(shared_cases, tmp_path):
     image = shared_cases / "geo" / "17-s2-13-bands.tif"
     with pytest.raises(SourceError, match=r"give input\.scale: 0\.0001, input\.offset: 0 \(reflectance"):
