@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import openslide
 import pytest
+import rasterio
 import tifffile
 
 from tilesseg.formats.open import open_source
@@ -217,6 +218,33 @@ def test_what_the_user_states_counts_and_ends_the_doubt(tmp_path: Path) -> None:
     assert (given["mpp"], given["mpp_from"]) == ({"y": 0.5, "x": 0.5}, "input.mpp")
     assert "[pixel-size-contradicted]" not in " ".join(given["notes"])
     json.dumps(given)
+
+
+# on the Earth
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform", "doubted"),
+    [
+        ("EPSG:32633", (10, 0, 5e5, 0, -10, 5e6), False),
+        ("EPSG:32633", (0.001, 0, 5e5, 0, -0.001, 5e6), False),
+        ("EPSG:32633", (1e-5, 0, 13.0, 0, -1e-5, 50.0), True),
+        ("EPSG:32633", (1e6, 0, 0, 0, -1e6, 0), True),
+        ("EPSG:4326", (1e-4, 0, 13.0, 0, -1e-4, 50.0), False),
+        ("EPSG:4326", (2.5, 0, -180.0, 0, -2.5, 90.0), False),
+        ("EPSG:4326", (10, 0, 5e5, 0, -10, 5e6), True),
+        ("EPSG:4326", (0.5, 0, 5e5, 0, -0.5, 5e6), True),
+    ],
+)
+def test_a_size_that_no_satellite_has_is_a_doubt_with_the_size(
+    tmp_path: Path, crs: str, transform: tuple[float, ...], doubted: bool
+) -> None:
+    size = {"height": 40, "width": 50, "count": 1, "dtype": "uint8"}
+    with rasterio.open(tmp_path / "a.tif", "w", crs=crs, transform=rasterio.Affine(*transform), **size) as file:
+        file.write(PIXELS, 1)
+    notes = [note for note in described(tmp_path / "a.tif")["notes"] if note.endswith("[pixel-size-implausible]")]
+    assert bool(notes) == doubted
+    assert all("pixels of" in note for note in notes)
 
 
 # the cases

@@ -12,6 +12,7 @@ from rasterio.errors import CRSError
 from tilesseg.errors import SourceError, cannot, joined_lines
 from tilesseg.formats.geotiff.raster_file import settled
 from tilesseg.formats.reading.crs import round_trip, unit_of
+from tilesseg.formats.reading.ground_size import ground_doubt
 from tilesseg.formats.reading.proj_data import data_note
 from tilesseg.formats.reading.stated_size import FoundSize, StatedSize, find_size, number_above_0, sides_of
 from tilesseg.raster.grid import IDENTITY, ControlPoint, Grid, Placement, Transform
@@ -33,7 +34,7 @@ def find_place(dataset: Any) -> tuple[Grid, tuple[str, ...], FoundSize]:
         y, x = size.mpp
         grid = replace(grid, transform=(x, 0.0, 0.0, 0.0, y, 0.0), unit="micrometre", metres_per_unit=1e-6)
         transform_note = f"its pixels are {x:.4g} µm wide by {size.source}"
-    notes = (crs_note, transform_note, *size.notes, *_placement_notes(placement))
+    notes = (crs_note, transform_note, ground_doubt(grid), *size.notes, *_placement_notes(placement))
     return grid, tuple(note for note in notes if note), size
 
 

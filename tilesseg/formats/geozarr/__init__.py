@@ -14,6 +14,7 @@ from tilesseg.errors import SourceError
 from tilesseg.formats.geozarr import conventions
 from tilesseg.formats.geozarr.staged_source import staged_reader
 from tilesseg.formats.reading.band_planes import ImageBand
+from tilesseg.formats.reading.ground_size import ground_doubt
 from tilesseg.formats.reading.image import Image, ImageFacts
 from tilesseg.formats.reading.open_options import Missing, Opening
 from tilesseg.formats.reading.resample import exact_ratio, output_shape
@@ -144,7 +145,7 @@ def _grid(member: Member, axes: Axes, shape: tuple[int, int]) -> tuple[Grid, tup
         grid, rounded = conventions.grid_from_coordinates(member.path, shape, y, x)
     grid, note = conventions.placed(member.path, grid, member.attributes, mapping)
     plain = "no transform: pixel coordinates are used" if grid.transform == IDENTITY else None
-    return grid, tuple(each for each in (plain, rounded, note) if each)
+    return grid, tuple(each for each in (plain, rounded, note, ground_doubt(grid)) if each)
 
 
 def _rescaled(reader: ZarrReader, scale: float | None, offset: float | None) -> ZarrReader:
