@@ -26,11 +26,11 @@ DOUBTS: dict[str, str] = {
     "nodata-in-some-bands": "pixels that are nodata in some of the bands only are segmented",
     "patch-sides": "the network refuses sizes of patches that its spec allows",
     "pixel-size": "pixels are much finer or coarser than those that the model was trained on",
+    "pixel-size-implausible": "CRS and transform say a size of pixels that no satellite has",
     "pixel-size-contradicted": "two entries of the file state different sizes of a pixel",
     "scale-contradiction": "metadata of a product disagree on what its numbers mean",
     "scores-not-activated": "scores that are not between 0 and 1 are compared with a threshold",
     "sees-whole-patch": "a layer sees the whole patch, so labels depend on where patches lie",
-    "pixel-size-implausible": "CRS and transform say a size of pixels that no satellite has",
     "value-range": "values come nowhere near the model's range, or most lie beyond it, and their type does not say why",
 }
 """Meaning of each code, one sentence. `docs/reference/doubts.md` repeats the table; a test holds both alike."""
