@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import zarr
 
 from tilesseg.errors import FormatError
 from tilesseg.formats import FORMATS, open_source, resolve
+from tilesseg.formats.cog import cog_layers
 from tilesseg.formats.reading import proj_data
 from tilesseg.formats.writer import Mask, MaskClass
 from tilesseg.formats.writing import written_crs
@@ -111,6 +113,22 @@ def test_a_product_with_another_crs_than_its_grid_is_not_published(tmp_path: Pat
         refuse_other_crs_of(path, grid, tmp_path / "m.tif")
     with pytest.raises(FormatError, match="EPSG:32633 and none"):
         refuse_other_crs(None, grid, tmp_path / "m.tif")
+
+
+@pytest.mark.parametrize("name", ["cog", "gpkg"])
+def test_a_writer_that_changes_the_crs_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    grid = Grid(20, 30, (10, 0, 5e5, 0, -10, 5e6), rasterio.CRS.from_epsg(32633).to_wkt(), "metre", 1.0)
+    labels = np.ones(grid.shape, np.uint8)
+    mask = Mask(grid, lambda window: labels[window.slices()], (MaskClass("a", (0, 0, 0)),) * 2, {"source": "a"})
+    other = rasterio.CRS.from_epsg(32634).to_wkt()
+    place, write_arrow = cog_layers._place, pyogrio.raw.write_arrow
+    monkeypatch.setattr(cog_layers, "_place", lambda root, own: place(root, replace(own, crs=other)))
+    monkeypatch.setattr(pyogrio.raw, "write_arrow", lambda *args, **more: write_arrow(*args, **{**more, "crs": other}))
+    with pytest.raises(FormatError, match="its CRS would read back as another one: EPSG:32633 and EPSG:32634"):
+        resolve(str(FORMATS[name].writes))(mask, tmp_path / ("mask" + FORMATS[name].suffixes[0]))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_crs_that_a_geotiff_cannot_keep_is_refused_before_the_first_tile(
