@@ -21,6 +21,8 @@ TOLERANCE = 1e-3
 """Change of a score that counts as rounding, as a share of the spread of the scores."""
 PATIENCE = 0.5
 """Seconds of a measurement after which it is not repeated on a patch of twice the side."""
+DARKER = np.float32(0.3)
+"""Brightness of pixels around the middle of a patch, as a share of the usual one."""
 STRIDES = (2, 4, 8, 16, 32, 64)
 
 
@@ -97,7 +99,7 @@ def _stride_multiple(spec: ModelSpec, run: Run, margin: int) -> int | None:
 
 
 def share_that_changes(spec: ModelSpec, run: Run, decide_labels: Run) -> float:
-    """Share of labels in the middle of a patch that change if the pixels beyond half of the patch are others.
+    """Share of labels in the middle of a patch that change if the pixels beyond half of the patch are darker ones.
 
     Args:
         spec: spec of the network.
@@ -109,7 +111,7 @@ def share_that_changes(spec: ModelSpec, run: Run, decide_labels: Run) -> float:
     """
     side, _ = small_sides(spec)
     patch, other = normalised_patches(spec, side, seed=3).reshape(2, 1, len(spec.bands), side, side)
-    changed = other[:, :, ::-1].copy()
+    changed = other.min() + DARKER * (other - other.min())
     quarter = side // 4
     changed[..., quarter : side - quarter, quarter : side - quarter] = patch[
         ..., quarter : side - quarter, quarter : side - quarter
