@@ -81,6 +81,7 @@ def test_a_pyramid_stored_coarse_to_fine_is_read_at_its_finest(
 ) -> None:
     path = write_pages(tmp_path / "coarse-to-fine.tif", TINY, SMALL, LARGE, tiled=tiled, reduced=reduced)
     np.testing.assert_array_equal(pixels(path), LARGE)
+    assert ("[image-of-several]" in notes(path)) == (not reduced)  # marked as levels, they are no rivals
 
 
 def test_a_plain_pyramid_in_strips_is_read_at_its_finest(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import tifffile
 from tilesseg.doubts import doubt
 from tilesseg.errors import SourceError
 from tilesseg.formats.reading.open_options import Opening
+from tilesseg.formats.reading.pixel_size import downsample
 from tilesseg.formats.slide.tiff_pages import nameless
 
 LARGE = 0.25
@@ -90,7 +91,8 @@ def _page(series: Sequence[tifffile.TiffPageSeries], number: int, opening: Openi
 def _notes(series: Sequence[tifffile.TiffPageSeries], number: int) -> tuple[str, ...]:
     """Note on the images that are not read, where the user may mean one of them."""
     area = _area(series[number])
-    rivals = [one for k, one in enumerate(series) if k != number and _area(one) >= LARGE * area]
+    others = [one for k, one in enumerate(series) if k != number and not _is_reduced(one, series[number])]
+    rivals = [one for one in others if _area(one) >= LARGE * area]
     if not rivals and number == 0:
         return ()
     first = sum(nameless(one) for one in series[:number])
@@ -113,6 +115,12 @@ def _requested(series: Sequence[tifffile.TiffPageSeries], requested: int | str, 
     if not 0 <= number < len(images):
         raise SourceError(f"{path}: series {requested} is requested; choose one of {listed(series)}")
     return images[number]
+
+
+def _is_reduced(one: tifffile.TiffPageSeries, full: tifffile.TiffPageSeries) -> bool:
+    """Whether an image is marked as a reduced picture, and of the proportions of another one: a level of it."""
+    shapes = [(int(each.keyframe.imagelength), int(each.keyframe.imagewidth)) for each in (full, one)]
+    return bool(one.keyframe.is_reduced) and downsample(*shapes) is not None
 
 
 def _called(series: tifffile.TiffPageSeries) -> list[str]:
