@@ -575,3 +575,14 @@ def test_a_pixel_size_that_is_not_the_scenes_is_refused_before_anything_is_read(
     fine, coarse = (refusal.of_scene(large, bundle, "--resolution", size) for size in (0.01, 1e4))
     assert "pixels of 0.01 m are requested and its own are 10 m, which enlarges it 1000 times" in fine
     assert "which leaves 1 × 1 of its 80 × 90, less than a patch of 64" in coarse
+
+
+def test_metres_for_a_scene_in_degrees_and_dots_an_inch_are_refused(
+    refusal: Refusal, tmp_path: Path, shared_cases: Path
+) -> None:
+    free = write_bundle(tmp_path / "free", patch={"preferred": 64})
+    degrees = refusal.of_scene(shared_cases / "geo/08-degrees.tif", free, "--resolution", 10)
+    assert "leaves 1 × 1 of its 400 × 400" in degrees and "10 m are 8.995e-05 degrees from north to south" in degrees
+    slides = write_bundle(tmp_path / "slides", mpp=0.5)
+    dots = refusal.of_scene(shared_cases / "micro/imagej-72dpi.tif", slides)
+    assert "352.8 µm a pixel, which is 72 dots an inch" in dots and "--mpp" in dots
