@@ -46,7 +46,7 @@ class RunDirectory:
         """
         if any((self.path / name).exists() for name in _KNOWN_BY):
             return
-        found = next((name for name in _FILES if os.path.lexists(self.path / name)), None)
+        found = next((name for name in _FILES if os.path.isfile(self.path / name)), None)
         if found:
             cause = f"{found} lies there, which no run wrote"
             raise StoreError(cannot(f"make a run directory of {self.path}", cause, "give it a folder of its own"))
