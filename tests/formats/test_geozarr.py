@@ -350,8 +350,12 @@ def test_a_copy_reads_as_its_image_byte_for_byte(tmp_path_factory: pytest.TempPa
     bands = data.draw(st.lists(st.sampled_from(source.selected), min_size=1, max_size=4))
     y, x = data.draw(st.integers(-30, 80)), data.draw(st.integers(-30, 100))
     window = Window(y, x, data.draw(st.integers(1, 90)), data.draw(st.integers(1, 90)))
-    for selection in (list(source.selected), bands):
-        assert_same(source.select(selection), copy.select(selection), window)
+    assert_same(source, copy, window)
+    chosen = source.select(bands)
+    resampled = any(source.reader.facts.bands[band].resampled for band in source.selected)
+    # what is nodata in all selected bands has no part in a mean, so that means depend on the selection
+    same = stage(chosen, folder / "chosen.zarr") if resampled else copy.select(bands)
+    assert_same(chosen, same, window)
 
 
 def test_a_copy_of_selected_bands_has_those_alone_in_their_order(tmp_path: Path) -> None:
