@@ -24,8 +24,7 @@ from rio_cogeo.cogeo import cog_validate
 
 from tilesseg.errors import FormatError
 from tilesseg.formats.cog import cog_layers as cog_file
-from tilesseg.formats.cog.qgis_style import qgis_style
-from tilesseg.formats.cog.writer import write_cog
+from tilesseg.formats.cog.writer import qgis_style, write_cog
 from tilesseg.formats.registry import FORMATS, resolve
 from tilesseg.formats.writer import Mask, MaskClass, MaskLevel
 from tilesseg.raster.grid import IDENTITY, Grid, Transform

@@ -12,9 +12,15 @@ from rasterio.errors import CRSError
 from tilesseg.errors import SourceError, cannot, joined_lines
 from tilesseg.formats.geotiff.raster_file import settled
 from tilesseg.formats.reading.crs import round_trip, unit_of
-from tilesseg.formats.reading.ground_size import ground_doubt
 from tilesseg.formats.reading.proj_data import data_note
-from tilesseg.formats.reading.stated_size import FoundSize, StatedSize, find_size, number_above_0, sides_of
+from tilesseg.formats.reading.stated_size import (
+    FoundSize,
+    StatedSize,
+    find_size,
+    ground_doubt,
+    number_above_0,
+    sides_of,
+)
 from tilesseg.raster.grid import IDENTITY, ControlPoint, Grid, Placement, Transform
 
 

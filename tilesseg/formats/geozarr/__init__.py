@@ -14,10 +14,10 @@ from tilesseg.errors import SourceError
 from tilesseg.formats.geozarr import conventions
 from tilesseg.formats.geozarr.staged_source import staged_reader
 from tilesseg.formats.reading.band_planes import ImageBand
-from tilesseg.formats.reading.ground_size import ground_doubt
 from tilesseg.formats.reading.image import Image, ImageFacts
 from tilesseg.formats.reading.open_options import Missing, Opening
 from tilesseg.formats.reading.resample import exact_ratio, output_shape
+from tilesseg.formats.reading.stated_size import ground_doubt
 from tilesseg.formats.reading.validity import DTYPES
 from tilesseg.formats.zarr.missing_chunks import refuse_empty
 from tilesseg.formats.zarr.source import ZarrLayer, ZarrReader

@@ -16,7 +16,7 @@ import numpy as np
 import tifffile
 
 from tilesseg.errors import FormatError, cannot
-from tilesseg.formats.ome_tiff.ome_xml_writer import Note, ome_xml, physical
+from tilesseg.formats.ome_tiff.ome_xml import Note, ome_xml, physical
 from tilesseg.formats.writer import FAILED_CLASS, Mask, MaskLevel, Scores, at_image
 from tilesseg.formats.writing.publish import growing, publish, refusing
 from tilesseg.formats.writing.tiff_tiles import SIDE, Pyramid, Spool, TiledLayer, copied

@@ -1,7 +1,8 @@
 """Size of a pixel as a file states it: which entry is taken, and which is refused because no microscope has it.
 
 The one place for every source of a size in micrometres: descriptions of scanners, ImageJ, OME, OME-Zarr, resolution
-tags, DICOM. A format lists what its file states, in the order in which it is to be trusted.
+tags, DICOM. A format lists what its file states, in the order in which it is to be trusted. A place on the Earth is
+plausible or in doubt: CRS and transform are all that states its size.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tilesseg.doubts import doubt
+from tilesseg.raster.grid import Grid
 
 Sides = tuple[float, float]
 """Sides of a pixel in micrometres, `(y, x)`."""
@@ -140,3 +142,27 @@ def _contradiction(taken: StatedSize, other: StatedSize) -> str:
 def _text(sides: Sides) -> str:
     y, x = sides
     return f"{x:.4g} µm" if f"{x:.4g}" == f"{y:.4g}" else f"{x:.4g} × {y:.4g} µm"
+
+
+FINEST_GROUND, COARSEST_GROUND = 1e-4, 5e5
+"""Smallest and largest pixel in metres of an image of the Earth: of a drone close up, and of a model of the climate."""
+_MOST_DEGREES = 10.0
+
+
+def ground_doubt(grid: Grid) -> str | None:
+    """Doubt of a georeferenced image whose pixels no satellite has: its CRS or its transform is another image's."""
+    if grid.crs is None:
+        return None
+    side = max(grid.resolution)
+    if grid.unit == "degree":
+        corners = [grid.to_world(y, x) for y in (0, grid.height) for x in (0, grid.width)]
+        latitude = max(abs(y) for _, y in corners)
+        wrong = side > _MOST_DEGREES or latitude > 90 + side
+        says = f"pixels of {side:.4g} degrees up to {latitude:.6g} degrees north or south"
+    else:
+        metres = side * (grid.metres_per_unit or 1.0)
+        wrong, says = not FINEST_GROUND <= metres <= COARSEST_GROUND, f"pixels of {metres:.4g} m"
+    if not wrong:
+        return None
+    text = f"its CRS and transform say {says}, which no satellite has: one of them is wrong, and so are areas"
+    return doubt("pixel-size-implausible", text)

@@ -9,7 +9,7 @@ from typing import Any
 
 import tifffile
 
-from tilesseg.formats.ome_tiff.ome_xml_reader import OmeImage, ome_images
+from tilesseg.formats.ome_tiff.ome_xml import OmeImage, ome_images
 from tilesseg.formats.reading.stated_size import (
     FoundSize,
     Sides,

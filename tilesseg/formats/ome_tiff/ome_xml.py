@@ -1,6 +1,6 @@
-"""OME-XML of a written OME-TIFF: sizes, position, channels, and annotations such as the names of labels.
+"""OME-XML: names, sizes, channels and objectives read; sizes, position, channels and annotations written.
 
-Schema 2016-06. Text is ASCII with character references, because the ImageDescription of a TIFF is ASCII.
+Schema 2016-06. Written text is ASCII with character references, because the ImageDescription of a TIFF is ASCII.
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
-from xml.etree import ElementTree as ET
+from xml.etree import ElementTree
 
+from tilesseg.formats.reading.stated_size import micrometres, number_above_0
 from tilesseg.formats.writer import xml_text
 from tilesseg.raster.grid import Grid
 
@@ -72,7 +73,7 @@ def ome_xml(name: str, shape: tuple[int, int], channels: Sequence[str], where: P
         where: size and position of the pixels, see `physical`.
         notes: annotations of the image.
     """
-    root = ET.Element("OME", xmlns=SCHEMA, Creator="tilesseg")
+    root = ElementTree.Element("OME", xmlns=SCHEMA, Creator="tilesseg")
     image = _add(root, "Image", ID="Image:0", Name=name)
     pixels = _pixels(image, shape, len(channels), where)
     for number, channel in enumerate(channels):
@@ -86,11 +87,11 @@ def ome_xml(name: str, shape: tuple[int, int], channels: Sequence[str], where: P
     for number, note in enumerate(notes):
         _add(image, "AnnotationRef", ID=f"Annotation:{number}")
         _annotate(annotations, number, note)
-    text: bytes = ET.tostring(root, encoding="us-ascii", xml_declaration=False)
+    text: bytes = ElementTree.tostring(root, encoding="us-ascii", xml_declaration=False)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + text.decode("ascii")
 
 
-def _pixels(image: ET.Element, shape: tuple[int, int], channels: int, where: Physical) -> ET.Element:
+def _pixels(image: ElementTree.Element, shape: tuple[int, int], channels: int, where: Physical) -> ElementTree.Element:
     sizes = {"SizeX": shape[1], "SizeY": shape[0], "SizeC": channels, "SizeZ": 1, "SizeT": 1}
     physical: dict[str, str] = {}
     if where.size is not None:
@@ -100,7 +101,7 @@ def _pixels(image: ET.Element, shape: tuple[int, int], channels: int, where: Phy
     return _add(image, "Pixels", ID="Pixels:0", **facts, **{key: str(size) for key, size in sizes.items()}, **physical)
 
 
-def _plane(pixels: ET.Element, channel: int, where: Physical) -> None:
+def _plane(pixels: ElementTree.Element, channel: int, where: Physical) -> None:
     assert where.position is not None
     place: dict[str, str] = {}
     for axis, at in zip("YX", where.position, strict=True):
@@ -108,13 +109,59 @@ def _plane(pixels: ET.Element, channel: int, where: Physical) -> None:
     _add(pixels, "Plane", TheC=str(channel), TheT="0", TheZ="0", **place)
 
 
-def _annotate(annotations: ET.Element, number: int, note: Note) -> None:
+def _annotate(annotations: ElementTree.Element, number: int, note: Note) -> None:
     annotation = _add(annotations, "MapAnnotation", ID=f"Annotation:{number}", Namespace=note.namespace)
     value = _add(annotation, "Value")
     for key, text in note.pairs.items():
         _add(value, "M", K=key).text = xml_text(text)
 
 
-def _add(parent: ET.Element, tag: str, **attributes: str) -> ET.Element:
+def _add(parent: ElementTree.Element, tag: str, **attributes: str) -> ElementTree.Element:
     texts = {key: xml_text(text) for key, text in attributes.items()}
-    return ET.SubElement(parent, tag, texts)
+    return ElementTree.SubElement(parent, tag, texts)
+
+
+@dataclass(frozen=True, slots=True)
+class OmeImage:
+    """One image of a file."""
+
+    name: str
+    shape: tuple[int, int]
+    mpp: tuple[float, float] | None
+    channels: tuple[str | None, ...]
+    objective: float | None
+
+
+def ome_images(text: str | None) -> list[OmeImage]:
+    """Images of OME-XML; empty where the text is no XML."""
+    try:
+        root = ElementTree.fromstring(text or "")
+    except ElementTree.ParseError:
+        return []
+    powers = {one.get("ID"): one.get("NominalMagnification") for one in root.iter() if _is(one, "Objective")}
+    return [_image(image, pixels, powers) for image in root if _is(image, "Image") for pixels in _all(image, "Pixels")]
+
+
+def _image(image: ElementTree.Element, pixels: ElementTree.Element, powers: dict[str | None, str | None]) -> OmeImage:
+    sides = [_length(pixels, f"PhysicalSize{axis}") for axis in "YX"]
+    used = next((one.get("ID") for one in _all(image, "ObjectiveSettings")), None)
+    return OmeImage(
+        name=image.get("Name") or "",
+        shape=(int(pixels.get("SizeY", 0)), int(pixels.get("SizeX", 0))),
+        mpp=(sides[0], sides[1]) if sides[0] and sides[1] else None,
+        channels=tuple(one.get("Name") for one in _all(pixels, "Channel")),
+        objective=number_above_0(powers.get(used)) if used else None,
+    )
+
+
+def _length(pixels: ElementTree.Element, key: str) -> float:
+    """A length in micrometres, 0 where it is missing, not above 0, or in a unit that is no length."""
+    return (number_above_0(pixels.get(key)) or 0.0) * (micrometres(pixels.get(f"{key}Unit", "µm")) or 0.0)
+
+
+def _all(element: ElementTree.Element, name: str) -> list[ElementTree.Element]:
+    return [one for one in element if _is(one, name)]
+
+
+def _is(element: ElementTree.Element, name: str) -> bool:
+    return str(element.tag).rpartition("}")[2] == name
