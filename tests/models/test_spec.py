@@ -42,7 +42,6 @@ def spec_with(changes: dict[str, Any]) -> dict[str, Any]:
 
 REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     "normalise missing": ({"normalise": None}, "normalise is required and missing"),
-    "licence missing": ({"licence": None}, "licence is required and missing"),
     "input_range missing": ({"input_range": None}, "input_range is required and missing"),
     "bands missing": ({"bands": None}, "bands is required and missing"),
     "no bands": ({"bands": []}, "bands: Tuple should have at least 1 item"),

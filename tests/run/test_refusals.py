@@ -366,9 +366,9 @@ def test_a_job_file_that_is_missing_or_no_yaml_is_refused(refusal: Refusal, tmp_
     assert str(tmp_path) in refusal("run", tmp_path)
 
 
-def test_two_scenes_of_one_name_are_refused(refusal: Refusal, tmp_path: Path, bundle: Path) -> None:
-    images = [write_scene(tmp_path / f"scene{suffix}", labels()) for suffix in (".tif", ".tiff")]
-    line = refusal.of_job([str(image) for image in images], bundle)
+def test_two_scenes_that_are_given_one_name_are_refused(refusal: Refusal, tmp_path: Path, bundle: Path) -> None:
+    images = [write_scene(tmp_path / f"{name}.tif", labels()) for name in ("a", "b")]
+    line = refusal.of_job([{"image": str(image), "name": "scene"} for image in images], bundle)
     assert "called scene" in line and all(str(image) in line for image in images)
 
 

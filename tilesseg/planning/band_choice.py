@@ -66,7 +66,7 @@ def choose_bands(
         )
     if len(names) < len(wanted):
         raise SourceError(
-            f"{image} has {len(names)} bands ({_shown(names)}) and the model takes {_list(wanted)}; "
+            f"{image} has {_counted(names)} and the model takes {_list(wanted)}; "
             "add the missing bands, or take another model"
         )
     matches = match_names(names, wanted, image)
@@ -198,7 +198,7 @@ def _refuse_ambiguous(matches: Sequence[_Match], names: Names, wanted: Sequence[
         if match.sensors
     )
     raise SourceError(
-        f"{image} has {len(names)} bands ({_shown(names)}), and the model's {', '.join(wanted)} may be "
+        f"{image} has {_counted(names)}, and the model's {', '.join(wanted)} may be "
         f"{ways or 'several'}; say which with --bands, or input.bands"
     )
 
@@ -218,7 +218,7 @@ def _refuse(names: Names, wanted: Sequence[str], image: str, *, missing: Sequenc
     else:
         why = f"of which no single one is {', '.join(missing)}, and the model takes {_list(wanted)}"
     raise SourceError(
-        f"{image} has {len(names)} bands ({_shown(names)}), {why}; say which they are with --bands, or input.bands: "
+        f"{image} has {_counted(names)}, {why}; say which they are with --bands, or input.bands: "
         f"{len(wanted)} of the names or numbers, in the model's order"
     )
 
@@ -263,6 +263,11 @@ def _by_alias(band: str, names: Names, image: str) -> list[int]:
 
 def _list(wanted: Sequence[str]) -> str:
     return f"{len(wanted)} ({', '.join(wanted)})"
+
+
+def _counted(names: Names) -> str:
+    """Number of bands and their names, for a message: `1 band (red)`."""
+    return f"{len(names)} {'band' if len(names) == 1 else 'bands'} ({_shown(names)})"
 
 
 def _shown(names: Names) -> str:

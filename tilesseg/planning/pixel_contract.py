@@ -115,7 +115,7 @@ def resolution_note(grid: Grid, spec: ModelSpec) -> str | None:
     return doubt(
         "pixel-size",
         f"pixels are {metres:.4g} m and {spec.name} was trained on {trained:g} m; to resample on reading, give "
-        f"input.resolution: {wanted:.6g}" + (f" ({grid.unit}s)" if grid.unit == "degree" else ""),
+        f"input.resolution: {wanted:.3g}" + (f" ({grid.unit}s)" if grid.unit == "degree" else ""),
     )
 
 
