@@ -114,3 +114,24 @@ def test_statistics_of_a_stained_slide_are_of_its_tissue(tmp_path: Path, model: 
     assert seen[600:900, 500:800].all() and seen.mean() < 0.2
     np.testing.assert_array_equal(mask[seen], expected(glass[..., 0][seen], model))
     assert len(np.unique(mask[seen])) > 10
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_a_field_with_few_cells_is_segmented_by_a_model_of_its_unit(tmp_path: Path, dtype: str) -> None:
+    """Fluorescence on 0.7 % of the area: 98 % of the values are dark, which is content and no other unit."""
+    values = np.random.default_rng(4).integers(0, 6, (512, 512)).astype(dtype)
+    for y, x in ((40, 40), (300, 90), (410, 470)):
+        values[y : y + 25, x : x + 25] = 200
+    most = np.iinfo(dtype).max
+    spec = spec_data("Shades", dtype=dtype, input_range=[0, int(most)], classes=3)
+    mask = mask_of(
+        write_scene(tmp_path / "a.tif", values[None]), write_spec(tmp_path / "model", spec), tmp_path / "run"
+    )
+    np.testing.assert_array_equal(mask, np.digitize(values, [110, 165]))
+
+
+def test_the_field_with_few_cells_of_the_cases_is_segmented(shared_cases: Path, tmp_path: Path) -> None:
+    image = shared_cases / "micro" / "few-cells.ome.tif"
+    spec = spec_data("Shades", dtype="uint8", input_range=[0, 255], classes=3)
+    mask = mask_of(image, write_spec(tmp_path / "model", spec), tmp_path / "run")
+    np.testing.assert_array_equal(mask, np.digitize(tifffile.imread(image), [110, 165]))
