@@ -17,11 +17,13 @@ import tifffile
 import zarr
 from fakes import job_data, write_bundle, write_scene
 from numpy.typing import NDArray
+from PIL import Image
 from slide_files import tissue, write_pyramid
 
 from tilesseg.cli.main import run
 from tilesseg.errors import SourceError
 from tilesseg.formats.damage import is_damage
+from tilesseg.formats.geotiff.single_block import check_png
 from tilesseg.formats.open import open_source
 from tilesseg.planning.job import parse_job
 from tilesseg.run.run_job import run_job
@@ -181,6 +183,39 @@ def test_a_png_with_too_few_pixels_and_right_checksums_is_refused_whole(tmp_path
 
     path.write_bytes(path.read_bytes()[:33] + chunk(b"IDAT", pixels) + chunk(b"IEND", b""))
     assert read_by_us(path) is None
+
+
+def adam7(pixels: NDArray[np.uint8]) -> bytes:
+    """An interlaced PNG of one byte a pixel, row by row of its seven passes (PNG specification, section 8.2)."""
+    passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
+    rows = [row for y, x, down, across in passes for row in pixels[y::down, x::across] if len(row)]
+    height, width = pixels.shape
+    head = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 0, 0, 0, 1])
+    chunks = [
+        (b"IHDR", head),
+        (b"IDAT", zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))),
+        (b"IEND", b""),
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big") for kind, data in chunks
+    )
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 2), (5, 9), (37, 41), (64, 64)])
+def test_an_interlaced_png_is_sound(tmp_path: Path, shape: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, shape).astype(np.uint8)
+    (tmp_path / "s.png").write_bytes(adam7(pixels))
+    read = read_by_us(tmp_path / "s.png")
+    assert read is not None
+    np.testing.assert_array_equal(read[0], pixels)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+@pytest.mark.parametrize("shape", [(1, 1), (7, 13)])
+def test_a_png_of_any_kind_of_pixel_is_sound(tmp_path: Path, mode: str, shape: tuple[int, int]) -> None:
+    image = Image.new(mode, shape[::-1])
+    image.save(tmp_path / "s.png")
+    check_png(str(tmp_path / "s.png"))
 
 
 @pytest.mark.parametrize("keep", [1.0, 0.7])

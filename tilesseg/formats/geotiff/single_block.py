@@ -27,6 +27,10 @@ STREAMS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 """Drivers of GDAL whose files are one stream."""
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _ROWS_BYTES = 16 << 20
+_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""Number of samples of a pixel by the colour type of a PNG."""
+_ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+"""First row, first column, and steps between rows and columns of the passes of an interlaced PNG."""
 
 
 def refuse_damaged_file(file: RasterFile, bands: Sequence[int]) -> None:
@@ -82,7 +86,7 @@ def _check_chunks(file: BinaryIO) -> None:
     """Read all chunks of a PNG with their CRCs, and its pixels with their checksum."""
     if file.read(8) != _SIGNATURE:
         raise ValueError("it does not begin as a PNG")
-    inflate = zlib.decompressobj()
+    header, pixels = b"", _Pixels()
     while True:
         head = file.read(8)
         if len(head) < 8:
@@ -94,18 +98,45 @@ def _check_chunks(file: BinaryIO) -> None:
             if not data:
                 raise ValueError(f"it ends within a chunk {kind.decode('latin-1')}")
             size, checksum = size - len(data), zlib.crc32(data, checksum)
-            if kind == b"IDAT":
-                _inflated(inflate, data)
+            if kind == b"IHDR":
+                header += data
+            elif kind == b"IDAT":
+                pixels.add(data)
         if int.from_bytes(file.read(4), "big") != checksum:
             raise ValueError(f"the checksum of a chunk {kind.decode('latin-1')} is wrong")
         if kind == b"IEND":
             break
-    if not inflate.eof:
-        raise ValueError("its pixels end too early")
+    pixels.check(header)
 
 
-def _inflated(inflate: zlib._Decompress, data: bytes) -> None:
-    """Decode a part of the pixels, some at a time; they are thrown away."""
-    while data and not inflate.eof:
-        inflate.decompress(data, 1 << 20)
-        data = inflate.unconsumed_tail
+class _Pixels:
+    """Pixels of a PNG, decoded some at a time, counted and thrown away."""
+
+    def __init__(self) -> None:
+        self._inflate, self._bytes = zlib.decompressobj(), 0
+
+    def add(self, data: bytes) -> None:
+        while data and not self._inflate.eof:
+            self._bytes += len(self._inflate.decompress(data, 1 << 20))
+            data = self._inflate.unconsumed_tail
+
+    def check(self, header: bytes) -> None:
+        """Refuse a stream that lacks its end, or rows.
+
+        Raises:
+            ValueError: with both numbers of bytes.
+        """
+        if len(header) < 13:
+            raise ValueError("it has no header")
+        needed = _pixel_bytes(header)
+        if not self._inflate.eof or self._bytes < needed:
+            raise ValueError(f"its pixels end too early, after {self._bytes} of {needed} bytes")
+
+
+def _pixel_bytes(header: bytes) -> int:
+    """Number of bytes of the decoded rows, each with the byte of its filter; of an interlaced PNG those of its passes."""
+    width, height = (int.from_bytes(header[start : start + 4], "big") for start in (0, 4))
+    bits = header[8] * _SAMPLES.get(header[9], 1)
+    passes = _ADAM7 if header[12] else ((0, 0, 1, 1),)
+    sizes = ((-(-(height - y) // down), -(-(width - x) // across)) for y, x, down, across in passes)
+    return sum(rows * (1 + -(-columns * bits // 8)) for rows, columns in sizes if rows > 0 and columns > 0)
