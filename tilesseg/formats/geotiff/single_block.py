@@ -134,7 +134,7 @@ class _Pixels:
 
 
 def _pixel_bytes(header: bytes) -> int:
-    """Number of bytes of the decoded rows, each with the byte of its filter; of an interlaced PNG those of its passes."""
+    """Number of bytes of the decoded rows, each with the byte of its filter; of all passes of an interlaced PNG."""
     width, height = (int.from_bytes(header[start : start + 4], "big") for start in (0, 4))
     bits = header[8] * _SAMPLES.get(header[9], 1)
     passes = _ADAM7 if header[12] else ((0, 0, 1, 1),)
