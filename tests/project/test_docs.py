@@ -78,6 +78,11 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
     assert set(DOCS.rglob("*.md")) - reached == set()
 
 
+def test_every_page_stands_in_the_navigation_of_the_site() -> None:
+    listed = set(re.findall(r"[\w./-]+\.md", text_of(CHECKOUT / "mkdocs.yml")))
+    assert {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")} - listed == set()
+
+
 def test_every_command_has_a_section_and_every_section_is_a_command() -> None:
     found = set(sections(DOCS / "reference" / "command-line.md")) - {"", "Environment"}
     assert found == set(Commands)
