@@ -78,22 +78,24 @@ def _turn(item: pytest.Item) -> Iterator[None]:
             fcntl.flock(turn, fcntl.LOCK_UN)
 
 
+def _beside_checkout(name: str, lack: str) -> Path:
+    """A folder of `../shared`; a test that needs it is skipped where the folder does not exist."""
+    path = CHECKOUT.parent / "shared" / name
+    if not path.is_dir():
+        pytest.skip(f"{lack}: ../shared/{name} does not exist beside the checkout")
+    return path
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real images, masks and weights, laid beside the checkout; they are never part of it."""
-    path = CHECKOUT.parent / "shared" / "data"
-    if not path.is_dir():
-        pytest.skip("no real data: ../shared/data does not exist beside the checkout")
-    return path
+    return _beside_checkout("data", "no real data")
 
 
 @pytest.fixture(scope="session")
 def shared_cases() -> Path:
     """Small inputs of public bug reports with their right values, laid beside the checkout; each has its own test."""
-    path = CHECKOUT.parent / "shared" / "cases"
-    if not path.is_dir():
-        pytest.skip("no cases: ../shared/cases does not exist beside the checkout")
-    return path
+    return _beside_checkout("cases", "no cases")
 
 
 @pytest.hookimpl(wrapper=True)
