@@ -1,6 +1,6 @@
 """The application `tilesseg`: its commands, their order in the help, exit codes and errors.
 
-Exit codes: 0 complete · 1 refused, in one line · 2 usage · 3 finished with failed tiles or refused scenes ·
+Exit codes: 0 complete · 1 refused, in one line · 2 usage · 3 finished with failed or damaged tiles or refused scenes ·
 130 interrupted. Heavy imports wait until a command needs them.
 """
 
