@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from benchmarks.harness import ENVIRONMENT, peaks_of, tilesseg
 from tilesseg.formats.geotiff.writer import utm_grid, write_image
 from tilesseg.models.spec import ModelSpec
-from tilesseg.models.training.synthetic_landscape import stripes
 from tilesseg.raster.window import Window
+from tilesseg.training.synthetic_landscape import stripes
 
 ROWS = 512
 

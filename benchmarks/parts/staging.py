@@ -23,9 +23,9 @@ from rasterio.windows import Window as RasterioWindow
 
 from benchmarks.harness import ENVIRONMENT, peaks_of, tilesseg
 from benchmarks.parts import memory
-from tilesseg.models.training.synthetic_landscape import stripes
 from tilesseg.raster.window import Window
 from tilesseg.store.run_directory import RunDirectory
+from tilesseg.training.synthetic_landscape import stripes
 
 ROWS = 512
 KINDS: dict[str, dict[str, Any]] = {

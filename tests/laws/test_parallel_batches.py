@@ -20,7 +20,6 @@ from tilesseg.cluster.executors import DaskExecutor, SerialExecutor, ThreadExecu
 from tilesseg.models.engines.batches import MOST_BATCHES, BatchSlots, choose_parallel_batches
 from tilesseg.models.load import load_model
 from tilesseg.models.network import Call
-from tilesseg.models.training.synthetic_landscape import landscape
 from tilesseg.planning.cluster_options import Cluster
 from tilesseg.planning.job import Job
 from tilesseg.planning.machine import Machine
@@ -31,6 +30,7 @@ from tilesseg.run.run_job import run_job
 from tilesseg.run.worker_check import prove
 from tilesseg.run.worker_state import Assignment, Opened
 from tilesseg.store.run_directory import RunDirectory
+from tilesseg.training.synthetic_landscape import landscape
 
 OF_UNET = [name for name in ("torch", "openvino") if importlib.util.find_spec(name)]
 

@@ -18,9 +18,9 @@ from tilesseg.models.engines.torch_weights import without_padding
 from tilesseg.models.load import Model
 from tilesseg.models.network import Call, plain
 from tilesseg.models.spec import UNetShape
-from tilesseg.models.training.synthetic_landscape import landscape
 from tilesseg.models.unet.architecture import UNet
 from tilesseg.models.unet.unet_shapes import margin_of, unpadded
+from tilesseg.training.synthetic_landscape import landscape
 
 SHAPES = [
     UNetShape(depth=depth, width=2, batch_norm=batch_norm, up=up)

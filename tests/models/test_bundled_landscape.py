@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 
 import tilesseg
 from tilesseg.models.spec import ModelSpec, read_spec
-from tilesseg.models.training.synthetic_landscape import BANDS, CLASSES, Landscape, landscape
 from tilesseg.models.unet.architecture import UNet
 from tilesseg.models.unet.unet_shapes import margin_of
+from tilesseg.training.synthetic_landscape import BANDS, CLASSES, Landscape, landscape
 
 BUNDLE = Path(tilesseg.__file__).parent / "bundles" / "landscape"
 SEEDS = (1, 5)

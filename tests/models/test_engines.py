@@ -24,9 +24,9 @@ from tilesseg.models.network import Call, activate, plain
 from tilesseg.models.normalisation import Normalisation, mean_std
 from tilesseg.models.runtime_choice import Able, choose
 from tilesseg.models.spec import ModelSpec, UNetShape
-from tilesseg.models.training.synthetic_landscape import landscape
 from tilesseg.models.unet.unet_shapes import shrink_of
 from tilesseg.raster.labels import decide
+from tilesseg.training.synthetic_landscape import landscape
 
 ENGINES = [name for name in ("torch", "openvino", "onnxruntime") if importlib.util.find_spec(name)]
 OF_TORCH = [name for name in ENGINES if name != "onnxruntime"]

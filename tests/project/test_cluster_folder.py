@@ -22,7 +22,6 @@ from slurm_server import Slurm, missing, slurm_server, wait
 
 from tilesseg.cli.main import app
 from tilesseg.formats.geotiff.writer import utm_grid, write_image
-from tilesseg.models.training.synthetic_landscape import BANDS, NODATA, landscape
 from tilesseg.monitoring.dashboard.prometheus_metrics import COUNTERS, GAUGES
 from tilesseg.monitoring.live.scene_board import STATES
 from tilesseg.planning.cluster_options import Cluster
@@ -30,6 +29,7 @@ from tilesseg.planning.job import parse_job, read_job
 from tilesseg.planning.yaml_file import read_yaml
 from tilesseg.raster.window import Window
 from tilesseg.run.run_job import run_job
+from tilesseg.training.synthetic_landscape import BANDS, NODATA, landscape
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 FOLDER = CHECKOUT / "cluster"

@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 
 from tilesseg.events import Listener, Note
 from tilesseg.formats.geotiff.writer import utm_grid, write_image
-from tilesseg.models.training.synthetic_landscape import BANDS, CLASSES, landscape
-from tilesseg.models.training.synthetic_landscape import NODATA as SCENE_NODATA
 from tilesseg.planning.job import parse_job
 from tilesseg.raster.labels import NODATA
 from tilesseg.raster.metrics import confusion, iou
@@ -22,6 +20,8 @@ from tilesseg.raster.window import Window
 from tilesseg.reporting.results import Report
 from tilesseg.run.run_job import run_job
 from tilesseg.store.run_directory import RunDirectory
+from tilesseg.training.synthetic_landscape import BANDS, CLASSES, landscape
+from tilesseg.training.synthetic_landscape import NODATA as SCENE_NODATA
 
 MODEL = "landscape"
 STRIP = 512

@@ -204,12 +204,16 @@ class Output(Strict):
     tile."""
 
 
+Scenes = ImagePath | SceneEntry | Annotated[tuple[ImagePath | SceneEntry, ...], Field(min_length=1)]
+"""Key `scenes` of a job."""
+
+
 class Job(Strict):
     """One model over one or many scenes."""
 
     name: str = "job"
     """Name of the job, for people."""
-    scenes: ImagePath | SceneEntry | Annotated[tuple[ImagePath | SceneEntry, ...], Field(min_length=1)]
+    scenes: Scenes
     """Images to segment: a path, a glob, a `.csv` with a row for each scene, a STAC item, collection or item collection
     (`.json`), an entry with an image and a name, or a list of these."""
     model: ModelPath
@@ -276,22 +280,44 @@ def anchored(job: Job, folder: Path) -> Job:
     def anchor(path: str) -> str:
         return paths.anchored(path, str(folder))
 
-    def anchor_tissue(tissue: str) -> str:
-        return tissue if tissue in ("auto", "none") else anchor(tissue)
+    products = tuple(p.model_copy(update={"path": p.path and anchor(p.path)}) for p in job.output.products)
+    output = job.output.model_copy(update={"dir": anchor(job.output.dir), "products": products})
+    read, scenes = anchored_input(job.input, folder), anchored_scenes(job.scenes, folder)
+    model = anchored_model(job.model, folder)
+    return job.model_copy(update={"scenes": scenes, "output": output, "model": model, "input": read})
+
+
+def anchored_model(model: str, folder: Path) -> str:
+    """Reference of a model; the path of a bundle in `folder` is relative to the current directory instead."""
+    path = paths.anchored(model, str(folder))
+    return path if os.path.exists(path) else model
+
+
+def anchored_input(reading: Input, folder: Path) -> Input:
+    """Options of reading whose path of a region is relative to the current directory instead of `folder`."""
+    return reading.model_copy(update={"tissue": _anchored_tissue(reading.tissue, folder)})
+
+
+def anchored_scenes(scenes: Scenes, folder: Path) -> Scenes:
+    """Scenes whose relative paths are relative to the current directory instead of `folder`."""
+
+    def anchor(path: str) -> str:
+        return paths.anchored(path, str(folder))
 
     def scene(entry: str | SceneEntry) -> str | SceneEntry:
         if isinstance(entry, str):
             return anchor(entry)
         image = anchor(entry.image) if isinstance(entry.image, str) else tuple(map(anchor, entry.image))
-        own = {key: anchor_tissue(str(value)) if key == "tissue" else value for key, value in entry.input.items()}
+        own = entry.input
+        if "tissue" in own:
+            own = {**own, "tissue": _anchored_tissue(str(own["tissue"]), folder)}
         return entry.model_copy(update={"image": image, "input": own})
 
-    scenes = tuple(map(scene, job.scenes)) if isinstance(job.scenes, tuple) else scene(job.scenes)
-    products = tuple(p.model_copy(update={"path": p.path and anchor(p.path)}) for p in job.output.products)
-    output = job.output.model_copy(update={"dir": anchor(job.output.dir), "products": products})
-    model = anchor(job.model) if os.path.exists(anchor(job.model)) else job.model
-    read = job.input.model_copy(update={"tissue": anchor_tissue(job.input.tissue)})
-    return job.model_copy(update={"scenes": scenes, "output": output, "model": model, "input": read})
+    return tuple(map(scene, scenes)) if isinstance(scenes, tuple) else scene(scenes)
+
+
+def _anchored_tissue(tissue: str, folder: Path) -> str:
+    return tissue if tissue in ("auto", "none") else paths.anchored(tissue, str(folder))
 
 
 def parse_product(data: Any, *, where: str) -> Product:

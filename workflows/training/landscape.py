@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from tilesseg.models.spec import ClassSpec, UNetShape
-from tilesseg.models.training.synthetic_landscape import BANDS, CLASSES, landscape
 from tilesseg.models.training.train_unet import LabelledScene, Step, Training, train, write_bundle
+from tilesseg.training.synthetic_landscape import BANDS, CLASSES, landscape
 
 BUNDLE = Path(__file__).resolve().parents[2] / "tilesseg" / "bundles" / "landscape"
 SEEDS = range(1000, 1020)

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tilesseg.models.training.synthetic_landscape import WATER, landscape
 from tilesseg.models.training.train_unet import LabelledScene
 from tilesseg.raster.window import Window
+from tilesseg.training.synthetic_landscape import WATER, landscape
 
 BANDS = ("blue", "green", "red", "nir")
 CLASSES = ("land", "water")

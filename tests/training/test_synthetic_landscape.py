@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from tilesseg.models.training.synthetic_landscape import BANDS, CLASSES, FIELD, NODATA, WATER, landscape, stripes
-from tilesseg.models.training.synthetic_noise import fractal, uniform
 from tilesseg.raster.window import Window
+from tilesseg.training.synthetic_landscape import BANDS, CLASSES, FIELD, NODATA, WATER, landscape, stripes
+from tilesseg.training.synthetic_noise import fractal, uniform
 
 SHAPE = (700, 900)
 
@@ -23,7 +23,7 @@ def test_a_seed_gives_the_same_scene_again() -> None:
 
 def test_a_seed_gives_the_same_scene_in_another_process() -> None:
     code = (
-        "import zlib; from tilesseg.models.training.synthetic_landscape import landscape as l; "
+        "import zlib; from tilesseg.training.synthetic_landscape import landscape as l; "
         "print(zlib.crc32(l((90, 70), 3).bands.tobytes()))"
     )
     seen = {

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tilesseg.models.training.synthetic_noise import STEP, Floats, fractal, interpolate, nodes, smooth, texture
-from tilesseg.models.training.synthetic_parcels import PLANTATION, farmland
 from tilesseg.raster.window import Window
+from tilesseg.training.synthetic_noise import STEP, Floats, fractal, interpolate, nodes, smooth, texture
+from tilesseg.training.synthetic_parcels import PLANTATION, farmland
 
 BANDS = ("blue", "green", "red", "nir")
 CLASSES = ("open", "water", "field", "forest")

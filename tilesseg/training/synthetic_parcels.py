@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tilesseg.models.training.synthetic_noise import Floats, fractal, uniform
 from tilesseg.raster.window import Window
+from tilesseg.training.synthetic_noise import Floats, fractal, uniform
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
