@@ -213,6 +213,62 @@ class Note(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class TrainingStarted(Event):
+    """A training begins, or goes on after an earlier execution."""
+
+    kind: ClassVar[str] = "training_started"
+    name: str
+    """Name of the model."""
+    steps: int
+    """Number of all steps."""
+    done: int
+    """Number of steps that earlier executions did."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepDone(Event):
+    """One step of a training is done."""
+
+    kind: ClassVar[str] = "step_done"
+    step: int
+    """Number of the step, from 1."""
+    steps: int
+    """Number of all steps, as known by now."""
+    loss: float
+    rate: float
+    """Learning rate."""
+    seconds: float
+    """Seconds of all executions of the training so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationDone(Event):
+    """The scenes that validate have been segmented and compared with their labels."""
+
+    kind: ClassVar[str] = "validation_done"
+    step: int
+    score: float
+    """Mean Dice, pooled over the scenes."""
+    patch_score: float
+    """Mean Dice of the patches that the network learnt from since the last validation."""
+    best: bool
+    """Whether no earlier validation was as good."""
+    seconds: float
+    """Seconds of all executions of the training so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingFinished(Event):
+    """The bundle is written."""
+
+    kind: ClassVar[str] = "training_finished"
+    steps: int
+    bundle: str
+    """Folder of the bundle."""
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class RunFinished(Event):
     """Nothing is left to do or to try."""
 

@@ -107,9 +107,9 @@ class LearntNormalise(Strict):
     std: tuple[float, ...] | None = None
     """Standard deviation of each band (`mean_std`); default: that of the part that trains."""
     low: float | tuple[float, ...] | None = None
-    """As in `model.yaml` (`range`, `scene_percentiles`)."""
+    """Value that becomes 0 (`range`), or the percentile (0–100) that does (`scene_percentiles`)."""
     high: float | tuple[float, ...] | None = None
-    """As in `model.yaml` (`range`, `scene_percentiles`)."""
+    """Value that becomes 1 (`range`), or the percentile (0–100) that does (`scene_percentiles`)."""
     clip: tuple[float, float] | None = None
     """Range `[low, high]` that the result is clipped to, with any kind."""
     joint: bool = False

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from tilesseg.errors import ModelError, OutOfDeviceMemory
 from tilesseg.models.engines.batches import BatchSlots
 from tilesseg.models.engines.out_of_memory import refusal
 from tilesseg.models.engines.torch_io import Streams, as_tensor, decide, leaves, normalise, refuse_infinite
-from tilesseg.models.engines.torch_weights import load_script, read_unet, steady, without_padding
+from tilesseg.models.engines.torch_weights import folded, load_script, read_unet, steady, without_padding
 from tilesseg.models.network import Call, Network, activate, centre, plain, refuse_other_shape
 from tilesseg.models.spec import ModelSpec
 from tilesseg.models.unet.architecture import UNet
@@ -163,8 +164,43 @@ def open_unet(
         ModelError: the file is not safetensors, or its tensors do not fit the shape.
     """
     assert weights is not None  # load_model refuses a bundle without
+    return _serve_unet(
+        read_unet(spec, weights),
+        spec,
+        device=device,
+        batch_slots=batch_slots,
+        precision=precision,
+        compiled=compiled,
+    )
+
+
+def open_module(
+    spec: ModelSpec, network: nn.Module, *, device: str, batch_slots: BatchSlots, precision: str
+) -> TorchEngine:
+    """Engine of a network in training, which is copied: it computes what the bundle of the network will compute.
+
+    Args:
+        spec: spec of the network.
+        network: our U-Net, or a network of a library, on any device.
+        device: see `pick_device`.
+        batch_slots: threads of a processor.
+        precision: `fp32`, `bf16` or `fp16`.
+    """
+    module = deepcopy(network).eval().requires_grad_(False)
+    if isinstance(module, UNet):
+        unet = folded(module.cpu().to(memory_format=torch.contiguous_format))  # type: ignore[call-overload]
+        return _serve_unet(unet, spec, device=device, batch_slots=batch_slots, precision=precision, compiled=False)
+    place = pick_device(device)
+    module = module.to(place).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return TorchEngine(spec, module, place, batch_slots, autocast=half_of(precision))
+
+
+def _serve_unet(
+    network: UNet, spec: ModelSpec, *, device: str, batch_slots: BatchSlots, precision: str, compiled: bool
+) -> TorchEngine:
+    """Engine of our U-Net, in evaluation mode, batch normalisation folded; changes the network."""
     assert spec.unet is not None  # the spec refuses anything else
-    place, network = pick_device(device), read_unet(spec, weights)
+    place = pick_device(device)
     _narrow(network, DTYPES[precision])
     if place.type == "cpu" and not compiled:  # one compiled computes one batch at a time, and writes its own kernels
         steady(network)
