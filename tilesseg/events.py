@@ -223,6 +223,8 @@ class TrainingStarted(Event):
     """Number of all steps."""
     done: int
     """Number of steps that earlier executions did."""
+    seconds: float = 0.0
+    """Seconds that earlier executions took."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ from typing import Any
 import yaml
 
 from tilesseg.errors import StoreError, cannot
-from tilesseg.planning.plan import PLAN_FILE, differences
+from tilesseg.paths import absolute, unsigned
+from tilesseg.planning.plan import PLAN_FILE, anywhere, differences
 from tilesseg.store.run_directory import RunDirectory
 from tilesseg.training.train_spec import TrainSpec, anchored_spec
 from tilesseg.version import __version__
@@ -106,10 +107,21 @@ class TrainingDirectory:
 
 
 def _asked(spec: TrainSpec) -> dict[str, Any]:
-    """The spec as plain data with whole paths, without that which the network does not depend on."""
-    data = anchored_spec(spec, Path.cwd()).model_dump(mode="json", by_alias=True)
+    """The spec as plain data, without that which the network does not depend on, and without the names of its files.
+
+    The files themselves are compared, by their identities.
+    """
+    data = spec.model_dump(mode="json", by_alias=True)
     del data["output"], data["sampling"]["readers"], data["description"]
-    return {**data, "data": {str(number): entry for number, entry in enumerate(data["data"])}}
+    entries = [{key: entry[key] for key in entry if key not in ("scenes", "labels", "area")} for entry in data["data"]]
+    for key in ("validate", "test"):
+        if isinstance(data["split"][key], str):
+            data["split"][key] = absolute(data["split"][key])
+    if spec.network.start:
+        data["network"]["start"] = anywhere(spec.network.start)
+    if spec.input.tissue not in ("auto", "none"):
+        data["input"]["tissue"] = unsigned(absolute(spec.input.tissue))
+    return {**data, "data": {str(number): entry for number, entry in enumerate(entries)}}
 
 
 def _yaml(spec: TrainSpec) -> str:
