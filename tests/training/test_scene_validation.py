@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,14 +11,13 @@ import yaml
 from fakes import job_data, write_scene, write_unet_bundle
 from numpy.typing import NDArray
 from safetensors.torch import load_file
+from training_scenes import FakeLabels, FakeScene
 
 from tilesseg.cluster.executors import SerialExecutor
 from tilesseg.formats.open import open_source
-from tilesseg.models.normalisation import Normalisation
 from tilesseg.models.spec import ClassSpec, ModelSpec, read_spec
 from tilesseg.models.unet.architecture import UNet
 from tilesseg.planning.job import parse_job
-from tilesseg.raster.grid import Grid
 from tilesseg.raster.labels import SCORE_STEPS, quantise
 from tilesseg.raster.metrics import confusion
 from tilesseg.raster.window import Window
@@ -41,26 +38,6 @@ from tilesseg.training.scene_validation import (
 HEIGHT, WIDTH = 150, 213
 DEVICE = Device("cpu", 1, "fp32")
 CLASSES = (ClassSpec(name="background", colour="black"), ClassSpec(name="other", colour="white"))
-
-
-@dataclass(frozen=True)
-class FakeLabels:
-    values: NDArray[np.uint8]
-
-    @property
-    def grid(self) -> Grid:
-        return Grid(*self.values.shape)
-
-    def read(self, window: Window) -> NDArray[np.uint8]:
-        return self.values[window.slices()]
-
-
-@dataclass(frozen=True)
-class FakeScene:
-    name: str
-    source: Any
-    labels: FakeLabels
-    normalisation: Normalisation
 
 
 def scene(tmp_path: Path, spec: ModelSpec, classes: int) -> FakeScene:

@@ -69,6 +69,16 @@ class TrainingDirectory:
         directory.write_text(SPEC_COPY, _yaml(spec))
         directory.write_json(PLAN_FILE, {"training": FORMAT, "version": __version__, **asked})
 
+    def compare_spec(self, spec: TrainSpec) -> None:
+        """Compare a spec with the one that the training in the directory began with, where there is one.
+
+        Raises:
+            StoreError: they differ.
+        """
+        stored = self._stored()
+        if stored is not None:
+            self._compare({"spec": stored["spec"]}, {"spec": _asked(spec)})
+
     def result(self) -> dict[str, Any] | None:
         """Result of the training, or None where it is not finished."""
         found = RunDirectory(self.path).read_json(RESULT_FILE) if self.path.exists() else None
@@ -90,7 +100,7 @@ class TrainingDirectory:
         return data
 
     def _compare(self, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-        for what in ("spec", "scenes"):
+        for what in asked:
             changes = list(differences(stored[what], asked[what]))
             if changes:
                 named = "was asked for differently" if what == "spec" else "began with other files"

@@ -240,11 +240,12 @@ class TrainingLoop:
             best = progress.best_step is None or result.score > progress.best_score
             self._tell_validation(result, best=best)
             if best:
-                progress.best_step, progress.best_score = progress.step, result.score
-                progress.threshold, progress.fruitless = result.threshold, 0
+                progress.best_step, progress.best_score, progress.fruitless = progress.step, result.score, 0
                 trainee.keep_best()
             else:
                 progress.fruitless += 1
+            if best or self.spec.stop.keep == "last":
+                progress.threshold = result.threshold
             if progress.fruitless >= self.spec.stop.patience:
                 self._begin_fall()
         progress.validated, progress.losses, progress.patch_counts = progress.step, 0.0, []

@@ -36,7 +36,7 @@ class Progress:
     """Step of the best validation, or None before the first."""
     best_score: float = 0.0
     threshold: float | None = None
-    """Threshold that the best validation chose, for a network of one score."""
+    """Threshold that a validation chose for the parameters that become the bundle, for a network of one score."""
     fruitless: int = 0
     """Number of validations since the best."""
     losses: float = 0.0
