@@ -225,13 +225,15 @@ def test_a_threshold_is_reached_by_equals(tmp_path, engine):
     assert labels.dtype == np.uint8 and labels[..., :4].all() and not labels[..., 4:].any()
 
 
+@pytest.mark.parametrize("skips", ["concat", "add"])
 @pytest.mark.parametrize("convolutions", ["same", "valid"])
 @pytest.mark.parametrize("up", ["transposed", "bilinear"])
 @pytest.mark.parametrize("batch_norm", [True, False])
-def test_the_u_net_of_openvino_is_that_of_pytorch(tmp_path, up, convolutions, batch_norm):
+def test_the_u_net_of_openvino_is_that_of_pytorch(tmp_path, up, convolutions, batch_norm, skips):
     pytest.importorskip("openvino")
     rule = {"patch": {"shrink": shrink_of(UNetShape(depth=2, convolutions=convolutions)), "multiple": 4}}
-    network, folder = unet_bundle(tmp_path, up=up, convolutions=convolutions, batch_norm=batch_norm, changes=rule)
+    shape = {"up": up, "convolutions": convolutions, "batch_norm": batch_norm, "skips": skips}
+    network, folder = unet_bundle(tmp_path, **shape, changes=rule)
     size = 60 if convolutions == "valid" else 64
     raw = np.random.default_rng(0).standard_normal((2, 3, size, size)).astype(np.float32)
     with torch.inference_mode():

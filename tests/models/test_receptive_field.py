@@ -276,8 +276,8 @@ def test_patches_of_numpy_scores_may_be_read_only():
 
 @pytest.mark.parametrize("convolutions", ["same", "valid"])
 @pytest.mark.parametrize("up", ["transposed", "bilinear"])
-@pytest.mark.parametrize("depth", [1, 2, 3, 4])
-def test_the_margin_of_our_unet_by_arithmetic_is_the_one_that_is_measured(depth, up, convolutions):
-    shape = UNetShape(width=2, depth=depth, up=up, convolutions=convolutions)
+@pytest.mark.parametrize(("depth", "skips"), [(1, "concat"), (2, "concat"), (2, "add"), (3, "concat"), (4, "concat")])
+def test_the_margin_of_our_unet_by_arithmetic_is_the_one_that_is_measured(depth, up, convolutions, skips):
+    shape = UNetShape(width=2, depth=depth, up=up, convolutions=convolutions, skips=skips)
     offset, multiple = patch_rule(shape)
     assert margin_of(shape) == receptive_margin(UNet(2, 3, shape).eval(), 2, multiple, offset=offset)

@@ -78,12 +78,13 @@ def refusal(folder, **options):
     return str(caught.value)
 
 
+@pytest.mark.parametrize("skips", ["concat", "add"])
 @pytest.mark.parametrize("convolutions", ["same", "valid"])
 @pytest.mark.parametrize("up", ["transposed", "bilinear"])
-def test_a_unet_comes_back_from_its_file_as_it_was(tmp_path, up, convolutions):
+def test_a_unet_comes_back_from_its_file_as_it_was(tmp_path, up, convolutions, skips):
     shrink = shrink_of(UNetShape(depth=2, convolutions=convolutions))
     rule = {"patch": {"shrink": shrink, "multiple": 4}}
-    network, folder = unet_bundle(tmp_path, up=up, convolutions=convolutions, changes=rule)
+    network, folder = unet_bundle(tmp_path, up=up, convolutions=convolutions, skips=skips, changes=rule)
     size = 60 if convolutions == "valid" else 64
     with torch.inference_mode():
         expected = torch.softmax(network(torch.from_numpy(patches(size=size))), 1).numpy()

@@ -17,6 +17,14 @@ SHAPES = [
         (1, 2, 3), (True, False), ("transposed", "bilinear"), ("same", "valid")
     )
 ]
+ADDED = [
+    UNetShape(depth=2, width=2, batch_norm=False, up="transposed", convolutions="valid", skips="add"),
+    UNetShape(depth=2, width=2, batch_norm=True, up="bilinear", convolutions="same", skips="add"),
+]
+
+
+def named(shape: UNetShape) -> str:
+    return f"{shape.depth}-{shape.batch_norm}-{shape.up}-{shape.convolutions}-{shape.skips}"
 
 
 def sizes_of(shape: UNetShape) -> PatchSizes:
@@ -45,7 +53,7 @@ def test_same_convolutions_keep_the_size() -> None:
     assert (shrink_of(shape), patch_rule(shape)) == (0, (0, 16))
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=lambda s: f"{s.depth}-{s.batch_norm}-{s.up}-{s.convolutions}")
+@pytest.mark.parametrize("shape", [*SHAPES, *ADDED], ids=named)
 def test_the_patch_rule_is_exactly_what_the_network_accepts(shape: UNetShape) -> None:
     network, sizes = UNet(1, 2, shape).eval(), sizes_of(shape)
     for size in range(1, shrink_of(shape) + 3 * sizes.multiple + 2):
@@ -58,9 +66,7 @@ def test_the_patch_rule_is_exactly_what_the_network_accepts(shape: UNetShape) ->
                 network(patch)
 
 
-@pytest.mark.parametrize(
-    "shape", [s for s in SHAPES if not s.batch_norm], ids=lambda s: f"{s.depth}-{s.up}-{s.convolutions}"
-)
+@pytest.mark.parametrize("shape", [s for s in (*SHAPES, *ADDED) if not s.batch_norm], ids=named)
 def test_the_reach_is_how_far_a_change_of_the_input_can_be_felt(shape: UNetShape) -> None:
     """Positive parameters hide nothing, so the gradient shows every input that a score depends on, at every phase."""
     network, reach, inset = UNet(1, 1, shape).double(), reach_of(shape), shrink_of(shape) // 2
@@ -83,10 +89,12 @@ def test_the_reach_of_depth_4_is_107_pixels() -> None:
     assert [reach_of(UNetShape(depth=depth)) for depth in (2, 3, 4)] == [23, 51, 107]
 
 
+@pytest.mark.parametrize("skips", ["concat", "add"])
 @pytest.mark.parametrize("convolutions", ["same", "valid"])
-def test_a_skip_carries_its_own_pixel_to_the_output(convolutions: str) -> None:
+def test_a_skip_carries_its_own_pixel_to_the_output(convolutions: str, skips: str) -> None:
     """With the path from below cut off, the skip alone must put each pixel where it was: centred, not shifted."""
-    shape = UNetShape.model_validate({"depth": 2, "width": 1, "batch_norm": False, "convolutions": convolutions})
+    asked = {"depth": 2, "width": 1, "batch_norm": False, "convolutions": convolutions, "skips": skips}
+    shape = UNetShape.model_validate(asked)
     network = UNet(1, 1, shape).eval()
     with torch.no_grad():
         for name, parameter in network.named_parameters():
@@ -99,7 +107,7 @@ def test_a_skip_carries_its_own_pixel_to_the_output(convolutions: str) -> None:
         assert torch.equal(network(patch), patch[..., inset : 64 - inset, inset : 64 - inset])
 
 
-@pytest.mark.parametrize("shape", [UNetShape(depth=2, width=4), UNetShape(depth=2, width=4, up="bilinear")])
+@pytest.mark.parametrize("shape", [UNetShape(depth=2, width=4), UNetShape(depth=2, width=4, up="bilinear"), *ADDED[1:]])
 def test_a_shift_by_the_stride_multiple_shifts_the_prediction(shape: UNetShape) -> None:
     torch.manual_seed(1)
     network, step, margin = UNet(2, 3, shape).eval(), stride_multiple(shape), 32
@@ -130,3 +138,24 @@ def test_batch_normalisation_takes_the_place_of_the_bias() -> None:
     without = {name for name, _ in UNet(1, 2, UNetShape(depth=1, width=2, batch_norm=False)).named_parameters()}
     assert "down.0.0.bias" not in with_norm
     assert {"down.0.0.bias", "up.0.0.bias"} <= without
+
+
+def test_an_added_skip_halves_the_channels_that_are_convolved() -> None:
+    with torch.device("meta"):
+        concat, add = (UNet(1, 2, UNetShape(depth=2, width=4, skips=skips)) for skips in ("concat", "add"))
+    assert concat.up[0][0].weight.shape == (4, 8, 3, 3)
+    assert add.up[0][0].weight.shape == (4, 4, 3, 3)
+
+
+def test_dropout_is_at_the_end_of_the_contracting_path_and_only_while_training() -> None:
+    torch.manual_seed(3)
+    shape = UNetShape(depth=2, width=16)
+    network, plain = UNet(1, 2, shape, dropout=0.5), UNet(1, 2, shape)
+    seen: list[torch.Tensor] = []
+    network.rise[-1].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    patch = torch.rand(1, 1, 32, 32)
+    network(patch)
+    zero = (seen[0].flatten(2) == 0).all(2)
+    assert 16 < int(zero.sum()) < 48  # of 64 channels
+    plain.load_state_dict(network.state_dict())  # dropout has no tensors of its own
+    assert torch.equal(network.eval()(patch), plain.eval()(patch))

@@ -24,7 +24,7 @@ from tilesseg.models.unet.unet_weights import folded, read_tensors
 SHAPES = [
     UNetShape(depth=depth, width=3, batch_norm=norm, up=up, convolutions=kind)
     for depth, norm, up, kind in product((1, 3), (True, False), ("transposed", "bilinear"), ("same", "valid"))
-]
+] + [UNetShape(depth=3, width=3, skips="add")]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -50,8 +50,8 @@ CASES = {
     )
     for precision in precisions
 }
-SHAPES = ({"width": 8}, {"width": 5, "up": "bilinear", "batch_norm": False})
-"""Of the U-Net: one of even widths, and one of odd ones with 1 × 1 convolutions on its way up."""
+SHAPES = ({"width": 8}, {"width": 5, "up": "bilinear", "batch_norm": False, "skips": "add"})
+"""Of the U-Net: one of even widths, and one of odd ones with added skips and 1 × 1 convolutions on its way up."""
 
 
 def bundles(folder: Path, kind: str) -> Iterator[Path]:

@@ -74,6 +74,9 @@ class UNetShape(_Strict):
     """Way to the finer level: `transposed` convolutions, or `bilinear` interpolation."""
     convolutions: Literal["same", "valid"] = "same"
     """Padding of the convolutions: `same` size, or `valid`: unpadded, as published."""
+    skips: Literal["concat", "add"] = "concat"
+    """Way in which a skip joins the path from below: `concat`, as published, or `add`, with half the channels after
+    it."""
 
 
 class Normalise(_Strict):

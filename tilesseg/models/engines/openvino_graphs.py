@@ -112,9 +112,9 @@ def unet_graph(shape: UNetShape, tensors: Arrays) -> openvino.Model:
         x = ops.max_pool(skips[-1], [2, 2], [1, 1], [0, 0], [0, 0], [2, 2]).output(0)
     x = _level(f"down.{shape.depth}", shape, tensors, x)
     for depth in reversed(range(shape.depth)):
-        skip = cropped(skips[depth], crop_of(shape, depth))
-        x = ops.concat([skip, _rise(f"rise.{depth}.0", shape, tensors, x)], 1)
-        x = _level(f"up.{depth}", shape, tensors, x)
+        skip, below = cropped(skips[depth], crop_of(shape, depth)), _rise(f"rise.{depth}.0", shape, tensors, x)
+        joined = ops.add(skip, below) if shape.skips == "add" else ops.concat([skip, below], 1)
+        x = _level(f"up.{depth}", shape, tensors, joined)
     return openvino.Model([_convolution(folded(tensors, "head", None), x)], [patches])
 
 

@@ -21,6 +21,11 @@ def padding_of(shape: UNetShape) -> int:
     return KERNEL // 2 if shape.convolutions == "same" else 0
 
 
+def joined_width(shape: UNetShape) -> int:
+    """Channels of a level where its skip has met the path from below, as a multiple of the level's own."""
+    return 2 if shape.skips == "concat" else 1
+
+
 def shrink_of(shape: UNetShape) -> int:
     """Pixels by which the prediction is smaller than the patch, both sides together (184 for depth 4, valid)."""
     return _shrink(shape.depth) if shape.convolutions == "valid" else 0
@@ -116,7 +121,7 @@ def tensors_of(channels: int, classes: int, shape: UNetShape) -> Tensors:
     for level, (inputs, outputs) in enumerate(zip([channels, *widths], widths, strict=False)):
         found.update(_level_tensors(f"down.{level}", inputs, outputs, shape))
     for level, width in enumerate(widths[:-1]):
-        found.update(_level_tensors(f"up.{level}", 2 * width, width, shape))
+        found.update(_level_tensors(f"up.{level}", joined_width(shape) * width, width, shape))
         transposed = (2 * width, width, _RISE, _RISE)
         found[f"rise.{level}.0.weight"] = transposed if shape.up == "transposed" else (width, 2 * width, 1, 1)
         found[f"rise.{level}.0.bias"] = (width,)
