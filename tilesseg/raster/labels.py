@@ -11,6 +11,8 @@ FAILED = 254
 """Label of pixels that failed or are not yet processed; a new mask holds nothing else."""
 NODATA = 255
 """Label of pixels without data in the image."""
+IGNORED = NODATA
+"""Label of a pixel that is not labelled: it teaches nothing and scores nothing."""
 SCORE_STEPS = 250
 """Stored value of a score of 1; FAILED and NODATA mean the same in scores as in labels."""
 _BEYOND = 1e-3
