@@ -140,8 +140,7 @@ def _class_of(name: str, classes: Sequence[str], path: str) -> int:
     if name in classes:
         return classes.index(name)
     close = get_close_matches(name, [*classes, IGNORE], 1)
-    meant = f"did you mean {close[0]}? " if close else ""
+    meant, known = f"did you mean {close[0]}? " if close else "", ", ".join(classes)
     raise SourceError(
-        f"{path}: values name the class {name}, and the classes are {', '.join(classes)}; {meant}write one of these, or "
-        "ignore"
+        f"{path}: values name the class {name}, and the classes are {known}; {meant}write one of these, or ignore"
     )

@@ -148,4 +148,4 @@ def _size(grid: Grid) -> str:
 def _centres(start: int, stop: int, ratio: float, size: int) -> NDArray[np.intp]:
     """Indices of the pixels at the centres of coarser or finer pixels."""
     centres = np.floor((np.arange(start, stop) + 0.5) * ratio)
-    return np.clip(centres, 0, size - 1).astype(np.intp)
+    return np.asarray(np.clip(centres, 0, size - 1), np.intp)
