@@ -37,13 +37,21 @@ class Area:
         return {unsigned(self.path): file_state(self.path)}
 
 
-def open_area(path: str, *, grid: Grid, native: Grid, image: str) -> Area:
+def open_area(path: str, *, grid: Grid, native: Grid, image: str, elsewhere: bool = False) -> Area:
     """Open polygons on an image's grid.
+
+    Args:
+        path: the vector file.
+        grid: grid of the image as it is read.
+        native: the image's own grid.
+        image: name of the image in the refusal.
+        elsewhere: whether all polygons may lie outside the image.
 
     Raises:
         SourceError: the file cannot be read, or touches nothing of the image.
     """
     features = read_features(path).placed(grid=grid, native=native, image=image)
     outlines = Outlines.of([(one, 1) for one in features])
-    refuse_elsewhere(outlines, path=path, grid=grid, image=image)
+    if not elsewhere:
+        refuse_elsewhere(outlines, path=path, grid=grid, image=image)
     return Area(path, grid, RasterisedCells(outlines, grid.shape, 0))
