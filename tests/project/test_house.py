@@ -171,7 +171,7 @@ def imported_packages() -> set[str]:
 def test_every_library_imported_is_a_declared_dependency() -> None:
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    named = ("onnx", "openvino", "clouds", "slides", "vector", "queues", "kubernetes", "gateway", "ssh")
+    named = ("onnx", "openvino", "clouds", "slides", "vector", "queues", "kubernetes", "gateway", "ssh", "monai")
     optional = (extras[name] for name in named)
     requirements = [*project["dependencies"], *(line for extra in optional for line in extra)]
     declared = {re.split(r"[\[<>=!~; ]", line, maxsplit=1)[0].lower().replace("-", "_") for line in requirements}

@@ -30,7 +30,7 @@ def options(**changes: Any) -> NetworkOptions:
 
 
 def spec_of(network: NetworkOptions, **changes: Any) -> ModelSpec:
-    shape = shape_network(network)
+    shape = shape_network(network, bands=2, scores=2)
     data = {
         "name": "tiny", "engine": shape.engine, "unet": shape.unet, "bands": ["a", "b"], "input_range": [0, 255],
         "normalise": {"kind": "none"}, "patch": shape.patch, "margin": shape.margin, "classes": CLASSES,
@@ -50,7 +50,9 @@ def test_the_seed_decides_the_parameters_and_leaves_the_callers_random_numbers_a
 
 
 def test_the_shape_is_the_one_asked_for() -> None:
-    network = shape_network(options(depth=3, up="bilinear", convolutions="valid", skips="add", dropout=0.5))
+    network = shape_network(
+        options(depth=3, up="bilinear", convolutions="valid", skips="add", dropout=0.5), bands=2, scores=2
+    )
     assert network.unet is not None and network.unet.model_dump() == {
         "depth": 3, "width": 4, "batch_norm": True, "up": "bilinear", "convolutions": "valid", "skips": "add",
     }  # fmt: skip
@@ -96,7 +98,7 @@ def test_a_start_is_the_bundle_s_network_to_the_last_bit(tmp_path: Path) -> None
     found = build_network(spec_of(asked), asked, 9)
     stored = load_file(tmp_path / "weights.safetensors")
     assert all(torch.equal(values, stored[name]) for name, values in found.state_dict().items())
-    assert shape_network(asked).unet == spec.unet and found.training
+    assert shape_network(asked, bands=2, scores=2).unet == spec.unet and found.training
 
 
 def test_a_start_for_other_bands_or_classes_is_refused_with_both_values(tmp_path: Path) -> None:

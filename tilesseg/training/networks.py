@@ -1,4 +1,4 @@
-"""Networks to be trained: our U-Net with initial parameters, or with those of a bundle (`network.start`)."""
+"""Networks to be trained: our U-Net, with initial parameters or those of a bundle, or a network of a library."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tilesseg.models.spec import ModelSpec, PatchSizes, UNetShape
 from tilesseg.models.unet.architecture import UNet
 from tilesseg.models.unet.unet_shapes import margin_of, patch_rule, shrink_of, stride_multiple
 from tilesseg.models.unet.unet_weights import read_tensors
+from tilesseg.training.library_networks import build_library_network, shape_library_network
 from tilesseg.training.train_spec import NetworkOptions, TrainSpec
 
 
@@ -28,13 +29,24 @@ class NetworkShape:
     margin: int | None
 
 
-def shape_network(options: NetworkOptions) -> NetworkShape:
-    """Shape of the U-Net that a spec asks for, or of the bundle that it starts from.
+def shape_network(options: NetworkOptions, *, bands: int, scores: int) -> NetworkShape:
+    """Shape of the network that a spec asks for: of our U-Net, of a bundle's, or that of a library, found by trial.
+
+    Args:
+        options: section `network`.
+        bands: channels of its input.
+        scores: channels of its output.
 
     Raises:
-        JobError: the bundle that is started from is no U-Net of ours.
+        JobError: the bundle that is started from is no U-Net of ours; the network of a library cannot be built, or
+            gives no scores.
         ModelError: there is no such bundle.
     """
+    if options.library:
+        with torch.random.fork_rng(devices=[]):
+            network = build_library_network(options, bands=bands, scores=scores)
+        patch, margin = shape_library_network(network, name=str(options.class_name), bands=bands, scores=scores)
+        return NetworkShape("exported", None, patch, margin)
     return unet_facts(_unet(start_bundle(options).spec) if options.start else _own_shape(options))
 
 
@@ -96,10 +108,13 @@ def build_network(spec: ModelSpec, options: NetworkOptions, seed: int) -> nn.Mod
     The seed decides the initial parameters; torch's own random numbers are left as they are.
 
     Raises:
+        JobError: the network of a library cannot be built.
         ModelError: the bundle that is started from does not fit the spec.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        if options.library:
+            return build_library_network(options, bands=len(spec.bands), scores=spec.score_channels).train()
         network = UNet(len(spec.bands), spec.score_channels, _unet(spec), dropout=options.dropout)
     if options.start:
         bundle = start_bundle(options)

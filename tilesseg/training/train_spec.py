@@ -151,6 +151,10 @@ class NetworkOptions(Strict):
         if (self.library is None) != (self.class_name is None):
             raise ValueError("network.library and network.class belong together; give both or neither")
         shaped = self.model_fields_set & {"depth", "width", "batch_norm", "up", "convolutions", "skips"}
+        if self.library and self.dropout:
+            raise ValueError(f"network.dropout {self.dropout} is the U-Net's; write it into network.arguments")
+        if self.arguments and not self.library:
+            raise ValueError("network.arguments are those of network.class; give library and class, or leave them out")
         origin = "start" if self.start else "library" if self.library else None
         if origin and shaped:
             raise ValueError(f"network.{origin} has a shape of its own; leave out {', '.join(sorted(shaped))}")

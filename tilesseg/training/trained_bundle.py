@@ -12,8 +12,9 @@ from tilesseg.atomic_write import published
 from tilesseg.errors import ModelError, cannot
 from tilesseg.models.bundle import SPEC_FILE
 from tilesseg.models.spec import ModelSpec, Weights
+from tilesseg.training.library_networks import export_network
 
-WEIGHTS_FILE = "weights.safetensors"
+WEIGHTS_FILE, PROGRAM_FILE = "weights.safetensors", "network.pt2"
 
 
 def write_bundle(folder: Path, spec: ModelSpec, network: nn.Module) -> ModelSpec:
@@ -21,21 +22,27 @@ def write_bundle(folder: Path, spec: ModelSpec, network: nn.Module) -> ModelSpec
 
     Args:
         folder: folder of the bundle; made where there is none, its bundle replaced.
-        spec: spec of the network; its section `weights` is made anew.
+        spec: spec of the network, of engine `unet` or `exported`; its section `weights` is made anew.
         network: network on any device, in any mode; not changed.
 
     Returns:
         The spec as written, with the file's sha256.
 
     Raises:
+        JobError: the network of a library cannot be exported.
         ModelError: the folder cannot be written.
     """
-    weights = save({name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()})
-    complete = spec.model_copy(
-        update={"weights": Weights(file=WEIGHTS_FILE, sha256=hashlib.sha256(weights).hexdigest())}
-    )
-    write_files(folder, {WEIGHTS_FILE: weights, SPEC_FILE: complete.to_yaml().encode()})
+    name, content = _weights(spec, network)
+    complete = spec.model_copy(update={"weights": Weights(file=name, sha256=hashlib.sha256(content).hexdigest())})
+    write_files(folder, {name: content, SPEC_FILE: complete.to_yaml().encode()})
     return complete
+
+
+def _weights(spec: ModelSpec, network: nn.Module) -> tuple[str, bytes]:
+    """Name and content of the weights file."""
+    if spec.engine == "exported":
+        return PROGRAM_FILE, export_network(network, bands=len(spec.bands), sizes=spec.patch)[0]
+    return WEIGHTS_FILE, save({name: each.detach().cpu().contiguous() for name, each in network.state_dict().items()})
 
 
 def write_files(folder: Path, files: dict[str, bytes]) -> None:
