@@ -9,7 +9,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from tilesseg.training.losses import IGNORED, class_weights, labels_of, loss_function
+from tilesseg.raster.labels import IGNORED
+from tilesseg.training.losses import class_weights, labels_of, loss_function
 from tilesseg.training.train_spec import Loss
 
 

@@ -14,11 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax, one_hot
 
-from tilesseg.raster.labels import NODATA
+from tilesseg.raster.labels import IGNORED
 from tilesseg.training.train_spec import Loss
 
-IGNORED = NODATA
-"""Label of pixels that teach nothing: not labelled, or without data in the image."""
 GAMMA = 2.0
 """Exponent of the focal loss: a pixel of probability 0.9 weighs a hundredth."""
 

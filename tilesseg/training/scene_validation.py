@@ -24,23 +24,18 @@ from tilesseg.planning.job import TilingOptions
 from tilesseg.planning.machine import Compute
 from tilesseg.planning.recipe import Recipe, call_of
 from tilesseg.planning.tile_layout import Layout, choose_layout
-from tilesseg.raster.labels import NODATA, SCORE_STEPS
+from tilesseg.raster.labels import IGNORED, NODATA, SCORE_STEPS
 from tilesseg.raster.metrics import confusion
 from tilesseg.raster.window import Window
 from tilesseg.store.scene_store import Store
 
 if TYPE_CHECKING:
+    from tilesseg.formats.labels.label_source import LabelSource
     from tilesseg.formats.source import Source
     from tilesseg.models.normalisation import Normalisation
     from tilesseg.models.spec import ClassSpec, ModelSpec
 
 Counts = NDArray[np.int64]
-
-
-class Truth(Protocol):
-    """Labels of a scene, as `formats.labels`."""
-
-    def read(self, window: Window) -> NDArray[np.uint8]: ...
 
 
 class TrueScene(Protocol):
@@ -50,7 +45,7 @@ class TrueScene(Protocol):
     def source(self) -> Source: ...
 
     @property
-    def labels(self) -> Truth: ...
+    def labels(self) -> LabelSource: ...
 
     @property
     def normalisation(self) -> Normalisation: ...
@@ -207,7 +202,7 @@ def _count(
             after_tile()
         for window in _strips(inside):
             truth, mask = scene.labels.read(window), store.read(window)
-            known = np.where(mask == NODATA, np.uint8(NODATA), truth)
+            known = np.where(mask == NODATA, np.uint8(IGNORED), truth)
             if one_score:
                 total += _histogram(known, store.read_scores(0, window))
             else:
@@ -238,6 +233,6 @@ def _strips(windows: Sequence[Window], height: int = 1024) -> Iterator[Window]:
 
 
 def _histogram(truth: NDArray[np.uint8], scores: NDArray[np.uint8]) -> Counts:
-    known = (truth != NODATA) & (scores <= SCORE_STEPS)
+    known = (truth != IGNORED) & (scores <= SCORE_STEPS)
     cells = truth[known].astype(np.int64) * (SCORE_STEPS + 1) + scores[known]
     return np.bincount(cells, minlength=2 * (SCORE_STEPS + 1)).reshape(2, SCORE_STEPS + 1)

@@ -17,7 +17,6 @@ from tilesseg.errors import StoreError
 from tilesseg.events import Event, Listener, Note, TrainingFinished, TrainingStarted, tell
 from tilesseg.models.engines.torch_engine import pick_device
 from tilesseg.models.spec import ModelSpec
-from tilesseg.models.training.train_unet import write_bundle
 from tilesseg.process import available_cores
 from tilesseg.store.locks import held, holder
 from tilesseg.training.checkpoint import read_checkpoint
@@ -28,6 +27,7 @@ from tilesseg.training.optimiser import make_optimiser
 from tilesseg.training.scene_validation import Device, PartOfScene, Validation, decided, validate
 from tilesseg.training.stop_request import StopRequest, stop_on_signals
 from tilesseg.training.train_spec import TrainSpec
+from tilesseg.training.trained_bundle import write_bundle
 from tilesseg.training.training_directory import TrainingDirectory
 from tilesseg.training.training_loop import Loader, Manner, TrainingLoop
 from tilesseg.training.training_state import Progress, Trainee
@@ -187,7 +187,7 @@ class _Training:
         if self.materials.test:
             found = self._validate(spec, self.materials.test, choose=False, after_tile=self.stop.refuse_to_go_on)
             result = _result(self.directory, progress, test=found.score)
-        write_bundle(self.directory.bundle, spec, self._served.cpu())  # type: ignore[arg-type]
+        write_bundle(self.directory.bundle, spec, self._served)
         kept = {key: value for key, value in asdict(result).items() if key not in ("directory", "bundle", "before")}
         self.directory.write_result(kept)
         self._tell(TrainingFinished(result.steps, str(result.bundle), result.seconds))
