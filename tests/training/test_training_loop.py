@@ -60,13 +60,13 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> TrainingLoop:
 
 def test_it_learns_and_keeps_the_best(uninterrupted: TrainingLoop) -> None:
     progress = uninterrupted.trainee.progress
-    assert (progress.step, progress.validated) == (20, 20)
+    assert (progress.step, progress.validated) == (14, 14)
     log = [line.split(",") for line in rows(uninterrupted.directory.path / "log.csv")]
-    assert [row[0] for row in log] == ["step", *map(str, range(1, 21))]
+    assert [row[0] for row in log] == ["step", *map(str, range(1, 15))]
     assert float(log[-1][1]) < float(log[1][1])
     validations = rows(uninterrupted.directory.path / "validation.csv")
-    assert [row.split(",")[0] for row in validations] == ["step", "6", "12", "18", "20"]
-    assert progress.best_step in (6, 12, 18, 20)
+    assert [row.split(",")[0] for row in validations] == ["step", "4", "8", "12", "14"]
+    assert progress.best_step in (4, 8, 12, 14)
 
 
 @pytest.mark.parametrize("chance", range(20))
@@ -76,7 +76,7 @@ def test_interrupted_anywhere_and_gone_on_with_it_is_the_uninterrupted_training(
     rng = np.random.default_rng(chance)
     spec = tiny_spec(tmp_path)
     for _ in range(int(rng.integers(1, 4))):
-        orderly, number = bool(rng.integers(2)), int(rng.integers(1, 25))
+        orderly, number = bool(rng.integers(2)), int(rng.integers(1, 18))
         stop = StopRequest()
 
         def ask(stop: StopRequest = stop) -> None:
@@ -119,7 +119,7 @@ def test_asked_to_stop_in_a_validation_it_validates_again(tmp_path: Path, uninte
     assert inner is not None
 
     def validate(after_tile: Callable[[], None]) -> object:
-        stop.requested = loop.trainee.progress.step == 12
+        stop.requested = loop.trainee.progress.step == 8
         return inner(after_tile)
 
     loop.validate = validate  # type: ignore[assignment]
@@ -127,7 +127,7 @@ def test_asked_to_stop_in_a_validation_it_validates_again(tmp_path: Path, uninte
         loop.carry_out()
     stored, _ = read_checkpoint(tmp_path / "state")
     assert stored is not None
-    assert (stored.step, stored.facts["validated"]) == (12, 6)
+    assert (stored.step, stored.facts["validated"]) == (8, 4)
     again = tiny_loop(tiny_spec(tmp_path))
     again.carry_out()
     assert_equal(tensors_of(again), tensors_of(uninterrupted))
@@ -177,7 +177,7 @@ def test_an_early_decay_is_repeated_when_the_training_goes_on(tmp_path: Path) ->
 
 def test_minutes_over_but_for_the_decay_the_decay_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter(range(0, 100_000))
-    monkeypatch.setattr("tilesseg.training.training_loop.time.monotonic", lambda: 0.01 * next(now))
+    monkeypatch.setattr("tilesseg.training.training_loop.time.monotonic", lambda: 0.04 * next(now))
     spec = tiny_spec(tmp_path, optimise={"steps": 10_000, "minutes": 1 / 60, "decay": 0.5}, stop={"every": 10_000})
     loop = tiny_loop(spec)
     loop.validate = None
@@ -185,7 +185,7 @@ def test_minutes_over_but_for_the_decay_the_decay_begins(tmp_path: Path, monkeyp
     progress = loop.trainee.progress
     assert progress.fall is not None
     assert progress.step == 2 * progress.fall
-    assert progress.seconds == pytest.approx(1, abs=0.15)
+    assert progress.seconds == pytest.approx(1, abs=0.2)
 
 
 def test_minutes_count_earlier_executions(tmp_path: Path) -> None:
@@ -203,22 +203,22 @@ def test_without_a_part_that_validates_the_last_checkpoint_is_the_end(tmp_path: 
     assert not (tmp_path / "validation.csv").exists()
     stored, _ = read_checkpoint(tmp_path / "state")
     assert stored is not None
-    assert (stored.step, loop.trainee.best) == (20, {})
+    assert (stored.step, loop.trainee.best) == (14, {})
 
 
 def test_a_loss_that_is_no_number_is_refused(tmp_path: Path) -> None:
     class Broken(FakeLoader):
         def batches(self, first: int, last: int, **kwargs: int) -> object:  # type: ignore[override]
             for batch in super().batches(first, last, **kwargs):
-                yield replace(batch, values=batch.values * (float("inf") if batch.step == 8 else 1))
+                yield replace(batch, values=batch.values * (float("inf") if batch.step == 6 else 1))
 
     loop = tiny_loop(tiny_spec(tmp_path))
     loop.loader = Broken()  # type: ignore[assignment]
-    with pytest.raises(JobError, match="the loss of step 8 is nan, no finite number; reduce"):
+    with pytest.raises(JobError, match="the loss of step 6 is nan, no finite number; reduce"):
         loop.carry_out()
     stored, _ = read_checkpoint(tmp_path / "state")
     assert stored is not None
-    assert stored.step == 6
+    assert stored.step == 4
 
 
 # ------------------------------------------------------------------ a step

@@ -7,7 +7,7 @@ Pixels without a label or without data count nowhere. The threshold of a network
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -42,6 +42,9 @@ class TrueScene(Protocol):
     """A scene with its labels, as `labelled_scenes.LabelledScene`."""
 
     @property
+    def name(self) -> str: ...
+
+    @property
     def source(self) -> Source: ...
 
     @property
@@ -71,14 +74,19 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """Result of a validation, pooled over scenes."""
+    """Result of a validation."""
 
-    matrix: Counts
-    """Pixels by true class and label, see `raster.metrics.confusion`."""
+    matrices: Mapping[str, Counts]
+    """Pixels by true class and label of each scene, see `raster.metrics.confusion`."""
     score: float
-    """Mean Dice of the classes, see `mean_dice`."""
+    """Mean Dice of the classes over all pixels together, see `mean_dice`."""
     threshold: float | None = None
     """Threshold by which the labels were decided, for a network of one score."""
+
+    @property
+    def matrix(self) -> Counts:
+        """Pixels by true class and label of all scenes together."""
+        return _sum(self.matrices)
 
 
 def validate(
@@ -104,21 +112,19 @@ def validate(
     """
     slots = BatchSlots(device.threads)
     engine = open_module(spec, network, device=device.name, batch_slots=slots, precision=device.precision)
-    classes, one_score = len(spec.classes), spec.decision.kind == "threshold"
-    total = np.zeros((classes, SCORE_STEPS + 1) if one_score else (classes, classes + 1), np.int64)
+    counts: dict[str, Counts] = {}
     try:
-        for number, part in enumerate(parts):
-            total += _count(part, engine, folder / str(number), device=device, after_tile=after_tile)
+        for part in parts:
+            counts[part.scene.name] = _count(part, engine, folder / "scene", device=device, after_tile=after_tile)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    if not one_score:
-        return Validation(total, mean_dice(total, spec.classes))
-    assert spec.decision.threshold is not None  # the spec refuses anything else
-    step = best_step(total, spec.classes) if choose else step_of(spec.decision.threshold)
-    matrix = matrix_at(total, step)
-    return Validation(
-        matrix, mean_dice(matrix, spec.classes), threshold_of(step) if choose else spec.decision.threshold
-    )
+    given, total = spec.decision.threshold, _sum(counts)
+    if given is None:
+        return Validation(counts, mean_dice(total, spec.classes))
+    step = best_step(total, spec.classes) if choose else step_of(given)
+    matrices = {name: matrix_at(histogram, step) for name, histogram in counts.items()}
+    score = mean_dice(_sum(matrices), spec.classes)
+    return Validation(matrices, score, threshold_of(step) if choose else given)
 
 
 def mean_dice(matrix: Counts, classes: Sequence[ClassSpec]) -> float:
@@ -132,6 +138,11 @@ def dice(matrix: Counts) -> NDArray[np.float64]:
     both = matrix.sum(axis=1) + matrix[:, : len(matrix)].sum(axis=0)
     result: NDArray[np.float64] = np.divide(2 * hits, both, out=np.full_like(hits, np.nan), where=both > 0)
     return result
+
+
+def _sum(counts: Mapping[str, Counts]) -> Counts:
+    total: Counts = np.sum([*counts.values()], axis=0)
+    return total
 
 
 def _scored(values: NDArray[np.float64], classes: Sequence[ClassSpec]) -> NDArray[np.float64]:
