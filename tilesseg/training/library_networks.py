@@ -119,13 +119,15 @@ def export_network(network: nn.Module, *, bands: int, sizes: PatchSizes) -> tupl
     served = copy.deepcopy(network).cpu().eval().requires_grad_(False)
     first = sizes.at_least(64)
     second = sizes.at_least(first + 1)
-    problem = ""
+    problem = "the axes of its input cannot be free"
     for height, width, free in _ways(first, second):
         try:
             content = _program(served, torch.zeros(2, bands, height, width), free)
-            return content, sizes if 2 in free else PatchSizes(fixed=height)
         except Exception as error:  # of any class: each part of the exporter has its own
-            problem = problem or _first_line(error)
+            problem = _first_line(error)
+            continue
+        if content is not None:
+            return content, sizes if 2 in free else PatchSizes(fixed=height)
     raise JobError(
         f"network.class {type(network).__name__} cannot be exported by torch.export: {problem}; choose another class"
     )
@@ -139,8 +141,8 @@ def _ways(first: int, second: int) -> Iterator[tuple[int, int, tuple[int, ...]]]
     yield first, first, ()
 
 
-def _program(network: nn.Module, patches: Tensor, free: tuple[int, ...]) -> bytes:
-    """Content of a `.pt2` file that our reader reads, whose free axes are free.
+def _program(network: nn.Module, patches: Tensor, free: tuple[int, ...]) -> bytes | None:
+    """Content of a `.pt2` file that our reader reads; None where an axis that was to be free is fixed.
 
     Raises:
         Exception: it cannot be exported so.
@@ -153,10 +155,8 @@ def _program(network: nn.Module, patches: Tensor, free: tuple[int, ...]) -> byte
         torch.export.save(program, file)
         path = Path(folder) / "network.pt2"
         path.write_bytes(file.getvalue())
-        fixed = [axis for axis in free if read_program(path).shape[axis].fixed is not None]
-    if fixed:
-        raise ModelError(f"axes {fixed} are fixed")
-    return file.getvalue()
+        shape = read_program(path).shape
+    return None if any(shape[axis].fixed is not None for axis in free) else file.getvalue()
 
 
 def _sides_taken(network: nn.Module, name: str, bands: int, scores: int) -> list[int]:
