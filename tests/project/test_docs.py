@@ -15,6 +15,7 @@ import tilesseg
 from tilesseg.cli.main import app
 from tilesseg.models.spec import NAMED_COLOURS, ModelSpec
 from tilesseg.planning.job import Job
+from tilesseg.training.train_spec import TrainSpec
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DOCS = CHECKOUT / "docs"
@@ -23,6 +24,12 @@ LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"^[ ]*```.*?^[ ]*```", re.MULTILINE | re.DOTALL)
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
+SPEC_PAGES: list[tuple[type[BaseModel], str]] = [
+    (Job, "job-file.md"),
+    (ModelSpec, "model-yaml.md"),
+    (TrainSpec, "training-spec.md job-file.md"),
+]
+"""Pages of each file that a user writes; a section that it shares with another stands on the other's."""
 Commands: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 
@@ -120,15 +127,15 @@ def keys_of(model: type[BaseModel]) -> Iterator[str]:
         yield from part.get("properties", {})
 
 
-@pytest.mark.parametrize(("model", "page"), [(Job, "job-file.md"), (ModelSpec, "model-yaml.md")])
-def test_every_key_is_documented(model: type[BaseModel], page: str) -> None:
-    text = text_of(DOCS / "reference" / page)
+@pytest.mark.parametrize(("model", "pages"), SPEC_PAGES)
+def test_every_key_is_documented(model: type[BaseModel], pages: str) -> None:
+    text = "".join(text_of(DOCS / "reference" / page) for page in pages.split())
     assert [key for key in keys_of(model) if not re.search(rf"`[^`\n]*\b{key}\b[^`\n]*`", text)] == []
 
 
-@pytest.mark.parametrize(("model", "page"), [(Job, "job-file.md"), (ModelSpec, "model-yaml.md")])
-def test_every_documented_key_exists(model: type[BaseModel], page: str) -> None:
-    text = text_of(DOCS / "reference" / page)
+@pytest.mark.parametrize(("model", "pages"), SPEC_PAGES)
+def test_every_documented_key_exists(model: type[BaseModel], pages: str) -> None:
+    text = text_of(DOCS / "reference" / pages.split()[0])
     rows = re.findall(r"^\| (`[^|]+) \| (?:[^|]*) \| [^|]+ \|$", text, re.MULTILINE)
     documented = {key for row in rows for key in re.findall(r"`(\w+)`", row)}
     assert documented and documented <= set(keys_of(model))
@@ -139,7 +146,7 @@ def test_every_colour_that_has_a_name_is_listed() -> None:
     assert [name for name in NAMED_COLOURS if name not in text] == []
 
 
-@pytest.mark.parametrize("model", [Job, ModelSpec])
+@pytest.mark.parametrize("model", [Job, ModelSpec, TrainSpec])
 def test_every_key_explains_itself_in_the_json_schema(model: type[BaseModel]) -> None:
     schema = model.model_json_schema()
     sections = {model.__name__: schema, **schema["$defs"]}

@@ -272,13 +272,21 @@ class TrainSpec(Strict):
     bands: tuple[str, ...] | None = None
     """Names of the network's channels; default: names that the images give, else band_1 …"""
     split: Split = Split()
+    """Parts of the scenes that train, validate and test."""
     normalise: LearntNormalise = LearntNormalise()
+    """Normalisation of the values, as in `model.yaml`."""
     network: NetworkOptions = NetworkOptions()
+    """Network to train."""
     sampling: Sampling = Sampling()
+    """Options of drawing patches."""
     augment: Augment = Augment()
+    """Random changes of the patches."""
     loss: Loss = Loss()
+    """Loss that training makes small."""
     optimise: Optimise = Optimise()
+    """Steps, learning rate, averaging."""
     stop: Stop = Stop()
+    """Validation, and the end."""
     seed: int = 0
     """Seed of the initial parameters, the patches, dropout and noise."""
     device: str = "auto"
@@ -286,6 +294,7 @@ class TrainSpec(Strict):
     threads: Annotated[int, Field(ge=1)] | Auto = "auto"
     """Number of threads of the processor; auto: every core. The last bits depend on it."""
     output: TrainOutput
+    """Directory of the training, and what becomes of it."""
 
     @field_validator("data", mode="before")
     @classmethod
