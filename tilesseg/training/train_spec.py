@@ -172,8 +172,8 @@ class Sampling(Strict):
     batch: int = Field(8, ge=1)
     """Number of patches in a step."""
     foreground: float = Field(0.33, ge=0, le=1)
-    """Share of patches that are drawn round a pixel of a class drawn at random, so that rare classes are seen; the
-    others are drawn uniformly over the labelled, valid pixels."""
+    """Share of patches that are drawn round a pixel of a class drawn at random among all but the most frequent, so that
+    rare classes are seen; the others are drawn uniformly over the labelled, valid pixels."""
     readers: int = Field(2, ge=1)
     """Number of threads that read ahead; the patches do not depend on it."""
 
@@ -186,7 +186,7 @@ class Augment(Strict):
     scale: float = Field(0.2, ge=0, lt=1)
     """Largest change of size, as a share: patches are read larger or smaller and resampled."""
     brightness: float = Field(0.2, ge=0)
-    """Largest shift of the normalised values, in standard deviations."""
+    """Largest shift of the normalised values, in standard deviations of the patch's band."""
     gamma: float = Field(0.2, ge=0, lt=1)
     """Largest change of the exponent of the values between the patch's own extremes, as a share."""
     noise: float = Field(0.02, ge=0)
