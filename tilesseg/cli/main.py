@@ -15,6 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from tilesseg.cli.demo_command import demo
+from tilesseg.cli.evaluate_command import evaluate
 from tilesseg.cli.export_command import export
 from tilesseg.cli.inspect_command import inspect
 from tilesseg.cli.models_command import models
@@ -50,6 +51,7 @@ EXAMPLES: dict[Callable[..., int | None] | typer.Typer, str] = {
     logs: "logs runs/clouds --follow",
     cancel: "cancel runs/clouds",
     export: "export runs/clouds --format cog --out 'masks/{scene}.tif' --overviews nearest",
+    evaluate: "evaluate mask.tif truth.tif --values 0=background,255=nucleus",
     models: "models check models/roofs",
     schema: "schema job > job.schema.json",
 }

@@ -75,9 +75,9 @@ def boundary_scores(counts: Counts) -> NDArray[np.float64]:
 
 def _boundary(labels: Labels, label: int, classes: int) -> Mask:
     """Pixels of a class beside a pixel of another class."""
-    own = labels == label
+    own: Mask = labels == label
     other = (labels < classes) & ~own
-    beside = np.zeros_like(own)
+    beside: Mask = np.zeros(labels.shape, np.bool_)
     beside[1:] |= other[:-1]
     beside[:-1] |= other[1:]
     beside[:, 1:] |= other[:, :-1]
@@ -88,7 +88,7 @@ def _boundary(labels: Labels, label: int, classes: int) -> Mask:
 
 def _within(mask: Mask, tolerance: int) -> Mask:
     """Pixels within a distance of a mask: for each row of the disc, a run of its width."""
-    near = np.zeros_like(mask)
+    near: Mask = np.zeros(mask.shape, np.bool_)
     height = len(mask)
     for dy in range(-min(tolerance, height - 1), min(tolerance, height - 1) + 1):
         wide = _widened(mask, isqrt(tolerance**2 - dy**2))

@@ -1,0 +1,240 @@
+"""Evaluation carried out: scenes are opened, their blocks counted on an executor, and the counts added up."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import reduce
+from math import ceil
+from operator import add
+from pathlib import Path
+
+from tilesseg.cluster import connect as cluster
+from tilesseg.cluster.executors import Executor, ThreadExecutor
+from tilesseg.errors import JobError, SourceError, TilessegError, joined_lines
+from tilesseg.evaluation.compared_scene import (
+    Block,
+    ComparedScene,
+    block_side,
+    blocks_of,
+    count_block,
+    open_compared,
+)
+from tilesseg.evaluation.counts import Counts
+from tilesseg.evaluation.evaluation import By, Evaluation, SceneResult
+from tilesseg.formats.mask_classes import mask_classes
+from tilesseg.formats.open import open_source
+from tilesseg.planning.job import read_job
+from tilesseg.planning.stored_plan import open_run_directory, scene_names, stored_scene_plan
+from tilesseg.process import available_cores
+from tilesseg.raster.grid import Grid
+
+Progress = Callable[[int, int], None]
+"""Function that is called with the numbers of counted and of all blocks."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Rules of a comparison, as a user states them."""
+
+    classes: tuple[str, ...] | None = None
+    """Names of the classes; None: those that the mask carries."""
+    values: dict[int | str, str] | None = None
+    """Class of each value of the truth; None: they are the classes."""
+    attribute: str | None = None
+    layer: str | None = None
+    all_touched: bool = False
+    area: str | None = None
+    tolerance: str = "2px"
+    """Tolerance of boundaries: pixels (`2px`), metres (`2m`) or micrometres (`1um`), rounded up to pixels."""
+    scores: bool = False
+    by: By | None = None
+    """Units of the intervals; None: scenes where there are several, else blocks."""
+    only_valid: bool = False
+
+
+def evaluate_file(
+    mask: str, truth: str, rules: Comparison, *, executor: Executor | None = None, progress: Progress | None = None
+) -> Evaluation:
+    """Compare a mask with the truth.
+
+    Args:
+        mask: path of a mask of labels.
+        truth: path of the labels, a raster on its grid or vectors.
+        rules: rules of the comparison.
+        executor: executor that counts; None: threads of this process.
+        progress: called after each block.
+
+    Raises:
+        TilessegError: one of them cannot be read, they do not fit, or no pixel is known.
+    """
+    scenes = scenes_of(mask, truth, rules)
+    evaluation = _evaluate(scenes, rules, executor or ThreadExecutor(available_cores()), progress)
+    for reason in (evaluation.refused or {}).values():
+        raise SourceError(reason)
+    return evaluation
+
+
+def evaluate_run(
+    run: str, labels: str, rules: Comparison, *, executor: Executor | None = None, progress: Progress | None = None
+) -> Evaluation:
+    """Compare all planned scenes of a run with their labels, on the cluster of the run.
+
+    Args:
+        run: path of the run directory.
+        labels: path of the labels; `{scene}` stands for the scene's name.
+        rules: rules of the comparison; classes are those of the model.
+        executor: executor that counts; None: that of the run's job.
+        progress: called after each block.
+
+    Raises:
+        TilessegError: this is no run, or no scene of it can be compared.
+    """
+    directory, _ = open_run_directory(Path(run))
+    scenes = scenes_of(run, labels, rules, run=True)
+    planned = {scene.name for scene in scenes}
+    refused = {name: "it was never planned" for name in scene_names(directory) if name not in planned}
+    if not scenes:
+        raise SourceError(f"{run} holds no scene with a mask; run its job first")
+    with _executor_of(run, executor) as workers:
+        evaluation = _evaluate(scenes, rules, workers, progress)
+    evaluation = replace(evaluation, refused={**refused, **(evaluation.refused or {})})
+    if not evaluation.scenes:
+        raise SourceError(next(iter((evaluation.refused or {}).values())))
+    return evaluation
+
+
+def scenes_of(mask: str, truth: str, rules: Comparison, *, run: bool = False) -> list[ComparedScene]:
+    """Scenes of a mask, or of a run, with their truth.
+
+    Raises:
+        TilessegError: the mask cannot be opened, or does not say its classes; or several scenes have one truth.
+    """
+    if not run:
+        classes = rules.classes or mask_classes(mask) or _classes_of_values(mask, rules)
+        return [_scene(Path(mask).stem, mask, truth, classes, open_source(mask).grid, rules)]
+    directory, plan = open_run_directory(Path(mask))
+    named = scene_names(directory)
+    if len(named) > 1 and "{scene}" not in truth:
+        raise JobError(
+            f"--labels {truth} is one file, and {mask} holds {len(named)} scenes; write {{scene}} for the scene's name"
+        )
+    classes = tuple(each.name for each in plan.spec.classes)
+    plans = [(name, stored_scene_plan(directory.scene(name))) for name in named]
+    return [
+        replace(
+            _scene(name, mask, truth.replace("{scene}", name), classes, planned.grid, rules),
+            run=True,
+            scores=rules.scores,
+        )
+        for name, planned in plans
+        if planned is not None
+    ]
+
+
+@contextmanager
+def _executor_of(run: str, executor: Executor | None) -> Iterator[Executor]:
+    """The given executor, or that of the run's job."""
+    if executor is not None:
+        yield executor
+        return
+    section = read_job(Path(run) / "job.yaml").cluster
+    with cluster.connect(section, "cpu") as connected:
+        yield connected
+
+
+def _scene(name: str, mask: str, truth: str, classes: Sequence[str], grid: Grid, rules: Comparison) -> ComparedScene:
+    return ComparedScene(
+        name=name,
+        mask=mask,
+        truth=truth,
+        classes=tuple(classes),
+        values=None if rules.values is None else tuple(rules.values.items()),
+        attribute=rules.attribute,
+        layer=rules.layer,
+        all_touched=rules.all_touched,
+        area=rules.area and rules.area.replace("{scene}", name),
+        tolerance=tolerance_px(rules.tolerance, grid),
+        only_valid=rules.only_valid,
+        block=block_side(grid.shape),
+    )
+
+
+def tolerance_px(text: str, grid: Grid) -> int:
+    """Tolerance in pixels of a grid, rounded up.
+
+    Raises:
+        JobError: it has no unit, or the grid has no such unit.
+    """
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?(px|m|um|µm)", text)
+    if match is None:
+        raise JobError(f"the tolerance {text!r} is no length; write pixels as 2px, metres as 2m, micrometres as 1um")
+    length, unit = float(match[1]), match[2]
+    if unit == "px":
+        return ceil(length)
+    metres = {"m": 1.0}.get(unit, 1e-6) * length
+    if grid.metres_per_unit is None:
+        raise JobError(
+            f"the tolerance {text} is a length, and the unit of the mask's pixels is {grid.unit}; write pixels, as 2px"
+        )
+    return ceil(round(metres / (min(grid.resolution) * grid.metres_per_unit), 6))
+
+
+def _classes_of_values(mask: str, rules: Comparison) -> tuple[str, ...]:
+    """Classes that `--values` names, in their order.
+
+    Raises:
+        JobError: nothing names the classes.
+    """
+    named = [name for name in dict.fromkeys((rules.values or {}).values()) if name != "ignore"]
+    if len(named) < 2:
+        raise JobError(
+            f"{mask} does not say the names of its classes; give them in order, as --classes background,nucleus"
+        )
+    return tuple(named)
+
+
+def _evaluate(
+    scenes: Sequence[ComparedScene], rules: Comparison, executor: Executor, progress: Progress | None
+) -> Evaluation:
+    blocks: list[Block] = []
+    refused: dict[str, str] = {}
+    for scene in scenes:
+        try:
+            blocks += blocks_of(scene, open_compared(scene).mask.grid.shape)
+        except TilessegError as error:
+            refused[scene.name] = joined_lines(error)
+    counted = _counted(blocks, executor, progress)
+    results = []
+    for scene in scenes:
+        own = [(block, counted[block]) for block in blocks if block.scene == scene]
+        problem = next((answer for _, answer in own if isinstance(answer, str)), None)
+        counts = [answer for _, answer in own if isinstance(answer, Counts)]
+        if problem is not None:
+            refused[scene.name] = problem
+        elif counts and not (total := reduce(add, counts)).known:
+            refused[scene.name] = f"{scene.truth}: no pixel is known of {scene.name}; check its area and its nodata"
+        elif counts:
+            results.append(SceneResult(scene.name, tuple(each.without_scores() for each in counts), total))
+    by: By = rules.by or ("scene" if len(results) > 1 else "block")
+    return Evaluation(scenes[0].classes, tuple(results), by, scenes[0].tolerance, refused or None, rules.only_valid)
+
+
+def _counted(blocks: Sequence[Block], executor: Executor, progress: Progress | None) -> dict[Block, Counts | str]:
+    """Counts of each block, or why it has none."""
+    found: dict[Block, Counts | str] = {}
+    for block, answer in executor.map(_count, iter(blocks), lost=_lost):
+        found[block] = answer
+        if progress:
+            progress(len(found), len(blocks))
+    return found
+
+
+def _count(block: Block) -> tuple[Block, Counts | str]:
+    return block, count_block(block)
+
+
+def _lost(block: Block, reason: str) -> tuple[Block, Counts | str]:
+    return block, f"block {block.row}, {block.column} of {block.scene.name}: {reason}"
