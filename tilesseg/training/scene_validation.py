@@ -25,7 +25,7 @@ from tilesseg.planning.machine import Compute
 from tilesseg.planning.recipe import Recipe, call_of
 from tilesseg.planning.tile_layout import Layout, choose_layout
 from tilesseg.raster.labels import IGNORED, NODATA, SCORE_STEPS
-from tilesseg.raster.metrics import confusion
+from tilesseg.raster.metrics import Counts, confusion, dice
 from tilesseg.raster.window import Window
 from tilesseg.store.scene_store import Store
 
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from tilesseg.formats.source import Source
     from tilesseg.models.normalisation import Normalisation
     from tilesseg.models.spec import ClassSpec, ModelSpec
-
-Counts = NDArray[np.int64]
 
 
 class TrueScene(Protocol):
@@ -129,15 +127,7 @@ def validate(
 
 def mean_dice(matrix: Counts, classes: Sequence[ClassSpec]) -> float:
     """Mean Dice of all classes, but of the first where it is called background; 0 where there is nothing to find."""
-    return float(np.nanmean(scored)) if len(scored := _scored(dice(matrix), classes)) else 0.0
-
-
-def dice(matrix: Counts) -> NDArray[np.float64]:
-    """Dice of each class; NaN for a class that neither truth nor mask has."""
-    hits = np.diagonal(matrix).astype(np.float64)
-    both = matrix.sum(axis=1) + matrix[:, : len(matrix)].sum(axis=0)
-    result: NDArray[np.float64] = np.divide(2 * hits, both, out=np.full_like(hits, np.nan), where=both > 0)
-    return result
+    return float(scored.mean()) if len(scored := _scored(dice(matrix), classes)) else 0.0
 
 
 def _sum(counts: Mapping[str, Counts]) -> Counts:

@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from tilesseg.errors import JobError
 from tilesseg.events import Event, StepDone, ValidationDone
 from tilesseg.raster.labels import IGNORED
+from tilesseg.raster.metrics import dice
 from tilesseg.training.checkpoint import write_checkpoint
 from tilesseg.training.distributed import Processes
 from tilesseg.training.losses import LossFunction, labels_of
 from tilesseg.training.optimiser import set_rate
-from tilesseg.training.scene_validation import Validation, dice, mean_dice
+from tilesseg.training.scene_validation import Validation, mean_dice
 from tilesseg.training.schedule import Schedule
 from tilesseg.training.stop_request import StopRequest
 from tilesseg.training.train_spec import TrainSpec
