@@ -515,10 +515,14 @@ def test_statistics_of_the_scene_take_any_unit(tmp_path: Path) -> None:
         assert check_range(SceneValues((0, most), 0, most, ("float32",)), spec, image="a.tif") is None
 
 
-def test_a_packed_model_is_to_be_unpacked(tmp_path: Path) -> None:
-    packed = shutil.make_archive(str(tmp_path / "cells"), "zip", write(tmp_path / "cells", new()))
-    with pytest.raises(ModelError, match="is packed; unpack it"):
-        find_bundle(packed)
+@pytest.mark.parametrize("inside", [".", "cells"])
+def test_a_packed_model_is_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: str) -> None:
+    monkeypatch.setenv("TILESSEG_CACHE", str(tmp_path / "cache"))
+    folder = write(tmp_path / "cells", new())
+    packed = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path if inside == "cells" else folder, inside)
+    assert find_bundle(packed).sha256 == find_bundle(folder).sha256
+    first = find_bundle(packed).folder
+    assert find_bundle(packed).folder == first and first.is_relative_to(tmp_path / "cache")
 
 
 @pytest.mark.parametrize("file", ["weights.pt", "weights.onnx"])

@@ -176,7 +176,6 @@ def _refusal(path):
     [
         (["saved_model.pb"], "SavedModel.*--saved-model"),
         (["config.json", "model.safetensors"], "Hugging Face.*from_pretrained"),
-        (["configs/metadata.json", "models/model.ts"], "MONAI.*model.ts"),
     ],
 )
 def test_folders_of_other_libraries_are_told_the_way_to_a_network(tmp_path, files, words):

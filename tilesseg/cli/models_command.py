@@ -1,4 +1,4 @@
-"""`tilesseg models`: the models that have a name; `check`: one model; `new`: a spec for a weights file."""
+"""`tilesseg models`: the models that have a name; `check` and `export` one model; `new`: a spec for a weights file."""
 
 from __future__ import annotations
 
@@ -98,6 +98,25 @@ def new(
     for sentence in made.checks:
         print(f"  to check: {sentence}")
     print(f"  then: tilesseg models check {target}")
+
+
+@models.command(epilog="Example: tilesseg models export landscape --to bioimageio --out landscape.zip")
+def export(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A bundle, a weights file with its spec, or a name.")],
+    to: Annotated[str, typer.Option("--to", help="bioimageio, mlm (a STAC item) or onnx.")],
+    out: Annotated[Path, typer.Option("--out", help="A new folder; of bioimageio also a new .zip.")],
+    author: Annotated[
+        list[str] | None, typer.Option("--author", help="Name of an author, for bioimageio; may be repeated.")
+    ] = None,
+) -> None:
+    """Write a model for another project, check its network against this one, and print the largest difference."""
+    from tilesseg.models.exporting.export_bundle import export_bundle
+
+    made = export_bundle(model, to, local_path(out), authors=tuple(author or ()))
+    print(f"{made.target} is written: {', '.join(made.files)}")
+    for network in made.networks:
+        sides = f"patches of {network.side} px only" if network.side else "patches of all sides that the model takes"
+        print(f"  {network.file.name}: {sides}; largest difference of scores {network.difference:.2g}")
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """Bundles: a `model.yaml` and its weights file, found by what a user writes for MODEL.
 
-MODEL is a folder, a file, `package://name/path`, an https address with its sha256, or the name of a known bundle. A
-folder of bioimage.io, which has a description of its own instead of `model.yaml`, is a bundle too. `find_bundle` reads
-the spec alone; `verify_weights` hashes the weights, before anything loads them.
+MODEL is a folder, a file, `package://name/path`, an https address with its sha256, or the name of a known bundle.
+Models that bioimage.io, STAC MLM and MONAI describe, instead of a `model.yaml`, are bundles too.
+`find_bundle` reads the spec alone; `verify_weights` hashes the weights, before anything loads them.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from tilesseg.errors import ModelError, cannot, reason_of
-from tilesseg.models.bioimageio.rdf_description import FILES, is_description, read_description
 from tilesseg.models.download import fetch_bundle
 from tilesseg.models.foreign_files import foreign_problem
 from tilesseg.models.spec import ModelSpec, Weights, read_spec
+from tilesseg.models.spec_file import SPEC_FILE, folder_of, is_foreign, read_foreign, spec_in, unpacked
 
-SPEC_FILE = "model.yaml"
 SPEC_SUFFIXES = (".yaml", ".yml")
 SHIPPED = Path(__file__).parent.parent / "bundles"
 EXTRAS = {"ukis_csmask": "clouds", "onnxruntime": "onnx"}
@@ -67,8 +66,8 @@ def find_bundle(reference: str | Path, *, schemes: Sequence[str] = ("https",)) -
     """Find the bundle that MODEL names. A bare name is a known model first, a path second; write `./name` for a path.
 
     Args:
-        reference: a bundle folder or its `model.yaml`, or the description of bioimage.io in their place; a weights
-            file with its spec beside it;
+        reference: a bundle folder or its `model.yaml`, or the description of another project in their place; a zip of
+            bioimage.io; a weights file with its spec beside it;
             `package://name/path`; `https://…/model.yaml#sha256=…`; or a name from `list_models`.
         schemes: schemes that an address may have.
 
@@ -123,12 +122,12 @@ def _is_name(text: str) -> bool:
 
 def _at(path: Path) -> Bundle:
     if path.is_dir():
-        _refuse_foreign(path, spec=_spec_in(path))
-        return _read(_spec_in(path))
-    if path.suffix.lower() in SPEC_SUFFIXES:
+        _refuse_foreign(path, spec=spec_in(path))
+        return _read(spec_in(path))
+    if path.suffix.lower() in SPEC_SUFFIXES or is_foreign(path):
         return _read(path)
     if path.is_file() and path.suffix.lower() == ".zip":
-        raise ModelError(f"{path} is packed; unpack it, and give the folder")
+        return _read(spec_in(unpacked(path)))
     if path.is_file():
         return _of_weights(path)
     if _is_name(str(path)):
@@ -137,16 +136,11 @@ def _at(path: Path) -> Bundle:
     raise ModelError(f"no model at {path}; give a bundle folder, a weights file with its spec, or a known name")
 
 
-def _spec_in(folder: Path) -> Path:
-    """Path of the spec in a folder: `model.yaml`, else a description of bioimage.io, else the missing `model.yaml`."""
-    return next((folder / name for name in (SPEC_FILE, *FILES) if (folder / name).is_file()), folder / SPEC_FILE)
-
-
 def _read(spec_file: Path, weights: Path | None = None) -> Bundle:
-    """Read a spec with its weights file; `weights` chooses among the weights of a description of bioimage.io."""
-    if is_description(spec_file):
-        spec, path = read_description(spec_file, weights=weights)
-        return Bundle(spec, spec_file.parent, path)
+    """Read a spec with its weights file; `weights` chooses among the weights that another project describes."""
+    if is_foreign(spec_file):
+        spec, path = read_foreign(spec_file, weights=weights)
+        return Bundle(spec, folder_of(spec_file), path)
     spec = read_spec(spec_file)
     held = None if spec.weights is None else _weights_path(spec.weights, spec_file.parent, name=spec.name)
     return Bundle(spec, spec_file.parent, held)
@@ -154,7 +148,7 @@ def _read(spec_file: Path, weights: Path | None = None) -> Bundle:
 
 def _of_weights(weights: Path) -> Bundle:
     own = [weights.with_suffix(suffix) for suffix in SPEC_SUFFIXES]
-    spec_file = next((path for path in own if path.is_file()), _spec_in(weights.parent))
+    spec_file = next((path for path in own if path.is_file()), spec_in(weights.parent))
     _refuse_foreign(weights, spec=spec_file)
     if not spec_file.is_file():
         names = dict.fromkeys((own[0].name, SPEC_FILE))
@@ -210,16 +204,16 @@ def _known() -> Iterator[KnownModel]:
 def _folders() -> Iterator[Path]:
     listed = os.environ.get("TILESSEG_MODELS", "").split(os.pathsep)
     for place in (SHIPPED, *(Path(entry).expanduser() for entry in listed if entry)):
-        if _spec_in(place).is_file():
+        if spec_in(place).is_file():
             yield place
         else:
-            yield from (folder for folder in sorted(place.glob("*")) if _spec_in(folder).is_file())
+            yield from (folder for folder in sorted(place.glob("*")) if spec_in(folder).is_file())
 
 
 def _row(folder: Path) -> KnownModel:
-    spec_file = _spec_in(folder)
+    spec_file = spec_in(folder)
     try:
-        spec = _read(spec_file).spec if is_description(spec_file) else read_spec(spec_file)
+        spec = _read(spec_file).spec if is_foreign(spec_file) else read_spec(spec_file)
     except (ModelError, OSError) as error:
         return KnownModel(folder.name, folder, None, reason_of(error))
     return KnownModel(folder.name, folder, spec, _problem(spec, folder))
@@ -232,7 +226,7 @@ def _problem(spec: ModelSpec, folder: Path) -> str | None:
             extra = EXTRAS.get(package or needed)
             return f"needs extra {extra}" if extra else f"needs the package {needed}"
     try:
-        _read(_spec_in(folder))
+        _read(spec_in(folder))
     except (ModelError, OSError) as error:
         return reason_of(error)
     return None

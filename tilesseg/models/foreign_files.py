@@ -36,7 +36,6 @@ _TITLES = {
     "checkpoint": "is a pickled checkpoint of PyTorch, and tilesseg never unpickles",
     "lightning": "is a pickled checkpoint of Lightning, and tilesseg never unpickles",
     "huggingface": "is a folder of Hugging Face, parameters without a network",
-    "monai": "is a bundle of MONAI, and has no model.yaml",
     "safetensors": "holds parameters without a network",
     "esri": "is a package of ArcGIS, which tilesseg does not load",
 }
@@ -48,8 +47,6 @@ _REMEDIES = {
     "checkpoint": EXPORT,
     "lightning": EXPORT.replace("load it", "load it by load_from_checkpoint"),
     "huggingface": EXPORT.replace("load it", "load it by from_pretrained"),
-    "monai": "take its TorchScript file (models/model.ts): tilesseg models new FILE; without one, export it by "
-    "python -m monai.bundle ckpt_export",
     "safetensors": EXPORT + "; of safetensors tilesseg reads its own U-Net alone",
     "esri": "export its network to ONNX with the ArcGIS API (model.learn.model and torch.onnx.export)",
 }
@@ -58,8 +55,6 @@ _REMEDIES = {
 def _folder_kind(folder: Path) -> str | None:
     if (folder / "saved_model.pb").is_file():
         return "savedmodel"
-    if (folder / "configs" / "metadata.json").is_file():
-        return "monai"
     parameters = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*")]
     if parameters and (folder / "config.json").is_file():
         return "huggingface"

@@ -1,7 +1,8 @@
 """Models of bioimage.io as they are published: `rdf.yaml` or `bioimageio.yaml`, formats 0.4 and 0.5, as a `ModelSpec`.
 
 Sizes, halo, pre- and postprocessing and pixel size are taken as described. Anything that a spec cannot express is
-refused in one line. Nothing is downloaded: the folder holds the files. Source: the documentation of bioimageio.spec.
+refused in one line. Nothing is downloaded: the folder holds the files. What `tilesseg models export` adds in
+`config: {tilesseg: …}` completes the description. Source: the documentation of bioimageio.spec.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from tilesseg.errors import ModelError, cannot, joined_lines, one_line
 from tilesseg.models.bioimageio.input_output_tensors import Side, Tensor, tensors
 from tilesseg.models.bioimageio.processing_steps import decision_of, normalise_of
+from tilesseg.models.elsewhere.tilesseg_block import carried_weights, with_block
 from tilesseg.models.spec import Decision, ModelSpec, load_yaml, parse_spec
 
 FILES = ("bioimageio.yaml", "rdf.yaml")
@@ -55,10 +57,10 @@ def read_description(path: Path, *, weights: Path | None = None) -> tuple[ModelS
     """
     data, where = _load(path), str(path)
     try:
-        kind, entry, file = _weights(data.get("weights") or {}, path.parent, wanted=weights, where=where)
+        block = (data.get("config") or {}).get("tilesseg") or {}
+        held, file = _held(data, block, path.parent, wanted=weights, where=where)
         source, target = tensors(data, where=where)
-        spec = _spec(data, source, target, where=where, folder=path.parent)
-        held = {"file": file.name, "sha256": _sha256(entry, file)}
+        spec = _spec(data, source, target, where=where, folder=path.parent, block=block)
     except (KeyError, TypeError, AttributeError, IndexError, ValueError, ArithmeticError, RecursionError) as error:
         problem = f"{type(error).__name__}: {joined_lines(error)[:100]}"
         raise ModelError(
@@ -66,7 +68,18 @@ def read_description(path: Path, *, weights: Path | None = None) -> tuple[ModelS
         ) from None
     except OSError as error:
         raise ModelError(cannot(f"read the files of {where}", error, "get the model again")) from None
-    return parse_spec({**spec, "engine": kind, "weights": held}, where=where), file
+    return parse_spec({**spec, **held}, where=where), file
+
+
+def _held(
+    data: Mapping[str, Any], block: Mapping[str, Any], folder: Path, *, wanted: Path | None, where: str
+) -> tuple[dict[str, Any], Path]:
+    """Keys of a spec about its weights, and the path of the weights file: the attached one, else a portable one."""
+    carried = carried_weights(block, folder, wanted=wanted, where=where)
+    if carried:
+        return carried, folder / carried["weights"]["file"]
+    kind, entry, file = _weights(data.get("weights") or {}, folder, wanted=wanted, where=where)
+    return {"engine": kind, "weights": {"file": file.name, "sha256": _sha256(entry, file)}}, file
 
 
 def _load(path: Path) -> Mapping[str, Any]:
@@ -122,11 +135,14 @@ def _sha256(entry: Mapping[str, Any], file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def _spec(data: Mapping[str, Any], source: Tensor, target: Tensor, *, where: str, folder: Path) -> dict[str, Any]:
+def _spec(
+    data: Mapping[str, Any], source: Tensor, target: Tensor, *, where: str, folder: Path, block: Mapping[str, Any]
+) -> dict[str, Any]:
     """Spec as plain data, without engine and weights."""
     normalise, scaling = normalise_of(source.steps, bands=len(source.channels), dtype=source.dtype, where=where)
     out = target.range or _example_range(target, folder)
-    probability = out is not None and out[0] >= 0 and out[1] <= 1
+    stated = (block.get("model") or {}).get("decision")
+    probability = stated is not None or (out is not None and out[0] >= 0 and out[1] <= 1)
     activation, decision = decision_of(
         target.steps,
         scores=len(target.channels),
@@ -134,7 +150,7 @@ def _spec(data: Mapping[str, Any], source: Tensor, target: Tensor, *, where: str
         independent=_independent(target, folder),
         where=where,
     )
-    return {
+    described = {
         "name": str(data["name"]),
         "description": str(data.get("description") or ""),
         "licence": str(data.get("license") or "unknown"),
@@ -149,6 +165,7 @@ def _spec(data: Mapping[str, Any], source: Tensor, target: Tensor, *, where: str
         "decision": decision.model_dump(),
         "classes": [{"name": name, "colour": colour} for name, colour in _classes(target, decision)],
     }
+    return with_block(described, block, where=where) if block else described
 
 
 def _patch(source: Tensor, target: Tensor, *, where: str) -> dict[str, Any]:

@@ -53,11 +53,11 @@ def read_nodes(path: Path) -> Nodes:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             nodes: list[Node] = []
             constants: dict[str, list[int]] = {}
-            for number, span in _messages(data, (0, len(data))):
+            for number, span in messages(data, (0, len(data))):
                 if number == _GRAPH:
                     _graph(data, span, nodes, constants)
                 elif number == _FUNCTION:
-                    parts = [part for number, part in _messages(data, span) if number == _FUNCTION_NODE]
+                    parts = [part for number, part in messages(data, span) if number == _FUNCTION_NODE]
                     nodes += [_node(data, part, nodes, constants) for part in parts]
     except OSError as error:
         raise ModelError(cannot(f"read {path}", error, "give an ONNX file")) from None
@@ -69,7 +69,7 @@ def read_nodes(path: Path) -> Nodes:
 
 
 def _graph(data: mmap.mmap, span: Span, nodes: list[Node], constants: dict[str, list[int]]) -> None:
-    for number, part in _messages(data, span):
+    for number, part in messages(data, span):
         if number == _NODE:
             node = _node(data, part, nodes, constants)
             nodes.append(node)
@@ -82,13 +82,13 @@ def _graph(data: mmap.mmap, span: Span, nodes: list[Node], constants: dict[str, 
 
 def _node(data: mmap.mmap, span: Span, nodes: list[Node], constants: dict[str, list[int]]) -> Node:
     op, inputs, outputs, attributes = "", [], [], {}
-    for number, part in _messages(data, span):
+    for number, part in messages(data, span):
         if number == _OP_TYPE:
-            op = _text(data, part)
+            op = text(data, part)
         elif number == _INPUT:
-            inputs.append(_text(data, part))
+            inputs.append(text(data, part))
         elif number == _OUTPUT:
-            outputs.append(_text(data, part))
+            outputs.append(text(data, part))
         elif number == _ATTRIBUTE:
             name, values = _attribute(data, part, nodes, constants)
             attributes[name] = values
@@ -99,11 +99,11 @@ def _attribute(
     data: mmap.mmap, span: Span, nodes: list[Node], constants: dict[str, list[int]]
 ) -> tuple[str, list[int]]:
     name, values = "", []
-    for number, part in _fields(data, span):
+    for number, part in fields(data, span):
         if isinstance(part, int):
             values += [_signed(part)] if number in (_INT, _INTS) else []
         elif number == _ATTRIBUTE_NAME:
-            name = _text(data, part)
+            name = text(data, part)
         elif number == _INTS:
             values += _packed(data, part)
         elif number == _TENSOR:
@@ -116,9 +116,9 @@ def _attribute(
 def _tensor(data: mmap.mmap, span: Span) -> tuple[str, list[int]]:
     """Name of a tensor and, if it is short, its values as int64."""
     name, values = "", []
-    for number, part in _messages(data, span):
+    for number, part in messages(data, span):
         if number == _TENSOR_NAME:
-            name = _text(data, part)
+            name = text(data, part)
         elif number == _INT64_DATA:
             values += _packed(data, part)
         elif number == _RAW_DATA and part[1] - part[0] <= 64 and (part[1] - part[0]) % 8 == 0:
@@ -126,14 +126,14 @@ def _tensor(data: mmap.mmap, span: Span) -> tuple[str, list[int]]:
     return name, values
 
 
-def _messages(data: mmap.mmap, span: Span) -> Iterator[tuple[int, Span]]:
+def messages(data: mmap.mmap, span: Span) -> Iterator[tuple[int, Span]]:
     """Fields with a length: messages, strings and packed numbers."""
-    for number, part in _fields(data, span):
+    for number, part in fields(data, span):
         if not isinstance(part, int):
             yield number, part
 
 
-def _fields(data: mmap.mmap, span: Span) -> Iterator[tuple[int, Span | int]]:
+def fields(data: mmap.mmap, span: Span) -> Iterator[tuple[int, Span | int]]:
     """Fields of a message: number, and either the span of its bytes or the value of a varint."""
     at, stop = span
     while at < stop:
@@ -177,5 +177,6 @@ def _signed(value: int) -> int:
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
-def _text(data: mmap.mmap, span: Span) -> str:
+def text(data: mmap.mmap, span: Span) -> str:
+    """Text of a string field."""
     return data[span[0] : span[1]].decode("utf-8")

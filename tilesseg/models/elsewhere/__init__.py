@@ -1,0 +1,1 @@
+"""Networks that other projects describe: STAC MLM items, MONAI bundles, ONNX files with metadata of Deepness."""

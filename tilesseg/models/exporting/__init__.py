@@ -1,0 +1,1 @@
+"""Bundles written for other projects: ONNX, bioimage.io, STAC MLM."""
