@@ -18,7 +18,8 @@ from tilesseg.errors import ModelError, cannot, reason_of
 from tilesseg.models.download import fetch_bundle
 from tilesseg.models.foreign_files import foreign_problem
 from tilesseg.models.spec import ModelSpec, Weights, read_spec
-from tilesseg.models.spec_file import SPEC_FILE, folder_of, is_foreign, read_foreign, spec_in, unpacked
+from tilesseg.models.spec_file import SPEC_FILE as SPEC_FILE
+from tilesseg.models.spec_file import folder_of, is_foreign, read_foreign, spec_in, unpacked
 
 SPEC_SUFFIXES = (".yaml", ".yml")
 SHIPPED = Path(__file__).parent.parent / "bundles"
