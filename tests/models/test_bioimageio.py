@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import shutil
 import tempfile
 import warnings
@@ -513,6 +514,45 @@ def test_statistics_of_the_scene_take_any_unit(tmp_path: Path) -> None:
     spec = spec_of(tmp_path / "cells", with_steps(new(), step("zero_mean_unit_variance", **PLANE)))
     for most in (0.01, 1e9):
         assert check_range(SceneValues((0, most), 0, most, ("float32",)), spec, image="a.tif") is None
+
+
+def test_openvino_takes_the_onnx_file_where_it_cannot_read_the_torchscript(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+    from tilesseg.models.engines import openvino_graphs
+
+    folder = write(tmp_path / "cells", new())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        network = torch.jit.load(folder / "weights.pt")
+        free = {"x": {0: "n", 2: "y", 3: "x"}}
+        example = (torch.zeros(1, 1, 64, 64),)
+        torch.onnx.export(network, example, str(folder / "w.onnx"), input_names=["x"], dynamic_axes=free, dynamo=False)
+    sha256 = hashlib.sha256((folder / "w.onnx").read_bytes()).hexdigest()
+    data = new(weights={"torchscript": {"source": "weights.pt"}, "onnx": {"source": "w.onnx", "sha256": sha256}})
+    (folder / "rdf.yaml").write_text(yaml.safe_dump(data), encoding="utf-8")
+    own = load_model(folder, device="cpu", threads=1, engine="openvino", precision="fp32")
+    assert own.choice.runtime == "openvino" and "w.onnx" not in own.choice.why
+
+    openvino_graphs._converted.cache_clear()
+    monkeypatch.setattr(openvino_graphs, "_script", lambda weights: weights)
+    monkeypatch.setattr(openvino_graphs, "_script_graph", no_script_graph)
+    for engine in ("auto", "openvino"):
+        model = load_model(folder, device="cpu", threads=1, engine=engine, precision="fp32")
+        assert model.choice.runtime == "openvino" and "w.onnx: it cannot convert" in model.choice.why
+        assert model.spec.engine == "torchscript"  # the identity of the model stays
+        patches = np.random.default_rng(0).random((2, 1, 80, 80), np.float32)
+        np.testing.assert_allclose(model.predict(patches), own.predict(patches), atol=1e-5)
+    data["weights"]["onnx"]["sha256"] = "0" * 64
+    (folder / "rdf.yaml").write_text(yaml.safe_dump(data), encoding="utf-8")
+    with pytest.raises(ModelError, match="has sha256"):
+        load_model(folder, device="cpu", threads=1, engine="openvino", precision="fp32")
+    openvino_graphs._converted.cache_clear()
+
+
+def no_script_graph(script: Any, bands: int) -> Any:
+    raise RuntimeError("an operator is unknown")
 
 
 @pytest.mark.parametrize("inside", [".", "cells"])

@@ -16,10 +16,11 @@ from pathlib import Path
 
 from tilesseg.errors import ModelError, cannot, reason_of
 from tilesseg.models.download import fetch_bundle
+from tilesseg.models.elsewhere.deepness_metadata import read_deepness
 from tilesseg.models.foreign_files import foreign_problem
 from tilesseg.models.spec import ModelSpec, Weights, read_spec
 from tilesseg.models.spec_file import SPEC_FILE as SPEC_FILE
-from tilesseg.models.spec_file import folder_of, is_foreign, read_foreign, spec_in, unpacked
+from tilesseg.models.spec_file import folder_of, is_foreign, onnx_beside, read_foreign, spec_in, unpacked
 
 SPEC_SUFFIXES = (".yaml", ".yml")
 SHIPPED = Path(__file__).parent.parent / "bundles"
@@ -40,6 +41,8 @@ class Bundle:
     """Folder of the spec."""
     weights_path: Path | None
     """None for an engine that is code alone."""
+    onnx: Weights | None = None
+    """ONNX file of the same network, which its description states beside TorchScript."""
 
     @property
     def sha256(self) -> str:
@@ -141,7 +144,8 @@ def _read(spec_file: Path, weights: Path | None = None) -> Bundle:
     """Read a spec with its weights file; `weights` chooses among the weights that another project describes."""
     if is_foreign(spec_file):
         spec, path = read_foreign(spec_file, weights=weights)
-        return Bundle(spec, folder_of(spec_file), path)
+        other = onnx_beside(spec_file) if weights is None and spec.engine == "torchscript" else None
+        return Bundle(spec, folder_of(spec_file), path, other)
     spec = read_spec(spec_file)
     held = None if spec.weights is None else _weights_path(spec.weights, spec_file.parent, name=spec.name)
     return Bundle(spec, spec_file.parent, held)
@@ -152,6 +156,8 @@ def _of_weights(weights: Path) -> Bundle:
     spec_file = next((path for path in own if path.is_file()), spec_in(weights.parent))
     _refuse_foreign(weights, spec=spec_file)
     if not spec_file.is_file():
+        if weights.suffix.lower() == ".onnx" and (spec := read_deepness(weights)) is not None:
+            return Bundle(spec, weights.parent, weights)
         names = dict.fromkeys((own[0].name, SPEC_FILE))
         raise ModelError(
             f"{weights} has no spec: no {' or '.join(names)} lies beside it; write one: tilesseg models new {weights}"

@@ -155,7 +155,8 @@ def load_model(
         options |= {"batch_slots": BatchSlots(cores, parallel_batches), "precision": choice.precision}
     if choice.runtime == "torch":
         options["compiled"] = compiled
-    return _HeldToSpec(spec, _opener(spec, choice.runtime)(spec, bundle.weights_path, **options), choice)
+    held = _readable(bundle) if choice.runtime == "openvino" and bundle.onnx is not None else bundle
+    return _HeldToSpec(spec, _opener(held.spec, choice.runtime)(held.spec, held.weights_path, **options), choice)
 
 
 def choose_for(bundle: Bundle, able: Able, engine: str = "auto", precision: str = "auto") -> Choice:
@@ -169,11 +170,8 @@ def choose_for(bundle: Bundle, able: Able, engine: str = "auto", precision: str 
     choice = choose(bundle.spec, able, engine, precision)
     if choice.runtime != "openvino" or bundle.spec.engine == "unet" or find_spec("openvino") is None:
         return choice
-    from tilesseg.models.engines.openvino_graphs import read_graphs
-
-    assert bundle.weights_path is not None  # its spec refuses anything else
     try:
-        read_graphs(bundle.spec, bundle.weights_path)
+        readable = _readable(bundle)
     except ModelError as problem:
         if engine != "auto":
             raise
@@ -181,7 +179,32 @@ def choose_for(bundle: Bundle, able: Able, engine: str = "auto", precision: str 
         native = choose(bundle.spec, replace(able, runtimes=others), engine, precision)
         reason = str(problem).removesuffix(f"; write engine: {native.runtime}")
         return replace(native, why=f"{native.why.replace(NOT_INSTALLED, '')}; {reason}")
+    if readable.onnx is None and bundle.onnx is not None:
+        return replace(choice, why=f"{choice.why}, from {bundle.onnx.file}: it cannot convert the TorchScript")
     return choice
+
+
+def _readable(bundle: Bundle) -> Bundle:
+    """The bundle, if OpenVINO can convert its network; else one of the ONNX file that its description states beside.
+
+    Raises:
+        ModelError: OpenVINO can convert neither, or the ONNX file has another sha256.
+    """
+    from tilesseg.models.engines.openvino_graphs import read_graphs
+
+    assert bundle.weights_path is not None  # its spec refuses anything else
+    try:
+        read_graphs(bundle.spec, bundle.weights_path)
+        return bundle
+    except ModelError:
+        if bundle.onnx is None:
+            raise
+    spec = bundle.spec.model_copy(update={"engine": "onnx", "weights": bundle.onnx})
+    path = bundle.folder / bundle.onnx.file
+    other = Bundle(spec, bundle.folder, path)
+    verify_weights(other)
+    read_graphs(spec, path)
+    return other
 
 
 def _opener(spec: ModelSpec, runtime: Runtime) -> Any:

@@ -25,6 +25,10 @@ NAMED_COLOURS = {
     "brown": "#a52a2a", "tan": "#d2b48c", "pink": "#ffc0cb",
 }  # fmt: skip
 """Names of colours."""
+CLASS_COLOURS = (
+    "lime", "red", "blue", "yellow", "cyan", "orange", "purple", "teal", "pink", "brown", "olive", "navy",
+)  # fmt: skip
+"""Colours of classes for which a description of another project states none, in their order."""
 
 
 class _Strict(BaseModel):

@@ -13,11 +13,11 @@ from pathlib import Path, PurePosixPath
 
 from tilesseg.atomic_write import published
 from tilesseg.errors import ModelError, cannot
-from tilesseg.models.bioimageio.rdf_description import FILES, is_description, read_description
+from tilesseg.models.bioimageio.rdf_description import FILES, is_description, onnx_weights, read_description
 from tilesseg.models.download import cache_folder
 from tilesseg.models.elsewhere.mlm_item import is_item, read_item
 from tilesseg.models.elsewhere.monai_metadata import METADATA, read_metadata
-from tilesseg.models.spec import ModelSpec
+from tilesseg.models.spec import ModelSpec, Weights
 
 SPEC_FILE = "model.yaml"
 ITEM = "item.json"
@@ -60,6 +60,15 @@ def read_foreign(path: Path, *, weights: Path | None = None) -> tuple[ModelSpec,
     if is_description(path):
         return read_description(path, weights=weights)
     return read_metadata(path) if is_metadata(path) else read_item(path, weights=weights)
+
+
+def onnx_beside(path: Path) -> Weights | None:
+    """ONNX file that a description of bioimage.io states with its hash, if it is there; else None.
+
+    Raises:
+        ModelError: the description cannot be read.
+    """
+    return onnx_weights(path) if is_description(path) else None
 
 
 def unpacked(path: Path) -> Path:

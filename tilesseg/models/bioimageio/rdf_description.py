@@ -23,7 +23,7 @@ from tilesseg.errors import ModelError, cannot, joined_lines, one_line
 from tilesseg.models.bioimageio.input_output_tensors import Side, Tensor, tensors
 from tilesseg.models.bioimageio.processing_steps import decision_of, normalise_of
 from tilesseg.models.elsewhere.tilesseg_block import carried_weights, with_block
-from tilesseg.models.spec import Decision, ModelSpec, load_yaml, parse_spec
+from tilesseg.models.spec import CLASS_COLOURS, Decision, ModelSpec, Weights, load_yaml, parse_spec
 
 FILES = ("bioimageio.yaml", "rdf.yaml")
 FORMATS = ("0.4", "0.5")
@@ -37,7 +37,6 @@ BACKGROUND = re.compile(r"back[ _-]?ground|bg|others?|none|nothing|void|unlabell
 """Names of an output for the pixels that belong to no other output."""
 WHOLE_SUM = 0.01
 """Largest distance from 1 of the sum of scores of classes that exclude each other."""
-COLOURS = ("lime", "red", "blue", "yellow", "cyan", "orange", "purple", "teal", "pink", "brown", "olive", "navy")
 
 
 def is_description(path: Path) -> bool:
@@ -69,6 +68,20 @@ def read_description(path: Path, *, weights: Path | None = None) -> tuple[ModelS
     except OSError as error:
         raise ModelError(cannot(f"read the files of {where}", error, "get the model again")) from None
     return parse_spec({**spec, **held}, where=where), file
+
+
+def onnx_weights(path: Path) -> Weights | None:
+    """ONNX file of a description, with its hash and without external data, if it lies in the folder; else None.
+
+    Raises:
+        ModelError: the description cannot be read.
+    """
+    entry = (_load(path).get("weights") or {}).get("onnx") or {}
+    source, sha256 = entry.get("source"), str(entry.get("sha256") or "").lower()
+    if not isinstance(source, str) or len(sha256) != 64 or entry.get("external_data"):
+        return None
+    file = _local(source, path.parent)
+    return Weights(file=file.name, sha256=sha256) if file.parent == path.parent and file.is_file() else None
 
 
 def _held(
@@ -210,7 +223,7 @@ def _independent(target: Tensor, folder: Path) -> bool | None:
 
 def _classes(target: Tensor, decision: Decision) -> list[tuple[str, str]]:
     """Names and colours of the classes. Where no score belongs to the background, the background gets a name."""
-    names, colours = list(target.channels), itertools.cycle(COLOURS)
+    names, colours = list(target.channels), itertools.cycle(CLASS_COLOURS)
     if len(names) == 1 and NAMELESS.fullmatch(names[0].lower()):
         names = ["foreground"]
     if decision.kind == "threshold":

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from tilesseg.errors import ModelError, cannot, joined_lines
 from tilesseg.models.elsewhere.mlm_scaling import normalise_of_scaling, range_of_scaling
 from tilesseg.models.elsewhere.tilesseg_block import carried_weights, with_block
-from tilesseg.models.spec import ModelSpec, parse_spec
+from tilesseg.models.spec import CLASS_COLOURS, ModelSpec, parse_spec
 
 ARTIFACTS = {"torch.jit.save": "torchscript", "torch.export.save": "exported", "onnx": "onnx"}
 """Engines by `mlm:artifact_type`, in lower case."""
@@ -31,7 +31,6 @@ AXES = (("batch", "b", "n"), CHANNELS, ("height", "y", "lat", "row", "h"), ("wid
 """Names of the axes, in the only order that tilesseg gives."""
 MULTIPLE = 32
 """Sides of a network of free sides that states no rule: 2^5, of networks that halve the size five times."""
-COLOURS = ("#00ff00", "#ff0000", "#0000ff", "#ffff00", "#00ffff", "#ffa500", "#800080", "#008080", "#ffc0cb", "#a52a2a")
 _SHA256 = "1220"
 """Beginning of a multihash of SHA-256 in `file:checksum`: its number and its length."""
 
@@ -294,7 +293,7 @@ def _classes(target: Mapping[str, Any], given: _Shape, where: str) -> list[dict[
         raise ModelError(
             f"{where} gives {given.channels} scores and names {len(entries)} classes; correct classification:classes"
         )
-    colours = itertools.cycle(COLOURS)
+    colours = itertools.cycle(CLASS_COLOURS)
     return [{"name": _class_name(each), "colour": _colour(each, colours)} for each in entries]
 
 

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tilesseg.errors import ModelError, cannot, joined_lines
-from tilesseg.models.elsewhere.mlm_item import COLOURS
-from tilesseg.models.spec import ModelSpec, parse_spec
+from tilesseg.models.spec import CLASS_COLOURS, ModelSpec, parse_spec
 
 METADATA = Path("configs") / "metadata.json"
 WEIGHTS = Path("models") / "model.ts"
@@ -62,7 +61,7 @@ def _spec(data: Mapping[str, Any], folder: str, *, where: str) -> dict[str, Any]
     scores = _channels(target, "class {}", first=0)
     alone = len(scores) == 1
     names = ["background", scores[0].replace("class 0", "foreground")] if alone else scores
-    colours = itertools.cycle(COLOURS)
+    colours = itertools.cycle(CLASS_COLOURS)
     return {
         "name": str(data.get("name") or folder),
         "description": str(data.get("description") or ""),

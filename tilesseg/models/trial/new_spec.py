@@ -7,8 +7,6 @@ ONNX the metadata of the QGIS plugin Deepness are read, too: class names, resolu
 from __future__ import annotations
 
 import hashlib
-import itertools
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +17,8 @@ import numpy as np
 import yaml
 
 from tilesseg.errors import ModelError, cannot
-from tilesseg.models.bioimageio.rdf_description import COLOURS
 from tilesseg.models.bundle import Bundle
+from tilesseg.models.elsewhere.deepness_metadata import class_names, classes_of, facts_of, tile_size
 from tilesseg.models.foreign_files import EXPORT, foreign_problem
 from tilesseg.models.load import load_model
 from tilesseg.models.shape_advice import LABELS, LAST, type_problem
@@ -76,10 +74,10 @@ def new_spec(file: Path, *, bands: Sequence[str] = (), classes: Sequence[str] = 
     if bands and len(bands) != number:
         raise ModelError(f"{file} takes {number} channels, and --bands names {len(bands)}; name {number} bands")
     scores, found, checks = _scores(file, base, number, sides, run)
-    names = _class_names(declared, classes)
+    names = list(classes) or class_names(declared.metadata or {})
     spec: dict[str, Any] = {"format": 1, **base, "bands": list(bands) or [f"band {k}" for k in range(1, number + 1)]}
     spec |= {"patch": sides, **found, **_deepness(declared, number, sides, found)}
-    spec["classes"] = _classes(scores, names, spec.get("decision"), file)
+    spec["classes"] = classes_of(names, scores, threshold="decision" in spec, file=file)
     if not bands:
         checks = (*checks, "bands: write their names in the order of the network's channels, such as red, green, blue")
     gaps = tuple(key for key in GAPS if key not in _deepness(declared, number, sides, found))
@@ -213,55 +211,16 @@ def _scores(
     return scores, {"activation": "softmax"}, ("activation: softmax, or sigmoid if a pixel may be of several classes",)
 
 
-def _class_names(declared: Declared, given: Sequence[str]) -> list[str]:
-    if given:
-        return list(given)
-    names = _json(declared, "class_names")
-    if isinstance(names, dict):
-        return [str(name) for _, name in sorted(names.items(), key=lambda row: int(row[0]))]
-    return [str(name) for name in names] if isinstance(names, list) else []
-
-
-def _classes(scores: int, names: list[str], decision: Any, file: Path) -> list[dict[str, str]]:
-    wanted = scores + (1 if decision else 0)
-    if decision and len(names) == scores:
-        names = ["background", *names]
-    names = names or [*(["background"] if decision else []), *(f"class {k}" for k in range(scores))]
-    if len(names) != wanted:
-        raise ModelError(f"{file} gives {scores} scores, and {len(names)} classes are named; name {wanted} classes")
-    colours = itertools.cycle(COLOURS)
-    return [{"name": name, "colour": "black" if name == "background" else next(colours)} for name in names]
-
-
 def _deepness(declared: Declared, bands: int, sides: Mapping[str, int], found: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys that metadata of Deepness state; empty where the file has none. Its images are bytes, divided by 255.
-
-    Source: the documentation of the plugin, `creators_add_metadata_to_model`.
-    """
-    if not (declared.metadata or {}).get("model_type"):
-        return {}
-    mean, std = _json(declared, "standardization_mean"), _json(declared, "standardization_std")
-    keys: dict[str, Any] = {"input_range": [0, 255], "normalise": {"kind": "range", "low": 0, "high": 255}}
-    if isinstance(mean, list) and isinstance(std, list) and len(mean) == len(std) == bands:
-        scaled = {"mean": [255 * float(each) for each in mean], "std": [255 * float(each) for each in std]}
-        keys["normalise"] = {"kind": "mean_std", **scaled}
-    resolution, limit = _json(declared, "resolution"), _json(declared, "seg_thresh")
-    if isinstance(resolution, int | float) and resolution > 0:
-        keys["resolution"] = resolution / 100  # centimetres
-    if "decision" in found and isinstance(limit, int | float) and 0 < limit < 1:
-        keys["decision"] = {**found["decision"], "threshold": float(limit)}
-    tile = _json(declared, "tile_size") or _json(declared, "tiles_size")
-    if isinstance(tile, int) and not sides.get("fixed") and tile % sides.get("multiple", 1) == 0:
+    """Keys that metadata of Deepness state; empty where the file has none."""
+    metadata, decision = declared.metadata or {}, found.get("decision")
+    keys = facts_of(metadata, bands=bands, threshold=decision is not None)
+    if decision is not None and "decision" in keys:
+        keys["decision"] = {**decision, "threshold": keys["decision"]["threshold"]}
+    tile = tile_size(metadata)
+    if keys and tile is not None and not sides.get("fixed") and tile % sides.get("multiple", 1) == 0:
         keys["patch"] = {**sides, "preferred": tile}
     return keys
-
-
-def _json(declared: Declared, key: str) -> Any:
-    text = (declared.metadata or {}).get(key)
-    try:
-        return None if text is None else json.loads(text)
-    except ValueError:
-        return text
 
 
 def _sha256(file: Path) -> str:
