@@ -119,5 +119,35 @@ def export(
         print(f"  {network.file.name}: {sides}; largest difference of scores {network.difference:.2g}")
 
 
+@models.command(epilog="Example: tilesseg models convert my-segformer --out models/segformer")
+def convert(
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A folder of config.json and model.safetensors, or a file.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="A new folder. Default: FILE with -tilesseg, beside it.")
+    ] = None,
+) -> None:
+    """Convert a folder of segmentation_models_pytorch or transformers to a .pt2 file and its model.yaml.
+
+    A pickled checkpoint is never opened: the lines of code are printed that write its network where its code is.
+    """
+    from tilesseg.models.converting.convert_model import convert_model, export_lines, is_pickled
+
+    source = local_path(path)
+    if is_pickled(source):
+        print(export_lines(source))
+    made = convert_model(source, local_path(out) if out else None)
+    free = (
+        "batch and sides are free" if len(made.free) == 3 else f"free axes: {', '.join(map(str, made.free)) or 'none'}"
+    )
+    print(f"{made.folder} is written: network.pt2 ({free}) and model.yaml")
+    for key in made.spec.gaps:
+        print(f"  to state: {key}")
+    for sentence in made.spec.checks:
+        print(f"  to check: {sentence}")
+    print(f"  then: tilesseg models check {made.folder}")
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -55,8 +55,16 @@ class NewSpec:
     """Sentences about values that the file does not state, and that are to be checked."""
 
 
-def new_spec(file: Path, *, bands: Sequence[str] = (), classes: Sequence[str] = ()) -> NewSpec:
-    """Write the text of a spec for a weights file; `bands` and `classes` name what the file does not.
+def new_spec(
+    file: Path, *, bands: Sequence[str] = (), classes: Sequence[str] = (), facts: Mapping[str, Any] | None = None
+) -> NewSpec:
+    """Write the text of a spec for a weights file.
+
+    Args:
+        file: the weights file.
+        bands: names of the bands, which no file states.
+        classes: names of the classes, where the file states none.
+        facts: keys of the spec that are known from elsewhere, such as `normalise`.
 
     Raises:
         ModelError: the file is no network that tilesseg loads, or it fits no spec.
@@ -76,11 +84,12 @@ def new_spec(file: Path, *, bands: Sequence[str] = (), classes: Sequence[str] = 
     scores, found, checks = _scores(file, base, number, sides, run)
     names = list(classes) or class_names(declared.metadata or {})
     spec: dict[str, Any] = {"format": 1, **base, "bands": list(bands) or [f"band {k}" for k in range(1, number + 1)]}
-    spec |= {"patch": sides, **found, **_deepness(declared, number, sides, found)}
+    known = {**_deepness(declared, number, sides, found), **(facts or {})}
+    spec |= {"patch": sides, **found, **known}
     spec["classes"] = classes_of(names, scores, threshold="decision" in spec, file=file)
     if not bands:
         checks = (*checks, "bands: write their names in the order of the network's channels, such as red, green, blue")
-    gaps = tuple(key for key in GAPS if key not in _deepness(declared, number, sides, found))
+    gaps = tuple(key for key in GAPS if key not in known)
     parse_spec(spec, where=f"the new spec of {file}")
     for key in [*gaps, *([] if spec["patch"] else ["patch"])]:
         del spec[key]
