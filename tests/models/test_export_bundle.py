@@ -97,6 +97,19 @@ def test_the_description_alone_without_our_block_gives_the_same_labels(tmp_path:
     assert np.mean(mask_of(written) == mask_of(bundle)) >= 0.9999
 
 
+@pytest.mark.parametrize("to", ["bioimageio", "mlm", pytest.param("onnx", marks=pytest.mark.slow)])
+def test_no_path_of_this_machine_goes_out(tmp_path: Path, to: str) -> None:
+    written = exported(tmp_path, write_unet_bundle(tmp_path / "own", depth=1), to)
+    places = [str(Path(module.__file__).parent).encode() for module in (portable_network, np)]
+    for file in written.iterdir():
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                data = b"".join(archive.read(name) for name in archive.namelist())
+        else:
+            data = file.read_bytes()
+        assert not [place for place in (*places, b"site-packages", str(tmp_path).encode()) if place in data], file.name
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "to"),
     [

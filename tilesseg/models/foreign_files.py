@@ -35,7 +35,7 @@ _TITLES = {
     "graphdef": "is a frozen graph of TensorFlow, which tilesseg does not load",
     "checkpoint": "is a pickled checkpoint of PyTorch, and tilesseg never unpickles",
     "lightning": "is a pickled checkpoint of Lightning, and tilesseg never unpickles",
-    "huggingface": "is a folder of Hugging Face, parameters without a network",
+    "huggingface": "is a folder of Hugging Face or smp, parameters without a network",
     "safetensors": "holds parameters without a network",
     "esri": "is a package of ArcGIS, which tilesseg does not load",
 }
@@ -46,7 +46,8 @@ _REMEDIES = {
     "graphdef": _KERAS.format(how="--graphdef FILE"),
     "checkpoint": EXPORT,
     "lightning": EXPORT.replace("load it", "load it by load_from_checkpoint"),
-    "huggingface": EXPORT.replace("load it", "load it by from_pretrained"),
+    "huggingface": "convert it: tilesseg models convert FOLDER; or "
+    + EXPORT.replace("load it", "load it by from_pretrained"),
     "safetensors": EXPORT + "; of safetensors tilesseg reads its own U-Net alone",
     "esri": "export its network to ONNX with the ArcGIS API (model.learn.model and torch.onnx.export)",
 }

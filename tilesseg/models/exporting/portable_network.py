@@ -25,6 +25,7 @@ from tilesseg.errors import ModelError, cannot, one_line
 from tilesseg.models.bundle import Bundle
 from tilesseg.models.engines.torch_weights import load_script, read_unet
 from tilesseg.models.exported.export_archive import read_program
+from tilesseg.models.exporting.source_traces import strip_script, stripped
 from tilesseg.models.load import load_model
 from tilesseg.models.spec import ModelSpec
 from tilesseg.models.trial.trial_batches import normalised_patches, small_sides
@@ -106,6 +107,7 @@ def _to_script(network: nn.Module, patches: torch.Tensor, file: Path, spec: Mode
     with torch.inference_mode(mode=False), torch.no_grad():
         traced = torch.jit.trace(network, patches, check_trace=False)  # type: ignore[no-untyped-call]
     torch.jit.save(traced, file)
+    strip_script(file)
     return _takes_others(spec, lambda values: traced(torch.from_numpy(values)).numpy())
 
 
@@ -114,7 +116,7 @@ def _to_program(network: nn.Module, patches: torch.Tensor, file: Path, spec: Mod
         raise ModelError(f"model {spec.name} is TorchScript, which torch.export does not take; export it to another")
     free = None if spec.patch.fixed else (dict.fromkeys(AXES, torch.export.Dim.AUTO),)
     with torch.no_grad(), _refusing(spec, "torch.export"):
-        torch.export.save(torch.export.export(network, (patches,), dynamic_shapes=free), file)
+        torch.export.save(stripped(torch.export.export(network, (patches,), dynamic_shapes=free)), file)
     return free is not None and _takes_others(spec, lambda values: read_program(file)(torch.from_numpy(values)).numpy())
 
 
@@ -133,6 +135,8 @@ def _to_onnx(network: nn.Module, patches: torch.Tensor, file: Path, spec: ModelS
                 network, (patches,), dynamo=True, dynamic_shapes=(axes,) if axes else None, verbose=False, **names
             )
             assert program is not None  # of the newer exporter
+            for node in program.model.graph.all_nodes():
+                node.metadata_props.clear()  # the lines of code that made it, with the paths of this machine
             program.save(file)
     return bool(axes) and _takes_others(spec, _runner(file))
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tilesseg.errors import ModelError, one_line
 from tilesseg.models.exported.export_archive import read_program
+from tilesseg.models.exporting.source_traces import stripped
 
 WAYS: tuple[tuple[int, ...], ...] = ((0, 2, 3), (0,), (2, 3), ())
 """Axes that are left free, the most general first: batch and sides, batch alone, sides alone, none."""
@@ -57,7 +58,7 @@ def _export(network: nn.Module, patches: Tensor, file: Path, free: Sequence[int]
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # for authors of exporters
         program = torch.export.export(network, (patches,), dynamic_shapes=(axes,) if axes else None)
-        torch.export.save(program, file)
+        torch.export.save(stripped(program), file)
 
 
 def _compare(network: nn.Module, file: Path, batches: Sequence[Tensor]) -> None:
