@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +19,48 @@ COLUMNS = (*_OWN, *_READ)
 """Names that a column may have."""
 
 
-def read_scene_table(path: Path) -> tuple[SceneEntry, ...]:
+def read_scene_table(path: Path, *, besides: Sequence[str] = ()) -> tuple[SceneEntry, ...]:
     """Rows of a CSV with the column `image` and any others of `COLUMNS`, in the order of the file.
 
     An empty field means the default. Several files that make one image, and several bands, are separated by `;`, bands
     also by spaces. Relative paths are relative to the folder of the table.
 
+    Args:
+        path: the table.
+        besides: names of columns that say something else about a scene, and are left out.
+
     Raises:
         JobError: the file cannot be read, a column is unknown, or a row has an impossible value.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = csv.reader(file)
-            columns = [name.strip() for name in next(lines, [])]
-            _check_columns(path, columns)
-            entries = [_entry(path, lines.line_num, columns, line) for line in lines if any(line)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise JobError(cannot(f"read {path} as a table of scenes", error, "give a CSV in UTF-8")) from None
+    columns, lines = _lines(path)
+    _check_columns(path, [name for name in columns if name not in besides])
+    entries = [_entry(path, number, columns, line, besides) for number, line in lines]
     if not entries:
         raise JobError(
             f"{path} has no scenes; write a line of column names, image among them, and a line for each scene"
         )
     return tuple(entries)
+
+
+def read_columns(path: Path) -> list[dict[str, str]]:
+    """Fields of each row of `read_scene_table`, by the names of their columns, as they are written.
+
+    Raises:
+        JobError: the file cannot be read.
+    """
+    columns, lines = _lines(path)
+    return [{key: value.strip() for key, value in zip(columns, line, strict=False)} for _, line in lines]
+
+
+def _lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Names of the columns, and the fields of each line that is not empty, after the line's number."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = csv.reader(file)
+            columns = [name.strip() for name in next(lines, [])]
+            return columns, [(lines.line_num, line) for line in lines if any(line)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise JobError(cannot(f"read {path} as a table of scenes", error, "give a CSV in UTF-8")) from None
 
 
 def _check_columns(path: Path, columns: list[str]) -> None:
@@ -52,12 +72,13 @@ def _check_columns(path: Path, columns: list[str]) -> None:
         raise JobError(f"{path}, line 1: two columns are called {repeated[0]}; leave one out")
 
 
-def _entry(path: Path, number: int, columns: list[str], line: list[str]) -> SceneEntry:
+def _entry(path: Path, number: int, columns: list[str], line: list[str], besides: Sequence[str]) -> SceneEntry:
     if len(line) > len(columns):
         raise JobError(
             f"{path}, line {number}: {len(line)} fields for {len(columns)} columns; quote a field with commas"
         )
-    fields = {key: value.strip() for key, value in zip(columns, line, strict=False) if value.strip()}
+    named = zip(columns, line, strict=False)
+    fields = {key: value.strip() for key, value in named if value.strip() and key not in besides}
     folder = str(path.parent)
     own: dict[str, Any] = {key: value for key, value in fields.items() if key in _OWN}
     if "image" in own:

@@ -51,18 +51,21 @@ class Scene:
     """Keys of the section `input` that differ for this scene."""
 
 
-def find_scenes(requested: str | SceneEntry | Sequence[str | SceneEntry]) -> tuple[Scene, ...]:
+def find_scenes(
+    requested: str | SceneEntry | Sequence[str | SceneEntry], *, besides: Sequence[str] = ()
+) -> tuple[Scene, ...]:
     """Scenes that a job names, in the order of the job.
 
     Args:
         requested: a path, a glob, a table, a STAC collection, an entry, or a list; see docs/how-to/many-scenes.md.
+        besides: names of columns of tables that say something else about a scene, and are left out.
 
     Raises:
         JobError: a glob matches nothing, a table or collection cannot be read, or two scenes have one name.
     """
     entries = [requested] if isinstance(requested, str | SceneEntry) else requested
     named: dict[str, Scene] = {}
-    for scene in _told_apart([pair for entry in entries for pair in _expand(entry)]):
+    for scene in _told_apart([pair for entry in entries for pair in _expand(entry, besides)]):
         other = named.setdefault(scene.name, scene)
         if other is not scene:
             raise JobError(
@@ -148,13 +151,13 @@ def read_scene_list(path: Path) -> tuple[Scene, ...]:
     return tuple(_from_json(line, where=f"{path}, line {number}") for number, line in enumerate(lines, start=1) if line)
 
 
-def _expand(entry: str | SceneEntry) -> Iterable[tuple[Scene, bool]]:
+def _expand(entry: str | SceneEntry, besides: Sequence[str]) -> Iterable[tuple[Scene, bool]]:
     """Scenes that an entry names, each with whether its name is the job's own."""
     if isinstance(entry, str):
-        return _named_by(entry)
+        return _named_by(entry, besides)
     if not isinstance(entry.image, str):
         return [_of_row(entry)]
-    scenes = [(_with(scene, entry), own) for scene, own in _named_by(entry.image)]
+    scenes = [(_with(scene, entry), own) for scene, own in _named_by(entry.image, besides)]
     if entry.name is None:
         return scenes
     if len(scenes) > 1:
@@ -174,13 +177,13 @@ def _with(scene: Scene, entry: SceneEntry) -> Scene:
     )
 
 
-def _named_by(path: str) -> Iterable[tuple[Scene, bool]]:
+def _named_by(path: str, besides: Sequence[str]) -> Iterable[tuple[Scene, bool]]:
     """Scenes that a path names, each with whether its name is the job's own, as in a table."""
     remote = opened_by_gdal(path)
     if not remote and any(sign in path for sign in "*?[") and not os.path.exists(path):
         return _globbed(path)
     if path.lower().endswith(".csv") and not remote:
-        return map(_of_row, read_scene_table(Path(path)))
+        return map(_of_row, read_scene_table(Path(path), besides=besides))
     try:
         items = find_items(path)
         inside = contained_images(path) if items is None and not remote else None

@@ -168,12 +168,31 @@ class SceneDraft:
     """Options of the job for reading this scene."""
 
 
+@dataclass(frozen=True, slots=True)
+class OpenedBands:
+    """An image, opened as a network reads it."""
+
+    image: Source
+    """The image with all its bands."""
+    source: Source
+    """The image, reading the network's bands in their order."""
+    opening: Opening
+    bands: tuple[int, ...]
+    """Indices of the network's bands, from 0."""
+    notes: tuple[str, ...]
+
+
 def input_of(scene: Scene, job: jobs.Job) -> jobs.Input:
     """Options for reading a scene: the scene's own go before those of the job."""
+    return own_input(scene, job.input)
+
+
+def own_input(scene: Scene, reading: jobs.Input) -> jobs.Input:
+    """Options for reading a scene, where those for all scenes are `reading`."""
     if not scene.input:
-        return job.input
-    own = type(job.input).model_validate(scene.input)
-    return job.input.model_copy(update={key: getattr(own, key) for key in scene.input})
+        return reading
+    own = type(reading).model_validate(scene.input)
+    return reading.model_copy(update={key: getattr(own, key) for key in scene.input})
 
 
 def open_scene(scene: Scene, reading: jobs.Input) -> Source:
@@ -204,22 +223,14 @@ def draft_scene(scene: Scene, *, job: jobs.Job, plan: Plan) -> SceneDraft:
         JobError: the tiling options do not fit the model.
     """
     reading, spec = input_of(scene, job), plan.spec
-    opening = reading.opening(scene.mpp)
-    opening, source = _at_contract(scene, opening, spec, job.tiling)
-    source.refuse_damaged()
-    source, opening, selected = resolve_alpha(
-        source, opening, paths=scene.paths, wanted=spec.bands, selected=reading.bands
-    )
-    bands, notes = choose_bands(source, spec.bands, selected, image=scene.paths[0])
-    image, source = source, source.select(bands)
-    size_note = resolution_note(source.grid, spec)
-    notes += [size_note] if size_note else []
+    opened = open_bands(scene, reading=reading, spec=spec, options=job.tiling)
+    source, notes = opened.source, opened.notes
     itemsize = source.dtype.itemsize
     planned = ScenePlan(
         name=scene.name,
         paths=scene.paths,
-        bands=bands,
-        opening=opening,
+        bands=opened.bands,
+        opening=opened.opening,
         grid=source.grid,
         image=source.native,
         itemsize=itemsize,
@@ -231,7 +242,29 @@ def draft_scene(scene: Scene, *, job: jobs.Job, plan: Plan) -> SceneDraft:
     )
     if not spec.normalise.needs_scene:  # a wrong unit is refused before anything takes time
         planned = _with_values(planned, source, reading, spec)
-    return SceneDraft(planned, image, reading)
+    return SceneDraft(planned, opened.image, reading)
+
+
+def open_bands(scene: Scene, *, reading: jobs.Input, spec: ModelSpec, options: jobs.TilingOptions) -> OpenedBands:
+    """Open an image as a network reads it: at the pixel size, with the bands and the mask that its contract asks for.
+
+    Args:
+        scene: the scene.
+        reading: options of reading it.
+        spec: the network's contract.
+        options: options of cutting it into patches.
+
+    Raises:
+        SourceError: the image cannot be read or does not fit the network.
+    """
+    opening, source = _at_contract(scene, reading.opening(scene.mpp), spec, options)
+    source.refuse_damaged()
+    source, opening, selected = resolve_alpha(
+        source, opening, paths=scene.paths, wanted=spec.bands, selected=reading.bands
+    )
+    bands, notes = choose_bands(source, spec.bands, selected, image=scene.paths[0])
+    size_note = resolution_note(source.grid, spec)
+    return OpenedBands(source, source.select(bands), opening, bands, (*notes, *([size_note] if size_note else [])))
 
 
 def _at_contract(

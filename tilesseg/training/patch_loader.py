@@ -96,7 +96,8 @@ class PatchLoader:
         try:
             raw, valid, labels = scene.read_raw(draw.window)
         except SourceError as error:
-            raise SourceError(f"scene {scene.name}: {joined_lines(error)}") from error
+            where = f"scene {scene.name}: "
+            raise SourceError(where + joined_lines(error)) from error
         if augment.stain:
             stained = change_stains(raw, augment.stain, white=self.white, seed=draw.seed)
             raw = np.where(valid, stained, raw).astype(np.float32)

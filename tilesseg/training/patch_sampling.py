@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tilesseg.raster.labels import IGNORED
 from tilesseg.raster.window import Window
@@ -99,9 +100,10 @@ class PatchSampler:
         return PatchDraw(scene.number, window, turn, int(rng.integers(2**32)))
 
     @cached_property
-    def pixels(self) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+    def pixels(self) -> NDArray[np.int64]:
         """Pixels that train, by class."""
-        return np.sum([scene.cells.pixels for scene in self.scenes], axis=0, dtype=np.int64)
+        total: NDArray[np.int64] = np.sum([scene.cells.pixels for scene in self.scenes], axis=0, dtype=np.int64)
+        return total
 
     @cached_property
     def _rare(self) -> list[int]:
@@ -110,7 +112,7 @@ class PatchSampler:
         return [int(label) for label in found if label != self.pixels.argmax()]
 
     @cached_property
-    def _sums(self) -> list[np.ndarray[tuple[int, ...], np.dtype[np.int64]]]:
+    def _sums(self) -> list[NDArray[np.int64]]:
         """For each class, and last for all together, pixels up to and with each scene."""
         by_scene = np.array([scene.cells.pixels for scene in self.scenes], np.int64).reshape(len(self.scenes), -1)
         return [np.cumsum(column) for column in (*by_scene.T, by_scene.sum(axis=1))]
