@@ -30,6 +30,7 @@ _HOMES = {
     "run_job": "run.run_job",
     "segment_tile": "inference.segment_tile",
     "stage_image": "run.copy_to_zarr",
+    "train": "training.train_job",
 }
 
 __all__ = [*_HOMES]
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from tilesseg.run.run_job import job_status as job_status
     from tilesseg.run.run_job import run_job as run_job
     from tilesseg.run.write_products import export_run as export_run
+    from tilesseg.training.train_job import train as train
 
 
 def __getattr__(name: str) -> Any:

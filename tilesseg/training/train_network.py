@@ -72,6 +72,18 @@ class TrainingResult:
     before: bool = False
     """Whether an earlier execution had finished the training."""
 
+    def to_json(self) -> dict[str, Any]:
+        """The result as plain data."""
+        return {**asdict(self), "directory": str(self.directory), "bundle": str(self.bundle)}
+
+    @property
+    def text(self) -> str:
+        """The result for people."""
+        best = "" if self.score is None else f", validation {self.score:.4f} at step {self.best_step:,}"
+        tested = "" if self.test is None else f", test {self.test:.4f}"
+        finished = "was finished before" if self.before else "is finished"
+        return f"the training {finished}: {self.steps:,} steps{best}{tested}\n{self.bundle}"
+
 
 def finished_training(spec: TrainSpec) -> TrainingResult | None:
     """Result of a training that is finished; None where something is left to do.
@@ -99,7 +111,7 @@ def train_network(spec: TrainSpec, materials: Materials, *, listeners: Sequence[
     with ExitStack() as stack:
         processes = stack.enter_context(joined_processes(device))
         processes.share(spec.sampling.batch)
-        stack.enter_context(_as_one_computes(spec))
+        stack.enter_context(alike_each_time(spec))
         if processes.first:
             directory.claim(spec, materials.identities)
             stack.enter_context(_alone(directory))
@@ -121,7 +133,7 @@ class _Training:
 
     def __post_init__(self) -> None:
         self._served = copy.deepcopy(self.materials.network)
-        self._precision = _precision(self.spec, self.device)
+        self._precision = precision_of(self.spec, self.device)
 
     def carry_out(self) -> TrainingResult:
         trainee = self._trainee()
@@ -165,7 +177,7 @@ class _Training:
         return self._validate(self.materials.spec, parts, choose=True, after_tile=after_tile)
 
     def _validate(self, spec: ModelSpec, parts: Sequence[PartOfScene], *, choose: bool, after_tile: Any) -> Validation:
-        place = Device(str(self.device), _threads(self.spec), self._precision)
+        place = Device(str(self.device), threads_of(self.spec), self._precision)
         return validate(
             self._served,
             spec,
@@ -211,23 +223,24 @@ def _result(directory: TrainingDirectory, progress: Progress, *, test: float | N
     )
 
 
-def _precision(spec: TrainSpec, device: torch.device) -> str:
+def precision_of(spec: TrainSpec, device: torch.device) -> str:
     """Numbers that convolutions compute with."""
     if spec.optimise.precision != "auto":
         return spec.optimise.precision
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
-def _threads(spec: TrainSpec) -> int:
+def threads_of(spec: TrainSpec) -> int:
+    """Number of threads of the processor that a training computes with."""
     return available_cores() if spec.threads == "auto" else spec.threads
 
 
 @contextmanager
-def _as_one_computes(spec: TrainSpec) -> Iterator[None]:
+def alike_each_time(spec: TrainSpec) -> Iterator[None]:
     """Context with the spec's number of threads, which leaves torch's number and random numbers as they were."""
     before = torch.get_num_threads()
     with torch.random.fork_rng():
-        torch.set_num_threads(_threads(spec))
+        torch.set_num_threads(threads_of(spec))
         try:
             yield
         finally:
