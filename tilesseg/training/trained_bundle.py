@@ -1,10 +1,17 @@
-"""A trained network as a bundle: its parameters and its `model.yaml`, written so that half a bundle is never found."""
+"""A trained network as a bundle: `model.yaml`, its weights, its card, its figures, and a copy as ONNX on request.
+
+`model.yaml` is written after the weights, so that half a bundle is never found.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import nn
 
@@ -13,8 +20,11 @@ from tilesseg.errors import ModelError, cannot
 from tilesseg.models.bundle import SPEC_FILE
 from tilesseg.models.spec import ModelSpec, Weights
 from tilesseg.training.library_networks import export_network
+from tilesseg.training.model_card import TrainingFacts, card_text, evaluation_json, figures_of
+from tilesseg.training.onnx_copy import compare_with_torch, onnx_files
 
 WEIGHTS_FILE, PROGRAM_FILE = "weights.safetensors", "network.pt2"
+CARD_FILE, EVALUATION_FILE, ONNX_FOLDER = "CARD.md", "evaluation.json", "onnx"
 
 
 def write_bundle(folder: Path, spec: ModelSpec, network: nn.Module) -> ModelSpec:
@@ -36,6 +46,42 @@ def write_bundle(folder: Path, spec: ModelSpec, network: nn.Module) -> ModelSpec
     complete = spec.model_copy(update={"weights": Weights(file=name, sha256=hashlib.sha256(content).hexdigest())})
     write_files(folder, {name: content, SPEC_FILE: complete.to_yaml().encode()})
     return complete
+
+
+def write_trained(
+    folder: Path,
+    spec: ModelSpec,
+    network: nn.Module,
+    *,
+    facts: TrainingFacts,
+    matrices: Mapping[str, Mapping[str, NDArray[np.int64]]],
+    onnx: bool = False,
+) -> ModelSpec:
+    """Write the result of a training: the bundle, `CARD.md` and `evaluation.json`, and a bundle `onnx` on request.
+
+    Args:
+        folder: folder of the bundle.
+        spec: spec of the network.
+        network: network on any device, in any mode; not changed.
+        facts: facts of the training, for the card.
+        matrices: confusion matrix of each scene of each part that was scored, `validate` and `test`.
+        onnx: whether the network is written as ONNX, too.
+
+    Returns:
+        The spec as written.
+
+    Raises:
+        JobError: the network of a library cannot be exported.
+        ModelError: the folder cannot be written; or ONNX cannot, or differs from torch.
+    """
+    written = write_bundle(folder, spec, network)
+    if onnx:
+        write_files(folder / ONNX_FOLDER, onnx_files(spec, network))
+        facts = replace(facts, onnx=compare_with_torch(folder / ONNX_FOLDER, folder))
+    parts = {part: figures_of(found, spec.classes) for part, found in matrices.items() if found}
+    texts = {EVALUATION_FILE: evaluation_json(parts), CARD_FILE: card_text(written, facts, parts)}
+    write_files(folder, {name: text.encode() for name, text in texts.items()})
+    return written
 
 
 def _weights(spec: ModelSpec, network: nn.Module) -> tuple[str, bytes]:

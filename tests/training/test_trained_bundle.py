@@ -1,0 +1,108 @@
+"""Laws of the result of a training: its card says what was measured, and its ONNX copy computes the same."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_networks import options, spec_of
+
+from tilesseg.errors import JobError, ModelError
+from tilesseg.models.bundle import find_bundle
+from tilesseg.models.load import load_model
+from tilesseg.raster.metrics import iou
+from tilesseg.training import onnx_copy
+from tilesseg.training.model_card import ScenePart, TrainingFacts, figures_of
+from tilesseg.training.networks import build_network
+from tilesseg.training.onnx_copy import check_onnx, compare_with_torch
+from tilesseg.training.trained_bundle import write_trained
+from tilesseg.version import __version__
+
+FACTS = TrainingFacts(
+    scenes=(ScenePart("north", (300, 400), ("train",)), ScenePart("south", (300, 400), ("validate", "test"))),
+    split="by scene, validate 0.5, seed 0",
+    pixels=(900, 100),
+    steps=2000,
+    best_step=1800,
+    seconds=61.4,
+    device="cpu",
+    threads=1,
+    precision="fp32",
+)
+ONE, TWO = np.array([[50, 10, 0], [20, 20, 0]]), np.array([[80, 0, 0], [0, 15, 5]])
+
+
+def written(folder: Path, *, matrices: Any = None, **more: Any) -> str:
+    spec = spec_of(options(), licence="CC0-1.0")
+    write_trained(folder, spec, build_network(spec, options(), 0), facts=FACTS, matrices=matrices or {}, **more)
+    return (folder / "CARD.md").read_text()
+
+
+def test_the_card_states_data_figures_versions_and_licence(tmp_path: Path) -> None:
+    card = written(tmp_path, matrices={"validate": {"north": ONE, "south": TWO}, "test": {"east": TWO}})
+    for said in (
+        "# tiny", "Licence: CC0-1.0", "| north | 400 × 300 | train |", "| south | 400 × 300 | validate, test |",
+        "Split: by scene, validate 0.5, seed 0", "1,000 (dark 90.0%, bright 10.0%)", "a, b (uint8, values from 0 to 255)",
+        "Normalisation: none", "2,000 steps in 61 s; best validation at step 1,800", "U-Net of depth 1 and width 4",
+        f"torch {torch.__version__}, tilesseg {__version__}", "(cpu), 1 thread, fp32",
+        "Validate: validation, which chose", "2 scenes", "Test: test, seen once", "1 scene.",
+    ):  # fmt: skip
+        assert said in card, said
+    assert "| bright | 20 | 0.750 | 0.857 |" in card  # of the test: one scene has no interval
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "CARD.md", "evaluation.json", "model.yaml", "weights.safetensors",
+    ]  # fmt: skip
+
+
+def test_figures_are_pooled_and_their_intervals_span_the_scenes(tmp_path: Path) -> None:
+    written(tmp_path, matrices={"validate": {"north": ONE, "south": TWO}})
+    data = json.loads((tmp_path / "evaluation.json").read_text())["validate"]
+    expected = iou(ONE + TWO)
+    assert data["classes"]["bright"]["iou"] == pytest.approx(expected[1], abs=1e-4)
+    assert data["confusion"] == {"north": ONE.tolist(), "south": TWO.tolist()}
+    low, high = data["classes"]["bright"]["iou_interval"]
+    assert (low, high) == pytest.approx((iou(ONE)[1], iou(TWO)[1]), abs=1e-4)  # each alone in a quarter of samples
+
+
+def test_a_class_that_occurs_nowhere_has_no_figure(tmp_path: Path) -> None:
+    nothing = np.array([[9, 0, 0], [0, 0, 0]])
+    found = figures_of({"a": nothing, "b": nothing}, spec_of(options()).classes)
+    assert found["classes"]["bright"]["iou"] is None
+    assert "| bright | 0 | – | – |" in written(tmp_path, matrices={"test": {"a": nothing, "b": nothing}})
+
+
+def test_a_card_without_figures_says_so(tmp_path: Path) -> None:
+    assert "Nothing validated and nothing tested" in written(tmp_path)
+
+
+def test_the_onnx_copy_is_a_bundle_that_computes_the_same(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    card = written(tmp_path, onnx=True)
+    assert "ONNX copy in `onnx/`: scores differ from torch's by" in card and "of labels are equal" in card
+    copied = find_bundle(tmp_path / "onnx")
+    assert copied.spec.engine == "onnx" and copied.spec.classes == find_bundle(tmp_path).spec.classes
+    patches = np.random.default_rng(0).random((3, 2, 48, 80), np.float32)  # other sides than it was exported with
+    models = (load_model(tmp_path, engine="torch", precision="fp32"), load_model(copied, engine="onnxruntime"))
+    first, second = (model.predict(patches) for model in models)
+    np.testing.assert_allclose(first, second, atol=1e-5)
+    assert first.std() > 0
+
+
+def test_an_onnx_copy_that_differs_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    written(tmp_path / "one", onnx=True)
+    spec = spec_of(options())
+    write_trained(tmp_path / "two", spec, build_network(spec, options(), 5), facts=replace(FACTS), matrices={})
+    with pytest.raises(ModelError, match=r"differ from torch's by .*, more than 0.001; leave output.onnx out"):
+        compare_with_torch(tmp_path / "one" / "onnx", tmp_path / "two")
+
+
+def test_missing_packages_are_named_before_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_copy, "find_spec", lambda name: None if name == "onnxscript" else object())
+    with pytest.raises(JobError, match=r"output.onnx needs onnxscript, which is not installed; pip install onnxscript"):
+        check_onnx()
