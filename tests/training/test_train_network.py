@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -62,6 +63,10 @@ def test_the_bundle_serves_what_validation_and_test_have_scored(tmp_path: Path, 
     assert result.score > 0.8
     assert result.score == served_score(result, 1, tmp_path, Window(0, 0, SIDE, SIDE))
     assert result.test == served_score(result, 2, tmp_path, Window(0, SIDE // 2, SIDE, SIDE // 2))
+    figures = json.loads((result.bundle / "evaluation.json").read_text())
+    for part, score in (("validate", result.score), ("test", result.test)):
+        assert figures[part]["classes"]["bright"]["dice"] == pytest.approx(score, abs=1e-4)
+    assert f"{result.steps} steps" in (result.bundle / "CARD.md").read_text()
     assert isinstance(events[0], TrainingStarted)
     assert isinstance(events[-1], TrainingFinished)
     assert [path.name for path in (tmp_path / "run" / "state").iterdir()].count("validation") == 0

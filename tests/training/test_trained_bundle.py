@@ -17,9 +17,10 @@ from tilesseg.models.bundle import find_bundle
 from tilesseg.models.load import load_model
 from tilesseg.raster.metrics import iou
 from tilesseg.training import onnx_copy
-from tilesseg.training.model_card import ScenePart, TrainingFacts, figures_of
+from tilesseg.training.model_card import ScenePart, TrainingFacts, figures_of, split_sentence
 from tilesseg.training.networks import build_network
 from tilesseg.training.onnx_copy import check_onnx, compare_with_torch
+from tilesseg.training.train_spec import Split
 from tilesseg.training.trained_bundle import write_trained
 from tilesseg.version import __version__
 
@@ -48,7 +49,9 @@ def test_the_card_states_data_figures_versions_and_licence(tmp_path: Path) -> No
     for said in (
         "# tiny", "Licence: CC0-1.0", "| north | 400 × 300 | train |", "| south | 400 × 300 | validate, test |",
         "Split: by scene, validate 0.5, seed 0", "1,000 (dark 90.0%, bright 10.0%)", "a, b (uint8, values from 0 to 255)",
-        "Normalisation: none", "2,000 steps in 61 s; best validation at step 1,800", "U-Net of depth 1 and width 4",
+        "Normalisation: none",
+        "2,000 steps in 61 s; best validation at step 1,800",
+        "U-Net of depth 1 and width 4",
         f"torch {torch.__version__}, tilesseg {__version__}", "(cpu), 1 thread, fp32",
         "Validate: validation, which chose", "2 scenes", "Test: test, seen once", "1 scene.",
     ):  # fmt: skip
@@ -59,14 +62,17 @@ def test_the_card_states_data_figures_versions_and_licence(tmp_path: Path) -> No
     ]  # fmt: skip
 
 
-def test_figures_are_pooled_and_their_intervals_span_the_scenes(tmp_path: Path) -> None:
-    written(tmp_path, matrices={"validate": {"north": ONE, "south": TWO}})
-    data = json.loads((tmp_path / "evaluation.json").read_text())["validate"]
-    expected = iou(ONE + TWO)
-    assert data["classes"]["bright"]["iou"] == pytest.approx(expected[1], abs=1e-4)
-    assert data["confusion"] == {"north": ONE.tolist(), "south": TWO.tolist()}
-    low, high = data["classes"]["bright"]["iou_interval"]
-    assert (low, high) == pytest.approx((iou(ONE)[1], iou(TWO)[1]), abs=1e-4)  # each alone in a quarter of samples
+def test_figures_are_pooled_and_have_intervals_where_there_are_scenes_enough(tmp_path: Path) -> None:
+    scenes = {f"scene {number}": ONE if number % 2 else TWO for number in range(6)}
+    card = written(tmp_path, matrices={"validate": scenes, "test": {"north": ONE, "south": TWO}})
+    data = json.loads((tmp_path / "evaluation.json").read_text())
+    assert data["validate"]["classes"]["bright"]["iou"] == pytest.approx(iou(ONE + TWO)[1], abs=1e-4)
+    assert data["test"]["confusion"] == {"north": ONE.tolist(), "south": TWO.tolist()}
+    low, high = data["validate"]["classes"]["bright"]["iou_interval"]
+    assert iou(ONE)[1] <= low < iou(ONE + TWO)[1] < high <= iou(TWO)[1]
+    assert data["test"]["classes"]["bright"]["iou_interval"] is None
+    assert f"| bright | 180 | {iou(ONE + TWO)[1]:.3f} ({low:.3f}–{high:.3f}) |" in card
+    assert "In brackets: 95 % intervals" in card
 
 
 def test_a_class_that_occurs_nowhere_has_no_figure(tmp_path: Path) -> None:
@@ -106,3 +112,17 @@ def test_missing_packages_are_named_before_the_first_step(monkeypatch: pytest.Mo
     monkeypatch.setattr(onnx_copy, "find_spec", lambda name: None if name == "onnxscript" else object())
     with pytest.raises(JobError, match=r"output.onnx needs onnxscript, which is not installed; pip install onnxscript"):
         check_onnx()
+
+
+@pytest.mark.parametrize(
+    ("split", "sentence"),
+    [
+        ({}, "by scene, validate 0.2, test 0, seed 0"),
+        ({"by": "scene", "folds": 3, "fold": 1}, "by scene, fold 1 of 3, test 0, seed 0"),
+        ({"by": "block", "block": 512, "validate": 0.3}, "by block, validate 0.3, test 0, block 512, gap auto, seed 0"),
+        ({"by": "lists", "validate": ["a", "b"]}, "by lists, validate a b, test 0"),
+        ({"by": "column"}, "by column, column split"),
+    ],
+)
+def test_the_split_is_said_in_words(split: dict[str, Any], sentence: str) -> None:
+    assert split_sentence(Split.model_validate(split)) == sentence

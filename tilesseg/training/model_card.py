@@ -1,7 +1,7 @@
 """Model card of a trained network, `CARD.md`, and the figures behind it, `evaluation.json`.
 
-Figures are those of validation and test: IoU and Dice of each class over all pixels of a part, and intervals that hold
-95 % of 1,000 bootstrap samples of its scenes (Efron, 1979), where there are two scenes or more.
+Figures are those of validation and test: IoU and Dice of each class over all pixels of a part, and their 95 % intervals
+by bootstrap over its scenes (`raster.bootstrap`), where there are enough of them.
 """
 
 from __future__ import annotations
@@ -20,14 +20,13 @@ from numpy.typing import NDArray
 
 from tilesseg.models.hardware import able
 from tilesseg.models.spec import ClassSpec, ModelSpec
-from tilesseg.raster.metrics import iou
-from tilesseg.training.scene_validation import dice
+from tilesseg.raster.bootstrap import intervals
+from tilesseg.raster.metrics import dice, iou
+from tilesseg.training.train_spec import Split
 from tilesseg.version import __version__
 
-SAMPLES = 1000
-"""Number of bootstrap samples of an interval."""
 Counts = NDArray[np.int64]
-Interval = tuple[float, float]
+_MEASURES = {"iou": iou, "dice": dice}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +63,26 @@ class TrainingFacts:
     """Sentence about the difference of the ONNX file to torch."""
 
 
+def split_sentence(split: Split) -> str:
+    """Way to split, in words: `by block, validate 0.2, test 0, seed 0`."""
+    keys = {"scene": ("seed",), "block": ("block", "gap", "seed"), "polygons": ("gap",), "column": ("column",)}
+    stated = [("validate", split.validation), ("test", split.test)] if split.by != "column" else []
+    stated += [(key, getattr(split, key)) for key in keys.get(split.by, ())]
+    if split.folds:
+        stated = [("fold", f"{split.fold} of {split.folds}"), *stated[1:]]
+    return ", ".join([f"by {split.by}", *(f"{key} {_words(value)}" for key, value in stated)])
+
+
+def _words(value: object) -> str:
+    return (
+        " ".join(map(str, value))
+        if isinstance(value, tuple)
+        else f"{value:g}"
+        if isinstance(value, float)
+        else str(value)
+    )
+
+
 def figures_of(matrices: Mapping[str, Counts], classes: Sequence[ClassSpec]) -> dict[str, Any]:
     """Figures of a part, as plain data: of each class over all pixels, and the counts of each scene.
 
@@ -71,34 +90,16 @@ def figures_of(matrices: Mapping[str, Counts], classes: Sequence[ClassSpec]) -> 
         matrices: confusion matrix of each scene, see `raster.metrics.confusion`.
         classes: the classes.
     """
-    total: Counts = np.sum([*matrices.values()], axis=0)
-    intervals = {name: _intervals([*matrices.values()], measure) for name, measure in _MEASURES.items()}
-    rows = {
-        each.name: {
-            "pixels": int(total[label].sum()),
-            **{name: _number(measure(total)[label]) for name, measure in _MEASURES.items()},
-            **{f"{name}_interval": found[label] for name, found in intervals.items() if found is not None},
-        }
-        for label, each in enumerate(classes)
+    units = np.stack([*matrices.values()])
+    total: Counts = units.sum(axis=0)
+    rows: dict[str, dict[str, Any]] = {
+        each.name: {"pixels": int(total[label].sum())} for label, each in enumerate(classes)
     }
+    for name, measure in _MEASURES.items():
+        for row, value, interval in zip(rows.values(), measure(total), intervals(units, measure), strict=True):
+            row[name] = _number(value)
+            row[f"{name}_interval"] = interval and [_number(end) for end in interval]
     return {"classes": rows, "confusion": {name: matrix.tolist() for name, matrix in matrices.items()}}
-
-
-_MEASURES = {"iou": iou, "dice": dice}
-
-
-def _intervals(matrices: Sequence[Counts], measure: Any) -> list[list[float] | None] | None:
-    """Interval of each class's figure by bootstrap over scenes; None with fewer than two scenes."""
-    if len(matrices) < 2:
-        return None
-    generator, stacked = np.random.default_rng(0), np.stack(matrices)
-    draws = generator.integers(len(stacked), size=(SAMPLES, len(stacked)))
-    found = np.array([measure(stacked[draw].sum(axis=0)) for draw in draws])
-    columns = [column[~np.isnan(column)] for column in found.T]
-    return [
-        [round(float(end), 4) for end in np.percentile(column, [2.5, 97.5])] if len(column) else None
-        for column in columns
-    ]
 
 
 def _number(value: float) -> float | None:
@@ -142,10 +143,10 @@ def _figures(part: str, figures: Mapping[str, Any]) -> str:
     lines = [f"{part.capitalize()}: {said.get(part, part)}; {scenes} scene{'s' if scenes != 1 else ''}.", ""]
     lines += ["| class | pixels | IoU | Dice |", "| --- | ---: | ---: | ---: |"]
     for name, row in figures["classes"].items():
-        cells = (_cell(row["iou"], row.get("iou_interval")), _cell(row["dice"], row.get("dice_interval")))
+        cells = (_cell(row["iou"], row["iou_interval"]), _cell(row["dice"], row["dice_interval"]))
         lines.append(f"| {name} | {row['pixels']:,} | {cells[0]} | {cells[1]} |")
-    if scenes > 1:
-        lines += ["", "In brackets: intervals that hold 95 % of 1,000 bootstrap samples of the scenes."]
+    if any(row["iou_interval"] for row in figures["classes"].values()):
+        lines += ["", "In brackets: 95 % intervals by bootstrap over the scenes."]
     return "\n".join(lines)
 
 

@@ -22,12 +22,13 @@ from tilesseg.store.locks import held, holder
 from tilesseg.training.checkpoint import read_checkpoint
 from tilesseg.training.distributed import Processes, device_of_process, joined_processes
 from tilesseg.training.losses import class_weights, loss_function
+from tilesseg.training.model_card import ScenePart, TrainingFacts, split_sentence
 from tilesseg.training.moving_average import MovingAverage
 from tilesseg.training.optimiser import make_optimiser
 from tilesseg.training.scene_validation import Device, PartOfScene, Validation, decided, validate
 from tilesseg.training.stop_request import StopRequest, stop_on_signals
 from tilesseg.training.train_spec import TrainSpec
-from tilesseg.training.trained_bundle import write_bundle
+from tilesseg.training.trained_bundle import write_trained
 from tilesseg.training.training_directory import TrainingDirectory
 from tilesseg.training.training_loop import Loader, Manner, TrainingLoop
 from tilesseg.training.training_state import Progress, Trainee
@@ -50,6 +51,8 @@ class Materials:
     """State of the files of each scene and of its labels, by name."""
     counts: Sequence[int]
     """Number of labelled pixels of each class in the part that trains."""
+    scenes: tuple[ScenePart, ...] = ()
+    """Scenes with their sizes and parts, for the card of the network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,14 +199,42 @@ class _Training:
         result = _result(self.directory, progress)
         if not self.processes.first:
             return result
-        if self.materials.test:
-            found = self._validate(spec, self.materials.test, choose=False, after_tile=self.stop.refuse_to_go_on)
-            result = _result(self.directory, progress, test=found.score)
-        write_bundle(self.directory.bundle, spec, self._served)
+        parts = {"validate": self.materials.validation, "test": self.materials.test}
+        found = {part: self._final(spec, scenes) for part, scenes in parts.items() if scenes}
+        result = _result(self.directory, progress, test=found["test"].score if "test" in found else None)
+        write_trained(
+            self.directory.bundle,
+            spec,
+            self._served,
+            facts=self._facts(result),
+            matrices={part: each.matrices for part, each in found.items()},
+            onnx=self.spec.output.onnx,
+        )
         kept = {key: value for key, value in asdict(result).items() if key not in ("directory", "bundle", "before")}
         self.directory.write_result(kept)
         self._tell(TrainingFinished(result.steps, str(result.bundle), result.seconds))
         return result
+
+    def _final(self, spec: ModelSpec, scenes: Sequence[PartOfScene]) -> Validation:
+        """Score the parameters that become the bundle."""
+        return self._validate(spec, scenes, choose=False, after_tile=self.stop.refuse_to_go_on)
+
+    def _facts(self, result: TrainingResult) -> TrainingFacts:
+        network = self.spec.network
+        library = network.library and f"{network.class_name} of {network.library}, {network.arguments}"
+        return TrainingFacts(
+            scenes=self.materials.scenes,
+            split=split_sentence(self.spec.split),
+            pixels=self.materials.counts,
+            steps=result.steps,
+            best_step=result.best_step if self.spec.stop.keep == "best" else None,
+            seconds=result.seconds,
+            device=str(self.device),
+            threads=_threads(self.spec),
+            precision=self._precision,
+            start=network.start,
+            library=library or None,
+        )
 
     def _tell(self, event: Event) -> None:
         if self.processes.first:
