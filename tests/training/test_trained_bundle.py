@@ -48,7 +48,8 @@ def test_the_card_states_data_figures_versions_and_licence(tmp_path: Path) -> No
     card = written(tmp_path, matrices={"validate": {"north": ONE, "south": TWO}, "test": {"east": TWO}})
     for said in (
         "# tiny", "Licence: CC0-1.0", "| north | 400 × 300 | train |", "| south | 400 × 300 | validate, test |",
-        "Split: by scene, validate 0.5, seed 0", "1,000 (dark 90.0%, bright 10.0%)", "a, b (uint8, values from 0 to 255)",
+        "Split: by scene, validate 0.5, seed 0", "1,000 (dark 90.0%, bright 10.0%)",
+        "a, b (uint8, values from 0 to 255)",
         "Normalisation: none",
         "2,000 steps in 61 s; best validation at step 1,800",
         "U-Net of depth 1 and width 4",

@@ -30,7 +30,9 @@ from tilesseg.training.stop_request import StopRequest, stop_on_signals
 from tilesseg.training.train_spec import TrainSpec
 from tilesseg.training.trained_bundle import write_trained
 from tilesseg.training.training_directory import TrainingDirectory
+from tilesseg.training.training_log import read_curves
 from tilesseg.training.training_loop import Loader, Manner, TrainingLoop
+from tilesseg.training.training_pictures import TrainingPictures
 from tilesseg.training.training_state import Progress, Trainee
 
 
@@ -137,6 +139,10 @@ class _Training:
     def __post_init__(self) -> None:
         self._served = copy.deepcopy(self.materials.network)
         self._precision = precision_of(self.spec, self.device)
+        folder, materials, batch = self.directory.path, self.materials, self.spec.sampling.batch
+        self._pictures = TrainingPictures(
+            folder, materials.spec, materials.validation, materials.loader, batch, self.device
+        )
 
     def carry_out(self) -> TrainingResult:
         trainee = self._trainee()
@@ -150,6 +156,7 @@ class _Training:
             self.processes,
             self.stop,
             self._tell,
+            partial(self._draw, trainee),
         )
         done = trainee.progress
         self._tell(TrainingStarted(self.spec.name, loop.last, done.step, done.seconds))
@@ -190,6 +197,13 @@ class _Training:
             choose=choose,
             after_tile=after_tile,
         )
+
+    def _draw(self, trainee: Trainee) -> None:
+        """Draw the pictures of the training so far."""
+        self._served.load_state_dict(trainee.average.state)
+        network, step = self._served, trainee.progress.step
+        losses, scores = read_curves(self.directory.path)
+        self._pictures.draw(network, step=step, worst=trainee.progress.worst, losses=losses, scores=scores)
 
     def _finish(self, trainee: Trainee) -> TrainingResult:
         """Write the bundle, score the test part once, and write the result."""

@@ -70,6 +70,16 @@ class TrainingTable:
         return StoreError(cannot(f"write {self.path}", error, "make room and run the same command again"))
 
 
+def read_curves(folder: Path) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
+    """Loss of each step, and score of each validation, of the training in a folder, each with its step."""
+    found = []
+    for name, column in ((LOG, "loss"), (VALIDATION, "score")):
+        path = folder / name
+        rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8") if path.exists() else ""))
+        found.append([(int(row["step"]), float(row[column])) for row in rows])
+    return found[0], found[1]
+
+
 def _text(rows: Iterable[Sequence[str]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)

@@ -29,6 +29,7 @@ from tilesseg.training.schedule import Schedule
 from tilesseg.training.stop_request import StopRequest
 from tilesseg.training.train_spec import TrainSpec
 from tilesseg.training.training_log import LOG, STEP_COLUMNS, VALIDATION, TrainingTable
+from tilesseg.training.worst_patches import keep_worst, patch_losses
 
 if TYPE_CHECKING:
     from tilesseg.training.training_directory import TrainingDirectory
@@ -104,6 +105,8 @@ class TrainingLoop:
     processes: Processes = field(default_factory=Processes)
     stop: StopRequest = field(default_factory=StopRequest)
     tell: Callable[[Event], None] = lambda event: None
+    draw: Callable[[], None] = lambda: None
+    """Draws the pictures of the training so far, after each validation."""
 
     def __post_init__(self) -> None:
         self._schedule = Schedule.of(self.spec.optimise)
@@ -209,6 +212,7 @@ class TrainingLoop:
         before = torch.tensor(progress.patch_counts or [[0] * (classes + 1)] * classes)
         progress.patch_counts = (before + counts.cpu()).tolist()
         progress.losses += loss
+        progress.worst = keep_worst(progress.worst, patch_losses(scores, labels), progress.step, self.processes)
 
     def _pause_is_due(self) -> bool:
         """Whether to validate and to write a checkpoint before the next step."""
@@ -221,6 +225,8 @@ class TrainingLoop:
         if self.processes.first:
             try:
                 self._validate()
+                self.draw()
+                progress.worst = []
             except KeyboardInterrupt:
                 stopped = True
             self._save()

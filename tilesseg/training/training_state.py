@@ -43,6 +43,8 @@ class Progress:
     """Sum of the losses since the last validation."""
     patch_counts: list[list[int]] = field(default_factory=list)
     """Confusion matrix of the patches since the last validation."""
+    worst: list[list[float]] = field(default_factory=list)
+    """Loss, step and number of the patches of the worst loss since the last validation, see `worst_patches`."""
 
 
 @dataclass(slots=True)

@@ -144,11 +144,14 @@ def thin(mask: Mask, shape: tuple[int, int]) -> Labels:
 
 def display_bands(source: Source) -> tuple[int, ...]:
     """Indices of the bands to show: red, green and blue by name, else the first three selected, else the first."""
-    names = [name.lower() if name else None for name in source.bands]
-    for triple in _COLOURS:
-        if all(name in names for name in triple):
-            return tuple(names.index(name) for name in triple)
-    return source.selected[:3] if len(source.selected) >= 3 else source.selected[:1]
+    return colours_among(source.bands) or (source.selected[:3] if len(source.selected) >= 3 else source.selected[:1])
+
+
+def colours_among(names: Sequence[str | None]) -> tuple[int, ...] | None:
+    """Indices of red, green and blue among names of bands; None where they are not there."""
+    lower = [name.lower() if name else None for name in names]
+    found = next((triple for triple in _COLOURS if all(name in lower for name in triple)), None)
+    return found and tuple(map(lower.index, found))
 
 
 def panel_size(shape: tuple[int, int], size: int) -> int:
