@@ -24,6 +24,7 @@ from tilesseg.planning.scene_list import find_scenes
 from tilesseg.planning.scene_plan import complete_draft, draft_scene
 from tilesseg.raster.tiling import Patch
 from tilesseg.raster.window import Window
+from tilesseg.training import onnx_copy
 from tilesseg.training.patch_loader import PatchLoader
 from tilesseg.training.training_data import TrainingData, choose_patch, gather
 
@@ -181,7 +182,17 @@ def test_an_illegal_patch_is_refused_with_a_legal_one(folder: Path) -> None:
     assert "sampling.patch is 33 and the network takes 0 + k·2; write 34" in refused(folder, sampling={"patch": 33})
 
 
-def test_a_fine_tuned_network_keeps_its_contract(folder: Path, tmp_path: Path) -> None:
+def test_an_onnx_copy_that_nothing_here_writes_is_refused_before_the_first_step(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_copy, "find_spec", lambda name: None)
+    output = {"dir": str(folder / "run"), "onnx": True}
+    assert "output.onnx needs onnx, onnxscript, onnxruntime" in refused(folder, split=LISTS, output=output)
+
+
+def test_a_fine_tuned_network_keeps_its_contract_and_its_normalisation_unless_another_is_stated(
+    folder: Path, tmp_path: Path
+) -> None:
     bundle = write_unet_bundle(tmp_path / "bundle", bands=2, classes=2)
     spec = find_bundle(str(bundle)).spec
     start = {
@@ -194,6 +205,10 @@ def test_a_fine_tuned_network_keeps_its_contract(folder: Path, tmp_path: Path) -
     assert found.normalise == spec.normalise
     assert found.bands == spec.bands
     assert found.name == "roofs"
+    stated = gather(spec_of(folder, split=LISTS, **start, normalise={"kind": "mean_std", "std": [7, 8]})).spec
+    assert stated.normalise.std == (7.0, 8.0)
+    assert stated.normalise.mean != spec.normalise.mean  # learnt of these scenes
+    assert (stated.unet, stated.classes, stated.margin) == (spec.unet, spec.classes, spec.margin)
     assert "has classes" in refused(folder, split=LISTS, **{**start, "classes": CLASSES, "data": data_of(folder)})
 
 

@@ -54,7 +54,7 @@ def test_the_card_states_data_figures_versions_and_licence(tmp_path: Path) -> No
         "2,000 steps in 61 s; best validation at step 1,800",
         "U-Net of depth 1 and width 4",
         f"torch {torch.__version__}, tilesseg {__version__}", "(cpu), 1 thread, fp32",
-        "Validate: validation, which chose", "2 scenes", "Test: test, seen once", "1 scene.",
+        "Validation, by which this network was chosen", "2 scenes", "Test, seen once", "1 scene.",
     ):  # fmt: skip
         assert said in card, said
     assert "| bright | 20 | 0.750 | 0.857 |" in card  # of the test: one scene has no interval

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from training_fakes import tiny_spec
-from training_scenes import materials
+from training_scenes import SIDE, materials
 
 from tilesseg.errors import StoreError
 from tilesseg.formats.open import open_source
@@ -135,6 +135,13 @@ def test_samples_stay_the_same_windows_and_lie_in_the_part(tmp_path: Path) -> No
     assert chosen == [sample_window(areas, number, spec) for number in range(8)]
     assert len(set(chosen)) == 8
     assert all(any(area.intersect(window) == window for area in areas) for window in chosen)
+
+
+def test_a_part_that_holds_one_sample_alone_is_shown_once(tmp_path: Path) -> None:
+    made = materials(tiny_spec(tmp_path / "run"), tmp_path)
+    drawn = TrainingPictures(tmp_path, made.spec, made.validation, Draws(), 4, torch.device("cpu"))
+    drawn.draw(Bright(), step=9, worst=[], losses=[(1, 1.0)], scores=[])
+    assert pixels(tmp_path / "samples" / "000009.png").shape == (3, SIDE, 3 * SIDE + 2 * 8)
 
 
 def test_a_curve_shows_each_step_its_mean_and_each_score() -> None:

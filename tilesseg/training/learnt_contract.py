@@ -59,11 +59,18 @@ def draft_contract(spec: TrainSpec, first: NamedScene, started: ModelSpec | None
         ModelError: the values of the spec do not fit together.
     """
     if started is not None:
-        return started.model_copy(update={key: getattr(spec, key) for key in ("name", "description", "licence")})
+        named = {key: getattr(spec, key) for key in ("name", "description", "licence")}
+        rule = {"normalise": _draft_rule(spec.normalise)} if states_normalise(spec) else {}
+        return parse_spec({**started.model_dump(), **named, **rule}, where=WHERE)
     bands = spec.bands or band_names(first, spec)
     one_score = spec.decision == "threshold"
     shape = shape_network(spec.network, bands=len(bands), scores=len(spec.classes) - one_score)
     return parse_spec({**_stated(spec, shape, bands), "normalise": _draft_rule(spec.normalise)}, where=WHERE)
+
+
+def states_normalise(spec: TrainSpec) -> bool:
+    """Whether the spec has a section `normalise`; without one, a bundle that is started from keeps its own."""
+    return "normalise" in spec.model_fields_set
 
 
 def _stated(spec: TrainSpec, shape: NetworkShape, bands: Sequence[str]) -> dict[str, Any]:

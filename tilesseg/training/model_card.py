@@ -137,10 +137,10 @@ def _figures(part: str, figures: Mapping[str, Any]) -> str:
     """Table of a part's figures."""
     scenes = len(figures["confusion"])
     said = {
-        "validate": "validation, which chose the parameters (and the threshold): optimistic figures",
-        "test": "test, seen once, at the end",
+        "validate": "Validation, by which this network was chosen: the figures are optimistic",
+        "test": "Test, seen once, at the end",
     }
-    lines = [f"{part.capitalize()}: {said.get(part, part)}; {scenes} scene{'s' if scenes != 1 else ''}.", ""]
+    lines = [f"{said[part]}; {scenes} scene{'s' if scenes != 1 else ''}.", ""]
     lines += ["| class | pixels | IoU | Dice |", "| --- | ---: | ---: | ---: |"]
     for name, row in figures["classes"].items():
         cells = (_cell(row["iou"], row["iou_interval"]), _cell(row["dice"], row["dice_interval"]))

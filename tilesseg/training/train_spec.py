@@ -136,7 +136,8 @@ class NetworkOptions(Strict):
     skips: Literal["concat", "add"] = "concat"
     """Way in which a skip joins the path from below: `concat`, as published, or `add`."""
     start: ModelPath | None = None
-    """Bundle of engine `unet` whose parameters training starts from; its shape, bands and classes must be the same."""
+    """Bundle of engine `unet` whose parameters training starts from; bands, classes and decision must be the same, its
+    shape is taken over, and its normalisation, unless the spec states one."""
     library: Literal["monai"] | None = None
     """Library that defines the network instead of the U-Net (extra `monai`)."""
     class_name: str | None = Field(None, alias="class")

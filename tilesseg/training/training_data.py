@@ -22,8 +22,9 @@ from tilesseg.raster.labels import NODATA
 from tilesseg.raster.region_of_interest import RoiCells
 from tilesseg.training.class_cells import ClassCells, count_cells
 from tilesseg.training.labelled_scenes import LabelledScene, NamedScene, find_labelled, open_labelled
-from tilesseg.training.learnt_contract import Sampled, draft_contract, learn_contract
+from tilesseg.training.learnt_contract import Sampled, draft_contract, learn_contract, states_normalise
 from tilesseg.training.networks import check_start, start_bundle
+from tilesseg.training.onnx_copy import check_onnx
 from tilesseg.training.patch_sampling import Geometry, PatchSampler, SampledScene, largest_side
 from tilesseg.training.split import PARTS, Part, PartMap, SplitScene, split_scenes
 from tilesseg.training.train_spec import TrainSpec
@@ -69,6 +70,8 @@ def gather(spec: TrainSpec) -> TrainingData:
         SourceError: an image or its labels cannot be read, or do not fit one another.
         ModelError: numbers of the spec do not fit the bands, or the bundle to start from cannot be read.
     """
+    if spec.output.onnx:
+        check_onnx()
     named = find_labelled(spec.data, spec.split)
     started = start_bundle(spec.network).spec if spec.network.start else None
     draft = draft_contract(spec, named[0], started)
@@ -172,7 +175,7 @@ def _learn(
 ) -> tuple[ModelSpec, list[LabelledScene]]:
     """Contract of the network to be, and the scenes normalised by it."""
     contract, opened = draft, [look.scene for look in looks]
-    if started is None:
+    if started is None or states_normalise(spec):
         contract = learn_contract(draft, spec.normalise, opened, [look.train for look in looks if look.train])
     scenes = []
     for one, look in zip(named, looks, strict=True):

@@ -77,9 +77,12 @@ class TrainingPictures:
         self._draw_worst(served, list(worst_patches(worst, self.loader, self.batch)))
 
     def _samples(self, network: nn.Module) -> Iterator[Picture]:
-        for number in range(SAMPLES if self.parts else 0):
-            part = self.parts[number % len(self.parts)]
-            window = sample_window(part.windows, number, self.spec)
+        chosen = [self.parts[number % len(self.parts)] for number in range(SAMPLES if self.parts else 0)]
+        places = {
+            (part.scene.name, sample_window(part.windows, number, self.spec)): part
+            for number, part in enumerate(chosen)
+        }  # a part that is no larger than a sample has one alone
+        for (_, window), part in places.items():
             pixels, rule = part.scene.source.read(window), part.scene.normalisation
             values = rule.apply(np.where(pixels.valid, pixels.values, self.spec.fill)).astype(np.float32)
             lost = self.spec.patch.shrink // 2
