@@ -7,10 +7,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
+import yaml
 from rio_cogeo import cog_validate
 
 from tilesseg.cli import main as cli
@@ -39,13 +41,32 @@ def test_clouds_segments_a_landsat_scene_by_its_job_file(
         assert set(mask.read(1).ravel()) == {0, 1, 2}
 
 
+def trained_by_its_spec(name: str, tmp_path: Path, make: list[str], changes: dict[str, Any]) -> Path:
+    """Bundle that a workflow's training gives with some keys changed, so that it takes seconds."""
+    folder = tmp_path / name
+    shutil.copytree(WORKFLOWS / name, folder)
+    subprocess.run([sys.executable, *make], check=True, capture_output=True, cwd=folder)
+    spec = yaml.safe_load((folder / "train.yaml").read_text(encoding="utf-8"))
+    for section, keys in changes.items():
+        spec[section] |= keys
+    (folder / "train.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
+    assert cli.run(["train", str(folder / "train.yaml")]) == 0
+    return folder / spec["output"]["dir"] / "bundle"
+
+
+FEW = {"optimise": {"steps": 2}, "stop": {"every": 1}}
+
+
 @pytest.mark.slow
-def test_training_makes_a_bundle_that_loads(tmp_path: Path) -> None:
-    script = WORKFLOWS / "training" / "landscape.py"
-    command = [sys.executable, str(script), "--steps", "2", "--out", str(tmp_path / "bundle")]
-    subprocess.run(command, check=True, capture_output=True)
-    assert find_bundle(tmp_path / "bundle").spec.classes == find_bundle("landscape").spec.classes
-    load_model(tmp_path / "bundle", threads=1)
+def test_training_makes_a_bundle_of_the_demo_s_kind(tmp_path: Path) -> None:
+    make = ["make_scenes.py", "scenes", "--scenes", "3", "--side", "256"]
+    bundle = find_bundle(
+        trained_by_its_spec("training", tmp_path, make, {**FEW, "split": {"validate": 0.3, "test": 0.3}})
+    )
+    shipped = find_bundle("landscape").spec
+    for key in ("classes", "unet", "bands", "patch", "margin", "licence", "resolution", "dtype", "name"):
+        assert getattr(bundle.spec, key) == getattr(shipped, key), key
+    load_model(bundle, threads=1)
 
 
 @pytest.mark.cluster
@@ -91,11 +112,12 @@ def test_water_evaluation_prints_the_table_of_the_readme(shared_data: Path) -> N
 
 @pytest.mark.slow
 def test_water_trains_without_any_real_scene(tmp_path: Path) -> None:
-    script = WORKFLOWS / "water" / "train.py"
-    command = [sys.executable, str(script), "--steps", "2", "--scenes", "2", "--out", str(tmp_path / "bundle")]
-    subprocess.run(command, check=True, capture_output=True)
-    assert find_bundle(tmp_path / "bundle").spec.classes == find_bundle(WORKFLOWS / "water" / "model").spec.classes
-    load_model(tmp_path / "bundle", threads=1)
+    make = ["make_training.py", "scenes", "--scenes", "3"]
+    bundle = find_bundle(trained_by_its_spec("water", tmp_path, make, {**FEW, "split": {"validate": 0.3}}))
+    shipped = find_bundle(WORKFLOWS / "water" / "model").spec
+    for key in ("classes", "unet", "bands", "margin", "licence", "dtype", "resolution", "name"):
+        assert getattr(bundle.spec, key) == getattr(shipped, key), key
+    load_model(bundle, threads=1)
 
 
 @pytest.mark.parametrize("name", ["clouds", "water"])

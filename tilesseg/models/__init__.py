@@ -1,4 +1,4 @@
-"""Networks: their contract, their bundle, the runtimes that compute them, our U-Net and its training."""
+"""Networks: their contract, their bundle, the runtimes that compute them, and our U-Net."""
 
 from __future__ import annotations
 

@@ -7,16 +7,19 @@ reflectance, as `input.scale` and `input.offset` make of a Landsat or Sentinel-2
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tilesseg.models.training.train_unet import LabelledScene
 from tilesseg.raster.window import Window
 from tilesseg.training.synthetic_landscape import WATER, landscape
 
 BANDS = ("blue", "green", "red", "nir")
 CLASSES = ("land", "water")
+IGNORED = 255
 BRIGHTEST = 0.6
 """Clouds and sunlit snow above this are cut off, here and by the model's `clip`: what tells water lies below."""
 
@@ -29,8 +32,18 @@ _SNOW = np.array((0.92, 0.92, 0.90, 0.80), np.float32)[:, None, None]
 _CLOUD = np.array((0.78, 0.76, 0.77, 0.80), np.float32)[:, None, None]
 
 
+@dataclass(frozen=True, slots=True)
+class LabelledScene:
+    """An image and its true classes, in memory."""
+
+    bands: NDArray[Any]
+    """Reflectance `(4, y, x)`."""
+    labels: NDArray[np.uint8]
+    """Indices into CLASSES `(y, x)`; IGNORED where nothing is known."""
+
+
 def country(side: int, seed: int) -> LabelledScene:
-    """A square scene of `side` pixels: `bands` reflectance, `labels` indices into CLASSES, all valid.
+    """A square scene of `side` pixels: `bands` reflectance, `labels` indices into CLASSES.
 
     What lies under a cloud too thick to see through is no water: nobody could know.
     """
@@ -45,7 +58,7 @@ def country(side: int, seed: int) -> LabelledScene:
     ground *= np.maximum(lit * (1 - shadow), _SKY * draw.uniform(0.5, 1.5))
     seen = (ground + HAZE * draw.uniform(0.0, 3.5)) * (1 - cover) + cover * _CLOUD * draw.uniform(0.4, 1.2)
     water &= cover[0] < 0.5
-    return LabelledScene(_sensed(seen, draw), water.astype(np.uint8), np.ones((side, side), np.bool_))
+    return LabelledScene(_sensed(seen, draw), water.astype(np.uint8))
 
 
 def _landscape(side: int, seed: int, *, pixel: float) -> tuple[Floats, NDArray[np.uint8]]:

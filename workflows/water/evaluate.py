@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from country import IGNORED
 from numpy.typing import NDArray
 from real import CLOUD, SHADOW, WATER, archive_of, greenland, ndwi
 
 from tilesseg.models.load import Model, load_model
-from tilesseg.models.training.train_unet import IGNORED
 
 HERE = Path(__file__).resolve().parent
 THRESHOLDS = (0.0, -0.1, 0.2)

@@ -11,10 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 import rasterio
-from country import BRIGHTEST, HAZE, noise
+from country import BRIGHTEST, HAZE, IGNORED, LabelledScene, noise
 from numpy.typing import NDArray
-
-from tilesseg.models.training.train_unet import IGNORED, LabelledScene
 
 SHADOW, WATER, CLOUD = 0, 1, 4
 """In the masks of ukis-csmask."""
@@ -31,7 +29,7 @@ def greenland(folder: Path, *, half: Literal["west", "east"] = "west") -> Labell
     bands = np.stack([_read(file) for file in files])[:, :, columns] * np.float32(SCALE) + np.float32(OFFSET)
     wet, dark = ndwi(bands), bands[3] < DARK
     labels = np.where((wet > 0.2) & dark, 1, np.where(dark, IGNORED, 0)).astype(np.uint8)
-    return LabelledScene(bands, labels, np.ones(labels.shape, np.bool_))
+    return LabelledScene(bands, labels)
 
 
 def masked(archive: Path, *, half: Literal["west", "east"]) -> LabelledScene:
@@ -45,7 +43,7 @@ def masked(archive: Path, *, half: Literal["west", "east"]) -> LabelledScene:
     labels = np.where(water & (wet > -0.2), 1, 0).astype(np.uint8)
     doubtful = (water & (wet <= -0.2)) | (~water & ~cloud & (wet > -0.1)) | (shadow & (wet > -0.2))
     labels[doubtful] = IGNORED
-    return LabelledScene(bands, labels, np.ones(labels.shape, np.bool_))
+    return LabelledScene(bands, labels)
 
 
 def archive_of(
@@ -74,24 +72,7 @@ def watered(scene: LabelledScene, seed: int) -> LabelledScene:
     colour = np.array([green * draw.uniform(1.0, 1.4), green, green * draw.uniform(0.6, 1.1), nir], np.float32)
     bands = scene.bands * (1 - cover) + cover * colour[:, None, None]
     labels = np.where(cover >= 0.4, 1, np.where(cover > 0.2, IGNORED, scene.labels)).astype(np.uint8)
-    return LabelledScene(bands, labels, scene.valid)
-
-
-def ponds(scene: LabelledScene, side: int, count: int, draw: np.random.Generator) -> list[LabelledScene]:
-    """`count` squares of `side` pixels that hold water of the scene; none where it has none.
-
-    Of the whole scene one pixel in 300 is water or none: drawn from there, the network learns to call nothing water.
-    """
-    ys, xs = np.nonzero(scene.labels == 1)
-    picked = draw.integers(len(ys), size=count) if len(ys) else []
-    height, width = scene.labels.shape
-    squares = []
-    for number in picked:
-        y, x = (int(draw.integers(max(0, at - side + 9), at - 7)) if at > 8 else 0 for at in (ys[number], xs[number]))
-        y, x = min(y, height - side), min(x, width - side)
-        at = (slice(y, y + side), slice(x, x + side))
-        squares.append(LabelledScene(scene.bands[:, *at], scene.labels[at], scene.valid[at]))
-    return squares
+    return LabelledScene(bands, labels)
 
 
 def varied(scene: LabelledScene, seed: int) -> LabelledScene:
@@ -100,7 +81,7 @@ def varied(scene: LabelledScene, seed: int) -> LabelledScene:
     gain = np.exp(draw.uniform(np.log(0.6), np.log(1.3))) * (1 + 0.04 * draw.standard_normal((4, 1, 1)))
     offset = HAZE * draw.uniform(-0.5, 0.7) + 0.004 * draw.standard_normal((4, 1, 1))
     bands = np.clip(scene.bands * gain + offset, 0, BRIGHTEST).astype(np.float32)
-    return LabelledScene(bands, scene.labels, scene.valid)
+    return LabelledScene(bands, scene.labels)
 
 
 def ndwi(bands: NDArray[np.float32]) -> NDArray[np.float32]:
