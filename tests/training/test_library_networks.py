@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from test_networks import spec_of
 
 from tilesseg.errors import JobError
+from tilesseg.models.load import load_model
 from tilesseg.models.trial.model_check import check_model
 from tilesseg.training.library_networks import build_library_network, export_network, shape_library_network
 from tilesseg.training.networks import build_network, shape_network
@@ -27,7 +27,9 @@ def library(name: str = "UNet", **arguments: Any) -> NetworkOptions:
     return NetworkOptions.model_validate({"library": "monai", "class": name, "arguments": arguments})
 
 
-def test_what_is_trained_is_served_as_its_spec_says_without_monai(tmp_path: Path) -> None:
+def test_what_is_trained_is_served_as_its_spec_says_without_monai(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = library(**SMALL)
     spec = spec_of(asked)
     assert (spec.engine, spec.patch.stride_multiple, spec.patch.multiple, spec.patch.fixed) == ("exported", 4, 4, None)
@@ -43,19 +45,11 @@ def test_what_is_trained_is_served_as_its_spec_says_without_monai(tmp_path: Path
     checked = check_model(tmp_path)
     assert checked.usable and not checked.doubts, checked  # and the margin is true, as far as a trial shows
     patches = torch.rand(3, 2, 36, 36)
-    np.save(tmp_path / "given.npy", patches.numpy())
-    program = f"""
-import sys
-sys.modules["monai"] = None  # an import of it fails
-import numpy as np
-from tilesseg import load_model
-scores = load_model({str(tmp_path)!r}, device="cpu", precision="fp32").predict(np.load({str(tmp_path / "given.npy")!r}))
-np.save({str(tmp_path / "scores.npy")!r}, scores)
-"""
-    subprocess.run([sys.executable, "-c", program], check=True)
+    monkeypatch.setitem(sys.modules, "monai", None)  # an import of it fails
+    found = load_model(tmp_path, device="cpu", precision="fp32").predict(patches.numpy())
     with torch.inference_mode():
         expected = network.eval()(patches).softmax(1).numpy()
-    np.testing.assert_allclose(np.load(tmp_path / "scores.npy"), expected, atol=1e-5)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_a_layer_that_sees_the_whole_patch_leaves_the_margin_open() -> None:

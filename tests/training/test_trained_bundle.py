@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,26 +86,32 @@ def test_a_card_without_figures_says_so(tmp_path: Path) -> None:
     assert "Nothing validated and nothing tested" in written(tmp_path)
 
 
-def test_the_onnx_copy_is_a_bundle_that_computes_the_same(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def with_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with an ONNX copy; exporting takes seconds."""
     pytest.importorskip("onnxscript")
-    card = written(tmp_path, onnx=True)
+    folder = tmp_path_factory.mktemp("with-onnx")
+    written(folder, onnx=True)
+    return folder
+
+
+def test_the_onnx_copy_is_a_bundle_that_computes_the_same(with_onnx: Path) -> None:
+    card = (with_onnx / "CARD.md").read_text()
     assert "ONNX copy in `onnx/`: scores differ from torch's by" in card and "of labels are equal" in card
-    copied = find_bundle(tmp_path / "onnx")
-    assert copied.spec.engine == "onnx" and copied.spec.classes == find_bundle(tmp_path).spec.classes
+    copied = find_bundle(with_onnx / "onnx")
+    assert copied.spec.engine == "onnx" and copied.spec.classes == find_bundle(with_onnx).spec.classes
     patches = np.random.default_rng(0).random((3, 2, 48, 80), np.float32)  # other sides than it was exported with
-    models = (load_model(tmp_path, engine="torch", precision="fp32"), load_model(copied, engine="onnxruntime"))
+    models = (load_model(with_onnx, engine="torch", precision="fp32"), load_model(copied, engine="onnxruntime"))
     first, second = (model.predict(patches) for model in models)
     np.testing.assert_allclose(first, second, atol=1e-5)
     assert first.std() > 0
 
 
-def test_an_onnx_copy_that_differs_is_refused(tmp_path: Path) -> None:
-    pytest.importorskip("onnxscript")
-    written(tmp_path / "one", onnx=True)
+def test_an_onnx_copy_that_differs_is_refused(with_onnx: Path, tmp_path: Path) -> None:
     spec = spec_of(options())
-    write_trained(tmp_path / "two", spec, build_network(spec, options(), 5), facts=replace(FACTS), matrices={})
+    write_trained(tmp_path, spec, build_network(spec, options(), 5), facts=FACTS, matrices={})
     with pytest.raises(ModelError, match=r"differ from torch's by .*, more than 0.001; leave output.onnx out"):
-        compare_with_torch(tmp_path / "one" / "onnx", tmp_path / "two")
+        compare_with_torch(with_onnx / "onnx", tmp_path)
 
 
 def test_missing_packages_are_named_before_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tilesseg.events import Listener, Note, tell
+from tilesseg.training.model_card import ScenePart
 from tilesseg.training.networks import build_network
 from tilesseg.training.patch_loader import PatchLoader
 from tilesseg.training.scene_validation import PartOfScene
@@ -46,7 +47,13 @@ def materials_of(spec: TrainSpec, data: TrainingData) -> Materials:
         test=scored_parts(data, "test"),
         identities={scene.name: scene.identity() for scene in data.scenes},
         counts=data.pixels("train").tolist(),
+        scenes=tuple(ScenePart(each.name, each.source.grid.shape, parts_of(data, each.name)) for each in data.scenes),
     )
+
+
+def parts_of(data: TrainingData, name: str) -> tuple[Part, ...]:
+    """Parts of which a scene has labelled pixels."""
+    return tuple(part for part, cells in data.cells[name].items() if cells.pixels.any())
 
 
 def scored_parts(data: TrainingData, part: Part) -> list[PartOfScene]:

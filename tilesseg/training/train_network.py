@@ -244,7 +244,7 @@ class _Training:
             best_step=result.best_step if self.spec.stop.keep == "best" else None,
             seconds=result.seconds,
             device=str(self.device),
-            threads=_threads(self.spec),
+            threads=threads_of(self.spec),
             precision=self._precision,
             start=network.start,
             library=library or None,
