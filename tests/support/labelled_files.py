@@ -29,18 +29,17 @@ def labelled(
     bands: int = 2,
     offset: float = 0.0,
     dtype: str = "uint16",
-    labels: dict[str, Any] | None = None,
-    **profile: Any,
+    nodata: int = 0,
 ) -> NDArray[Any]:
     """Write an image whose classes differ in brightness, with its first 6 rows nodata, and its labels; the values."""
     seed = sum(map(ord, name))
     values = np.random.default_rng(seed).normal(1000 + offset, 60, (bands, *truth.shape)) + 300.0 * (truth % 255)
-    values[:, :6] = 0
+    values[:, :6] = nodata
     stored = values.clip(0, 60_000 if dtype != "uint8" else 255).astype(dtype)
     (folder / "images").mkdir(parents=True, exist_ok=True)
     (folder / "labels").mkdir(exist_ok=True)
-    write_scene(folder / "images" / f"{name}.tif", stored, **{"nodata": 0, **profile})
-    write_scene(folder / "labels" / f"{name}.tif", truth[None], **(labels or {}))
+    write_scene(folder / "images" / f"{name}.tif", stored, nodata=nodata)
+    write_scene(folder / "labels" / f"{name}.tif", truth[None])
     return stored
 
 

@@ -76,6 +76,7 @@ def served(data: TrainingData, path: Path) -> dict[Window, np.ndarray[Any, Any]]
 )
 def test_a_window_for_training_is_what_a_run_gives_to_its_network(folder: Path, normalise: dict[str, Any]) -> None:
     """Nodata, overhang and statistics of the scene included, byte for byte."""
+    labelled(folder, "c", blocks(2), nodata=3000)
     data = gather(spec_of(folder, split=LISTS, normalise=normalise))
     for scene in data.scenes:
         windows = served(data, folder / "images" / f"{scene.name}.tif")
@@ -91,7 +92,9 @@ def test_labels_are_ignored_where_the_image_has_no_data_and_outside(folder: Path
     assert np.all(labels[:14] == 255)
     assert np.all(labels[:, :8] == 255)
     assert np.array_equal(labels[14:, 8:], blocks(0)[6:56, :56])
-    assert np.array_equal(scene.known(Window(0, 0, 64, 64))[6:], blocks(0)[6:])
+    known = scene.known(Window(0, 0, 64, 64))
+    assert np.all(known[:6] == 255)
+    assert np.array_equal(known[6:], blocks(0)[6:])
 
 
 def test_mean_and_deviation_are_those_of_the_part_that_trains_alone(folder: Path) -> None:
@@ -298,15 +301,21 @@ def test_a_table_may_say_the_parts(folder: Path) -> None:
 PARTS = ("train", "validate", "test")
 
 
-def test_blocks_keep_their_gap_and_count_their_own_pixels(tmp_path: Path) -> None:
-    labelled(tmp_path, "a", blocks(0, 512))
-    split = {"by": "block", "block": 64, "validate": 0.15, "test": 0.05}
-    spec = spec_of(tmp_path, split=split)
+def test_blocks_keep_their_gap_and_what_is_learnt_is_of_the_pixels_that_train(tmp_path: Path) -> None:
+    stored, whole = labelled(tmp_path, "a", blocks(0, 768)), Window(0, 0, 768, 768)
+    spec = spec_of(
+        tmp_path,
+        split={"by": "block", "block": 64, "validate": 0.015, "test": 0.01},
+        sampling={"patch": 100},
+        augment={"scale": 0.25},
+    )
     data = gather(spec)
     parts = data.parts["a"]
-    scored = parts.mask("validate", Window(0, 0, 512, 512)) | parts.mask("test", Window(0, 0, 512, 512))
-    known = data.scenes[0].known(Window(0, 0, 512, 512)) != 255
+    scored = parts.mask("validate", whole) | parts.mask("test", whole)
+    known = data.scenes[0].known(whole) != 255
     assert data.pixels("validate").sum() + data.pixels("test").sum() == (scored & known).sum()
     sampler = data.sampler(spec)
-    for index in range(200):
-        assert not scored[sampler.draw(1, index).window.slices()].any()
+    assert not any(scored[sampler.draw(1, index).window.slices()].any() for index in range(300))
+    values = stored[:, parts.mask("train", whole) & known].astype(float)
+    assert data.spec.normalise.mean == pytest.approx(values.mean(axis=1), rel=1e-5)
+    assert data.spec.normalise.mean != pytest.approx(stored[:, known].mean(axis=1), rel=1e-5)

@@ -10,7 +10,7 @@ from labelled_arrays import array_scene, sampler_of
 
 from tilesseg.raster.window import Window
 from tilesseg.training.patch_sampling import Geometry, PatchDraw, PatchSampler, largest_side
-from tilesseg.training.split import PARTS, PartMap, SplitScene, split_scenes
+from tilesseg.training.split import SplitScene, split_scenes
 from tilesseg.training.train_spec import Split
 
 
@@ -89,20 +89,20 @@ def test_only_labelled_and_valid_pixels_are_drawn_round() -> None:
     assert int(sampler.pixels.sum()) == 100 * 100
 
 
-@pytest.mark.parametrize("scale", [0.0, 0.3])
-def test_patches_that_train_never_touch_a_pixel_that_is_scored(scale: float) -> None:
-    truth, reach = two_classes(512), largest_side(16, scale)
-    for scene in [array_scene("a", truth)]:
-        split = Split.model_validate({"by": "block", "block": 64, "validate": 0.15, "test": 0.1})
-        facts = SplitScene("a", "a.tif", scene.source.grid, scene.source.grid)
-        parts = split_scenes([facts], split, patch=reach)["a"]
-        sampler = sampler_of([scene], classes=2, parts=[parts], augment={"scale": scale})
-        scored = parts.mask("validate", scene.source.grid.window) | parts.mask("test", scene.source.grid.window)
-        assert scored.any()
-        drawn = draws(sampler, 400)
-        assert not any(scored[draw.window.slices()].any() for draw in drawn)
-        rounds = [parts.mask("train", draw.window).any() for draw in drawn]
-        assert all(rounds)
+@pytest.mark.parametrize(("scale", "block"), [(0.0, 64), (0.3, 64), (0.0, 96)])
+def test_patches_that_train_never_touch_a_pixel_that_is_scored(scale: float, block: int) -> None:
+    """Also where blocks end inside cells of the class index."""
+    scene = array_scene("a", two_classes(512))
+    split = Split.model_validate({"by": "block", "block": block, "validate": 0.15, "test": 0.1})
+    facts = SplitScene("a", "a.tif", scene.source.grid, scene.source.grid)
+    parts = split_scenes([facts], split, patch=largest_side(16, scale))["a"]
+    sampler = sampler_of([scene], classes=2, parts=[parts], augment={"scale": scale})
+    whole = scene.source.grid.window
+    scored = parts.mask("validate", whole) | parts.mask("test", whole)
+    assert scored.any()
+    drawn = draws(sampler, 400)
+    assert not any(scored[draw.window.slices()].any() for draw in drawn)
+    assert all(parts.mask("train", draw.window).any() for draw in drawn)
 
 
 @pytest.mark.parametrize(("patch", "shrink"), [(16, 0), (32, 12)])
@@ -123,8 +123,3 @@ def test_a_scene_smaller_than_a_patch_is_covered_by_it() -> None:
 def test_a_scene_of_one_class_has_no_rare_one() -> None:
     sampler = sampler_of([array_scene("a", np.ones((64, 64), np.uint8))], classes=3, sampling={"foreground": 1.0})
     assert len(draws(sampler, 16)) == 16
-
-
-def test_the_parts_of_a_split_are_known() -> None:
-    assert PARTS[0] == "train"
-    assert PartMap.whole("validate", (10, 10)).holds("train") is False
