@@ -77,6 +77,12 @@ def test_the_command_prints_tables_and_writes_into_the_run(folder: Path, capsys:
     data = json.loads((folder / "run" / "evaluation.json").read_text())
     assert set(data["scenes"]) == set(SCENES) and data["pooled"]["cross_entropy"] > 0
     assert (folder / "run" / "reliability.png").stat().st_size > 1000
+    assert run(["report", str(folder / "run"), "--out", str(folder / "report.html")]) == 0
+    page = (folder / "report.html").read_text()
+    name = data["classes"][1]
+    assert "Against the truth" in page and f"{data['pooled']['classes'][name]['dice']:.3f} [" in page
+    assert f"{data['scenes']['south']['classes'][name]['dice']:.3f}</td>" in page
+    capsys.readouterr()
     first = data["classes"][0]
     assert run([*arguments, "--fail-under", f"{first}.dice=0.999"]) == 3
     assert f"{first}.dice is 0." in capsys.readouterr().err

@@ -23,6 +23,7 @@ from tilesseg.paths import without_secrets
 from tilesseg.planning.scene_list import SCENE_LIST, read_scene_list
 from tilesseg.planning.scene_plan import SceneRun
 from tilesseg.planning.stored_plan import stored_scene_plan
+from tilesseg.reporting.html.report_evaluation import EvaluationTable, evaluation_table
 from tilesseg.reporting.html.report_scene import SceneFacts, SceneLimits, scene_details
 from tilesseg.reporting.html.report_sections import (
     FailureTable,
@@ -77,6 +78,8 @@ class PageFacts:
     classes: Sequence[Share]
     scenes: SceneTable
     failures: FailureTable
+    evaluation: EvaluationTable | None
+    """Figures of `tilesseg evaluate`, where the run has been evaluated."""
     times: TimeShares
     timeline: TimelineLayout | None
     keys: Sequence[tuple[int, str]]
@@ -135,6 +138,7 @@ def _gather(run: RunDirectory, plan: Plan, seconds: float | None) -> PageFacts:
         classes=class_shares(counts, plan.spec),
         scenes=scene_table(scenes, anchors),
         failures=failure_table(scenes),
+        evaluation=evaluation_table(run),
         times=time_shares(progress.seconds),
         timeline=lay_out_timeline(list(_bars(watch, shown)), colours=len(shown)),
         keys=keys if 1 < len(shown) <= COLOURS else (),
