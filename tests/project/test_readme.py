@@ -16,6 +16,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,8 @@ DOCUMENTS = [
     *sorted((CHECKOUT / "docs").rglob("*.md")),
     *sorted((CHECKOUT / "workflows").rglob("*.md")),
 ]
+SLOW = ("docs/tutorial-train.md",)
+"""Documents whose blocks take minutes."""
 FENCE = re.compile(
     r"(?:^[ ]*<!-- test: skip (?P<reason>\S.*?) -->[ ]*\n+)?"
     r"^(?P<indent>[ ]*)```(?P<language>python|console|bash|sh|yaml(?= title=))"
@@ -112,7 +115,13 @@ def demos(tmp_path_factory: pytest.TempPathFactory) -> Demos:
     return Demos(tmp_path_factory.mktemp("demos"))
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(CHECKOUT)))
+def _documents() -> list[Any]:
+    """Documents, of which those that take minutes are marked as slow."""
+    named = [(str(path.relative_to(CHECKOUT)), path) for path in DOCUMENTS]
+    return [pytest.param(path, id=name, marks=[pytest.mark.slow] * (name in SLOW)) for name, path in named]
+
+
+@pytest.mark.parametrize("document", _documents())
 def test_what_a_document_shows_works(document: Path, tmp_path: Path, demos: Demos) -> None:
     for block in blocks_of(document.read_text(encoding="utf-8")):
         if block.reason is None:

@@ -64,7 +64,7 @@ def test_training_makes_a_bundle_of_the_demo_s_kind(tmp_path: Path) -> None:
         trained_by_its_spec("training", tmp_path, make, {**FEW, "split": {"validate": 0.25, "test": 0.25}})
     )
     shipped = find_bundle("landscape").spec
-    for key in ("classes", "unet", "bands", "patch", "margin", "licence", "resolution", "dtype", "name"):
+    for key in ("classes", "unet", "bands", "margin", "licence", "resolution", "dtype", "name"):
         assert getattr(bundle.spec, key) == getattr(shipped, key), key
     load_model(bundle, threads=1)
 
