@@ -37,19 +37,7 @@ def read_deepness(file: Path) -> ModelSpec | None:
         return None
     if task != TASK:
         raise ModelError(f"{file} is a {task} of Deepness, tilesseg runs a {TASK}; take a network for segmentation")
-    bands, side, scores, names = _facts(header)
-    facts = {
-        "class_names": names,
-        "tiles_size": side,
-        "the number of channels": bands,
-        "the number of scores": scores,
-    }
-    missing = [key for key, value in facts.items() if not value]
-    if missing or bands is None or side is None or scores is None:
-        raise ModelError(
-            f"{file} has no spec, and its metadata of Deepness do not state {', '.join(missing)}; write a spec: "
-            f"tilesseg models new {file}"
-        )
+    bands, side, scores, names = _facts(header, file)
     with file.open("rb") as opened:
         held = {"file": file.name, "sha256": hashlib.file_digest(opened, "sha256").hexdigest()}
     spec = {
@@ -67,12 +55,24 @@ def read_deepness(file: Path) -> ModelSpec | None:
     return parse_spec(spec, where=str(file))
 
 
-def _facts(header: OnnxHeader) -> tuple[int | None, int | None, int | None, list[str]]:
-    """Number of channels, side of a tile, number of scores, names of the classes; None where the file states none."""
+def _facts(header: OnnxHeader, file: Path) -> tuple[int, int, int, list[str]]:
+    """Number of channels, side of a tile, number of scores, names of the classes.
+
+    Raises:
+        ModelError: the file does not state them all.
+    """
     taken = header.inputs[0] if len(header.inputs) == 1 and len(header.inputs[0]) == 4 else (None,) * 4
     given = header.outputs[0] if len(header.outputs) == 1 and len(header.outputs[0]) == 4 else (None,) * 4
-    side = taken[2] or tile_size(header.metadata)
-    return taken[1], side, given[1], class_names(header.metadata)
+    bands, side, scores = taken[1], taken[2] or tile_size(header.metadata), given[1]
+    names = class_names(header.metadata)
+    facts = {"class_names": names, "tiles_size": side, "the number of channels": bands, "that of scores": scores}
+    missing = [key for key, value in facts.items() if not value]
+    if missing or bands is None or side is None or scores is None:
+        raise ModelError(
+            f"{file} has no spec, and its metadata of Deepness do not state {', '.join(missing)}; write a spec: "
+            f"tilesseg models new {file}"
+        )
+    return bands, side, scores, names
 
 
 def stated(metadata: Mapping[str, str], key: str) -> Any:

@@ -133,10 +133,7 @@ def _described(
     given = _shape(target["result"], where, "mlm:output")
     found = list(_bands(properties, asset))
     bands = _band_names(source, found)
-    if not bands:
-        raise ModelError(f"{where} names no bands in mlm:input, and a run must know them; write them, in their order")
-    if taken.channels not in (None, len(bands)):
-        raise ModelError(f"{where} takes {taken.channels} channels and names {len(bands)} bands; correct mlm:input")
+    _refuse_other_bands(bands, taken, where)
     spec: dict[str, Any] = {
         "name": properties["mlm:name"],
         "description": str(properties.get("description") or ""),
@@ -155,14 +152,34 @@ def _described(
         spec["resolution"] = resolution
     if _says_preprocessing(source, model, where):
         spec["normalise"] = normalise_of_scaling(source, bands=len(bands), where=where)
-    values = range_of_scaling(source) or _statistics_range(found) or ((0, 255) if spec["dtype"] == "uint8" else None)
+    spec["input_range"] = _input_range(source, found, model, where)
+    return spec
+
+
+def _input_range(
+    source: Mapping[str, Any], described: Sequence[Mapping[str, Any]], model: Mapping[str, Any], where: str
+) -> Any:
+    """Range of the imagery that scaling or statistics state, else that of bytes, else that of the block.
+
+    Raises:
+        ModelError: none of them states it.
+    """
+    values = range_of_scaling(source) or _statistics_range(described)
+    if values is None and _dtype(described) == "uint8":
+        values = 0.0, 255.0
     if values is None and "input_range" not in model:
         raise ModelError(
             f"{where} does not say which values its imagery spans; write statistics of the bands, or "
             '"tilesseg:model": {"input_range": [low, high]} into its properties'
         )
-    spec["input_range"] = values or model["input_range"]
-    return spec
+    return values or model["input_range"]
+
+
+def _refuse_other_bands(bands: Sequence[str], taken: _Shape, where: str) -> None:
+    if not bands:
+        raise ModelError(f"{where} names no bands in mlm:input, and a run must know them; write them, in their order")
+    if taken.channels not in (None, len(bands)):
+        raise ModelError(f"{where} takes {taken.channels} channels and names {len(bands)} bands; correct mlm:input")
 
 
 def _only(properties: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
