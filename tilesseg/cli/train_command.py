@@ -30,11 +30,13 @@ def train(
         forecast = forecast_training(spec)
         print(json.dumps(forecast.to_json(), indent=1, ensure_ascii=False) if as_json else forecast.text)
         return
+    from tilesseg.training.distributed import is_first_process
     from tilesseg.training.train_job import train as carry_out
 
     with _progress() as listener:
         result = carry_out(spec, listeners=[listener])
-    print(json.dumps(result.to_json(), indent=1) if as_json else result.text)
+    if is_first_process():
+        print(json.dumps(result.to_json(), indent=1) if as_json else result.text)
 
 
 @contextmanager

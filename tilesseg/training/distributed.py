@@ -87,6 +87,11 @@ def joined_processes(device: torch.device) -> Iterator[Processes]:
         distributed.destroy_process_group()
 
 
+def is_first_process() -> bool:
+    """Whether this process is alone, or the first that `torchrun` started: the only one that speaks."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def device_of_process(device: torch.device) -> torch.device:
     """Device of this process: of several on a machine, each takes the GPU of its local rank."""
     local = os.environ.get("LOCAL_RANK")

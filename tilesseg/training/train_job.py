@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tilesseg.events import Listener, Note, tell
+from tilesseg.training.distributed import is_first_process
 from tilesseg.training.model_card import ScenePart
 from tilesseg.training.networks import build_network
 from tilesseg.training.patch_loader import PatchLoader
@@ -32,7 +33,7 @@ def train(spec: TrainSpec | str | Path, *, listeners: Sequence[Listener] = ()) -
     if finished is not None:
         return finished
     data = gather(spec)
-    for note in notes_of(data):
+    for note in notes_of(data) if is_first_process() else ():
         tell(listeners, Note(note))
     return train_network(spec, materials_of(spec, data), listeners=listeners)
 
