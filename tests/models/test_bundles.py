@@ -116,7 +116,7 @@ def test_a_spec_of_another_weights_file_is_refused(tmp_path):
 
 
 def test_a_weights_file_without_a_spec_is_refused(tmp_path):
-    (tmp_path / "net.onnx").write_bytes(b"")
+    (tmp_path / "net.onnx").write_bytes(b"\x08\x08")  # ONNX, version 8, without metadata
     assert "no net.yaml or model.yaml" in refusal(tmp_path / "net.onnx")
 
 
