@@ -1,7 +1,8 @@
 """Patches of the worst loss, for people to look at: where labels are wrong, a network that is right loses most.
 
 The worst are kept as their step and number, since a patch is a function of both: what is drawn after a resume is what
-would have been drawn without. They are those of the steps since the last validation, for the first steps lose most.
+would have been drawn without. They are those of the steps since the last validation, for the first steps lose most; of
+several processes, the first keeps the worst of its own share.
 """
 
 from __future__ import annotations
