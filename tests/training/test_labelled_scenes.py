@@ -24,7 +24,7 @@ from tilesseg.planning.scene_list import find_scenes
 from tilesseg.planning.scene_plan import complete_draft, draft_scene
 from tilesseg.raster.tiling import Patch
 from tilesseg.raster.window import Window
-from tilesseg.training import onnx_copy
+from tilesseg.training import trained_bundle
 from tilesseg.training.patch_loader import PatchLoader
 from tilesseg.training.training_data import TrainingData, choose_patch, gather
 
@@ -188,7 +188,7 @@ def test_an_illegal_patch_is_refused_with_a_legal_one(folder: Path) -> None:
 def test_an_onnx_copy_that_nothing_here_writes_is_refused_before_the_first_step(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onnx_copy, "find_spec", lambda name: None)
+    monkeypatch.setattr(trained_bundle, "find_spec", lambda name: None)
     output = {"dir": str(folder / "run"), "onnx": True}
     assert "output.onnx needs onnx, onnxscript, onnxruntime" in refused(folder, split=LISTS, output=output)
 

@@ -23,6 +23,7 @@ from tilesseg.errors import JobError, ModelError, joined_lines
 from tilesseg.models.crop_safety.patch_dependence import tiling_hazards
 from tilesseg.models.crop_safety.receptive_field import receptive_margin
 from tilesseg.models.exported.export_archive import read_program
+from tilesseg.models.exporting.source_traces import stripped
 from tilesseg.models.spec import PatchSizes
 from tilesseg.training.train_spec import NetworkOptions
 
@@ -152,7 +153,7 @@ def _program(network: nn.Module, patches: Tensor, free: tuple[int, ...]) -> byte
         warnings.simplefilter("ignore")  # torch's own of its own deprecations
         program = torch.export.export(network, (patches,), dynamic_shapes=(axes,) if axes else None)
         file = io.BytesIO()
-        torch.export.save(program, file)
+        torch.export.save(stripped(program), file)
         path = Path(folder) / "network.pt2"
         path.write_bytes(file.getvalue())
         shape = read_program(path).shape

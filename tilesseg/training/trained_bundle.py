@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +18,12 @@ from safetensors.torch import save
 from torch import nn
 
 from tilesseg.atomic_write import published
-from tilesseg.errors import ModelError, cannot
+from tilesseg.errors import JobError, ModelError, cannot
 from tilesseg.models.bundle import SPEC_FILE
+from tilesseg.models.exporting.export_bundle import export_bundle
 from tilesseg.models.spec import ModelSpec, Weights
 from tilesseg.training.library_networks import export_network
 from tilesseg.training.model_card import TrainingFacts, card_text, evaluation_json, figures_of
-from tilesseg.training.onnx_copy import compare_with_torch, onnx_files
 
 WEIGHTS_FILE, PROGRAM_FILE = "weights.safetensors", "network.pt2"
 CARD_FILE, EVALUATION_FILE, ONNX_FOLDER = "CARD.md", "evaluation.json", "onnx"
@@ -72,16 +74,48 @@ def write_trained(
 
     Raises:
         JobError: the network of a library cannot be exported.
-        ModelError: the folder cannot be written; or ONNX cannot, or differs from torch.
+        ModelError: the folder cannot be written, or see `write_onnx_copy`.
     """
     written = write_bundle(folder, spec, network)
     if onnx:
-        write_files(folder / ONNX_FOLDER, onnx_files(spec, network))
-        facts = replace(facts, onnx=compare_with_torch(folder / ONNX_FOLDER, folder))
+        facts = replace(facts, onnx=write_onnx_copy(folder))
     parts = {part: figures_of(found, spec.classes) for part, found in matrices.items() if found}
     texts = {EVALUATION_FILE: evaluation_json(parts), CARD_FILE: card_text(written, facts, parts)}
     write_files(folder, {name: text.encode() for name, text in texts.items()})
     return written
+
+
+def check_onnx() -> None:
+    """Look for the packages that an ONNX copy needs.
+
+    Raises:
+        JobError: one is not installed.
+    """
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
+    if missing:
+        raise JobError(
+            f"output.onnx needs {', '.join(missing)}, not installed here; pip install 'tilesseg[export]', or leave "
+            "output.onnx out"
+        )
+
+
+def write_onnx_copy(folder: Path) -> str:
+    """Write an ONNX copy of a bundle beside it, as a bundle of its own, and compare both.
+
+    Returns:
+        Sentence about the largest difference of a score.
+
+    Raises:
+        ModelError: it cannot be written as ONNX, or the scores differ by more than rounding.
+    """
+    target = folder / ONNX_FOLDER
+    if target.exists():  # of an execution that died before the end
+        shutil.rmtree(target)
+    (network,) = export_bundle(folder, "onnx", target).networks
+    return (
+        f"copy as ONNX in `{ONNX_FOLDER}/`, compared with torch: scores before activation differ by "
+        f"{network.difference:.1e} at most"
+    )
 
 
 def _weights(spec: ModelSpec, network: nn.Module) -> tuple[str, bytes]:

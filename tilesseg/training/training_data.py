@@ -24,10 +24,10 @@ from tilesseg.training.class_cells import ClassCells, count_cells
 from tilesseg.training.labelled_scenes import LabelledScene, NamedScene, find_labelled, open_labelled
 from tilesseg.training.learnt_contract import Sampled, draft_contract, learn_contract, states_normalise
 from tilesseg.training.networks import check_start, start_bundle
-from tilesseg.training.onnx_copy import check_onnx
 from tilesseg.training.patch_sampling import Geometry, PatchSampler, SampledScene, largest_side
 from tilesseg.training.split import PARTS, Part, PartMap, SplitScene, split_scenes
 from tilesseg.training.train_spec import TrainSpec
+from tilesseg.training.trained_bundle import check_onnx
 
 USUAL = 128
 """Side in pixels of the smallest patch that is chosen."""
