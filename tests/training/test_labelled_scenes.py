@@ -97,6 +97,24 @@ def test_labels_are_ignored_where_the_image_has_no_data_and_outside(folder: Path
     assert np.array_equal(known[6:], blocks(0)[6:])
 
 
+def test_nothing_is_learnt_outside_the_region_of_interest(tmp_path: Path) -> None:
+    """A run does not look there: labels outside are ignored, by draws and by validation alike."""
+    region = np.zeros((1, 64, 1200), np.uint8)
+    region[:, :, :8] = 1
+    write_scene(tmp_path / "region.tif", region)
+    for number, name in enumerate("ab"):
+        labelled(tmp_path, name, blocks(number, 1200)[:64])
+    data = gather(spec_of(tmp_path, split=LISTS, input={"tissue": str(tmp_path / "region.tif")}))
+    for scene, part in zip(data.scenes, ("train", "validate"), strict=True):
+        cells = scene.cells
+        assert cells is not None
+        square = np.ones((cells.stride, cells.stride), np.bool_)
+        outside = ~np.kron(cells.in_roi, square)[:64, :1200]
+        assert 0.2 < outside.mean() < 0.9
+        assert np.array_equal(scene.labels.read(Window(0, 0, 64, 1200)) == 255, outside)
+        assert data.cells[scene.name][part].pixels.sum() == (~outside[6:]).sum()
+
+
 def test_mean_and_deviation_are_those_of_the_part_that_trains_alone(folder: Path) -> None:
     labelled(folder, "b", blocks(1), offset=5000.0)
     reading = {"check_range": False}
