@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import signal
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,17 @@ def test_parts_of_a_scene_validate_there_alone(tmp_path: Path) -> None:
     assert 0 < sum(window.area for part in materials.validation for window in part.windows) < 2 * HEIGHT * WIDTH
     assert result.score is not None
     assert result.test is None
+    with (tmp_path / "run" / "split.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    sides = ("y", "x", "height", "width")
+    validate = [row for row in rows if row["part"] == "validate"]
+    written = {(row["scene"], *(int(row[side]) for side in sides)) for row in validate}
+    assert written == {
+        (part.scene.name, window.y, window.x, window.height, window.width)
+        for part in materials.validation
+        for window in part.windows
+    }
+    assert {row["part"] for row in rows} == {"train", "validate"}
 
 
 def test_the_threshold_that_validation_chose_is_served(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ def materials_of(spec: TrainSpec, data: TrainingData) -> Materials:
         test=scored_parts(data, "test"),
         identities={scene.name: scene.identity() for scene in data.scenes},
         counts=data.pixels("train").tolist(),
+        split=data.parts,
         scenes=tuple(ScenePart(each.name, each.source.grid.shape, parts_of(data, each.name)) for each in data.scenes),
     )
 

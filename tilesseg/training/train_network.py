@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from tilesseg.training.model_card import ScenePart, TrainingFacts, split_sentenc
 from tilesseg.training.moving_average import MovingAverage
 from tilesseg.training.optimiser import make_optimiser
 from tilesseg.training.scene_validation import Device, PartOfScene, Validation, decided, validate
+from tilesseg.training.split import PartMap
 from tilesseg.training.stop_request import StopRequest, stop_on_signals
 from tilesseg.training.train_spec import TrainSpec
 from tilesseg.training.trained_bundle import write_trained
@@ -55,6 +56,8 @@ class Materials:
     """Number of labelled pixels of each class in the part that trains."""
     scenes: tuple[ScenePart, ...] = ()
     """Scenes with their sizes and parts, for the card of the network."""
+    split: Mapping[str, PartMap] = field(default_factory=dict)
+    """Part of each pixel, by the scene's name, for `split.csv`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,7 @@ def train_network(spec: TrainSpec, materials: Materials, *, listeners: Sequence[
         stack.enter_context(alike_each_time(spec))
         if processes.first:
             directory.claim(spec, materials.identities)
+            directory.write_split(materials.split)
             stack.enter_context(_alone(directory))
         stop = stack.enter_context(stop_on_signals())
         return _Training(spec, materials, directory, device, processes, stop, listeners).carry_out()

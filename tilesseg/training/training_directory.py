@@ -1,6 +1,7 @@
 """The directory of a training: who may write there, and whether what is there was asked for in the same way.
 
-    DIR/  spec.yaml  plan.json  log.csv  validation.csv  curve.png  samples/  worst/  state/  bundle/  result.json
+    DIR/  spec.yaml  plan.json  split.csv  log.csv  validation.csv  curve.png  samples/  worst/  state/  bundle/
+          result.json
 
 `plan.json` holds the spec as it was given and the identity of every scene and its labels; a training that goes on
 compares both. `result.json` is written last: where it is, the training is finished.
@@ -8,6 +9,8 @@ compares both. `result.json` is written last: where it is, the training is finis
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,13 +21,14 @@ from tilesseg.errors import StoreError, cannot
 from tilesseg.paths import absolute, unsigned
 from tilesseg.planning.plan import PLAN_FILE, anywhere, differences
 from tilesseg.store.run_directory import RunDirectory
+from tilesseg.training.split import PARTS, PartMap
 from tilesseg.training.train_spec import TrainSpec, anchored_spec
 from tilesseg.version import __version__
 
 FORMAT = 1
-SPEC_COPY, RESULT_FILE = "spec.yaml", "result.json"
+SPEC_COPY, SPLIT_FILE, RESULT_FILE = "spec.yaml", "split.csv", "result.json"
 STATE, VALIDATION, BUNDLE = "state", "validation", "bundle"
-_OURS = (SPEC_COPY, "log.csv", RESULT_FILE, BUNDLE, STATE)
+_OURS = (SPEC_COPY, SPLIT_FILE, "log.csv", RESULT_FILE, BUNDLE, STATE)
 """Names in the directory that a training replaces."""
 
 
@@ -68,6 +72,25 @@ class TrainingDirectory:
         directory = RunDirectory.create(self.path)
         directory.write_text(SPEC_COPY, _yaml(spec))
         directory.write_json(PLAN_FILE, {"training": FORMAT, "version": __version__, **asked})
+
+    def write_split(self, parts: Mapping[str, PartMap]) -> None:
+        """Write `split.csv`: the windows of each part of each scene, in pixels.
+
+        Args:
+            parts: part of each pixel, by the scene's name.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        rows = [
+            (name, part, window.y, window.x, window.height, window.width)
+            for name, own in parts.items()
+            for part in PARTS
+            for window in own.windows(part)
+        ]
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([("scene", "part", "y", "x", "height", "width"), *rows])
+        RunDirectory(self.path).write_text(SPLIT_FILE, text.getvalue())
 
     def compare_spec(self, spec: TrainSpec) -> None:
         """Compare a spec with the one that the training in the directory began with, where there is one.
