@@ -17,7 +17,7 @@ from tilesseg.models.bundle import find_bundle
 from tilesseg.models.load import load_model
 from tilesseg.raster.metrics import iou
 from tilesseg.training import trained_bundle
-from tilesseg.training.model_card import ScenePart, TrainingFacts, figures_of, split_sentence
+from tilesseg.training.model_card import ScenePart, TrainingFacts, split_sentence
 from tilesseg.training.networks import build_network
 from tilesseg.training.train_spec import Split
 from tilesseg.training.trained_bundle import check_onnx, write_onnx_copy, write_trained
@@ -56,7 +56,7 @@ def test_the_card_states_data_figures_versions_and_licence(tmp_path: Path) -> No
         "Validation, by which this network was chosen", "2 scenes", "Test, seen once", "1 scene.",
     ):  # fmt: skip
         assert said in card, said
-    assert "| bright | 20 | 0.750 | 0.857 |" in card  # of the test: one scene has no interval
+    assert "| bright | 20 | 0.857 | 0.750 | 1.000 | 0.750 |" in card  # of the test: one scene has no interval
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "CARD.md", "evaluation.json", "model.yaml", "weights.safetensors",
     ]  # fmt: skip
@@ -66,20 +66,22 @@ def test_figures_are_pooled_and_have_intervals_where_there_are_scenes_enough(tmp
     scenes = {f"scene {number}": ONE if number % 2 else TWO for number in range(6)}
     card = written(tmp_path, matrices={"validate": scenes, "test": {"north": ONE, "south": TWO}})
     data = json.loads((tmp_path / "evaluation.json").read_text())
-    assert data["validate"]["classes"]["bright"]["iou"] == pytest.approx(iou(ONE + TWO)[1], abs=1e-4)
-    assert data["test"]["confusion"] == {"north": ONE.tolist(), "south": TWO.tolist()}
-    low, high = data["validate"]["classes"]["bright"]["iou_interval"]
+    found = {part: data[part]["pooled"]["classes"]["bright"] for part in data}
+    assert found["validate"]["iou"] == pytest.approx(iou(ONE + TWO)[1])
+    assert data["test"]["scenes"]["south"]["confusion"] == TWO.tolist()
+    low, high = found["validate"]["iou_interval"]
     assert iou(ONE)[1] <= low < iou(ONE + TWO)[1] < high <= iou(TWO)[1]
-    assert data["test"]["classes"]["bright"]["iou_interval"] is None
-    assert f"| bright | 180 | {iou(ONE + TWO)[1]:.3f} ({low:.3f}–{high:.3f}) |" in card
+    assert found["test"]["iou_interval"] is None
+    row = next(line for line in card.splitlines() if line.startswith("| bright | 180 |"))
+    assert f" | {iou(ONE + TWO)[1]:.3f} ({low:.3f}–{high:.3f}) | " in row
     assert "In brackets: 95 % intervals" in card
 
 
 def test_a_class_that_occurs_nowhere_has_no_figure(tmp_path: Path) -> None:
     nothing = np.array([[9, 0, 0], [0, 0, 0]])
-    found = figures_of({"a": nothing, "b": nothing}, spec_of(options()).classes)
-    assert found["classes"]["bright"]["iou"] is None
-    assert "| bright | 0 | – | – |" in written(tmp_path, matrices={"test": {"a": nothing, "b": nothing}})
+    assert "| bright | 0 | – | – | – | – |" in written(tmp_path, matrices={"test": {"a": nothing, "b": nothing}})
+    figures = json.loads((tmp_path / "evaluation.json").read_text())["test"]["pooled"]["classes"]
+    assert figures["bright"]["iou"] is None and figures["dark"]["iou"] == 1
 
 
 def test_a_card_without_figures_says_so(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_a_network_of_twelve_microscopy_images_segments_five_others(shared_data:
         "output": {"dir": str(tmp_path / "training")},
     }
     result = train(parse_train_spec(spec, where="test"))
-    scenes = json.loads((result.bundle / "evaluation.json").read_text())["validate"]["confusion"]
+    scenes = json.loads((result.bundle / "evaluation.json").read_text())["validate"]["scenes"]
     assert [*scenes] == [picture.stem for picture in pictures[10:12]]
     card = (result.bundle / "CARD.md").read_text()
     assert all(f"| {picture.stem} | " in card for picture in pictures[:12])

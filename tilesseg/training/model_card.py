@@ -1,7 +1,7 @@
 """Model card of a trained network, `CARD.md`, and the figures behind it, `evaluation.json`.
 
-Figures are those of validation and test: IoU and Dice of each class over all pixels of a part, and their 95 % intervals
-by bootstrap over its scenes (`raster.bootstrap`), where there are enough of them.
+Figures are those of validation and test, as `tilesseg evaluate` gives them: of each class over all pixels of a part,
+and their 95 % intervals by bootstrap over its scenes, where there are enough of them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tilesseg.evaluation.counts import Counts
+from tilesseg.evaluation.evaluation import METRICS, Evaluation, SceneResult
 from tilesseg.models.hardware import able
 from tilesseg.models.spec import ClassSpec, ModelSpec
-from tilesseg.raster.bootstrap import intervals
-from tilesseg.raster.metrics import dice, iou
 from tilesseg.training.train_spec import Split
 from tilesseg.version import __version__
-
-Counts = NDArray[np.int64]
-_MEASURES = {"iou": iou, "dice": dice}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,27 +80,17 @@ def _words(value: object) -> str:
     )
 
 
-def figures_of(matrices: Mapping[str, Counts], classes: Sequence[ClassSpec]) -> dict[str, Any]:
-    """Figures of a part, as plain data: of each class over all pixels, and the counts of each scene.
+def figures_of(matrices: Mapping[str, NDArray[np.int64]], classes: Sequence[ClassSpec]) -> dict[str, Any]:
+    """Figures of a part as `tilesseg evaluate` writes them; validation counts no boundaries, so those are null.
 
     Args:
         matrices: confusion matrix of each scene, see `raster.metrics.confusion`.
         classes: the classes.
     """
-    units = np.stack([*matrices.values()])
-    total: Counts = units.sum(axis=0)
-    rows: dict[str, dict[str, Any]] = {
-        each.name: {"pixels": int(total[label].sum())} for label, each in enumerate(classes)
-    }
-    for name, measure in _MEASURES.items():
-        for row, value, interval in zip(rows.values(), measure(total), intervals(units, measure), strict=True):
-            row[name] = _number(value)
-            row[f"{name}_interval"] = interval and [_number(end) for end in interval]
-    return {"classes": rows, "confusion": {name: matrix.tolist() for name, matrix in matrices.items()}}
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else round(float(value), 4)
+    nothing = Counts.none(len(classes))
+    totals = {name: replace(nothing, confusion=matrix) for name, matrix in matrices.items()}
+    scenes = tuple(SceneResult(name, (), total) for name, total in totals.items())
+    return Evaluation(tuple(each.name for each in classes), scenes).to_json()
 
 
 def evaluation_json(parts: Mapping[str, Mapping[str, Any]]) -> str:
@@ -135,17 +122,17 @@ def card_text(spec: ModelSpec, facts: TrainingFacts, parts: Mapping[str, Mapping
 
 def _figures(part: str, figures: Mapping[str, Any]) -> str:
     """Table of a part's figures."""
-    scenes = len(figures["confusion"])
+    rows, scenes = figures["pooled"]["classes"], len(figures["scenes"])
     said = {
         "validate": "Validation, by which this network was chosen: the figures are optimistic",
         "test": "Test, seen once, at the end",
     }
     lines = [f"{said[part]}; {scenes} scene{'s' if scenes != 1 else ''}.", ""]
-    lines += ["| class | pixels | IoU | Dice |", "| --- | ---: | ---: | ---: |"]
-    for name, row in figures["classes"].items():
-        cells = (_cell(row["iou"], row["iou_interval"]), _cell(row["dice"], row["dice_interval"]))
-        lines.append(f"| {name} | {row['pixels']:,} | {cells[0]} | {cells[1]} |")
-    if any(row["iou_interval"] for row in figures["classes"].values()):
+    lines += ["| class | pixels | Dice | IoU | precision | recall |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
+    for name, row in rows.items():
+        cells = [_cell(row[metric], row[f"{metric}_interval"]) for metric in METRICS]
+        lines.append(f"| {name} | {row['true_px']:,} | {' | '.join(cells)} |")
+    if any(row["iou_interval"] for row in rows.values()):
         lines += ["", "In brackets: 95 % intervals by bootstrap over the scenes."]
     return "\n".join(lines)
 
