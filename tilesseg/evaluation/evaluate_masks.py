@@ -44,15 +44,21 @@ class Comparison:
     values: dict[int | str, str] | None = None
     """Class of each value of the truth; None: they are the classes."""
     attribute: str | None = None
+    """Attribute of vectors that says the class."""
     layer: str | None = None
+    """Layer of a vector file of several."""
     all_touched: bool = False
+    """Whether vectors cover every pixel that they touch."""
     area: str | None = None
+    """File of polygons outside which nothing is compared; `{scene}` stands for the scene's name."""
     tolerance: str = "2px"
     """Tolerance of boundaries: pixels (`2px`), metres (`2m`) or micrometres (`1um`), rounded up to pixels."""
     scores: bool = False
+    """Whether the stored scores of a run are compared too."""
     by: By | None = None
     """Units of the intervals; None: scenes where there are several, else blocks."""
     only_valid: bool = False
+    """Whether pixels without data in the mask are left out; else they are wrong."""
 
 
 def evaluate_file(
