@@ -15,15 +15,13 @@ from typing import TYPE_CHECKING, Any
 from tilesseg.version import __version__ as __version__
 
 _HOMES = {
-    "Comparison": "evaluation.evaluate_masks",
     "Grid": "raster.grid",
     "Job": "planning.job",
     "Report": "reporting.results",
     "Tiling": "raster.tiling",
     "TilessegError": "errors",
     "Window": "raster.window",
-    "evaluate_file": "evaluation.evaluate_masks",
-    "evaluate_run": "evaluation.evaluate_masks",
+    "evaluate": "evaluation.evaluate_masks",
     "export_run": "run.write_products",
     "job_status": "run.run_job",
     "load_model": "models.load",
@@ -40,9 +38,7 @@ __all__ = [*_HOMES]
 
 if TYPE_CHECKING:
     from tilesseg.errors import TilessegError as TilessegError
-    from tilesseg.evaluation.evaluate_masks import Comparison as Comparison
-    from tilesseg.evaluation.evaluate_masks import evaluate_file as evaluate_file
-    from tilesseg.evaluation.evaluate_masks import evaluate_run as evaluate_run
+    from tilesseg.evaluation.evaluate_masks import evaluate as evaluate
     from tilesseg.formats.open import open_source as open_source
     from tilesseg.inference.segment_tile import segment_tile as segment_tile
     from tilesseg.models.load import load_model as load_model

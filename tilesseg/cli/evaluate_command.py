@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -137,22 +136,16 @@ def _evaluated(masks: list[str], labels: str | None, rules: Comparison) -> Evalu
     Raises:
         JobError: the arguments are neither.
     """
-    from tilesseg.evaluation.evaluate_masks import evaluate_file, evaluate_run
+    from tilesseg.evaluation import evaluate_masks
 
     if len(masks) == 2 and labels is None:
-        return evaluate_file(masks[0], masks[1], rules, progress=_progress())
+        return evaluate_masks.evaluate_file(masks[0], masks[1], rules, progress=_progress())
     if len(masks) != 1 or labels is None:
         raise JobError(
             f"evaluate takes a mask and its truth, a run and --labels, or two masks and --truth, not {len(masks)} "
             f"paths and {'no' if labels is None else 'one'} --labels; see tilesseg evaluate --help"
         )
-    judge = evaluate_run if is_run(masks[0]) else evaluate_file
-    return judge(masks[0], labels, rules, progress=_progress())
-
-
-def is_run(path: str) -> bool:
-    """Whether a path is a run directory."""
-    return os.path.isdir(os.path.join(path, "scenes"))
+    return evaluate_masks.evaluate(masks[0], labels, rules, progress=_progress())
 
 
 def _compare(masks: list[str], labels: str, rules: Comparison, *, out: Path | None, as_json: bool) -> int:
@@ -171,7 +164,7 @@ def _compare(masks: list[str], labels: str, rules: Comparison, *, out: Path | No
 
 
 def _write(masks: list[str], labels: str | None, rules: Comparison, evaluation: Evaluation, out: Path | None) -> None:
-    from tilesseg.evaluation.evaluate_masks import scenes_of
+    from tilesseg.evaluation.evaluate_masks import is_run, scenes_of
     from tilesseg.evaluation.evaluation_files import write_error_map, write_evaluation
 
     of_run = len(masks) == 1 and is_run(masks[0])

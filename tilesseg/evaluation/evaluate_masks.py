@@ -61,6 +61,35 @@ class Comparison:
     """Whether pixels without data in the mask are left out; else they are wrong."""
 
 
+def evaluate(
+    mask: str,
+    truth: str,
+    rules: Comparison | None = None,
+    *,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Compare a mask, or all scenes of a run, with the truth.
+
+    Args:
+        mask: path of a mask of labels, or of a run directory.
+        truth: path of the labels, a raster on the mask's grid or vectors; `{scene}` stands for the name of a scene.
+        rules: rules of the comparison; None: those of `Comparison`.
+        executor: executor that counts; None: threads of this process, or the cluster of the run's job.
+        progress: called after each block.
+
+    Raises:
+        TilessegError: mask or truth cannot be read, they do not fit, or no pixel is known.
+    """
+    judge = evaluate_run if is_run(mask) else evaluate_file
+    return judge(mask, truth, rules or Comparison(), executor=executor, progress=progress)
+
+
+def is_run(path: str) -> bool:
+    """Whether a path is a run directory."""
+    return (Path(path) / "scenes").is_dir()
+
+
 def evaluate_file(
     mask: str, truth: str, rules: Comparison, *, executor: Executor | None = None, progress: Progress | None = None
 ) -> Evaluation:
