@@ -175,7 +175,7 @@ def test_every_library_imported_is_a_declared_dependency() -> None:
     optional = (extras[name] for name in named)
     requirements = [*project["dependencies"], *(line for extra in optional for line in extra)]
     declared = {re.split(r"[\[<>=!~; ]", line, maxsplit=1)[0].lower().replace("-", "_") for line in requirements}
-    named_otherwise = {"yaml": "pyyaml", "openslide": "openslide_python"}
+    named_otherwise = {"PIL": "pillow", "yaml": "pyyaml", "openslide": "openslide_python"}
     assert {named_otherwise.get(name, name) for name in imported_packages()} <= declared
 
 
