@@ -73,7 +73,7 @@ def _write_reliability(path: Path, scores: NDArray[np.int64], classes: Sequence[
     """Draw how frequent each class is where it has a score, in bins."""
     _, right, confidence = reliability(scores)
     lines = [
-        Line(name, confidence[label].tolist(), right[label].tolist(), dots=True) for label, name in enumerate(classes)
+        Line(name, confidence[label].tolist(), right[label].tolist(), dots="both") for label, name in enumerate(classes)
     ]
     middles = [(bin_number + 0.5) / BINS for bin_number in range(BINS)]
     write_line_chart(

@@ -1,6 +1,6 @@
 """Pictures of a training: its curve, samples of validation, and the patches of the worst loss; for people to look at.
 
-curve.png            loss of each step (grey), its mean since the validation before (black), and the score (orange)
+curve.png            loss of each step (grey), its mean over stretches (black), and the score (red)
 samples/000200.png   rows of image, truth and prediction, of windows that stay the same, at each validation
 worst/01.png …       image, truth and prediction of the 20 patches that lost most since the validation before
 worst/worst.csv      their losses, steps, scenes and windows
@@ -23,11 +23,11 @@ from torch import nn
 
 from tilesseg.atomic_write import published
 from tilesseg.errors import StoreError, cannot
+from tilesseg.formats.writing.chart_picture import Line, draw_lines
 from tilesseg.formats.writing.preview import GAP, colours_among, encode, stretch
 from tilesseg.models.spec import ModelSpec
 from tilesseg.raster.labels import IGNORED
 from tilesseg.raster.window import Window
-from tilesseg.training.learning_curve import draw_curve
 from tilesseg.training.losses import labels_of
 from tilesseg.training.scene_validation import PartOfScene
 from tilesseg.training.worst_patches import Loader, WorstPatch, worst_patches
@@ -37,7 +37,11 @@ SAMPLES, SIDE = 4, 256
 UNKNOWN = (96, 96, 96)
 """Colour of pixels without a label."""
 
+SMOOTH = 50
+"""Number of stretches over which losses are averaged."""
+
 Picture = NDArray[np.uint8]
+Points = Sequence[tuple[int, float]]
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,25 @@ class TrainingPictures:
                 temporary.write_bytes(encode(picture, "PNG"))
         except OSError as error:
             raise _refusal(path, error) from None
+
+
+def draw_curve(losses: Points, scores: Points) -> Picture:
+    """Picture `(3, y, x)` of losses (left axis) and scores (right axis, from 0 to 1) over steps.
+
+    Args:
+        losses: step and loss of each step.
+        scores: step and score of each validation.
+    """
+    steps, values = [step for step, _ in losses], [loss for _, loss in losses]
+    parts = np.array_split(np.array(losses, np.float64).reshape(-1, 2), min(SMOOTH, max(1, len(losses))))
+    means = [part.mean(axis=0) for part in parts if len(part)]
+    top = max(float(np.percentile(values or [1.0], 99)), 1e-6)  # a few steps that lose much do not flatten the rest
+    lines = [
+        Line("loss", steps, values, "#b5b5b5", dots="only"),
+        Line("mean loss", [step for step, _ in means], [loss for _, loss in means], "#222222"),
+        Line("validation", [step for step, _ in scores], [score for _, score in scores], "#d1495b", "both", right=True),
+    ]
+    return draw_lines(lines, title="", x_label="step", y_label="loss", y_range=(0.0, top))
 
 
 def sample_window(windows: Sequence[Window], number: int, spec: ModelSpec) -> Window:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import floor, isfinite, log10
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ COLOURS = ("#1b6ca8", "#d1495b", "#2e933c", "#8f5fb0", "#c97b00", "#3aa6a6")
 """Colours of lines that have none, in their order."""
 SIZE = (900, 560)
 """Width and height of a chart of lines, in pixels."""
-LEFT, TOP, RIGHT, BOTTOM = 80, 50, 30, 60
+LEFT, TOP, RIGHT, BOTTOM = 80, 72, 60, 60
 """Margins of the area of a chart of lines."""
 
 
@@ -33,37 +34,43 @@ class Line:
     x: Sequence[float]
     y: Sequence[float]
     colour: str | None = None
-    dots: bool = False
-    """Whether each point is marked."""
+    dots: Literal["none", "both", "only"] = "none"
+    """Whether points are marked, beside the line or instead of it."""
+    right: bool = False
+    """Whether the line is measured on the right axis, from 0 to 1."""
 
 
-def write_line_chart(
-    path: Path,
+def draw_lines(
     lines: Sequence[Line],
     *,
     title: str,
     x_label: str,
     y_label: str,
     y_range: tuple[float, float] | None = None,
-) -> None:
-    """Draw lines over a common axis.
+) -> NDArray[np.uint8]:
+    """Draw lines over a common axis, as a picture `(3, y, x)`.
 
     Args:
-        path: the PNG.
         lines: the lines; their names are the legend.
         title: title of the chart.
         x_label: name of the horizontal axis.
         y_label: name of the vertical axis.
-        y_range: range of the vertical axis; None: that of the values.
-
-    Raises:
-        FormatError: the file cannot be written.
+        y_range: range of the vertical axis; None: that of the values. What lies outside is drawn at its edge.
     """
     chart = _Chart(lines, y_range)
     chart.frame(title, x_label, y_label)
     for number, line in enumerate(lines):
         chart.line(line, line.colour or COLOURS[number % len(COLOURS)], number)
-    _save(chart.image, path)
+    return np.ascontiguousarray(np.moveaxis(np.asarray(chart.image), -1, 0))
+
+
+def write_line_chart(path: Path, lines: Sequence[Line], **labels: Any) -> None:
+    """Write a chart of lines as a PNG; see `draw_lines` for the arguments.
+
+    Raises:
+        FormatError: the file cannot be written.
+    """
+    _save(Image.fromarray(np.moveaxis(draw_lines(lines, **labels), 0, -1)), path)
 
 
 def write_matrix(
@@ -112,19 +119,20 @@ class _Chart:
         self.image = Image.new("RGB", SIZE, PAPER)
         self.draw = ImageDraw.Draw(self.image)
         self.x_range = _span([x for line in lines for x in line.x])
-        self.y_range = y_range or _span([y for line in lines for y in line.y])
+        self.y_range = y_range or _span([y for line in lines if not line.right for y in line.y])
+        self.right = any(line.right for line in lines)
 
-    def at(self, x: float, y: float) -> tuple[float, float]:
+    def at(self, x: float, y: float, *, right: bool = False) -> tuple[float, float]:
         """Position of a point in pixels."""
-        (x0, x1), (y0, y1) = self.x_range, self.y_range
+        (x0, x1), (y0, y1) = self.x_range, (0.0, 1.0) if right else self.y_range
+        up = min(max((y - y0) / (y1 - y0), 0.0), 1.0)
         across = LEFT + (x - x0) / (x1 - x0) * (SIZE[0] - LEFT - RIGHT)
-        down = SIZE[1] - BOTTOM - (y - y0) / (y1 - y0) * (SIZE[1] - TOP - BOTTOM)
-        return across, down
+        return across, SIZE[1] - BOTTOM - up * (SIZE[1] - TOP - BOTTOM)
 
     def frame(self, title: str, x_label: str, y_label: str) -> None:
         """Draw title, axes and their ticks."""
         font = _font(14)
-        self.draw.text((LEFT, 14), title, INK, _font(18))
+        self.draw.text((LEFT, 10), title, INK, _font(18))
         for x in _ticks(*self.x_range):
             place = self.at(x, self.y_range[0])
             self.draw.line((place, self.at(x, self.y_range[1])), FAINT)
@@ -133,19 +141,27 @@ class _Chart:
             place = self.at(self.x_range[0], y)
             self.draw.line((place, self.at(self.x_range[1], y)), FAINT)
             self.draw.text((place[0] - 8, place[1]), f"{y:g}", INK, font, anchor="rm")
+        for y in _ticks(0.0, 1.0) if self.right else ():
+            place = self.at(self.x_range[1], y, right=True)
+            self.draw.text((place[0] + 8, place[1]), f"{y:g}", INK, font, anchor="lm")
         self.draw.text((SIZE[0] / 2, SIZE[1] - 14), x_label, INK, font, anchor="ms")
-        self.draw.text((LEFT, TOP - 4), y_label, INK, font, anchor="ls")
+        self.draw.text((LEFT, TOP - 6), y_label, INK, font, anchor="ls")
 
     def line(self, line: Line, colour: str, number: int) -> None:
         """Draw a line, and its name in the legend."""
-        points = [self.at(x, y) if isfinite(x) and isfinite(y) else None for x, y in zip(line.x, line.y, strict=True)]
+        points = [
+            self.at(x, y, right=line.right) if isfinite(x) and isfinite(y) else None
+            for x, y in zip(line.x, line.y, strict=True)
+        ]
+        radius = 1 if line.dots == "only" else 4
         for first, second in pairwise(points):
-            if first and second:
+            if first and second and line.dots != "only":
                 self.draw.line((first, second), colour, 2)
         for point in points:
-            if point and (line.dots or len(points) == 1):
-                self.draw.ellipse((point[0] - 4, point[1] - 4, point[0] + 4, point[1] + 4), colour)
-        self.draw.text((SIZE[0] - RIGHT, TOP - 4 + 20 * number), line.name, colour, _font(14), anchor="ra")
+            if point and (line.dots != "none" or len(points) == 1):
+                x, y = point
+                self.draw.ellipse((x - radius, y - radius, x + radius, y + radius), colour)
+        self.draw.text((SIZE[0] - RIGHT, 8 + 18 * number), line.name, colour, _font(14), anchor="ra")
 
 
 def _span(values: Sequence[float]) -> tuple[float, float]:
