@@ -55,7 +55,7 @@ class SmallRun:
         assert plan is not None
         source, recipe, done = (
             plan.open(),
-            plan.recipe(self.plan.spec, scores=self.plan.scores),
+            plan.recipe(self.plan),
             set(store.done_names()),
         )
         left = [tile for tile in plan.tiling if tile.name not in done][:limit]

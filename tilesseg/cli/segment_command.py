@@ -43,7 +43,7 @@ SUFFIXES = {
 
 def segment(
     image: Image,
-    model: Annotated[str, key_option("Job", "model")],
+    model: Annotated[list[str], key_option("Job", "model", more="May be given again.")],
     out: Annotated[
         list[Path] | None,
         typer.Option(
@@ -82,6 +82,7 @@ def segment(
     patch: Annotated[int | None, key_option("TilingOptions", "patch")] = None,
     overlap: Annotated[int | None, key_option("TilingOptions", "overlap")] = None,
     blend: Annotated[str, key_option("TilingOptions", "blend")] = "auto",
+    turns: Annotated[int, key_option("TilingOptions", "turns")] = 1,
     engine: Engine = "auto",
     precision: Precision = "auto",
     workers: Workers = None,
@@ -139,7 +140,7 @@ def segment(
             "check_range": check_range,
             "damaged": damaged,
         },
-        "tiling": {"patch": or_auto(patch), "overlap": or_auto(overlap), "blend": blend},
+        "tiling": {"patch": or_auto(patch), "overlap": or_auto(overlap), "blend": blend, "turns": turns},
         "output": {
             "dir": str(run_dir or _run_folder(target)),
             "products": products,
@@ -154,7 +155,7 @@ def segment(
     return _execute(job, keep=keep, fail_on=fail_on or (), retry_damaged=retry_damaged)
 
 
-def _groups(image: list[str], model: str, read: dict[str, Any], stack: bool | None) -> list[tuple[str, ...]]:
+def _groups(image: list[str], model: list[str], read: dict[str, Any], stack: bool | None) -> list[tuple[str, ...]]:
     """Paths of each image; how many there are is printed where there are several."""
     if len(image) == 1 and not Path(image[0]).is_dir():
         return [tuple(image)]
@@ -165,7 +166,7 @@ def _groups(image: list[str], model: str, read: dict[str, Any], stack: bool | No
     how: How = "auto" if stack is None else "stack" if stack else "each"
     request = {"scenes": image, "model": model, "input": read, "output": {"dir": "."}}
     reading = parse_job(request, where="arguments").input
-    wanted = find_bundle(model).spec.bands
+    wanted = find_bundle(model[0]).spec.bands
     groups = group_images(image, wanted, opening=reading.opening(), bands=reading.bands, how=how)
     if len(groups) > 1:
         print(f"{len(groups)} images, a scene of each; --stack takes all files as one image")

@@ -54,6 +54,8 @@ class Call:
     """Whether the result is labels (every pixel is predicted once), else activated scores, to be blended or stored."""
     margin: int = 0
     """Unused pixels on each side of a prediction: the network leaves them out."""
+    others: tuple[Normalisation, ...] = ()
+    """Normalisations of the further networks of an ensemble."""
 
 
 def plain(predict: Callable[[NDArray[np.float32]], NDArray[np.float32]], call: Call, spec: ModelSpec) -> Network:
@@ -73,9 +75,14 @@ def plain(predict: Callable[[NDArray[np.float32]], NDArray[np.float32]], call: C
         if not call.labels:
             refuse_infinite(scores)
             return np.ascontiguousarray(scores)
-        return np.stack([_decided(each, spec.decision.threshold) for each in scores])
+        return decide_patches(scores, spec.decision.threshold)
 
     return network
+
+
+def decide_patches(scores: NDArray[np.float32], threshold: float | None) -> NDArray[np.uint8]:
+    """Labels `(n, y, x)` from scores `(n, channel, y, x)`; raises ValueError if a score is not finite."""
+    return np.stack([_decided(each, threshold) for each in scores])
 
 
 def centre(values: V, margin: int) -> V:

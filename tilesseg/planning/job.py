@@ -126,6 +126,9 @@ class TilingOptions(Strict):
     """Side of a tile's core in pixels: a multiple of the stride (crop) or of 64 (blended)."""
     batch: Annotated[int, Field(ge=1)] | Auto = "auto"
     """Number of patches in a call of the network."""
+    turns: Literal[1, 4, 8] = 1
+    """Number of turns of each patch whose scores are averaged: 1, 4 (quarter turns) or 8 (with mirrors); it costs as
+    many times the computing."""
 
 
 class Product(Strict):
@@ -216,9 +219,9 @@ class Job(Strict):
     scenes: Scenes
     """Images to segment: a path, a glob, a `.csv` with a row for each scene, a STAC item, collection or item collection
     (`.json`), an entry with an image and a name, or a list of these."""
-    model: ModelPath
+    model: ModelPath | Annotated[tuple[ModelPath, ...], Field(min_length=1)]
     """Model: a bundle folder, a weights file with its spec, `package://name/path`, an https URL, or a name that
-    `tilesseg models` lists."""
+    `tilesseg models` lists; or a list of models, whose scores are averaged."""
     engine: Literal["auto", "torch", "openvino", "onnxruntime"] = "auto"
     """Library that computes the network: `torch`, `openvino`, `onnxruntime`, or `auto`: the fastest that is installed
     and takes the model."""
@@ -235,6 +238,21 @@ class Job(Strict):
     """Run directory and products."""
     cluster: Cluster = Cluster()
     """Workers; or the path of a file that holds this section."""
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """References of all models."""
+        return (self.model,) if isinstance(self.model, str) else self.model
+
+    @field_validator("model")
+    @classmethod
+    def _once(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if isinstance(value, tuple):
+            for model in value:
+                if value.count(model) > 1:
+                    raise ValueError(f"model {model} is named {value.count(model)} times; name each model once")
+            return value if len(value) > 1 else value[0]
+        return value
 
     @model_validator(mode="after")
     def _torch_compiles(self) -> Job:
@@ -283,7 +301,8 @@ def anchored(job: Job, folder: Path) -> Job:
     products = tuple(p.model_copy(update={"path": p.path and anchor(p.path)}) for p in job.output.products)
     output = job.output.model_copy(update={"dir": anchor(job.output.dir), "products": products})
     read, scenes = anchored_input(job.input, folder), anchored_scenes(job.scenes, folder)
-    model = anchored_model(job.model, folder)
+    models = tuple(anchored_model(model, folder) for model in job.models)
+    model = models if len(models) > 1 else models[0]
     return job.model_copy(update={"scenes": scenes, "output": output, "model": model, "input": read})
 
 

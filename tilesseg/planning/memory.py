@@ -77,7 +77,7 @@ def estimate(
         patches=work.patches,
         overlap_factor=tiling.overlap_factor,
         recompute_factor=work.patches / work.lattice_patches if work.lattice_patches else 1.0,
-        work_factor=work.patches * tiling.lattice.patch**2 / (height * width),
+        work_factor=plan.predictions * work.patches * tiling.lattice.patch**2 / (height * width),
         memory_mb=loaded_mb + GDAL_CACHE_MB + (KEPT + in_flight) / MB,
         disk_mb=(height * width * (1 + 4 / 3) * planes + copied) / MB,
         seconds=batches * seconds_per_batch / workers,

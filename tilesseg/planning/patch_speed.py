@@ -27,6 +27,7 @@ from tilesseg.errors import ModelError, OutOfDeviceMemory, StoreError, TilessegE
 from tilesseg.models.download import cache_folder
 from tilesseg.models.hardware import able
 from tilesseg.models.network import Call, Network, repeated
+from tilesseg.models.normalisation import Normalisation
 from tilesseg.models.spec import ModelSpec
 from tilesseg.planning.job import TilingOptions
 from tilesseg.planning.machine import PatchSpeed, fitting
@@ -92,7 +93,7 @@ def _key(plan: Plan, limit: float) -> str:
     tiling, compute = plan.asked["tiling"], plan.compute
     processor, choice = able(compute.device).processor, compute.choice
     cut = [tiling[name] for name in ("overlap", "margin", "blend", "batch")]
-    made_of = [plan.model_sha256, compute.device, processor, choice.runtime, choice.precision]
+    made_of = [plan.model_sha256, *plan.averages, compute.device, processor, choice.runtime, choice.precision]
     return json.dumps(
         [__version__, *made_of, compute.engine_threads, compute.parallel_batches, *cut, bool(plan.scores), round(limit)]
     )
@@ -186,7 +187,7 @@ def by_patch(plan: Plan, *, limit_mb: float, seconds: float) -> Iterator[PatchSp
     """
     spec, tiling = plan.spec, TilingOptions.model_validate(plan.asked["tiling"])
     _, usual = choose_lattice((USUAL_WIDTH, USUAL_WIDTH), spec, tiling)
-    network = load_planned(plan).network(_call(spec, usual, labels=usual.exclusive and not plan.scores))
+    network = load_planned(plan).network(_call(plan, usual, labels=usual.exclusive and not plan.scores))
     until, sizes, taken = time.perf_counter() + seconds, list[_Size](), [(0.0, peak_mb())]
     for side in measured_patches(spec, tiling):
         batch = _patches(spec, side, batch_of(tiling.batch, side, plan.compute.device))
@@ -276,11 +277,16 @@ def _foreseen(taken: Sequence[tuple[float, float]], mpx: float) -> float:
     return high if more <= less else high + (high - low) * max(0.0, mpx - more) / (more - less)
 
 
-def _call(spec: ModelSpec, lattice: Lattice, *, labels: bool) -> Call:
+def _call(plan: Plan, lattice: Lattice, *, labels: bool) -> Call:
     """Pre- and post-processing as a usual scene needs it; a scene's own statistics, where needed, are invented."""
+    first, *others = map(_normalisation, plan.specs)
+    return Call(_dtype(plan.spec), first, labels, unused_margin(lattice, plan.spec), tuple(others))
+
+
+def _normalisation(spec: ModelSpec) -> Normalisation:
     n = len(spec.bands)
     own = ((0.0,) * n, (1.0,) * n) if spec.normalise.needs_scene else (None, None)
-    return Call(_dtype(spec), spec.normalisation(*own), labels, unused_margin(lattice, spec))
+    return spec.normalisation(*own)
 
 
 def _dtype(spec: ModelSpec) -> np.dtype[Any]:

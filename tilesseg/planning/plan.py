@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,12 +20,14 @@ from pydantic import TypeAdapter
 
 from tilesseg.errors import JobError, ModelError, StoreError, joined_lines
 from tilesseg.formats.stac.stac_items import split_member
+from tilesseg.models.averaging import Averaged, Computing
 from tilesseg.models.bundle import Bundle, find_bundle, verify_weights
 from tilesseg.models.load import choose_for, load_model
-from tilesseg.models.runtime_choice import NATIVE, VARIES, varies
+from tilesseg.models.runtime_choice import NATIVE, VARIES, Choice, varies
 from tilesseg.models.spec import ModelSpec
 from tilesseg.models.trial.model_trial import Trial
 from tilesseg.paths import absolute, place, unsigned
+from tilesseg.planning.ensemble import Member, common_contract
 from tilesseg.planning.machine import NO_MACHINE, Compute, Machine
 from tilesseg.planning.model_contract import contract_for, contract_notes, try_contract
 from tilesseg.version import __version__
@@ -53,6 +55,7 @@ class Plan:
     """Reference of the model that is valid in any worker process."""
     model_sha256: str
     spec: ModelSpec
+    """Contract of the model; of an ensemble, or with turns, the contract that holds for all, see `common_contract`."""
     compute: Compute
     """Decisions about computing the network; in the stored plan they stand beside its other keys."""
     scores: tuple[int, ...] = ()
@@ -64,6 +67,58 @@ class Plan:
     notes: tuple[str, ...] = ()
     """Notes about the model, for every scene."""
     rules: int = 1
+    turns: int = 1
+    """Number of turns and mirrors of each patch whose scores are averaged."""
+    members: tuple[Member, ...] = ()
+    """Models of an ensemble, the first of which is `model`; empty where there is one model."""
+
+    @property
+    def predictions(self) -> int:
+        """Number of predictions of each patch: turns × models."""
+        return self.turns * max(1, len(self.members))
+
+    @property
+    def averages(self) -> list[Any]:
+        """Everything about averaging that the mask depends on; empty where nothing is averaged."""
+        made_from = [member.made_from for member in self.members[1:]]
+        return [self.turns, made_from] if self.predictions > 1 else []
+
+    @property
+    def specs(self) -> tuple[ModelSpec, ...]:
+        """Spec of each model."""
+        return tuple(member.spec for member in self.members) or (self.spec,)
+
+    @property
+    def needs_scene(self) -> bool:
+        """Whether a model is normalised by statistics of the scene."""
+        return any(spec.normalise.needs_scene for spec in self.specs)
+
+    @property
+    def models(self) -> tuple[tuple[str, str, Trial | None], ...]:
+        """Reference, SHA-256 and trial of each model."""
+        several = tuple((member.model, member.sha256, member.trial) for member in self.members)
+        return several or ((self.model, self.model_sha256, self.trial),)
+
+    @property
+    def untried(self) -> tuple[str, ...]:
+        """References of foreign models that no runtime could try where the job was planned."""
+        return tuple(model for model, _, trial in self.models if trial is not None and not trial.tried)
+
+    @property
+    def averaged(self) -> str:
+        """Number of turns and models of each patch, for people; empty where nothing is averaged."""
+        turns = [f"turns {self.turns}"] if self.turns > 1 else []
+        return " × ".join([*turns, *([f"models {len(self.members)}"] if self.members else [])])
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """Runtime and precision of each model."""
+        return tuple(member.choice for member in self.members) or (self.compute.choice,)
+
+    @property
+    def sha256s(self) -> tuple[str, ...]:
+        """SHA-256 of each model."""
+        return tuple(sha256 for _, sha256, _ in self.models)
 
     @property
     def score_classes(self) -> tuple[str, ...]:
@@ -74,7 +129,7 @@ class Plan:
     def _key(self) -> str:
         compute = self.compute
         machine = compute.device, compute.engine_threads, compute.slots, *compute.arithmetic
-        decided = [self.format, self.rules, self.asked, *machine]
+        decided = [self.format, self.rules, self.asked, *machine, *self.averages]
         return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()
 
     def key(self, scene: Scene) -> str:
@@ -88,8 +143,14 @@ class Plan:
     def engine(self) -> str:
         """Runtime, precision and the reason for them, for people; with a clause where the last bits may change."""
         compute = self.compute
-        changing = varies(self.spec.engine, compute.choice.runtime, compute.device, compiled=compute.compile)
-        return f"{compute.engine}; {VARIES}" if changing else compute.engine
+        kinds = [(each.spec.engine, each.choice.runtime) for each in self.members]
+        kinds = kinds or [(self.spec.engine, compute.choice.runtime)]
+        changing = any(varies(*kind, compute.device, compiled=compute.compile) for kind in kinds)
+        words = compute.engine
+        if self.members:
+            engines = [(each.spec.name, replace(compute, choice=each.choice).engine) for each in self.members]
+            words = "; ".join(f"{name}: {engine}" for name, engine in engines)
+        return f"{words}; {VARIES}" if changing else words
 
     def to_json(self) -> Any:
         """The plan as `plan.json` holds it."""
@@ -135,24 +196,41 @@ def plan_job(job: Job, machine: Machine | None, *, stored: Plan | None = None) -
     Raises:
         TilessegError: the job cannot work, or differs from the job that the stored plan was made for.
     """
-    bundle = find_bundle(job.model)
-    verify_weights(bundle)
-    asked = _asked(job, bundle)
+    bundles = [find_bundle(model) for model in job.models]
+    for bundle in bundles:
+        verify_weights(bundle)
+    specs = [bundle.spec for bundle in bundles]
+    spec, turns = common_contract(specs, turns=job.tiling.turns), job.tiling.turns
+    asked = _asked(job, bundles, spec)
     if stored is not None:
         _check_rules(stored, where=job.output.dir)
         _compare(stored.asked, asked, where=job.output.dir)
-    trial, blend = try_contract(bundle), job.tiling.blend
+    trials, blend = [try_contract(bundle) for bundle in bundles], job.tiling.blend
+    kept = [contract_for(spec, blend, trial) for spec, trial in zip(specs, trials, strict=True)]
+    notes = [contract_notes(spec, blend, trial) for spec, trial in zip(specs, trials, strict=True)]
+    if stored is not None:
+        compute, members = stored.compute, stored.members
+    else:
+        choices = [_choice(job, bundle, machine) for bundle in bundles]
+        compute = _compute(job, choices, machine)
+        members = tuple(map(_member, job.models, bundles, choices, trials)) if len(bundles) > 1 else ()
     return Plan(
         asked=asked,
-        model=anywhere(job.model),
-        model_sha256=bundle.sha256,
-        spec=stored.spec if stored else contract_for(bundle.spec, blend, trial),
-        trial=trial,
-        notes=contract_notes(bundle.spec, blend, trial),
-        compute=stored.compute if stored else _compute(job, bundle, machine),
-        scores=_kept_scores(job.output.scores, bundle.spec),
+        model=anywhere(job.models[0]),
+        model_sha256=bundles[0].sha256,
+        spec=stored.spec if stored else common_contract(kept, turns=turns),
+        trial=trials[0],
+        notes=tuple(dict.fromkeys(note for some in notes for note in some)),
+        compute=compute,
+        scores=_kept_scores(job.output.scores, spec),
         rules=RULES,
+        turns=turns,
+        members=members,
     )
+
+
+def _member(model: str, bundle: Bundle, choice: Choice, trial: Trial | None) -> Member:
+    return Member(anywhere(model), bundle.sha256, bundle.spec, choice, trial)
 
 
 def with_trial(plan: Plan, trial: Trial | None, blend: str) -> Plan:
@@ -175,55 +253,77 @@ def _check_rules(stored: Plan, *, where: str) -> None:
         )
 
 
-def _compute(job: Job, bundle: Bundle, machine: Machine | None) -> Compute:
-    """Decide about computing a network on a machine; its own runtime in fp32 where the machine is not known yet.
+def _choice(job: Job, bundle: Bundle, machine: Machine | None) -> Choice:
+    """Runtime and precision of a model; its own runtime in fp32 where the machine is not known yet.
 
     Raises:
         ModelError: the machine lacks the runtime or precision that the job names, or the network does not run in it.
     """
-    engine, there = "torch" if job.compile else job.engine, machine or NO_MACHINE
-    choice = choose_for(bundle, machine.able, engine, job.precision) if machine else NATIVE
-    shares = there.device == "cpu" and choice.runtime != "own" and not job.compile
+    engine = "torch" if job.compile else job.engine
+    return choose_for(bundle, machine.able, engine, job.precision) if machine else NATIVE
+
+
+def _compute(job: Job, choices: Sequence[Choice], machine: Machine | None) -> Compute:
+    """Decide about computing networks of the chosen runtimes on a machine."""
+    there = machine or NO_MACHINE
+    own = "own" in {choice.runtime for choice in choices}
     return Compute(
         device=there.device,
         engine_threads=there.engine_threads,
         slots=there.slots,
-        choice=choice,
+        choice=choices[0],
         compile=job.compile,
-        parallel_batches=there.parallel_batches if shares else 1,
+        parallel_batches=there.parallel_batches if there.device == "cpu" and not own and not job.compile else 1,
     )
 
 
-def load_planned(plan: Plan) -> Model:
-    """The network of a plan, loaded as the plan says.
+def load_planned(plan: Plan) -> Computing:
+    """The network of a plan, loaded as the plan says; of an ensemble, or with turns, the mean of all.
 
     Raises:
-        ModelError: the file is not the one that the plan was made with, or cannot be loaded.
+        ModelError: a file is not the one that the plan was made with, or cannot be loaded.
     """
-    bundle, compute = find_bundle(plan.model), plan.compute
-    if bundle.sha256 != plan.model_sha256:
+    compute = plan.compute
+    if not plan.members:
+        model = _load(plan.model, plan.model_sha256, compute.choice, compute)
+        return model if plan.turns == 1 else Averaged(plan.spec, (model,), plan.turns)
+    models = tuple(_load(each.model, each.sha256, each.choice, compute) for each in plan.members)
+    return Averaged(plan.spec, models, plan.turns)
+
+
+def _load(model: str, sha256: str, choice: Choice, compute: Compute) -> Model:
+    """A model by its reference, compared with its planned hash.
+
+    Raises:
+        ModelError: see `load_planned`.
+    """
+    bundle = find_bundle(model)
+    if bundle.sha256 != sha256:
         raise ModelError(
-            f"model {plan.model} has sha256 {bundle.sha256[:12]}… here and {plan.model_sha256[:12]}… in the plan; "
+            f"model {model} has sha256 {bundle.sha256[:12]}… here and {sha256[:12]}… in the plan; "
             "give every worker the same bundle"
         )
     return load_model(
         bundle,
         device=compute.device,
         threads=compute.engine_threads,
-        engine=compute.choice.runtime,
-        precision=compute.choice.precision,
+        engine=choice.runtime,
+        precision=choice.precision,
         compiled=compute.compile,
         parallel_batches=compute.parallel_batches,
     )
 
 
-def _asked(job: Job, bundle: Bundle) -> dict[str, Any]:
+def _asked(job: Job, bundles: Sequence[Bundle], spec: ModelSpec) -> dict[str, Any]:
     wanted = job.model_dump(mode="json", include={"engine", "precision", "compile", "input", "tiling"})
     del wanted["input"]["stage"]  # the mask does not depend on it
+    if job.tiling.turns == 1:
+        del wanted["tiling"]["turns"]  # runs of earlier versions, which have no turns, go on
     if job.input.tissue not in ("auto", "none"):
         wanted["input"]["tissue"] = unsigned(absolute(job.input.tissue))
-    wanted["output"] = {"scores": _kept_names(job.output.scores, bundle.spec)}
-    wanted["model"] = {"name": bundle.spec.name, "sha256": bundle.sha256}
+    wanted["output"] = {"scores": _kept_names(job.output.scores, spec)}
+    models = [{"name": bundle.spec.name, "sha256": bundle.sha256} for bundle in bundles]
+    wanted["model"] = models[0] if len(models) == 1 else models
     wanted["cluster"] = {"engine_threads": job.cluster.engine_threads, "device": job.cluster.device}
     return wanted
 
@@ -250,12 +350,17 @@ def _kept_names(wanted: bool | tuple[str, ...], spec: ModelSpec) -> str:
 
 
 def _compare(stored: dict[str, Any], asked: dict[str, Any], *, where: str) -> None:
-    changes = list(differences(stored, asked))
+    changes = list(differences(_with_turns(stored), _with_turns(asked)))
     if changes:
         raise StoreError(
             f"the run in {where} was planned differently: {'; '.join(changes)}; give the old value again, or "
             "another run directory"
         )
+
+
+def _with_turns(asked: dict[str, Any]) -> dict[str, Any]:
+    """Choices with the number of turns, which is left out of them where it is 1."""
+    return {**asked, "tiling": {"turns": 1, **asked.get("tiling", {})}}
 
 
 def differences(stored: Mapping[str, Any], asked: Mapping[str, Any], path: str = "") -> Iterator[str]:

@@ -43,6 +43,8 @@ class Forecast:
         return {
             "directory": self.directory,
             "model": {"name": self.plan.spec.name, "sha256": self.plan.model_sha256},
+            "models": len(self.plan.specs),
+            "turns": self.plan.turns,
             "device": compute.device,
             "engine_threads": compute.engine_threads,
             "lanes": compute.parallel_batches,
@@ -63,14 +65,15 @@ class Forecast:
     def text(self) -> str:
         """The forecast for people."""
         plan, compute = self.plan, self.plan.compute
+        hashes = ", ".join(sha256[:12] for sha256 in plan.sha256s)
         lines = [
-            f"model {plan.spec.name} ({plan.model_sha256[:12]}) on {compute.device}; worker processes: {self.workers}; "
+            f"model {plan.spec.name} ({hashes}) on {compute.device}; worker processes: {self.workers}; "
             f"in each, tiles at a time: {self.threads}, engine threads: {compute.engine_threads}"
             + (f" for batches at a time: {compute.parallel_batches}" if compute.parallel_batches > 1 else ""),
             f"engine {self.plan.engine}",
         ]
         for scene in self.scenes:
-            lines += _describe(scene, self.estimates[scene.name])
+            lines += _describe(scene, self.estimates[scene.name], plan.averaged)
         lines += [f"refused {name}: {why}" for name, why in self.refused.items()]
         if self.finished:
             lines.append(f"finished before: {self.finished} scenes")
@@ -98,7 +101,7 @@ def _choices(scene: ScenePlan) -> dict[str, Any]:
     }
 
 
-def _describe(scene: ScenePlan, cost: Estimate) -> list[str]:
+def _describe(scene: ScenePlan, cost: Estimate, averaged: str) -> list[str]:
     layout, lattice, grid = scene.layout, scene.layout.lattice, scene.grid
     height, width = layout.core
     span = "no valid pixel sampled" if scene.range is None else f"values {scene.range[0]:.4g} to {scene.range[1]:.4g}"
@@ -109,7 +112,7 @@ def _describe(scene: ScenePlan, cost: Estimate) -> list[str]:
         f"  patches: {cost.patches} of {lattice.patch}, stride {lattice.stride}, blend {layout.blend}, "
         f"batch {layout.batch}",
         f"  work factor {cost.work_factor:.3f} = overlap {cost.overlap_factor:.3f} × recompute "
-        f"{cost.recompute_factor:.3f} and the overhang at the edges",
+        f"{cost.recompute_factor:.3f}{averaged and f' × {averaged}'} and the overhang at the edges",
         f"  peak memory {cost.memory_mb:,.0f} MB a worker process; disk up to {cost.disk_mb:,.0f} MB; "
         f"predicting takes about {_duration(cost.seconds)}",
         f"  {scene.stage_note or f'read directly from the image (read amplification {scene.decode_factor:.2f}×)'}",

@@ -202,10 +202,10 @@ def _provenance(scene_run: SceneRun) -> dict[str, str]:
     plan = scene_run.plan
     return {
         "model": plan.spec.name,
-        "model_sha256": plan.model_sha256,
+        "model_sha256": ", ".join(plan.sha256s),
         "model_licence": plan.spec.licence,
-        "engine": plan.compute.choice.runtime,
-        "precision": plan.compute.choice.precision,
+        "engine": ", ".join(dict.fromkeys(choice.runtime for choice in plan.choices)),
+        "precision": ", ".join(dict.fromkeys(choice.precision for choice in plan.choices)),
         "version": __version__,
         "plan_fingerprint": scene_run.fingerprint,
         "source": ", ".join(map(name_of, scene_run.scene.paths)),

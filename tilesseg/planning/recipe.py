@@ -28,6 +28,8 @@ class Recipe:
     """Channels whose blended scores are stored beside the labels."""
     cells: RoiCells | None = None
     """Region of interest; None means the whole image."""
+    others: tuple[Normalisation, ...] = ()
+    """Normalisations of the further networks of an ensemble."""
 
 
 def raw_dtype(dtype: np.dtype[Any], fill: float) -> np.dtype[Any]:
@@ -53,7 +55,8 @@ def gives_labels(lattice: Lattice, recipe: Recipe) -> bool:
 def call_of(lattice: Lattice, recipe: Recipe, *, dtype: np.dtype[Any], spec: ModelSpec) -> Call:
     """Pre- and post-processing of a scene's network; `dtype` is the type of its source."""
     labels = gives_labels(lattice, recipe)
-    return Call(raw_dtype(dtype, spec.fill), recipe.normalisation, labels, unused_margin(lattice, spec))
+    margin = unused_margin(lattice, spec)
+    return Call(raw_dtype(dtype, spec.fill), recipe.normalisation, labels, margin, recipe.others)
 
 
 def unused_margin(lattice: Lattice, spec: ModelSpec) -> int:

@@ -48,6 +48,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Statistics:
+    """Numbers that a model's normalisation subtracts and divides by, for each band of a scene."""
+
+    subtract: tuple[float, ...]
+    divide: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ScenePlan:
     """Everything that was decided for one scene. Stored in `plan.json`, and enough for a worker to open the scene."""
 
@@ -74,24 +82,31 @@ class ScenePlan:
     """Layout of the image's copy in Zarr, or None where the image is read directly."""
     cells: RoiCells | None = None
     """Region of interest, or None where it is the whole image."""
+    others: tuple[Statistics, ...] = ()
+    """Numbers of the further models of an ensemble; `subtract` and `divide` are those of the first."""
 
     @property
     def tiling(self) -> Tiling:
         return self.layout.tiling(self.grid.shape)
 
-    def recipe(self, spec: ModelSpec, *, scores: tuple[int, ...] = ()) -> Recipe:
-        normalisation = spec.normalisation(self.subtract, self.divide)
-        return Recipe(self.layout.blend, normalisation, self.layout.batch, scores, self.cells)
+    def recipe(self, plan: Plan) -> Recipe:
+        numbers = (Statistics(self.subtract, self.divide), *self.others)
+        first, *others = [
+            spec.normalisation(own.subtract, own.divide) for spec, own in zip(plan.specs, numbers, strict=True)
+        ]
+        return Recipe(self.layout.blend, first, self.layout.batch, plan.scores, self.cells, tuple(others))
 
     def fingerprint(self, plan: Plan) -> str:
         """Hash of exactly that which the mask is made from: input, network, normalisation, tiling, blending, scores."""
-        scene = _SCENE.dump_python(self, mode="json", exclude={"stage", "decode_factor", "notes"})
+        left_out = {"stage", "decode_factor", "notes", *([] if self.others else ["others"])}
+        scene = _SCENE.dump_python(self, mode="json", exclude=left_out)
         made_from = {
             "format": plan.format,
             "rules": plan.rules,
             "model": [plan.model_sha256, *plan.compute.arithmetic],
             "scores": plan.scores,
             "scene": {**scene, "paths": [*map(unsigned, self.paths)]},
+            **({"averages": plan.averages} if plan.averages else {}),
         }
         return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
@@ -240,8 +255,8 @@ def draft_scene(scene: Scene, *, job: jobs.Job, plan: Plan) -> SceneDraft:
         divide=(),
         notes=(*plan.notes, *notes),
     )
-    if not spec.normalise.needs_scene:  # a wrong unit is refused before anything takes time
-        planned = _with_values(planned, source, reading, spec)
+    if not plan.needs_scene:  # a wrong unit is refused before anything takes time
+        planned = _with_values(planned, source, reading, plan.specs)
     return SceneDraft(planned, opened.image, reading)
 
 
@@ -309,21 +324,21 @@ def complete_draft(draft: SceneDraft, *, plan: Plan) -> ScenePlan:
     stride = planned.layout.lattice.stride
     cells, looked = choose_cells(draft.image, draft.reading, stride=stride, paths=planned.paths, name=planned.name)
     planned = replace(planned, cells=cells)
-    if plan.spec.normalise.needs_scene:
-        planned = _with_values(planned, source, draft.reading, plan.spec)
+    if plan.needs_scene:
+        planned = _with_values(planned, source, draft.reading, plan.specs)
     own = source.describe().get("notes", ())
     notes = tuple(map(without_secrets, (*planned.notes, *([reason] if reason else []), *looked, *own)))
     return with_stage(replace(planned, notes=notes), source, draft.reading.stage)
 
 
-def _with_values(planned: ScenePlan, source: Source, reading: jobs.Input, spec: ModelSpec) -> ScenePlan:
+def _with_values(planned: ScenePlan, source: Source, reading: jobs.Input, specs: tuple[ModelSpec, ...]) -> ScenePlan:
     """A scene's plan with statistics and range of its values, and notes on them.
 
     Args:
         planned: the plan; a model that needs statistics of the scene gets them of its region of interest.
         source: the image, reading the planned bands.
         reading: options of the job for reading this scene.
-        spec: the model's contract.
+        specs: specs of the models.
 
     Raises:
         SourceError: the values are in another unit, or no pixel is valid of a scene whose statistics are needed.
@@ -338,17 +353,20 @@ def _with_values(planned: ScenePlan, source: Source, reading: jobs.Input, spec: 
     values = scene_values(sample, source)
     if values is None:
         nothing = np.zeros((len(planned.bands), 1))  # nowhere a value that these statistics would change
-        if spec.normalise.needs_scene and not (cells and not cells.in_roi.any()):
+        if any(spec.normalise.needs_scene for spec in specs) and not (cells and not cells.in_roi.any()):
             why = "the model is normalised by the scene's statistics, and the scene has no valid pixel"
             raise SourceError(cannot(f"segment {image}", why, "check its nodata value or mask, or leave the scene out"))
         note = doubt("no-valid-pixel", "no valid pixel was found in the whole image: the mask is all nodata")
-        return _with_statistics(planned, nothing, spec, note)
+        return _with_statistics(planned, nothing, specs, [note])
     given = reading.scale is not None or reading.offset is not None
-    checked = check_range(values, spec, image=image, given=given) if reading.check_range else None
+    of_range = [check_range(values, spec, image=image, given=given) for spec in specs if reading.check_range]
     planned = replace(planned, notes=(*planned.notes, *gap_notes(sample, source)), range=values.span)
-    return _with_statistics(planned, sample, spec, checked)
+    return _with_statistics(planned, sample, specs, [*dict.fromkeys(note for note in of_range if note)])
 
 
-def _with_statistics(planned: ScenePlan, sample: NDArray[np.float64], spec: ModelSpec, note: str | None) -> ScenePlan:
-    subtract, divide = scene_statistics(sample, spec)
-    return replace(planned, subtract=subtract, divide=divide, notes=(*planned.notes, *([note] if note else [])))
+def _with_statistics(
+    planned: ScenePlan, sample: NDArray[np.float64], specs: tuple[ModelSpec, ...], notes: list[str]
+) -> ScenePlan:
+    first, *others = [Statistics(*scene_statistics(sample, spec)) for spec in specs]
+    notes_now = (*planned.notes, *notes)
+    return replace(planned, subtract=first.subtract, divide=first.divide, others=tuple(others), notes=notes_now)

@@ -96,7 +96,8 @@ def draft_or_stored(scene: Scene, *, run: RunDirectory, plan: Plan, job: Job) ->
     draft = usable_scene_plan(scene, store=store, plan=plan, job=job) or draft_scene(scene, job=job, plan=plan)
     planned = draft if isinstance(draft, ScenePlan) else draft.planned
     if planned.layout.blend == "crop":
-        _crop_is_exact(plan.model, plan.model_sha256, plan.trial)
+        for model in plan.models:
+            _crop_is_exact(*model)
     check_products(SceneRun(store, plan, planned), job.output)
     return draft
 

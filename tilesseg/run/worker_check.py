@@ -49,8 +49,8 @@ def prove(work: Assignment, timed: bool = False) -> Proof:
         return Proof(__version__, 0.0, 0.0, problem)
     try:
         opened = open_run(work)
-        if opened.plan.trial is not None and not opened.plan.trial.tried:
-            try_reference(opened.plan.model)
+        for reference in opened.plan.untried:
+            try_reference(reference)
         seconds = _predict(opened, work.first, timed=timed)
         RunDirectory.create(opened.run.path)
     except Exception as error:

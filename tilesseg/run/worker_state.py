@@ -28,7 +28,7 @@ from tilesseg.version import __version__
 
 if TYPE_CHECKING:
     from tilesseg.formats.source import Source
-    from tilesseg.models.load import Model
+    from tilesseg.models.averaging import Computing
     from tilesseg.models.network import Network
     from tilesseg.planning.job import Job
     from tilesseg.planning.scene_plan import ScenePlan
@@ -68,15 +68,15 @@ class Opened:
         self.shared = work.shared
         self.proven = False
         self._lock, self._compiling = Lock(), Lock()
-        self._model: Model | None = None
+        self._model: Computing | None = None
         self._job: Job | None = None
         self._scenes: OrderedDict[str, ScenePlan] = OrderedDict()
         self._sources: OrderedDict[tuple[str, bool], Source] = OrderedDict()
         self._networks: OrderedDict[Call, Network] = OrderedDict()
 
     @property
-    def model(self) -> Model:
-        """The network, checked against the plan.
+    def model(self) -> Computing:
+        """The network, or the mean of several, checked against the plan.
 
         Raises:
             ModelError: the file is not the one that the plan was made with, or cannot be loaded.
@@ -141,9 +141,9 @@ class Opened:
 
     def call(self, scene: str, source: Source) -> Call:
         """Pre- and post-processing of a scene's network; `source` is the image or its copy."""
-        planned, spec = self.scene(scene), self.plan.spec
-        recipe = planned.recipe(spec, scores=self.plan.scores)
-        return call_of(planned.layout.lattice, recipe, dtype=source.dtype, spec=spec)
+        planned = self.scene(scene)
+        recipe = planned.recipe(self.plan)
+        return call_of(planned.layout.lattice, recipe, dtype=source.dtype, spec=self.plan.spec)
 
     def scene_run(self, scene: str) -> SceneRun:
         """A scene's plan and the place of its files."""
@@ -152,7 +152,7 @@ class Opened:
     def work(self, scene: str) -> SceneWork:
         """Everything that the tiles of a scene share."""
         spec, source = self.plan.spec, self.source(scene)
-        recipe = self.scene(scene).recipe(spec, scores=self.plan.scores)
+        recipe = self.scene(scene).recipe(self.plan)
         network = self.network(self.call(scene, source))
         return SceneWork(source, network, spec, self.store(scene), recipe, self.plan.compute.parallel_batches)
 

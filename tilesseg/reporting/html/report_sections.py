@@ -166,7 +166,8 @@ def provenance(plan: Plan, job: Mapping[str, Any]) -> dict[str, dict[str, str]]:
         "model": spec.name,
         "what it is": spec.description,
         "licence": spec.licence,
-        "sha256": plan.model_sha256,
+        "sha256": ", ".join(plan.sha256s),
+        **({"averaged": averaged} if (averaged := plan.averaged) else {}),
         "bands": ", ".join(spec.bands),
         "stored scores": ", ".join(plan.score_classes) or "none",
     }
