@@ -54,7 +54,7 @@ def served(data: TrainingData, path: Path) -> dict[Window, np.ndarray[Any, Any]]
     plan = Plan({}, "none", "0" * 64, data.spec, Compute("cpu", 1, 1))
     (scene,) = find_scenes(str(path))
     planned = complete_draft(draft_scene(scene, job=job, plan=plan), plan=plan)
-    source, recipe = planned.open(), planned.recipe(data.spec)
+    source, recipe = planned.open(), planned.recipe(plan)
     found = {}
     for tile in planned.tiling:
         for batch in PatchReader(tile, source, data.spec, recipe, Stopwatch()).batches():
