@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tilesseg.formats.damage import Damage, Parts, mark_valid, seen_through
 from tilesseg.formats.reading.band_planes import ImageBand, Planes, finite_only, mask_count, masks_of, planes_of, voting
@@ -36,41 +38,29 @@ class ResampledReader(Reader):
         """See `Reader.read`."""
         if self._as_it_is:
             return self.base.read(window, bands)
-        chosen, shape = [self.facts.bands[i] for i in bands], self.base.facts.grid.shape
-        values = np.empty((len(bands), *window.shape), np.float32)
-        masks = [np.empty(window.shape, np.bool_) for _ in range(mask_count(chosen))]
-        for piece in self._pieces(window, bands):
-            place = piece.slices(window)
-            part = read_resampled(
-                lambda source: self.base.read(source, bands), piece, step=self.step, shape=shape, bands=chosen
-            )
-            values[:, *place] = part.values
-            for plane, mask in zip(masks, masks_of(part), strict=True):
-                plane[place] = mask
-        return planes_of(values, masks, chosen)
+        chosen, shape = self._chosen(bands), self.base.facts.grid.shape
+
+        def part(piece: Window) -> Planes:
+            base = partial(self.base.read, bands=bands)
+            return read_resampled(base, piece, step=self.step, shape=shape, bands=chosen)
+
+        return planes_of(*self._joined(part, window, bands), chosen)
 
     def salvage(self, window: Window, bands: Sequence[int]) -> Parts:
         """See `Reader.salvage`: a pixel is damaged where any of the base's pixels that it is computed from is."""
         if self._as_it_is:
             return self.base.salvage(window, bands)
-        chosen, shape = [self.facts.bands[i] for i in bands], self.base.facts.grid.shape
-        values = np.empty((len(bands), *window.shape), np.float32)
-        valid = [np.empty(window.shape, np.bool_) for _ in range(mask_count(chosen))]
+        chosen, shape, grid = self._chosen(bands), self.base.facts.grid.shape, self.facts.grid.shape
         damage: dict[Damage, None] = {}
-        for piece in self._pieces(window, bands):
-            part, found = salvage_resampled(
-                lambda source: self.base.salvage(source, bands),
-                piece,
-                step=self.step,
-                shape=shape,
-                grid=self.facts.grid.shape,
-                bands=chosen,
-            )
-            damage |= dict.fromkeys(found)
-            values[:, *piece.slices(window)] = part.values
-            for plane, mask in zip(valid, masks_of(part), strict=True):
-                plane[piece.slices(window)] = mask
-        return Parts(values, valid, tuple(damage))
+
+        def part(piece: Window) -> Planes:
+            base = partial(self.base.salvage, bands=bands)
+            pixels, found = salvage_resampled(base, piece, step=self.step, shape=shape, grid=grid, bands=chosen)
+            damage.update(dict.fromkeys(found))
+            return pixels
+
+        values, masks = self._joined(part, window, bands)
+        return Parts(values, masks, tuple(damage))
 
     def refuse_damaged(self, bands: Sequence[int]) -> None:
         self.base.refuse_damaged(bands)
@@ -97,6 +87,22 @@ class ResampledReader(Reader):
     @property
     def _as_it_is(self) -> bool:
         return self.step == (1.0, 1.0)
+
+    def _chosen(self, bands: Sequence[int]) -> list[ImageBand]:
+        return [self.facts.bands[i] for i in bands]
+
+    def _joined(
+        self, part: Callable[[Window], Planes], window: Window, bands: Sequence[int]
+    ) -> tuple[NDArray[np.float32], list[NDArray[np.bool_]]]:
+        """Values `(channel, y, x)` and masks `(y, x)` of a window, from a function that reads a piece of it."""
+        values = np.empty((len(bands), *window.shape), np.float32)
+        masks = [np.empty(window.shape, np.bool_) for _ in range(mask_count(self._chosen(bands)))]
+        for piece in self._pieces(window, bands):
+            pixels, place = part(piece), piece.slices(window)
+            values[:, *place] = pixels.values
+            for plane, mask in zip(masks, masks_of(pixels), strict=True):
+                plane[place] = mask
+        return values, masks
 
     def _pieces(self, window: Window, bands: Sequence[int]) -> Iterator[Window]:
         """Parts of a window that cover few enough of the base's pixels; the same pixels however it is cut.
