@@ -207,6 +207,37 @@ def test_a_name_has_no_folder_and_no_secret(written: str, name: str) -> None:
     assert paths.name_of(written) == name
 
 
+@pytest.mark.parametrize(
+    ("written", "remote"),
+    [
+        ("scene.tif", False),
+        ("zip:///data/a.zip!x.tif", False),
+        ('NETCDF:"a.nc":red', False),
+        ("https://host/x.tif", True),
+        ("s3://bucket/x.tif", True),
+        ("sftp://host/x.tif", True),
+        ("/vsis3/bucket/x.tif", True),
+        ("zip+s3://bucket/a.zip!x.tif", True),
+        ("vrt://https://host/a.tif", True),
+        ("a\0", False),
+    ],
+)
+def test_what_is_read_over_the_network_is_remote(written: str, remote: bool) -> None:
+    assert paths.is_remote(written) == remote
+
+
+@pytest.mark.parametrize(
+    ("written", "parts"),
+    [
+        ("/data/b/x.tif", ["data", "b", "x.tif"]),
+        ("https://host/b/x.tif?sig=a/b", ["b", "x.tif"]),
+        ("https://host", ["https://host"]),
+    ],
+)
+def test_folders_are_those_of_a_path_or_address(written: str, parts: list[str]) -> None:
+    assert paths.folders_of(written) == parts
+
+
 UNSIGNED = [
     ("https://u:pw@host/x.tif", "https://host/x.tif"),
     ("https://host/x.tif?X-Amz-Signature=a&X-Amz-Expires=1", "https://host/x.tif"),

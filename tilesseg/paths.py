@@ -300,6 +300,23 @@ def is_address(text: str) -> bool:
     return text[:8].lower().startswith(("http://", "https://"))
 
 
+def is_remote(text: str) -> bool:
+    """Whether it is read over the network: an address or object storage, also by a file system or a driver of GDAL."""
+    try:
+        at = place(text)
+    except ValueError:
+        return False
+    system = _VSI.match(at.inner)
+    behind = system is not None and system[1] in _NETWORK
+    return at.kind in ("address", "storage", "unknown") or behind or bool(_SCHEME.match(at.inner))
+
+
+def folders_of(text: str) -> list[str]:
+    """Folders of a path or address from the top, and its last part."""
+    whole = urlsplit(text).path if "://" in text else os.path.abspath(text)
+    return [part for part in re.split(r"[/\\]", whole) if part] or [text]
+
+
 def opened_by_gdal(text: str) -> bool:
     """Whether only GDAL can open it: anything but a file of this machine."""
     try:

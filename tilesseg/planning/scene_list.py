@@ -16,13 +16,12 @@ from difflib import get_close_matches
 from fnmatch import translate
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from tilesseg.errors import JobError, SourceError, StoreError, cannot, joined_lines
 from tilesseg.formats.contained_images import contained_images, images_of
 from tilesseg.formats.stac.stac_catalog import find_items
 from tilesseg.formats.stac.stac_items import safe_name, scene_name
-from tilesseg.paths import opened_by_gdal
+from tilesseg.paths import folders_of, opened_by_gdal
 from tilesseg.planning.job import SceneEntry
 from tilesseg.planning.scene_csv import read_scene_table
 from tilesseg.store.ledger import write_text
@@ -95,23 +94,16 @@ def _told_apart(scenes: Sequence[tuple[Scene, bool]]) -> list[Scene]:
 
 def _with_folders(name: str, paths: Sequence[str]) -> dict[str, str]:
     """A name for each path: as few of its folders as tell them apart, else the suffix of its file, too."""
-    places = {path: _folders(path) for path in paths}
-    deepest = max(len(folders) for folders, _ in places.values())
+    places = {path: [safe_name(part) or "_" for part in folders_of(path)] for path in paths}
+    deepest = max(map(len, places.values())) - 1
     for whole, depth in [*((False, k) for k in range(1, deepest + 1)), *((True, k) for k in range(deepest + 1))]:
         names = {
-            path: "-".join([*folders[len(folders) - depth if depth < len(folders) else 0 :], file if whole else name])
-            for path, (folders, file) in places.items()
+            path: "-".join([*folders[-depth or len(folders) :], file if whole else name])
+            for path, (*folders, file) in places.items()
         }
         if len(set(names.values())) == len(paths):
             return names
     return dict.fromkeys(paths, name)
-
-
-def _folders(path: str) -> tuple[list[str], str]:
-    """Folders of a path or address, from the top, and its file."""
-    place = urlsplit(path).path if "://" in path else os.path.abspath(path)
-    *folders, file = [part for part in re.split(r"[/\\]", place) if part] or [path]
-    return [safe_name(folder) or "_" for folder in folders], safe_name(file)
 
 
 def choose_scenes(scenes: Sequence[Scene], *, only: Sequence[str] = (), limit: int | None = None) -> tuple[Scene, ...]:

@@ -20,6 +20,7 @@ from tilesseg.formats.ome_zarr.series import Chosen, choose_image
 from tilesseg.formats.writer import Mask
 from tilesseg.formats.zarr.zarr_hierarchy import open_node
 from tilesseg.formats.zarr.zipped import split_zip
+from tilesseg.paths import is_remote
 from tilesseg.raster.grid import Grid
 from tilesseg.raster.pyramid import level_shapes
 
@@ -60,7 +61,7 @@ def find_home(mask: Mask, path: Path, version: str | None) -> Home:
         FormatError: the folder is no OME-Zarr image in the local file system, has another version or size, several
             times or planes, or the name is not possible.
     """
-    remote = next((file for file in mask.paths if "://" in file), None)
+    remote = next(filter(is_remote, mask.paths), None)
     if remote:
         raise FormatError(cannot("write labels", f"{remote} is not in the local file system", "leave out beside"))
     folder = path.parent.parent
