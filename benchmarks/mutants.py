@@ -2,9 +2,10 @@
 
 Each mutant changes one place of one module, in a scratch copy of the checkout: a comparison, an operator, an integer by
 one, a condition, `and` for `or`, or `min` for `max`. The tests of the room and the laws that name the module then run
-until the first failure. A mutant that survives is a missing test, or changes nothing that a user could notice. Run it
-as `python -m benchmarks.mutants raster --count 40`, one mutant after the other; nothing else is needed but the tests'
-own requirements.
+until the first failure, those that name the module first; a test that takes longer than `--slowest` seconds without a
+mutant is left out. A mutant that survives is a missing test, or changes nothing that a user could notice. Run it as
+`python -m benchmarks.mutants raster --count 40`, one mutant after the other; nothing else is needed but the tests' own
+requirements.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
+from xml.etree import ElementTree
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 COMPARISONS = {
@@ -130,7 +132,14 @@ def scratch_copy() -> Iterator[Path]:
         yield copy
 
 
-def outcome(tests: list[str], checkout: Path, timeout: float) -> str:
+def slower_than(seconds: float, results: Path) -> list[str]:
+    """Names of the tests that took longer, in results as pytest writes them (`--junitxml`)."""
+    cases = ElementTree.parse(results).iter("testcase")
+    slow = [case.attrib for case in cases if float(case.attrib["time"]) > seconds]
+    return [f"{case['classname'].replace('.', '/')}.py::{case['name']}" for case in slow]
+
+
+def outcome(tests: list[str], checkout: Path, timeout: float | None) -> str:
     """Run tests until the first failure, and say what became of the mutant.
 
     Bytecode is not written: a mutant of the same length, made in the same second, would run as the one before.
@@ -155,27 +164,37 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("rooms", nargs="+", help="folders of tilesseg/: raster, inference, store, run …")
     parser.add_argument("--count", type=int, default=40, help="number of mutants of all rooms together")
     parser.add_argument("--seed", type=int, default=0, help="seed of the choice of mutants")
-    parser.add_argument("--timeout", type=float, default=300, help="seconds after which a mutant counts as killed")
+    parser.add_argument(
+        "--slowest", type=float, default=3, help="seconds of the slowest test that mutants have to pass"
+    )
+    parser.add_argument("--timeout", type=float, help="seconds after which a mutant counts as killed; default: as long "
+                        "as all tests, twice")  # fmt: skip
     options = parser.parse_args(arguments)
     with scratch_copy() as copy:
         modules = sorted(path for room in options.rooms for path in (copy / "tilesseg" / room).rglob("*.py"))
         if not modules:
             parser.error(f"tilesseg has no rooms {' '.join(options.rooms)}; name folders of tilesseg/")
-        tests = sorted({test for module in modules for test in own_tests(module, copy)})
-        if outcome(tests, copy, options.timeout) != SURVIVED:
-            print(f"error: without a mutant the tests fail or take too long: {' '.join(tests)}; mend them first")
+        tests, results, start = _all_tests(modules, copy), copy.parent / "results.xml", time.perf_counter()
+        if outcome([*tests, f"--junitxml={results}"], copy, None) != SURVIVED:
+            print(f"error: without a mutant the tests fail: {' '.join(tests)}; mend them first")
             return 1
+        timeout = options.timeout or 2 * (time.perf_counter() - start)
+        left_out = [f"--deselect={test}" for test in slower_than(options.slowest, results)]
         every = [mutant for module in modules for mutant in mutants_of(module)]
         chosen = random.Random(options.seed).sample(every, min(options.count, len(every)))
-        print(f"{len(chosen)} of {len(every)} mutants, seed {options.seed}", flush=True)
-        _report(chosen, [_tried(mutant, copy, options.timeout) for mutant in chosen], copy)
+        print(f"{len(chosen)} of {len(every)} mutants, seed {options.seed}; slow tests: {len(left_out)}", flush=True)
+        _report(chosen, [_tried(mutant, copy, left_out, timeout) for mutant in chosen], copy)
     return 0
 
 
-def _tried(mutant: Mutant, copy: Path, timeout: float) -> str:
+def _all_tests(modules: list[Path], copy: Path) -> list[str]:
+    return sorted({test for module in modules for test in own_tests(module, copy)})
+
+
+def _tried(mutant: Mutant, copy: Path, left_out: list[str], timeout: float) -> str:
     original, start = mutant.module.read_text(), time.perf_counter()
     mutant.module.write_text(mutant.text)
-    result = outcome(own_tests(mutant.module, copy), copy, timeout)
+    result = outcome([*own_tests(mutant.module, copy), *left_out], copy, timeout)
     mutant.module.write_text(original)
     print(f"{result:14}{_place(mutant, copy)}  {time.perf_counter() - start:.0f} s", flush=True)
     return result

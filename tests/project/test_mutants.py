@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.mutants import CHECKOUT, mutants_of, own_tests
+from benchmarks.mutants import CHECKOUT, mutants_of, own_tests, slower_than
 
 EXAMPLE = '''"""Grüße."""
 from typing import TYPE_CHECKING, Annotated
@@ -58,3 +58,12 @@ def test_the_tests_of_a_module_are_those_of_its_room_and_the_laws_that_name_it(m
     for path in found:
         text = (CHECKOUT / path).read_text()
         assert re.search(rf"\b{Path(module).stem}\b", text)
+
+
+def test_slow_tests_are_named_as_pytest_names_them(tmp_path: Path) -> None:
+    results = tmp_path / "results.xml"
+    results.write_text(
+        '<testsuites><testsuite><testcase classname="tests.raster.test_a" name="test_x[1-0.5]" time="3.2"/>'
+        '<testcase classname="tests.raster.test_a" name="test_y" time="3.0"/></testsuite></testsuites>'
+    )
+    assert slower_than(3, results) == ["tests/raster/test_a.py::test_x[1-0.5]"]
