@@ -227,6 +227,15 @@ def test_a_run_is_held_by_one_process_or_by_its_shares(scenes: list[str], bundle
     assert run_job(job, executor=SerialExecutor()).exit_code == 0
 
 
+@pytest.mark.parametrize("of", [None, 1])
+def test_parts_of_a_run_are_locked_where_shares_work_on_it(bundle: Path, tmp_path: Path, of: int | None) -> None:
+    scene = write_scene(tmp_path / "s.tif", np.ones((1, 64, 64), np.uint8))
+    part = ArrayShare(1, of) if of else None
+    run_job(ask(scene, bundle, tmp_path / "run"), executor=SerialExecutor(), share=part)
+    locks = sorted(path.name for path in (tmp_path / "run").glob("locks/scenes/s/*"))
+    assert locks == (["plan", "products"] if of else [])
+
+
 def test_a_lock_is_let_go_by_a_process_that_dies(tmp_path: Path) -> None:
     code = (
         "import sys, time, pathlib\nfrom tilesseg.store.locks import held\n"

@@ -4,13 +4,31 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from fakes import job_data, write_bundle, write_scene
+from small_runs import SmallRun
 
 from tilesseg.cluster.executors import LATER
 from tilesseg.events import Event, RegionStaged, SceneFinished, ScenePlanned, SceneRefused, TileDone
 from tilesseg.planning.scene_list import Scene
-from tilesseg.run.work_queue import COPIES, FinishItem, Item, PlanItem, StageItem, TileItem, WorkQueue
+from tilesseg.planning.stored_plan import stored_scene_plan
+from tilesseg.run.job_array_share import ArrayShare
+from tilesseg.run.work_queue import (
+    COPIES,
+    FinishItem,
+    Item,
+    PlanItem,
+    RemainingTiles,
+    StageItem,
+    TileItem,
+    WorkQueue,
+    forget_damaged,
+)
+from tilesseg.store.scene_store import FINISHED_FILE
 
 
 class Pretended:
@@ -86,3 +104,45 @@ def test_scenes_are_not_planned_ahead_while_others_wait_for_room_for_their_copie
     run = Pretended(400, slots=3, copied=True)
     run.carry_out(last_first=False)
     assert run.most_open <= 2 * COPIES + 2 * run.slots
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> SmallRun:
+    """A run of four tiles."""
+    scene = write_scene(tmp_path / "scene.tif", np.ones((1, 128, 128), np.uint8))
+    data = job_data(scene, write_bundle(tmp_path / "model"), tmp_path / "run")
+    cut: dict[str, Any] = {"patch": 32, "overlap": 8, "core": 64}
+    return SmallRun({**data, "tiling": cut, "input": {"check_range": False, "stage": "never"}})
+
+
+def test_of_a_scene_without_a_plan_or_a_copy_nothing_is_to_be_copied(small: SmallRun) -> None:
+    left = RemainingTiles(small.run)
+    assert (left.tiles("scene"), left.regions("scene")) == ([], [])
+    small.plan_scenes()
+    assert len(left.tiles("scene")) == 4 and left.regions("scene") == []
+
+
+@pytest.mark.parametrize("share", [None, ArrayShare(1, 2)])
+def test_damaged_tiles_of_a_share_are_forgotten_and_no_others(small: SmallRun, share: ArrayShare | None) -> None:
+    small.plan_scenes()
+    forget_damaged(small.run.scene("scene"), share)  # there is nothing to forget
+    small.segment("scene", damage=lambda number: None if number == 0 else "torn")
+    small.finish("scene")
+    store = small.run.scene("scene")
+    planned = stored_scene_plan(store)
+    assert planned is not None
+    names = [tile.name for tile in planned.tiling]
+    gone = {name for n, name in enumerate(names) if n > 0 and (share is None or share.has("scene", n))}
+    assert gone and (share is None or len(gone) < 3)
+    forget_damaged(store, share)
+    assert {*names} - {*store.done_names()} == gone
+    assert store.read_json(FINISHED_FILE) is None
+
+
+def test_the_end_of_a_scene_without_damage_stays_recorded(small: SmallRun) -> None:
+    small.plan_scenes()
+    small.segment("scene")
+    small.finish("scene")
+    store = small.run.scene("scene")
+    forget_damaged(store, None)
+    assert len(store.done_names()) == 4 and store.read_json(FINISHED_FILE) is not None
