@@ -16,7 +16,7 @@ from rasterio.crs import CRS
 from rasterio.features import rasterize
 
 from tilesseg.errors import SourceError
-from tilesseg.formats.labels import vector_labels
+from tilesseg.formats.labels import raster_labels, vector_labels
 from tilesseg.formats.labels.label_source import LabelSource, open_labels
 from tilesseg.formats.labels.label_values import LabelOptions
 from tilesseg.raster.grid import Grid
@@ -221,3 +221,50 @@ def test_outside_its_area_nothing_is_labelled(tmp_path: Path, mask: NDArray[np.u
     labels = opened(written(tmp_path / "m.tif", mask), area=area).read(PLAIN.window)
     assert (labels[:, 10:30] == mask[:, 10:30]).all()
     assert (labels[:, :10] == 255).all() and (labels[:, 30:] == 255).all()
+
+
+def test_labels_without_a_place_are_read_at_the_centres_of_a_resampled_image(
+    tmp_path: Path, mask: NDArray[np.uint8]
+) -> None:
+    coarse, slide = GRID.coarsen(2), Grid(60, 80, (0.25, 0, 0, 0, 0.25, 0), None, "micrometre", 1e-6)
+    path = written(tmp_path / "m.tif", mask)
+    for native in (GRID, slide):
+        coarse = native.coarsen(2)
+        labels = open_labels(path, grid=coarse, native=native, image="i.tif", classes=CLASSES)
+        assert (labels.read(coarse.window) == mask[1::2, 1::2]).all()
+
+
+def test_labels_of_a_much_coarser_image_are_read_in_pieces(
+    tmp_path: Path, mask: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, coarse = written(tmp_path / "m.tif", mask, GRID), GRID.coarsen(3)
+    labels = open_labels(path, grid=coarse, native=GRID, image="i.tif", classes=CLASSES)
+    whole = labels.read(coarse.window)
+    read: list[Window] = []
+    monkeypatch.setattr(raster_labels, "PIECE", 12)
+    own = raster_labels.RasterLabels._read
+    monkeypatch.setattr(
+        raster_labels.RasterLabels, "_read", lambda self, window: (read.append(window), own(self, window))[1]
+    )
+    assert (labels.read(coarse.window) == whole).all()
+    assert max(max(window.shape) for window in read) <= 12
+
+
+def test_what_a_mask_takes_away_is_ignored_whatever_its_value(tmp_path: Path, mask: NDArray[np.uint8]) -> None:
+    path, shown = written(tmp_path / "m.tif", mask), np.full((60, 80), 255, np.uint8)
+    shown[:, :20] = 0
+    with rasterio.open(path, "r+") as file:
+        file.write_mask(shown)
+    expected = np.where(shown, mask, 255)
+    assert (opened(path).read(PLAIN.window) == expected).all()
+    assert (opened(path, values={0: "background", 1: "nucleus"}).read(PLAIN.window) == expected).all()
+
+
+def test_values_in_refusals_are_written_as_in_a_mapping(tmp_path: Path, mask: NDArray[np.uint8]) -> None:
+    path = written(tmp_path / "m.tif", mask * np.uint32(1234567))
+    with pytest.raises(SourceError, match="values 0: background, 1234567: nucleus, or 1234567: ignore"):
+        opened(path).read(PLAIN.window)
+    with pytest.raises(SourceError, match="raster of numbers, and values list the text '0'; write numbers"):
+        opened(path, values={"0": "background", "other": "nucleus"})
+    with pytest.raises(SourceError, match=r"the value 1234567 .* other: a, or a class"):
+        open_labels(path, grid=PLAIN, native=PLAIN, image="i.tif", classes=("a",)).read(PLAIN.window)

@@ -90,6 +90,22 @@ class LabelValues:
         labels[~valid & ~(listed if self.stated else np.False_)] = IGNORED
         return labels
 
+    def of_attribute(self, value: Any) -> int | None:
+        """Class of an attribute's value, by `values` or by its name; None where it has none.
+
+        Values are compared as text: files hold the number 1 as `1`, `1.0` or `"1"`.
+        """
+        if not self.stated:
+            return self.classes.index(value) if value in self.classes else None
+        whole = isinstance(value, bool | float) and float(value).is_integer()
+        texts = (str(value), str(int(value))) if whole else (str(value),)
+        return next((self._texts[text] for text in texts if text in self._texts), self.other)
+
+    @cached_property
+    def _texts(self) -> dict[str, int]:
+        """Class of each listed value by its text."""
+        return {str(key): label for key, label in self.table.items()}
+
     def _listed(self, values: NDArray[Any]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Classes of the listed values, `IGNORED` elsewhere, and where values are listed."""
         if values.dtype == np.uint8:
@@ -112,21 +128,26 @@ class LabelValues:
     def _refuse(self, values: NDArray[Any], unknown: NDArray[np.bool_], corner: tuple[int, int]) -> None:
         row, column = (int(axis[0]) for axis in np.nonzero(unknown))
         found = np.unique(values[unknown])
-        shown = ", ".join(f"{value:g}" for value in found[:SHOWN].tolist()) + (" …" if len(found) > SHOWN else "")
+        shown = ", ".join(map(_number, found[:SHOWN])) + (" …" if len(found) > SHOWN else "")
         classes = ", ".join(f"{number} {name}" for number, name in enumerate(self.classes))
         known = f"not among the values {', '.join(map(str, self.table))}" if self.stated else f"none of {classes}"
         raise SourceError(
-            f"{self.path}: the value {values[row, column]:g} at row {row + corner[0]}, column {column + corner[1]} is "
-            f"{known} (without a class: {shown}); {self._remedy(found)}"
+            f"{self.path}: the value {_number(values[row, column])} at row {row + corner[0]}, column "
+            f"{column + corner[1]} is {known} (without a class: {shown}); {self._remedy(found)}"
         )
 
     def _remedy(self, found: NDArray[Any]) -> str:
-        first, second = self.classes[0], self.classes[1]
+        first, second, value = self.classes[0], self.classes[-1], _number(found[0])
         if self.stated:
-            return f"add to values, for instance {found[0]:g}: ignore, or other: {second}"
+            return f"add to values, for instance {value}: ignore, or other: {second}"
         if len(found) == 1 and len(self.classes) == 2:
-            return f"say what it means: values 0: {first}, {found[0]:g}: {second}, or {found[0]:g}: ignore"
+            return f"say what it means: values 0: {first}, {value}: {second}, or {value}: ignore"
         return f"say what they mean: values 0: {first}, other: {second}, or a class or ignore for each value"
+
+
+def _number(value: Any) -> str:
+    """A value in a message as a user writes it in a mapping: 1234567, and not 1.23457e+06."""
+    return str(int(value)) if float(value).is_integer() else f"{value:g}"
 
 
 def _class_of(name: str, classes: Sequence[str], path: str) -> int:
@@ -139,8 +160,14 @@ def _class_of(name: str, classes: Sequence[str], path: str) -> int:
         return IGNORED
     if name in classes:
         return classes.index(name)
-    close = get_close_matches(name, [*classes, IGNORE], 1)
-    meant, known = f"did you mean {close[0]}? " if close else "", ", ".join(classes)
     raise SourceError(
-        f"{path}: values name the class {name}, and the classes are {known}; {meant}write one of these, or ignore"
+        f"{path}: values name the class {name}, and the classes are {', '.join(classes)}; "
+        f"{did_you_mean(name, [*classes, IGNORE])}write one of these, or ignore"
     )
+
+
+def did_you_mean(name: object, known: Sequence[str]) -> str:
+    """Question after the known name that is closest, whatever its capitals; empty without a close one."""
+    folded = {one.casefold(): one for one in known}
+    close = get_close_matches(str(name).casefold(), folded, 1)
+    return f"did you mean {folded[close[0]]}? " if close else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,8 @@ from tilesseg.raster.window import Window
 
 TOLERANCE = 1e-3
 """Largest distance in pixels between a corner of the labels and that of the image."""
+PIECE = 4096
+"""Largest side in pixels of the labels that are read at once for an image of coarser pixels."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class RasterLabels:
     grid: Grid
     """Grid of the image as it is read."""
     values: LabelValues
+    steps: tuple[float, float] = (1.0, 1.0)
+    """Number of the labels' rows and columns in a pixel of the image as it is read."""
 
     def read(self, window: Window) -> NDArray[np.uint8]:
         """Classes `(y, x)` of a window, `IGNORED` where nothing is labelled and outside the image.
@@ -39,22 +43,16 @@ class RasterLabels:
             SourceError: the labels cannot be read, or a value has no class.
         """
         labels = np.full(window.shape, IGNORED, np.uint8)
-        part = window.intersect(self.grid.window)
-        if not part.empty:
+        for part in _pieces(window.intersect(self.grid.window), self.steps):
             labels[part.slices(window)] = self._inside(part)
         return labels
 
     def _inside(self, part: Window) -> NDArray[np.uint8]:
-        if self.source.grid.shape == self.grid.shape:
+        if self.steps == (1.0, 1.0):
             return self._read(part)
-        shape = self.source.grid.shape
-        rows, columns = (
-            _centres(start, stop, size, own)
-            for start, stop, size, own in (
-                (part.y, part.y_stop, self.grid.resolution[0] / self.source.grid.resolution[0], shape[0]),
-                (part.x, part.x_stop, self.grid.resolution[1] / self.source.grid.resolution[1], shape[1]),
-            )
-        )
+        height, width = self.source.grid.shape
+        rows = _centres(part.y, part.y_stop, self.steps[0], height)
+        columns = _centres(part.x, part.x_stop, self.steps[1], width)
         y, x = int(rows[0]), int(columns[0])
         labels = self._read(Window.from_bounds(y, x, int(rows[-1]) + 1, int(columns[-1]) + 1))
         return labels[(rows - y)[:, None], columns - x]
@@ -64,7 +62,15 @@ class RasterLabels:
         values = pixels.values[0]
         if values.dtype.kind == "f":
             self._refuse_fractions(values, pixels.valid)
-        return self.values.classified(values, pixels.valid, (window.y, window.x))
+        labels = self.values.classified(values, pixels.valid, (window.y, window.x))
+        if self.values.stated and not pixels.valid.all():
+            labels[~self._covered(window)] = IGNORED
+        return labels
+
+    def _covered(self, window: Window) -> NDArray[np.bool_]:
+        """Pixels `(y, x)` that the file's alpha or mask leaves: what it takes away has no label, whatever its value."""
+        covered: NDArray[np.bool_] = self.source.read_raw(window).valid[self.source.masks[0]]
+        return covered
 
     def _refuse_fractions(self, values: NDArray[Any], valid: NDArray[np.bool_]) -> None:
         broken = valid & (values != np.rint(values))
@@ -99,12 +105,25 @@ def open_raster_labels(path: str, values: LabelValues, *, grid: Grid, native: Gr
             "one band (a picture of colours is none)"
         )
     source = source.select([0])
-    problems = [grid_difference(source.grid, other) for other in (grid, native)]
-    if all(problems):
+    _refuse_texts(values)
+    if grid_difference(source.grid, grid) is None:
+        return RasterLabels(source, grid, values)
+    if problem := grid_difference(source.grid, native):
+        raise SourceError(f"{path} does not lie on the grid of {image}: {problem}; make the labels on the image's grid")
+    y, x = (read / own for read, own in zip(grid.resolution, native.resolution, strict=True))
+    return RasterLabels(source, grid, values, (y, x))
+
+
+def _refuse_texts(values: LabelValues) -> None:
+    """Refuse a mapping of texts: no pixel holds one.
+
+    Raises:
+        SourceError: a listed value is a text.
+    """
+    if texts := [key for key in values.table if isinstance(key, str)]:
         raise SourceError(
-            f"{path} does not lie on the grid of {image}: {problems[-1]}; make the labels on the image's grid"
+            f"{values.path} is a raster of numbers, and values list the text '{texts[0]}'; write numbers without quotes"
         )
-    return RasterLabels(source, grid, values)
 
 
 def grid_difference(labels: Grid, image: Grid) -> str | None:
@@ -139,6 +158,14 @@ def _distance(labels: Grid, image: Grid) -> tuple[float, tuple[float, float]]:
     side = min(image.resolution)
     away = [float(np.hypot(*np.subtract(labels.to_world(*at), image.to_world(*at)))) / side for at in corners]
     return max(zip(away, corners, strict=True))
+
+
+def _pieces(window: Window, steps: tuple[float, float]) -> Iterator[Window]:
+    """Windows that together are a window, each over at most `PIECE` rows and columns of the labels."""
+    height, width = (max(1, int(PIECE / step)) for step in steps)
+    for y in range(window.y, window.y_stop, height):
+        for x in range(window.x, window.x_stop, width):
+            yield Window(y, x, height, width).intersect(window)
 
 
 def _size(grid: Grid) -> str:
