@@ -1,6 +1,6 @@
 """Features of a vector file: polygons with the attribute that says their class.
 
-GeoJSON is read by ourselves, as regions of interest are; other files by pyogrio, with the extra `vector`.
+GeoJSON is read as regions of interest are; other files as tables (`feature_table`), with the extra `vector`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 from rasterio.crs import CRS
 
 from tilesseg.errors import SourceError, cannot
+from tilesseg.formats.reading.crs import crs_name
 from tilesseg.formats.reading.polygon_file import Polygon, named_crs, parsed_geojson, placing, polygons_of
 from tilesseg.raster.grid import Grid
 
@@ -47,25 +47,37 @@ class FeatureFile:
         Raises:
             SourceError: the CRS of file and image do not fit, or a position has no place in the image's.
         """
+        if self.crs is None and not self.path.lower().endswith(GEOJSON):
+            self._refuse_unplaced(grid, image)
         place = placing(self.path, self.crs, grid=grid, native=native, image=image)
         return [
             Feature(one.number, [[place(ring) for ring in polygon] for polygon in one.polygons], one.value)
             for one in self.features
         ]
 
+    def _refuse_unplaced(self, grid: Grid, image: str) -> None:
+        """Refuse a table without a CRS where its coordinates may be of two kinds; GeoJSON says them by its format."""
+        if grid.crs is not None:
+            raise SourceError(f"{self.path} names no CRS, and {image} has {crs_name(grid.crs)}; write its CRS into it")
+        if grid.unit == "micrometre":
+            raise SourceError(
+                f"{self.path} names no CRS, and {image} is in µm: its coordinates may be µm or pixels; give GeoJSON in "
+                "pixels of its full resolution"
+            )
+
 
 def read_features(path: str, *, attribute: str | None = None, layer: str | None = None) -> FeatureFile:
     """All features of a vector file that have an inside.
 
     Args:
-        path: GeoJSON, or any vector file that GDAL reads.
+        path: GeoJSON, GeoParquet, or any vector file that GDAL reads.
         attribute: name of the attribute whose value is kept.
         layer: layer of a file of several.
 
     Raises:
         SourceError: the file cannot be read, holds no polygon, or no feature has the attribute.
     """
-    read = _read_geojson if path.lower().endswith(GEOJSON) else partial(_read_by_gdal, layer=layer)
+    read = _read_geojson if path.lower().endswith(GEOJSON) else partial(_read_table, layer=layer)
     found = read(path, attribute)
     features = [one for one in found.features if one.polygons]
     if not features:
@@ -77,13 +89,21 @@ def _read_geojson(path: str, attribute: str | None) -> FeatureFile:
     data = parsed_geojson(path)
     try:
         features = [
-            Feature(number, list(polygons_of(one, path)), _value(_properties(one), attribute, path))
+            Feature(number, list(polygons_of(one, path)), attribute and _value(_properties(one), attribute))
             for number, one in enumerate(_listed(data), 1)
         ]
     except RecursionError:
         because = "its features are nested too deeply"
         raise SourceError(cannot(f"read {path} as GeoJSON", because, "export it again")) from None
+    if attribute is not None:
+        _refuse_unknown(path, attribute, {name for one in _listed(data) for name in _properties(one)})
     return FeatureFile(path, named_crs(path, data), features)
+
+
+def _refuse_unknown(path: str, attribute: str, names: set[str]) -> None:
+    if names and attribute not in names:
+        known = ", ".join(sorted(names))
+        raise SourceError(f"{path}: its features have no attribute {attribute}, only {known}; correct attribute")
 
 
 def _listed(data: Any) -> Iterator[Any]:
@@ -101,60 +121,22 @@ def _properties(feature: Any) -> dict[str, Any]:
     return properties if isinstance(properties, dict) else {}
 
 
-def _value(properties: dict[str, Any], attribute: str | None, path: str) -> Any:
-    """Value of an attribute; the name within, where QuPath writes an object."""
-    if attribute is None:
-        return None
-    if attribute not in properties:
-        raise SourceError(
-            f"{path}: a feature has no attribute {attribute}, only {', '.join(sorted(properties)) or 'none'}; correct "
-            "attribute"
-        )
-    value = properties[attribute]
+def _value(properties: dict[str, Any], attribute: str) -> Any:
+    """Value of an attribute; the name within, where QuPath writes an object. None where it is missing."""
+    value = properties.get(attribute)
     return value.get("name") if isinstance(value, dict) else value
 
 
-def _read_by_gdal(path: str, attribute: str | None, *, layer: str | None) -> FeatureFile:
+def _read_table(path: str, attribute: str | None, *, layer: str | None) -> FeatureFile:
     try:
-        import pyogrio
-        import shapely
+        from tilesseg.formats.labels.feature_table import read_table
     except ImportError:
         raise SourceError(
             f"{path} is read with the extra vector; pip install 'tilesseg[vector]', or give GeoJSON"
         ) from None
-    try:
-        meta, _, geometries, columns = pyogrio.raw.read(path, layer=layer)
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, ValueError) as error:
-        raise SourceError(cannot(f"read {path}", error, "give a vector file and its layer")) from None
-    values = _column(path, attribute, [*meta["fields"]], columns)
-    shapes = shapely.from_wkb(geometries)
+    table = read_table(path, attribute, layer=layer)
     features = [
-        Feature(number, list(_polygons_of_shape(shape)), None if values is None else _plain(values[number - 1]))
-        for number, shape in enumerate(shapes, 1)
+        Feature(number, polygons, value)
+        for number, (polygons, value) in enumerate(zip(table.polygons, table.values, strict=True), 1)
     ]
-    return FeatureFile(path, CRS.from_user_input(meta["crs"]) if meta["crs"] else None, features)
-
-
-def _column(path: str, attribute: str | None, names: list[str], columns: Any) -> Any:
-    if attribute is None:
-        return None
-    if attribute not in names:
-        raise SourceError(f"{path} has no attribute {attribute}, only {', '.join(names) or 'none'}; correct attribute")
-    return columns[names.index(attribute)]
-
-
-def _plain(value: Any) -> Any:
-    """A value of a column as a plain number or text; None where it is missing."""
-    value = value.item() if isinstance(value, np.generic) else value
-    return None if isinstance(value, float) and np.isnan(value) else value
-
-
-def _polygons_of_shape(shape: Any) -> Iterator[Polygon]:
-    """Polygons of a geometry of shapely, of collections too."""
-    if shape is None or shape.is_empty:
-        return
-    if shape.geom_type == "Polygon":
-        yield [np.asarray(ring.coords, np.float64)[:, :2] for ring in (shape.exterior, *shape.interiors)]
-    elif hasattr(shape, "geoms"):
-        for part in shape.geoms:
-            yield from _polygons_of_shape(part)
+    return FeatureFile(path, table.crs, features)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilesseg.formats.labels.label_features import read_features
-from tilesseg.formats.labels.vector_labels import Outlines, RasterisedCells, refuse_elsewhere
+from tilesseg.formats.labels.vector_labels import Outlines, RasterisedCells, refuse_elsewhere, refuse_too_far
 from tilesseg.formats.source import file_state
 from tilesseg.paths import unsigned
 from tilesseg.raster.grid import Grid
@@ -54,4 +54,5 @@ def open_area(path: str, *, grid: Grid, native: Grid, image: str, elsewhere: boo
     outlines = Outlines.of([(one, 1) for one in features])
     if not elsewhere:
         refuse_elsewhere(outlines, path=path, grid=grid, image=image)
+    refuse_too_far(outlines, path=path, grid=grid, image=image)
     return Area(path, grid, RasterisedCells(outlines, grid.shape, 0))

@@ -21,8 +21,8 @@ from rasterio.features import rasterize
 
 from tilesseg.errors import SourceError
 from tilesseg.formats.labels.label_features import Feature, read_features
-from tilesseg.formats.labels.label_values import LabelOptions, LabelValues
-from tilesseg.formats.reading.polygon_file import Polygon
+from tilesseg.formats.labels.label_values import LabelOptions, LabelValues, did_you_mean
+from tilesseg.formats.reading.polygon_file import Polygon, Ring
 from tilesseg.formats.source import file_state
 from tilesseg.paths import unsigned
 from tilesseg.process import QUIET
@@ -34,6 +34,10 @@ CELL = 1024
 """Side in pixels of the cells that are rasterised."""
 KEPT = 32
 """Number of rasterised cells that are kept: 32 MB."""
+FARTHEST = 1e9
+"""Largest distance in pixels of a corner from the image: GDAL counts in 32 bits, and draws nothing beyond."""
+_MARGIN = 2
+"""Distance in pixels from which on a line is surely beyond a cell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,16 +114,34 @@ class RasterisedCells:
         return made
 
     def _rasterised(self, place: Window) -> NDArray[np.uint8]:
-        shapes = [
-            ({"type": "Polygon", "coordinates": [(ring - (place.x, place.y)).tolist() for ring in polygon]}, number)
-            for polygon, number in self.outlines.within(place)
-        ]
+        shapes = []
+        for polygon, number in self.outlines.within(place):
+            rings = [ring for ring in (_near(ring, place) for ring in polygon) if len(ring) > 3]
+            if rings:
+                moved = [(ring - (place.x, place.y)).tolist() for ring in rings]
+                shapes.append(({"type": "Polygon", "coordinates": moved}, number))
         if not shapes:
             return np.full(place.shape, self.background, np.uint8)
         with QUIET, warnings.catch_warnings(), rasterio.Env():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             burnt = rasterize(shapes, place.shape, fill=self.background, all_touched=self.all_touched, dtype="uint8")
         return np.asarray(burnt, np.uint8)
+
+
+def _near(ring: Ring, place: Window) -> Ring:
+    """A ring without most of its corners beyond a window, which draws the same to the bit within.
+
+    Of neighbours beyond one side of the window only the outermost two are kept. The lines left out and the line that
+    stands for them lie beyond this side, and both cross a row an odd or an even number of times alike. An outline of
+    many corners would else be drawn wholly in each of its cells.
+    """
+    limits = ((-1, 0, place.x), (1, 0, place.x_stop), (-1, 1, place.y), (1, 1, place.y_stop))
+    for sign, axis, limit in limits:
+        beyond = sign * (ring[:, axis] - limit) > _MARGIN
+        kept = np.ones(len(ring), np.bool_)
+        kept[1:-1] = ~(beyond[:-2] & beyond[1:-1] & beyond[2:])
+        ring = ring[kept]
+    return ring
 
 
 @dataclass(frozen=True)
@@ -153,8 +175,10 @@ def open_vector_labels(
     """
     file = read_features(path, attribute=options.attribute, layer=options.layer)
     features = file.placed(grid=grid, native=native, image=image)
+    _refuse_missing(path, features, options)
     outlines = Outlines.of([(one, _class_of(one, values, options)) for one in features])
     refuse_elsewhere(outlines, path=path, grid=grid, image=image)
+    refuse_too_far(outlines, path=path, grid=grid, image=image)
     return VectorLabels(path, grid, RasterisedCells(outlines, grid.shape, 0, options.all_touched))
 
 
@@ -173,6 +197,34 @@ def refuse_elsewhere(outlines: Outlines, *, path: str, grid: Grid, image: str) -
     )
 
 
+def refuse_too_far(outlines: Outlines, *, path: str, grid: Grid, image: str) -> None:
+    """Refuse polygons over the image that reach farther than GDAL can draw.
+
+    Raises:
+        SourceError: with the distance.
+    """
+    farthest = max((float(np.abs(polygon[0]).max()) for polygon, _ in outlines.within(grid.window)), default=0.0)
+    if farthest > FARTHEST:
+        raise SourceError(
+            f"{path}: a polygon over {image} reaches {farthest:.3g} px away, and {FARTHEST:.0e} px can be drawn; "
+            "cut it to the image"
+        )
+
+
+def _refuse_missing(path: str, features: Sequence[Feature], options: LabelOptions) -> None:
+    """Refuse features without the attribute: a missing value is none of the others.
+
+    Raises:
+        SourceError: with their number.
+    """
+    missing = [one.number for one in features if one.value is None]
+    if options.attribute is not None and missing:
+        raise SourceError(
+            f"{path}: {len(missing)} of {len(features)} features have no {options.attribute}, the first is feature "
+            f"{missing[0]}; give them one, or leave them out"
+        )
+
+
 def _class_of(feature: Feature, values: LabelValues, options: LabelOptions) -> int:
     """Number of a feature's class: by `values`, by its name, or the second of two classes.
 
@@ -181,16 +233,12 @@ def _class_of(feature: Feature, values: LabelValues, options: LabelOptions) -> i
     """
     if options.attribute is None:
         return _only_foreground(values)
-    value = feature.value
-    if values.stated:
-        found = values.table.get(value, values.table.get(str(value), values.other))
-    else:
-        found = values.classes.index(value) if value in values.classes else None
+    value, found = feature.value, values.of_attribute(feature.value)
     if found is None:
-        known = ", ".join(map(str, values.table if values.stated else values.classes))
+        known = [*map(str, values.table if values.stated else values.classes)]
         raise SourceError(
-            f"{values.path}: feature {feature.number} has {options.attribute} {value!r}, which is none of {known}; "
-            "map it in values, to a class or to ignore"
+            f"{values.path}: feature {feature.number} has {options.attribute} {value!r}, which is none of "
+            f"{', '.join(known)}; {did_you_mean(value, known)}map it in values, to a class or to ignore"
         )
     return found
 

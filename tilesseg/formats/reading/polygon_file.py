@@ -84,8 +84,14 @@ def _rings(coordinates: Any) -> Iterator[Polygon]:
         polygon = [np.array([position[:2] for position in ring], np.float64).reshape(-1, 2) for ring in rings]
         if not all(np.isfinite(ring).all() for ring in polygon):
             raise ValueError("a position is not finite")
+        polygon = [_closed(ring) for ring in polygon]
         if polygon and len(polygon[0]) > 3:
             yield [ring for ring in polygon if len(ring) > 3]
+
+
+def _closed(ring: Ring) -> Ring:
+    """A ring that ends where it begins; many programs leave its last position out."""
+    return ring if not len(ring) or (ring[0] == ring[-1]).all() else np.concatenate([ring, ring[:1]])
 
 
 def placing(path: str, named: CRS | None, *, grid: Grid, native: Grid, image: str) -> Callable[[Ring], Ring]:
