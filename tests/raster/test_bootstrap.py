@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tilesseg.raster import bootstrap
 from tilesseg.raster.bootstrap import intervals, paired_intervals
 from tilesseg.raster.metrics import dice
 
@@ -46,3 +47,9 @@ def test_a_paired_interval_is_narrower_than_the_units_differ() -> None:
     paired = paired_intervals(first, second, dice)[1]
     assert own is not None and paired is not None
     assert paired.low > 0 and paired.high - paired.low < (own.high - own.low) / 5
+
+
+def test_draws_in_parts_are_the_same_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = intervals(units(9, 0), dice)
+    monkeypatch.setattr(bootstrap, "AT_ONCE", 7 * 9)
+    assert intervals(units(9, 0), dice) == whole

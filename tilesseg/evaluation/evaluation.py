@@ -15,7 +15,7 @@ from tilesseg.evaluation.counts import Counts
 from tilesseg.raster.bootstrap import Interval, intervals
 from tilesseg.raster.boundaries import boundary_scores
 from tilesseg.raster.calibration import calibration_error, cross_entropy
-from tilesseg.raster.metrics import accuracy, dice, iou, kappa, precision, recall
+from tilesseg.raster.metrics import CLASS_METRICS, accuracy, class_totals, dice, iou, kappa, precision, recall
 
 FORMAT = 1
 By = Literal["scene", "block"]
@@ -68,7 +68,13 @@ class Evaluation:
 
     def interval(self, metric: str) -> list[Interval | None]:
         """95 % interval of a metric of each class, pooled."""
-        return intervals(np.stack([unit.confusion for unit in self.units]), METRICS[metric])
+        return self._intervals[metric]
+
+    @cached_property
+    def _intervals(self) -> dict[str, list[Interval | None]]:
+        """Intervals of all metrics."""
+        totals = np.stack([class_totals(unit.confusion) for unit in self.units])
+        return {metric: intervals(totals, function) for metric, function in CLASS_METRICS.items()}
 
     def boundary_interval(self) -> list[Interval | None]:
         """95 % interval of the boundary F1 of each class, pooled."""
@@ -97,8 +103,9 @@ class Evaluation:
                 pooled["classes"][name][f"{metric}_interval"] = _pair(interval)
         for name, interval in zip(self.classes, self.boundary_interval(), strict=True):
             pooled["classes"][name]["boundary_f1_interval"] = _pair(interval)
+        by_metric = {metric: self.mean(metric) for metric in METRICS}
         means = {
-            name: {metric: _number(self.mean(metric)[label]) for metric in METRICS}
+            name: {metric: _number(values[label]) for metric, values in by_metric.items()}
             for label, name in enumerate(self.classes)
         }
         return {

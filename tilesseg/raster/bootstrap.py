@@ -18,6 +18,8 @@ Statistic = Callable[[Counts], Figures]
 """Figures `(…, n)` of counts `(…, *shape)`."""
 
 DRAWS = 2000
+AT_ONCE = 1 << 22
+"""Number of drawn units that are in memory at once: 64 MB."""
 FEWEST = 5
 """Least number of units of which an interval is given."""
 
@@ -49,9 +51,16 @@ def _sums(units: Counts, seed: int) -> Counts:
     """Sums of counts over each draw, `(draw, *shape)`."""
     draw = np.random.default_rng(seed)
     count = len(units)
-    times = draw.multinomial(count, np.full(count, 1 / count), size=DRAWS) if count else np.zeros((DRAWS, 0), np.int64)
-    sums: Counts = np.tensordot(times, units, axes=1)
-    return sums
+    if not count:
+        return np.zeros((DRAWS, *units.shape[1:]), np.int64)
+    flat, share = units.reshape(count, -1).astype(np.float64), np.full(count, 1 / count)
+    step = max(1, AT_ONCE // count)
+    # products of floats are far faster, and exact: the sums are whole numbers below 2^53
+    sums = [
+        draw.multinomial(count, share, size=min(step, DRAWS - first)).astype(np.float64) @ flat
+        for first in range(0, DRAWS, step)
+    ]
+    return np.concatenate(sums).astype(np.int64).reshape(DRAWS, *units.shape[1:])
 
 
 def _intervals(figures: Figures, units: int) -> list[Interval | None]:

@@ -45,8 +45,11 @@ def boundary_counts(reference: Labels, predicted: Labels, classes: int, *, toler
     predicted = np.where(reference == NODATA, np.uint8(NODATA), predicted)
     counts = np.zeros((classes, 4), np.int64)
     for label in range(classes):
-        true, found = (_boundary(labels, label, classes) for labels in (reference, predicted))
-        place = inner.slices()
+        extent = _extent((reference == label) | (predicted == label))
+        if extent is None:
+            continue
+        true, found = (_boundary(labels[extent.slices()], label, classes) for labels in (reference, predicted))
+        place = inner.intersect(extent).slices(extent)
         counts[label, TRUE], counts[label, FOUND] = true[place].sum(), found[place].sum()
         if counts[label, TRUE]:
             counts[label, TRUE_HIT] = (true & _within(found, tolerance))[place].sum()
@@ -71,6 +74,15 @@ def boundary_scores(counts: Counts) -> NDArray[np.float64]:
     product = 2 * np.nan_to_num(precision) * np.nan_to_num(recall)
     f1 = np.divide(product, both, out=np.zeros_like(both), where=both > 0)
     return np.stack([precision, recall, np.where(some, f1, np.nan)], axis=-1)
+
+
+def _extent(mask: Mask) -> Window | None:
+    """Window of the pixels of a mask and their neighbours; None where there is none."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    if not rows.size:
+        return None
+    tight = Window.from_bounds(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+    return tight.inset(-1, -1).intersect(Window(0, 0, *mask.shape))
 
 
 def _boundary(labels: Labels, label: int, classes: int) -> Mask:

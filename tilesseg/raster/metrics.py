@@ -7,6 +7,8 @@ Cohen (1960).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,46 +42,45 @@ def confusion(reference: NDArray[np.uint8], predicted: NDArray[np.uint8], classe
 
 def iou(matrix: Counts) -> Figures:
     """Intersection over union of each class, `(…, classes)`."""
-    hits, true, found = _totals(matrix)
-    return _ratio(hits, true + found - hits)
+    return CLASS_METRICS["iou"](class_totals(matrix))
 
 
 def dice(matrix: Counts) -> Figures:
     """Dice coefficient of each class, `(…, classes)`: the F1 of its pixels."""
-    hits, true, found = _totals(matrix)
-    return _ratio(2 * hits, true + found)
+    return CLASS_METRICS["dice"](class_totals(matrix))
 
 
 def precision(matrix: Counts) -> Figures:
     """Share of the pixels of each class in the mask that are of this class, `(…, classes)`."""
-    hits, _, found = _totals(matrix)
-    return _ratio(hits, found)
+    return CLASS_METRICS["precision"](class_totals(matrix))
 
 
 def recall(matrix: Counts) -> Figures:
     """Share of the pixels of each class in the reference that the mask finds, `(…, classes)`."""
-    hits, true, _ = _totals(matrix)
-    return _ratio(hits, true)
+    return CLASS_METRICS["recall"](class_totals(matrix))
 
 
 def accuracy(matrix: Counts) -> Figures:
     """Share of all known pixels whose label is right, `(…)`."""
-    hits, true, _ = _totals(matrix)
+    hits, true, _ = np.moveaxis(class_totals(matrix), -1, 0)
     return _ratio(hits.sum(axis=-1), true.sum(axis=-1))
 
 
 def kappa(matrix: Counts) -> Figures:
     """Cohen's kappa, `(…)`: agreement beyond that of two labellings which are independent; 1 at most."""
-    hits, true, found = (each.astype(np.float64) for each in _totals(matrix))
+    hits, true, found = np.moveaxis(class_totals(matrix).astype(np.float64), -1, 0)
     whole = true.sum(axis=-1)
     chance = _ratio((true * found).sum(axis=-1), whole**2)
     return _ratio(_ratio(hits.sum(axis=-1), whole) - chance, 1 - chance)
 
 
-def _totals(matrix: Counts) -> tuple[Counts, Counts, Counts]:
-    """Pixels of each class that are right, in the reference, and in the mask, each `(…, classes)`."""
+def class_totals(matrix: Counts) -> Counts:
+    """Pixels of each class that are right, in the reference, and in the mask, `(…, classes, 3)`.
+
+    They add up like matrices, and are far smaller where classes are many.
+    """
     hits = np.diagonal(matrix, axis1=-2, axis2=-1)
-    return hits, matrix.sum(axis=-1), matrix[..., :-1].sum(axis=-2)
+    return np.stack([hits, matrix.sum(axis=-1), matrix[..., :-1].sum(axis=-2)], axis=-1)
 
 
 def _ratio(part: NDArray[np.float64] | Counts, whole: NDArray[np.float64] | Counts) -> Figures:
@@ -87,3 +88,14 @@ def _ratio(part: NDArray[np.float64] | Counts, whole: NDArray[np.float64] | Coun
     part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
     result: Figures = np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole != 0)
     return result
+
+
+HITS, TRUE, FOUND = range(3)
+"""Places in the totals of a class."""
+CLASS_METRICS: Mapping[str, Callable[[Counts], Figures]] = {
+    "dice": lambda totals: _ratio(2 * totals[..., HITS], totals[..., TRUE] + totals[..., FOUND]),
+    "iou": lambda totals: _ratio(totals[..., HITS], totals[..., TRUE] + totals[..., FOUND] - totals[..., HITS]),
+    "precision": lambda totals: _ratio(totals[..., HITS], totals[..., FOUND]),
+    "recall": lambda totals: _ratio(totals[..., HITS], totals[..., TRUE]),
+}
+"""Metrics of each class, `(…, classes)`, from the totals of `class_totals`."""

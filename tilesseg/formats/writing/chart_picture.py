@@ -24,6 +24,8 @@ SIZE = (900, 560)
 """Width and height of a chart of lines, in pixels."""
 LEFT, TOP, RIGHT, BOTTOM = 80, 72, 60, 60
 """Margins of the area of a chart of lines."""
+CELL = 96
+"""Side in pixels of a cell of a matrix that holds its share and count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,8 @@ def write_matrix(
 ) -> None:
     """Draw a matrix of counts: each cell with its share of the row, darker where it is larger.
 
+    Of more than 32 columns the cells are smaller, and have shades alone.
+
     Args:
         path: the PNG.
         counts: counts `(row, column)`.
@@ -88,25 +92,30 @@ def write_matrix(
     Raises:
         FormatError: the file cannot be written.
     """
-    cell, font = 96, _font(15)
+    cell = min(CELL, max(12, 32 * CELL // len(columns)))
+    font, whole = _font(min(15, cell)), cell == CELL
     left = 30 + max(int(font.getlength(name)) for name in rows)
     top = 90
     image = Image.new("RGB", (left + cell * len(columns) + 20, top + cell * len(rows) + 20), PAPER)
     draw = ImageDraw.Draw(image)
     draw.text((20, 14), title, INK, _font(18))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    for j, name in enumerate(columns):
+    for j, name in enumerate(columns if whole else ()):
         draw.text((left + cell * (j + 0.5), top - 10), name[:12], INK, font, anchor="ms")
     for i, name in enumerate(rows):
         draw.text((left - 10, top + cell * (i + 0.5)), name, INK, font, anchor="rm")
         for j in range(len(columns)):
-            _cell(draw, left + cell * j, top + cell * i, cell, float(shares[i, j]), int(counts[i, j]))
+            _cell(
+                draw, left + cell * j, top + cell * i, cell, float(shares[i, j]), int(counts[i, j]) if whole else None
+            )
     _save(image, path)
 
 
-def _cell(draw: ImageDraw.ImageDraw, x: int, y: int, side: int, share: float, count: int) -> None:
+def _cell(draw: ImageDraw.ImageDraw, x: int, y: int, side: int, share: float, count: int | None) -> None:
     shade = tuple(round(255 + share * (dark - 255)) for dark in (27, 108, 168))
     draw.rectangle((x, y, x + side - 2, y + side - 2), shade)
+    if count is None:
+        return
     ink = PAPER if share > 0.55 else INK
     draw.text((x + side / 2, y + side / 2 - 2), f"{share:.1%}", ink, _font(17), anchor="ms")
     draw.text((x + side / 2, y + side / 2 + 18), f"{count:,}", ink, _font(12), anchor="ms")
