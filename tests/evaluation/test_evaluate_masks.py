@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 import rasterio
 from numpy.typing import NDArray
+from PIL import Image
 from rasterio.crs import CRS
+from rasterio.warp import transform
 
+from tilesseg.cli.main import run
 from tilesseg.cluster.executors import SerialExecutor, ThreadExecutor
 from tilesseg.errors import JobError, SourceError, TilessegError
 from tilesseg.evaluation import compared_scene
@@ -211,3 +214,97 @@ def test_damaged_truth_is_refused_in_one_line(tmp_path: Path, mask: Labels) -> N
     with pytest.raises(TilessegError) as caught:
         evaluate_file(written(tmp_path / "m.tif", mask), str(tmp_path / "t.tif"), RULES)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("rules", "words"),
+    [
+        (Comparison(classes=("roof",)), "has 1 classes, and 2 to 254 can be compared"),
+        (Comparison(classes=tuple(map(str, range(255)))), "has 255 classes, and 2 to 254 can be compared"),
+        (Comparison(classes=("road", "road", "roof")), "where road stands there twice"),
+        (Comparison(classes=("road", "ignore", "roof")), "where ignore means that a value is no class"),
+        (Comparison(classes=CLASSES, scores=True), "holds labels and no scores"),
+        (Comparison(classes=CLASSES, tolerance="600m"), "the tolerance 600m is 1200 px, and the largest is 1024 px"),
+        (Comparison(classes=CLASSES, tolerance="9" * 400 + "px"), "is inf px, and the largest is 1024 px"),
+    ],
+)
+def test_rules_that_cannot_be_kept_are_refused(
+    tmp_path: Path, truth: Labels, mask: Labels, rules: Comparison, words: str
+) -> None:
+    with pytest.raises(TilessegError, match=words):
+        evaluate_file(written(tmp_path / "m.tif", mask), written(tmp_path / "t.tif", truth), rules)
+
+
+def test_a_negative_label_is_no_class(tmp_path: Path, truth: Labels, mask: Labels) -> None:
+    labels = mask.astype(np.int16)
+    labels[20, 30] = -255  # 1 in a byte
+    with pytest.raises(SourceError, match="holds the label -255, and the classes are 0 … 2"):
+        evaluate_file(written(tmp_path / "m.tif", labels), written(tmp_path / "t.tif", truth), RULES)
+
+
+def test_254_classes_are_compared(tmp_path: Path) -> None:
+    labels = np.arange(150 * 210).reshape(150, 210) // 120 % 254
+    path = written(tmp_path / "m.tif", labels.astype(np.uint8), nodata=None)
+    found = evaluate_file(path, path, Comparison(classes=tuple(map(str, range(254)))))
+    assert found.pooled.known == labels.size and found.value("253", "dice") == 1
+    assert found.to_json()["pooled"]["classes"]["0"]["dice_interval"] == [1, 1]
+    write_evaluation(tmp_path / "out", found)
+    with Image.open(tmp_path / "out" / "confusion.png") as picture:
+        assert 3000 < picture.width < 3300 and 3000 < picture.height < 3300
+
+
+def test_masks_of_other_pixels_are_not_paired(tmp_path: Path) -> None:
+    world = [GRID.to_world(y, x) for x, y in ([5, 5], [25, 5], [25, 25], [5, 25], [5, 5])]
+    lonlat = transform(CRS.from_wkt(str(GRID.crs)), CRS.from_epsg(4326), *map(list, zip(*world, strict=True)))
+    truth = tmp_path / "t.geojson"
+    truth.write_text(json.dumps({"type": "Polygon", "coordinates": [list(zip(*lonlat, strict=True))]}))
+    rules = Comparison(classes=CLASSES[:2])
+    one, smaller, shifted = (
+        written(tmp_path / f"{name}.tif", np.zeros(shape, np.uint8))
+        for name, shape in (("a", (150, 210)), ("b", (149, 210)), ("c", (150, 210)))
+    )
+    with rasterio.open(shifted, "r+") as file:
+        file.transform @= rasterio.Affine.translation(10, 0)
+    first = evaluate_file(one, str(truth), rules)
+    with pytest.raises(JobError, match="31,500 and 31,290 px"):
+        PairedMasks.of(first, evaluate_file(smaller, str(truth), rules))
+    with pytest.raises(JobError, match="give masks that lie on the same grid"):
+        PairedMasks.of(first, evaluate_file(shifted, str(truth), rules))
+
+
+def test_pairs_are_of_the_same_blocks_where_other_blocks_are_known(tmp_path: Path, truth: Labels) -> None:
+    first, second = truth.copy(), truth.copy()
+    first[:64], second[-64:] = 255, 255
+    rules = Comparison(classes=CLASSES, only_valid=True)
+    path = written(tmp_path / "t.tif", truth)
+    both = [evaluate_file(written(tmp_path / f"{n}.tif", each), path, rules) for n, each in enumerate((first, second))]
+    pair = PairedMasks.of(*both)
+    assert len(both[0].units) < len(pair.units[0]) == len(pair.units[1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--values", "²=road,0=background"], "values list the text '²'"),
+        (["--values", "0=background,1=road,1=roof"], "--values says that 1 is road and roof; say one"),
+        (["--fail-under", "road.dice=0.5", "--truth"], "--fail-under judges one mask, and two are given"),
+        (["--out", "{folder}/m.tif", "--truth"], "cannot write the comparison into"),
+    ],
+)
+def test_the_command_refuses_what_it_would_not_do(
+    tmp_path: Path, truth: Labels, mask: Labels, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [written(tmp_path / "m.tif", mask), written(tmp_path / "t.tif", truth)]
+    options = [text.format(folder=tmp_path) for text in arguments]
+    if options[-1] == "--truth":
+        options, paths = [*options, paths[1]], [paths[0], paths[0]]
+    assert run(["evaluate", *paths, "--classes", ",".join(CLASSES), *options]) == 1
+    error = capsys.readouterr().err.strip()
+    assert words in error and "\n" not in error
+
+
+def test_values_may_have_spaces(tmp_path: Path, truth: Labels, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path / "m.tif", truth)
+    values = "0 = background, 1 = road, 2 = roof"
+    assert run(["evaluate", path, path, "--classes", ",".join(CLASSES), "--values", values]) == 0
+    assert "1.000" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tilesseg.cli.options import AsJson, local_path, names
-from tilesseg.errors import JobError
+from tilesseg.errors import JobError, cannot
 
 if TYPE_CHECKING:
     from tilesseg.evaluation.evaluate_masks import Comparison
@@ -115,6 +116,8 @@ def evaluate(
     )
     goals = [_goal(text) for text in fail_under or ()]
     if len(masks) == 2 and labels is not None:
+        if goals:
+            raise JobError("--fail-under judges one mask, and two are given; evaluate the second alone, with its truth")
         return _compare(masks, labels, rules, out=out, as_json=as_json)
     evaluation = _evaluated(masks, labels, rules)
     if as_json:
@@ -125,9 +128,14 @@ def evaluate(
         print(class_table(evaluation))
         print("\n".join(summary_lines(evaluation)))
     _write(masks, labels, rules, evaluation, out)
+    return max(_named_refusals(evaluation), _judged(evaluation, goals))
+
+
+def _named_refusals(evaluation: Evaluation) -> int:
+    """Name the scenes that were not evaluated; exit code 3 where there are any."""
     for name, reason in (evaluation.refused or {}).items():
         print(f"not evaluated: {name}: {reason}", file=sys.stderr)
-    return _judged(evaluation, goals)
+    return FAILED_GOAL if evaluation.refused else 0
 
 
 def _evaluated(masks: list[str], labels: str | None, rules: Comparison) -> Evaluation:
@@ -157,10 +165,13 @@ def _compare(masks: list[str], labels: str, rules: Comparison, *, out: Path | No
     text = json.dumps(pair.to_json(), indent=1, ensure_ascii=False)
     print(text if as_json else f"A: {masks[0]}\nB: {masks[1]}\n\n{pair.table()}")
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        with published(out / "comparison.json") as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
-    return 0
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            with published(out / "comparison.json") as temporary:
+                temporary.write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise JobError(cannot(f"write the comparison into {out}", error, "choose another --out")) from None
+    return max(_named_refusals(each) for each in (pair.first, pair.second))
 
 
 def _write(masks: list[str], labels: str | None, rules: Comparison, evaluation: Evaluation, out: Path | None) -> None:
@@ -183,8 +194,8 @@ def _write(masks: list[str], labels: str | None, rules: Comparison, evaluation: 
 
 
 def _judged(evaluation: Evaluation, goals: list[tuple[str, str, float]]) -> int:
-    """Exit code: 3 where a figure is below its goal, or a scene was not evaluated."""
-    failed = bool(evaluation.refused)
+    """Exit code: 3 where a figure is below its goal."""
+    failed = False
     for name, metric, least in goals:
         if name not in evaluation.classes:
             raise JobError(
@@ -221,16 +232,19 @@ def _values(text: str | None) -> dict[int | str, str] | None:
     """Mapping of `0=background,255=nucleus,other=ignore`.
 
     Raises:
-        JobError: a part has no equals sign.
+        JobError: a part has no equals sign, or a value has two classes.
     """
     if text is None:
         return None
     found: dict[int | str, str] = {}
     for part in names(text) or ():
-        value, sign, name = part.partition("=")
+        value, sign, name = (piece.strip() for piece in part.partition("="))
         if not sign or not name:
             raise JobError(f"--values has the part {part!r}; write VALUE=CLASS, as 0=background,255=nucleus")
-        found[int(value) if value.lstrip("-").isdigit() else value] = name
+        key = int(value) if re.fullmatch(r"-?[0-9]+", value) else value
+        if key in found:
+            raise JobError(f"--values says that {key} is {found[key]} and {name}; say one")
+        found[key] = name
     return found
 
 

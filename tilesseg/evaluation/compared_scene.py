@@ -106,7 +106,7 @@ class MaskFile:
         """
         pixels = self.source.read(window)
         values = pixels.values[0]
-        wrong = pixels.valid & (values >= self.classes) & (values != FAILED) & (values != NODATA)
+        wrong = pixels.valid & ((values < 0) | (values >= self.classes)) & (values != FAILED) & (values != NODATA)
         if wrong.any():
             raise SourceError(
                 f"{self.path} holds the label {values[wrong][0]:g}, and the classes are 0 … {self.classes - 1}; "
@@ -120,7 +120,7 @@ class MaskFile:
         Raises:
             SourceError: always.
         """
-        raise SourceError(f"{self.path} holds labels and no scores; evaluate the run that stored them, with --scores")
+        raise SourceError(_no_scores(self.path))
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,13 @@ def open_compared(scene: ComparedScene) -> OpenedScene:
     return OpenedScene(mask, truth)
 
 
+def _no_scores(path: str) -> str:
+    return f"{path} holds labels and no scores; evaluate the run that stored them, with --scores"
+
+
 def _open_file(scene: ComparedScene) -> MaskFile:
+    if scene.scores:
+        raise SourceError(_no_scores(scene.mask))
     source = open_source(scene.mask)
     if len(source.bands) != 1 or source.dtype.kind not in "iu":
         because = f"a mask is one band of whole numbers, and it has {len(source.bands)} of {source.dtype}"

@@ -3,36 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import reduce
 from math import ceil
-from operator import add
 from pathlib import Path
 
 from tilesseg.cluster import connect as cluster
 from tilesseg.cluster.executors import Executor, ThreadExecutor
 from tilesseg.errors import JobError, SourceError, TilessegError, joined_lines
-from tilesseg.evaluation.compared_scene import (
-    Block,
-    ComparedScene,
-    block_side,
-    blocks_of,
-    count_block,
-    open_compared,
-)
-from tilesseg.evaluation.counts import Counts
-from tilesseg.evaluation.evaluation import By, Evaluation, SceneResult
+from tilesseg.evaluation.compared_scene import BLOCK, Block, ComparedScene, block_side, blocks_of, open_compared
+from tilesseg.evaluation.counted_scenes import Progress, counted
+from tilesseg.evaluation.evaluation import By, Evaluation
+from tilesseg.formats.labels.label_values import IGNORE
 from tilesseg.formats.mask_classes import mask_classes
 from tilesseg.formats.open import open_source
 from tilesseg.planning.job import read_job
 from tilesseg.planning.stored_plan import open_run_directory, scene_names, stored_scene_plan
 from tilesseg.process import available_cores
 from tilesseg.raster.grid import Grid
-
-Progress = Callable[[int, int], None]
-"""Function that is called with the numbers of counted and of all blocks."""
+from tilesseg.raster.labels import FAILED
 
 
 @dataclass(frozen=True)
@@ -148,7 +138,7 @@ def scenes_of(mask: str, truth: str, rules: Comparison, *, run: bool = False) ->
         TilessegError: the mask cannot be opened, or does not say its classes; or several scenes have one truth.
     """
     if not run:
-        classes = rules.classes or mask_classes(mask) or _classes_of_values(mask, rules)
+        classes = _checked(rules.classes or mask_classes(mask) or _classes_of_values(mask, rules), mask)
         return [_scene(Path(mask).stem, mask, truth, classes, open_source(mask).grid, rules)]
     directory, plan = open_run_directory(Path(mask))
     named = scene_names(directory)
@@ -159,11 +149,7 @@ def scenes_of(mask: str, truth: str, rules: Comparison, *, run: bool = False) ->
     classes = tuple(each.name for each in plan.spec.classes)
     plans = [(name, stored_scene_plan(directory.scene(name))) for name in named]
     return [
-        replace(
-            _scene(name, mask, truth.replace("{scene}", name), classes, planned.grid, rules),
-            run=True,
-            scores=rules.scores,
-        )
+        replace(_scene(name, mask, truth.replace("{scene}", name), classes, planned.grid, rules), run=True)
         for name, planned in plans
         if planned is not None
     ]
@@ -192,6 +178,7 @@ def _scene(name: str, mask: str, truth: str, classes: Sequence[str], grid: Grid,
         all_touched=rules.all_touched,
         area=rules.area and rules.area.replace("{scene}", name),
         tolerance=tolerance_px(rules.tolerance, grid),
+        scores=rules.scores,
         only_valid=rules.only_valid,
         block=block_side(grid.shape),
     )
@@ -201,20 +188,43 @@ def tolerance_px(text: str, grid: Grid) -> int:
     """Tolerance in pixels of a grid, rounded up.
 
     Raises:
-        JobError: it has no unit, or the grid has no such unit.
+        JobError: it has no unit, or the grid has no such unit, or it is larger than a block.
     """
+    pixels = _length_px(text, grid)
+    if pixels > BLOCK:
+        raise JobError(f"the tolerance {text[:40]} is {pixels:.6g} px, and the largest is {BLOCK} px; lower it")
+    return ceil(pixels)
+
+
+def _length_px(text: str, grid: Grid) -> float:
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?(px|m|um|µm)", text)
     if match is None:
         raise JobError(f"the tolerance {text!r} is no length; write pixels as 2px, metres as 2m, micrometres as 1um")
     length, unit = float(match[1]), match[2]
     if unit == "px":
-        return ceil(length)
+        return length
     metres = {"m": 1.0}.get(unit, 1e-6) * length
     if grid.metres_per_unit is None:
         raise JobError(
-            f"the tolerance {text} is a length, and the unit of the mask's pixels is {grid.unit}; write pixels, as 2px"
+            f"the tolerance {text[:40]} is a length, and the unit of the mask's pixels is {grid.unit}; write "
+            "pixels, as 2px"
         )
-    return ceil(round(metres / (min(grid.resolution) * grid.metres_per_unit), 6))
+    return round(metres / (min(grid.resolution) * grid.metres_per_unit), 6)
+
+
+def _checked(classes: Sequence[str], mask: str) -> tuple[str, ...]:
+    """Names of classes that labels of one byte can tell apart.
+
+    Raises:
+        JobError: they are too few or too many, or one stands twice or for no class.
+    """
+    if not 2 <= len(classes) <= FAILED:
+        raise JobError(f"{mask} has {len(classes)} classes, and 2 to {FAILED} can be compared; name all its classes")
+    twice = next((name for name in classes if list(classes).count(name) > 1 or name == IGNORE), None)
+    if twice is not None:
+        reason = "means that a value is no class" if twice == IGNORE else "stands there twice"
+        raise JobError(f"{mask} has the classes {', '.join(classes)}, where {twice} {reason}; give it another name")
+    return tuple(classes)
 
 
 def _classes_of_values(mask: str, rules: Comparison) -> tuple[str, ...]:
@@ -234,42 +244,19 @@ def _classes_of_values(mask: str, rules: Comparison) -> tuple[str, ...]:
 def _evaluate(
     scenes: Sequence[ComparedScene], rules: Comparison, executor: Executor, progress: Progress | None
 ) -> Evaluation:
-    blocks: list[Block] = []
+    blocks: dict[ComparedScene, list[Block]] = {}
     refused: dict[str, str] = {}
     for scene in scenes:
         try:
-            blocks += blocks_of(scene, open_compared(scene).mask.grid.shape)
+            blocks[scene] = blocks_of(scene, open_compared(scene).mask.grid.shape)
         except TilessegError as error:
             refused[scene.name] = joined_lines(error)
-    counted = _counted(blocks, executor, progress)
+    tallies = counted(blocks, executor, progress)
     results = []
-    for scene in scenes:
-        own = [(block, counted[block]) for block in blocks if block.scene == scene]
-        problem = next((answer for _, answer in own if isinstance(answer, str)), None)
-        counts = [answer for _, answer in own if isinstance(answer, Counts)]
-        if problem is not None:
-            refused[scene.name] = problem
-        elif counts and not (total := reduce(add, counts)).known:
-            refused[scene.name] = f"{scene.truth}: no pixel is known of {scene.name}; check its area and its nodata"
-        elif counts:
-            results.append(SceneResult(scene.name, tuple(each.without_scores() for each in counts), total))
+    for scene, tally in tallies.items():
+        try:
+            results.append(tally.result(blocks[scene]))
+        except SourceError as error:
+            refused[scene.name] = str(error)
     by: By = rules.by or ("scene" if len(results) > 1 else "block")
     return Evaluation(scenes[0].classes, tuple(results), by, scenes[0].tolerance, refused or None, rules.only_valid)
-
-
-def _counted(blocks: Sequence[Block], executor: Executor, progress: Progress | None) -> dict[Block, Counts | str]:
-    """Counts of each block, or why it has none."""
-    found: dict[Block, Counts | str] = {}
-    for block, answer in executor.map(_count, iter(blocks), lost=_lost):
-        found[block] = answer
-        if progress:
-            progress(len(found), len(blocks))
-    return found
-
-
-def _count(block: Block) -> tuple[Block, Counts | str]:
-    return block, count_block(block)
-
-
-def _lost(block: Block, reason: str) -> tuple[Block, Counts | str]:
-    return block, f"block {block.row}, {block.column} of {block.scene.name}: {reason}"
