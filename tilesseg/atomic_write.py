@@ -1,4 +1,7 @@
-"""Atomic writing: a file or folder appears under its name when it is complete, else nothing is left of it."""
+"""Atomic writing: a file or folder appears under its name when it is complete, else nothing is left of it.
+
+A fence decides whether it may appear: an attempt that a later execution has replaced publishes nothing more.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,34 @@ import errno
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 
 _ATTEMPTS = 100
 """Number of times a folder is moved again to a target that other processes fill between two renames."""
+
+_fences: ContextVar[tuple[Callable[[], None], ...]] = ContextVar("fences", default=())
+
+
+@contextmanager
+def fenced(check: Callable[[], None]) -> Iterator[None]:
+    """Have `check` called before anything is published while the context lasts; it raises where that must not be.
+
+    A thread that is started within the context is fenced if it runs in a copy of the context (`contextvars`).
+    """
+    token = _fences.set((*_fences.get(), check))
+    try:
+        yield
+    finally:
+        _fences.reset(token)
+
+
+def check_fences() -> None:
+    """Raise the error of the first fence that forbids this context to write."""
+    for check in _fences.get():
+        check()
 
 
 @contextmanager
@@ -27,13 +52,14 @@ def published(target: Path, *, folder: bool = False, replace: bool = True) -> It
         replace: False leaves an existing folder, unless it is empty, and raises.
 
     Raises:
-        OSError: the rename failed. After this or any other error the temporary path is removed.
+        OSError: the rename failed. After this, an error of a fence or any other error the temporary path is removed.
     """
     temporary = hidden_name(target)
     if folder:
         _remove(temporary)  # of an earlier process that had the same number
     try:
         yield temporary
+        check_fences()
         if folder and replace:
             _replace_folder(temporary, target)
         elif folder:

@@ -45,6 +45,10 @@ class StoreError(TilessegError):
     """A run directory cannot be used: not writable, or made by another plan."""
 
 
+class Superseded(TilessegError):
+    """A later execution of the run has taken over: an attempt of an earlier one writes nothing more."""
+
+
 def first_problem(error: ValidationError) -> str:
     """First complaint of pydantic as one line: the place, the problem, and the value."""
     problems = error.errors(include_url=False)

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from contextvars import copy_context
 from functools import lru_cache, partial
 from queue import Queue, SimpleQueue
 from threading import Event, Semaphore
@@ -120,7 +121,7 @@ def behind(take: Callable[[T], None], depth: int) -> Iterator[Callable[[T], None
             raise failed[0]
         given.put(item)
 
-    thread = _threads("behind").submit(work)
+    thread = _threads("behind").submit(copy_context().run, work)  # what is fenced here is fenced there
     try:
         yield give
     except BaseException:

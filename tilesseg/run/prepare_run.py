@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import yaml
 
+from tilesseg.atomic_write import fenced
 from tilesseg.cluster import connect as cluster
 from tilesseg.cluster.executors import DaskExecutor, Executor
 from tilesseg.errors import JobError, StoreError, reason_of
@@ -42,6 +43,7 @@ from tilesseg.retry import retried
 from tilesseg.run.finish_scene import finished_before
 from tilesseg.run.job_array_share import ArrayShare
 from tilesseg.run.work_queue import forget_damaged
+from tilesseg.store.generations import Generation, next_generation, share_lock
 from tilesseg.store.locks import alone, held, holder
 from tilesseg.store.run_directory import RunDirectory
 
@@ -74,6 +76,8 @@ class Prepared:
     """Number of pixels of the finished scenes together."""
     refused: dict[str, str]
     """Reasons of scenes before the first that cannot be segmented, by name."""
+    generation: Generation
+    """Number of this execution."""
 
 
 def choose_machine(job: Job, executor: Executor | None) -> Machine:
@@ -170,10 +174,10 @@ def prepare(
 
     with ExitStack() as stack:
         if share:
-            beginning = _join(run, share, begin, stack)
+            beginning, generation = _join(run, share, begin, stack)
         else:
             beginning = begin()
-            _hold(RunDirectory.create(run.path), None, stack)
+            generation = _hold(RunDirectory.create(run.path), None, stack)
         plan, refused = beginning.plan, beginning.refused
         run.write_text("job.yaml", _job_text(job))
         write_scene_list(run.path / SCENE_LIST, listed)
@@ -183,7 +187,7 @@ def prepare(
             refuse_scene(name, reason, run=run)
         first = _keep_first(beginning, run=run, job=job, shared=share is not None)
         finished = beginning.finished, beginning.finished_pixels
-        yield Prepared(run, plan, scenes, first, beginning.others, *finished, refused)
+        yield Prepared(run, plan, scenes, first, beginning.others, *finished, refused, generation)
 
 
 def _job_text(job: Job) -> str:
@@ -288,7 +292,9 @@ def _names(run: RunDirectory) -> list[str]:
     return scene_names(run) if run.path.exists() else []
 
 
-def _join(run: RunDirectory, share: ArrayShare, begin: Callable[..., _Beginning], stack: ExitStack) -> _Beginning:
+def _join(
+    run: RunDirectory, share: ArrayShare, begin: Callable[..., _Beginning], stack: ExitStack
+) -> tuple[_Beginning, Generation]:
     """Take a share of a run, by the plan of the processes that work on it; without any, this process makes the plan.
 
     Raises:
@@ -298,16 +304,18 @@ def _join(run: RunDirectory, share: ArrayShare, begin: Callable[..., _Beginning]
     with held(run.path / "locks" / "plan", wait=True):
         with held(run.path / "locks" / "run") as nobody:
             pass
-        _hold(run, share, stack)
+        generation = _hold(run, share, stack)
         if nobody:
             beginning = begin()
             run.write_json(PLAN_FILE, beginning.plan.to_json())
-            return beginning
-    return begin(keep=True)
+            return beginning, generation
+    return begin(keep=True), generation
 
 
-def _hold(run: RunDirectory, share: ArrayShare | None, stack: ExitStack) -> None:
-    """Take the lock of the run, or of a share of it, for this process.
+def _hold(run: RunDirectory, share: ArrayShare | None, stack: ExitStack) -> Generation:
+    """Take the lock of the run, or of a share of it, for this process, and the number of this execution.
+
+    From then on nothing is published by an earlier execution, and by this thread only while this one is current.
 
     Raises:
         StoreError: another process has it.
@@ -315,9 +323,12 @@ def _hold(run: RunDirectory, share: ArrayShare | None, stack: ExitStack) -> None
     whole = run.path / "locks" / "run"
     wanted = [(whole, share is not None)]
     if share:
-        wanted.append((run.path / "locks" / f"shard-{share.number}-of-{share.of}", False))
+        wanted.append((share_lock(run.path, str(share)), False))
     for path, shared in wanted:
         if not stack.enter_context(held(path, shared=shared)):
             who = holder(path) or "parts of it"
             what = f"part {share} of {run.path}" if share else str(run.path)
             raise StoreError(f"{what} is being worked on by {who}; wait for it, or stop it: tilesseg cancel {run.path}")
+    generation = next_generation(run.path, share=str(share) if share else None)
+    stack.enter_context(fenced(generation.check))
+    return generation

@@ -154,7 +154,14 @@ class _Run:
         first, link = self.ready.first, self._open_page()
         self._announce(link)
         if first is not None:
-            work = TileWork(Assignment.of(self.ready.run, first=first.name, shared=self.share is not None))
+            work = TileWork(
+                Assignment.of(
+                    self.ready.run,
+                    first=first.name,
+                    shared=self.share is not None,
+                    generation=self.ready.generation.number,
+                )
+            )
             self._prove(work, first)
             self._work(work, first)
         return self._conclude()

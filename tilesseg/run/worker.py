@@ -7,8 +7,9 @@ import os
 from dataclasses import dataclass
 from typing import NoReturn
 
+from tilesseg.atomic_write import fenced
 from tilesseg.cluster.executors import ThreadExecutor, worker_address
-from tilesseg.errors import DeviceLost, StoreError, reason_of
+from tilesseg.errors import DeviceLost, StoreError, Superseded, reason_of
 from tilesseg.events import RegionFailed, RegionStaged, SceneFinished, ScenePlanned, SceneRefused, TileDone, TileFailed
 from tilesseg.inference.segment_tile import segment_tile, skip_tile
 from tilesseg.inference.worker_phases import working
@@ -51,14 +52,21 @@ class TileWork:
             UnfitWorker: this process joined late and cannot work at all.
             StoreError: the run directory cannot be written.
             DeviceLost: this process computes alone, and cannot any more.
+            Superseded: a later execution of the run has taken over.
         """
         refuse_if_unfit(self.work)
+        with fenced(self.work.check):
+            return self._done_or_failed(item)
+
+    def _done_or_failed(self, item: Item) -> Answer:
         try:
             return _do(open_run(self.work), item)
         except DeviceLost as error:
             if worker_address():
                 _end_process(item, error)
             raise
+        except Superseded:
+            raise  # nobody waits for the answer
         except Exception as error:
             # ^ of any kind: one bad tile costs one tile, and the reason is in its record
             return self._failed(item, reason_of(error), worker=this_process())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+import zlib
 from collections import OrderedDict
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from tilesseg.planning.recipe import call_of
 from tilesseg.planning.scene_plan import SceneRun
 from tilesseg.planning.stored_plan import stored_scene_plan
 from tilesseg.process import keep_freed_memory
+from tilesseg.store.generations import Generation
 from tilesseg.store.locks import alone
 from tilesseg.store.run_directory import RunDirectory
 from tilesseg.store.scene_store import Store
@@ -52,11 +54,25 @@ class Assignment:
     """Name of a planned scene, with which a worker proves that it can work."""
     shared: bool = False
     """Whether other processes work on the run without a scheduler between them."""
+    generation: int = 0
+    """Number of this execution, while which is current its attempts may write; 0: they always may."""
     version: str = __version__
 
     @classmethod
-    def of(cls, run: RunDirectory, *, first: str, shared: bool = False) -> Assignment:
-        return cls(os.path.abspath(run.path), uuid.uuid4().hex[:12], first, shared)
+    def of(cls, run: RunDirectory, *, first: str, shared: bool = False, generation: int = 0) -> Assignment:
+        """Assignment of an execution; its token begins with a name of the run, the same for all its executions."""
+        path = os.path.abspath(run.path)
+        return cls(path, f"{run_key(path)}-{uuid.uuid4().hex[:6]}", first, shared, generation)
+
+    def check(self) -> None:
+        """Let this execution write as long as it is current; raises as `Generation.check`."""
+        if self.generation:
+            Generation(Path(self.run), self.generation).check()
+
+
+def run_key(path: str) -> str:
+    """Name of a run in the names of its tasks, from the absolute path of its directory."""
+    return f"{zlib.crc32(path.encode()):08x}"
 
 
 class Opened:

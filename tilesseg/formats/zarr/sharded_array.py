@@ -22,7 +22,7 @@ from numcodecs import zstd
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
-from tilesseg.atomic_write import published
+from tilesseg.atomic_write import check_fences, published
 from tilesseg.errors import StoreError, cannot
 from tilesseg.raster.window import Window
 
@@ -101,7 +101,8 @@ class Sharded:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with published(path) as temporary:
                     temporary.write_bytes(data)
-            else:
+            elif path.exists():
+                check_fences()
                 path.unlink(missing_ok=True)
 
     def read(self, window: Window, *, plane: tuple[int, ...] = ()) -> Bytes:
