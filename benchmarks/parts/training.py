@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from tilesseg.events import Event, StepDone
 from tilesseg.training.losses import loss_function
-from tilesseg.training.moving_average import MovingAverage
 from tilesseg.training.networks import build_network
 from tilesseg.training.optimiser import make_optimiser
 from tilesseg.training.synthetic_landscape import landscape
@@ -31,7 +30,7 @@ from tilesseg.training.train_spec import TrainSpec, parse_train_spec
 from tilesseg.training.training_data import gather
 from tilesseg.training.training_directory import TrainingDirectory
 from tilesseg.training.training_loop import Loader, Manner, TrainingLoop
-from tilesseg.training.training_state import Trainee
+from tilesseg.training.training_state import MovingAverage, Trainee
 
 CPU = torch.device("cpu")
 CLASSES = ("open", "water", "field", "forest")

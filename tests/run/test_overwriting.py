@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tilesseg.cli.main import run
 from tilesseg.events import ProductWritten
-from tilesseg.formats.writing.files_there import replaced_at
+from tilesseg.formats.writing.publish import replaced_at
 
 LABELS: NDArray[np.uint8] = np.random.default_rng(7).integers(0, 3, (1, 40, 50)).astype(np.uint8)
 SUFFIXES = [".tif", ".ome.tif", ".ome.zarr", ".geojson", ".gpkg", ".fgb", ".parquet"]

@@ -19,14 +19,13 @@ from tilesseg.models.unet.architecture import UNet
 from tilesseg.training.checkpoint import read_checkpoint
 from tilesseg.training.distributed import Processes
 from tilesseg.training.losses import labels_of, loss_function
-from tilesseg.training.moving_average import MovingAverage
 from tilesseg.training.optimiser import make_optimiser
 from tilesseg.training.scene_validation import Validation, mean_dice
 from tilesseg.training.stop_request import StopRequest
 from tilesseg.training.train_spec import TrainSpec, parse_train_spec
 from tilesseg.training.training_directory import TrainingDirectory
 from tilesseg.training.training_loop import Manner, TrainingLoop
-from tilesseg.training.training_state import Trainee
+from tilesseg.training.training_state import MovingAverage, Trainee
 
 CLASSES = [{"name": "background", "colour": "black"}, {"name": "bright", "colour": "white"}]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tilesseg.training.moving_average import MovingAverage
+from tilesseg.training.training_state import MovingAverage
 
 
 def network() -> nn.Sequential:

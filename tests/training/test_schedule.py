@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tilesseg.training.schedule import Schedule
+from tilesseg.training.optimiser import Schedule
 from tilesseg.training.train_spec import Optimise
 
 SCHEDULE = Schedule.of(Optimise(steps=100, rate=1.0, warmup=0.1, decay=0.2))

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tilesseg.errors import FormatError
 from tilesseg.formats.registry import FORMATS, resolve
 from tilesseg.formats.writer import Check, Mask, MaskClass, Scores
-from tilesseg.formats.writing.files_there import replaced_at
-from tilesseg.formats.writing.publish import check_target
+from tilesseg.formats.writing.publish import check_target, replaced_at
 from tilesseg.paths import name_of
 from tilesseg.planning.job import Job
 from tilesseg.planning.plan import PLAN_FILE, parse_plan, plan_job

@@ -23,7 +23,6 @@ from tilesseg.training.checkpoint import read_checkpoint
 from tilesseg.training.distributed import Processes, device_of_process, joined_processes
 from tilesseg.training.losses import class_weights, loss_function
 from tilesseg.training.model_card import ScenePart, TrainingFacts, split_sentence
-from tilesseg.training.moving_average import MovingAverage
 from tilesseg.training.optimiser import make_optimiser
 from tilesseg.training.scene_validation import Device, PartOfScene, Validation, decided, validate
 from tilesseg.training.split import PartMap
@@ -34,7 +33,7 @@ from tilesseg.training.training_directory import TrainingDirectory
 from tilesseg.training.training_log import read_curves
 from tilesseg.training.training_loop import Loader, Manner, TrainingLoop
 from tilesseg.training.training_pictures import TrainingPictures
-from tilesseg.training.training_state import Progress, Trainee
+from tilesseg.training.training_state import MovingAverage, Progress, Trainee
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,8 @@ from tilesseg.raster.metrics import dice
 from tilesseg.training.checkpoint import write_checkpoint
 from tilesseg.training.distributed import Processes
 from tilesseg.training.losses import LossFunction, labels_of
-from tilesseg.training.optimiser import set_rate
+from tilesseg.training.optimiser import Schedule, set_rate
 from tilesseg.training.scene_validation import Validation, mean_dice
-from tilesseg.training.schedule import Schedule
 from tilesseg.training.stop_request import StopRequest
 from tilesseg.training.train_spec import TrainSpec
 from tilesseg.training.training_log import LOG, STEP_COLUMNS, VALIDATION, TrainingTable

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tilesseg.errors import SourceError
 from tilesseg.formats.geotiff.raster_file import RasterFile
-from tilesseg.formats.reading.crs_comparison import crs_difference
+from tilesseg.formats.reading.crs import crs_difference
 from tilesseg.formats.reading.resample import Pair, output_shape
 from tilesseg.raster.grid import Grid
 

@@ -19,8 +19,7 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from tilesseg.errors import FormatError, SourceError, cannot
-from tilesseg.formats.reading.crs import crs_name, round_trip, unit_of
-from tilesseg.formats.reading.crs_comparison import crs_difference
+from tilesseg.formats.reading.crs import crs_difference, crs_name, round_trip, unit_of
 from tilesseg.formats.reading.proj_data import check_data, data_note
 from tilesseg.formats.zarr.zarr_array import Axes
 from tilesseg.formats.zarr.zarr_hierarchy import Attributes

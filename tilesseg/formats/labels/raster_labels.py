@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from tilesseg.errors import SourceError
 from tilesseg.formats.labels.label_values import LabelValues
 from tilesseg.formats.open import open_source
-from tilesseg.formats.reading.crs import crs_name
-from tilesseg.formats.reading.crs_comparison import crs_difference
+from tilesseg.formats.reading.crs import crs_difference, crs_name
 from tilesseg.formats.source import Source
 from tilesseg.raster.grid import Grid
 from tilesseg.raster.labels import IGNORED

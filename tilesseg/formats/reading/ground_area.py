@@ -18,7 +18,7 @@ from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.warp import transform
 
-from tilesseg.formats.reading.crs_comparison import ellipsoid_of, geodetic_base
+from tilesseg.formats.reading.crs import ellipsoid_of, geodetic_base
 from tilesseg.raster.grid import Grid, Transform
 from tilesseg.raster.pixel_areas import PixelAreas, authalic
 

@@ -22,9 +22,8 @@ from tilesseg.formats.vector.coordinates import in_world
 from tilesseg.formats.vector.features import Choice, Features, area_unit, features
 from tilesseg.formats.vector.vector_checks import projjson
 from tilesseg.formats.writer import Mask
-from tilesseg.formats.writing.files_there import LAYER
 from tilesseg.formats.writing.geopackage_file import with_other_layers
-from tilesseg.formats.writing.publish import growing, publish, refusing
+from tilesseg.formats.writing.publish import LAYER, growing, publish, refusing
 from tilesseg.formats.writing.written_crs import refuse_other_crs
 
 GEOMETRY = "geometry"

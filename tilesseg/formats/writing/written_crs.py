@@ -14,8 +14,7 @@ from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 
 from tilesseg.errors import FormatError, cannot
-from tilesseg.formats.reading.crs import round_trip
-from tilesseg.formats.reading.crs_comparison import crs_difference
+from tilesseg.formats.reading.crs import crs_difference, round_trip
 from tilesseg.process import QUIET
 from tilesseg.raster.grid import Grid
 

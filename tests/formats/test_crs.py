@@ -11,7 +11,7 @@ from rasterio.crs import CRS
 
 from tilesseg.errors import SourceError
 from tilesseg.formats.open import open_source
-from tilesseg.formats.reading.crs_comparison import crs_difference
+from tilesseg.formats.reading.crs import crs_difference
 
 DHDN = "+proj=tmerc +lat_0=0 +lon_0=9 +k=1 +x_0=3500000 +y_0=0 +ellps=bessel +units=m"
 
