@@ -33,6 +33,11 @@ def fenced(check: Callable[[], None]) -> Iterator[None]:
         _fences.reset(token)
 
 
+def current_fences() -> tuple[Callable[[], None], ...]:
+    """Fences of this context, to be set up in another process."""
+    return _fences.get()
+
+
 def check_fences() -> None:
     """Raise the error of the first fence that forbids this context to write."""
     for check in _fences.get():

@@ -153,6 +153,11 @@ class TileDone(Event):
     """Seconds from then to its end."""
     attempts: int = 1
     """Number of attempts in this process, those that a passing trouble stopped included."""
+    generation: int = 0
+    """Number of the execution that did the tile, see `store.generations`; 0: unknown."""
+    stored: Mapping[str, str] = field(default_factory=dict)
+    """Sums of the stored shards, by plane (`mask`, `levels/0`, `scores/2`), row by row: `5120:0a1b2c3d absent`, the
+    number of bytes and their CRC-32C. Empty in records of earlier versions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +170,8 @@ class TileFailed(Event):
     pixels: int
     reason: str
     worker: str = ""
+    generation: int = 0
+    """Number of the execution that tried the tile; 0: unknown."""
 
 
 @dataclass(frozen=True, slots=True)

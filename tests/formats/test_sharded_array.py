@@ -91,7 +91,7 @@ def test_a_damaged_shard_is_told_and_never_read_as_labels(where: int | None, tmp
     else:
         data[where] ^= 0xFF
     path.write_bytes(data)
-    with pytest.raises(StoreError, match=r"c/0/0: the shard is damaged \(.*\); restore the file"):
+    with pytest.raises(StoreError, match=r"c/0/0: the shard is damaged \(.*\); have its tile done again"):
         array.read(Window(0, 0, 64, 64))
 
 

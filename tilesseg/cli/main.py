@@ -28,6 +28,7 @@ from tilesseg.cli.segment_command import segment
 from tilesseg.cli.stage_command import stage
 from tilesseg.cli.status_command import status
 from tilesseg.cli.train_command import train
+from tilesseg.cli.verify_command import verify
 from tilesseg.errors import TilessegError, joined_lines
 from tilesseg.version import __version__
 
@@ -51,6 +52,7 @@ EXAMPLES: dict[Callable[..., int | None] | typer.Typer, str] = {
     submit: "submit job.yaml",
     logs: "logs runs/clouds --follow",
     cancel: "cancel runs/clouds",
+    verify: "verify runs/clouds --repair",
     export: "export runs/clouds --format cog --out 'masks/{scene}.tif' --overviews nearest",
     train: "train roofs.yaml --plan",
     evaluate: "evaluate mask.tif truth.tif --values 0=background,255=nucleus",

@@ -22,6 +22,7 @@ from tilesseg.planning.recipe import Recipe
 from tilesseg.process import peak_mb, this_process
 from tilesseg.raster.labels import FAILED
 from tilesseg.raster.window import Window
+from tilesseg.store.shard_writer import stored_sums
 
 if TYPE_CHECKING:
     from tilesseg.formats.damage import Damage
@@ -121,6 +122,7 @@ def segment_tile(tile: Tile, work: SceneWork, *, attempt: int = 1, threads: bool
             started=clock.started,
             wall=wall,
             attempts=attempt,
+            stored=writer.stored(),
         )
     )
 
@@ -166,6 +168,7 @@ def skip_tile(tile: Tile, cells: RoiCells, *, grid: Grid, store: Store, scores: 
             worker=this_process(),
             started=clock.started,
             wall=clock.wall,
+            stored=stored_sums(shard_rows),
         )
     )
 

@@ -15,6 +15,7 @@ from tilesseg.inference.patch_reader import Invalid, Row
 from tilesseg.planning.recipe import Recipe, gives_labels
 from tilesseg.raster.labels import FAILED, NODATA, decide, decide_and_keep
 from tilesseg.raster.window import Window
+from tilesseg.store.shard_writer import stored_sums
 
 if TYPE_CHECKING:
     from tilesseg.inference.worker_phases import Stopwatch
@@ -67,6 +68,10 @@ class TileWriter:
                     self._blender.add(step.support, next(outputs)[..., *step.support.slices(output)])
             if self._row is not None and not self._left:
                 self._finish(self._row)
+
+    def stored(self) -> dict[str, str]:
+        """Sums of the stored shards, for the tile's record; to be asked after the last prediction."""
+        return stored_sums(self._shard_rows)
 
     def _finish(self, row: Row) -> None:
         with self._clock("blend"):

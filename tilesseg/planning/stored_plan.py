@@ -142,8 +142,12 @@ def refuse_scene(scene: str, reason: str, *, run: RunDirectory) -> SceneRefused:
 
 
 def planned_event(scene: ScenePlan, *, store: Store) -> ScenePlanned:
-    """The event of a planned scene: tiles and regions that are still to do."""
-    done, tiling = set(store.done_names()), scene.tiling
+    """The event of a planned scene: tiles and regions that are still to do.
+
+    A tile that is recorded as done, and whose shards are missing or have another size, is done again.
+    """
+    again, tiling = store.forget_altered(scene.tiling), scene.tiling
+    done = set(store.done_names())
     left = [tile for tile in tiling if tile.name not in done]
     return ScenePlanned(
         scene=scene.name,
@@ -154,8 +158,19 @@ def planned_event(scene: ScenePlan, *, store: Store) -> ScenePlanned:
         shape=scene.grid.shape,
         core=scene.layout.core,
         work_factor=round(tiling.overlap_factor, 4),
-        notes=(*scene.notes, *([scene.stage_note] if scene.stage_note else [])),
+        notes=(
+            *scene.notes,
+            *([scene.stage_note] if scene.stage_note else []),
+            *([altered_note(again, "done again now")] if again else []),
+        ),
     )
+
+
+def altered_note(problems: Mapping[str, str], then: str) -> str:
+    """Note on done tiles whose shards are not as their records say; `then` says what follows."""
+    name, problem = next(iter(problems.items()))
+    what = f"{len(problems)} tiles are" if len(problems) > 1 else f"tile {name} is"
+    return f"{what} not stored as recorded ({problem}); {then}"
 
 
 def _missing_regions(scene: ScenePlan, *, store: Store) -> int:

@@ -12,9 +12,10 @@ from tilesseg.doubts import ANY, codes_of, doubt
 from tilesseg.errors import StoreError
 from tilesseg.monitoring.humanize import counted
 from tilesseg.planning.scene_plan import SceneRun
-from tilesseg.planning.stored_plan import stored_scene_plan
+from tilesseg.planning.stored_plan import altered_note, stored_scene_plan
 from tilesseg.raster.labels import FAILED, NODATA
 from tilesseg.store.scene_store import FINISHED_FILE, REFUSED_FILE
+from tilesseg.store.shard_checks import extent
 
 if TYPE_CHECKING:
     from tilesseg.events import TileDone
@@ -72,10 +73,13 @@ class SceneReport:
     """Area in square millimetres by class name; empty where pixels are not measured in micrometres."""
     notes: tuple[str, ...] = ()
     """Notes of its plan and of its end; those that state a doubt end with a code."""
+    altered: Mapping[str, str] = field(default_factory=dict)
+    """Problems by name of the tiles that are recorded as done and whose shards are missing or have another size: they
+    count as not done."""
 
     @property
     def missing(self) -> int:
-        """Number of tiles that no run has tried yet."""
+        """Number of tiles that are still to do."""
         return self.tiles - self.done - len(self.failed)
 
     @property
@@ -164,7 +168,7 @@ def _read_sound_scene(store: Store, plan: Plan) -> SceneReport:
     record = store.read_json(FINISHED_FILE)
     if record is not None and record["report"]["state"] in OVER:
         report = _stored(record["report"])
-        if len(store.done_names()) == report.tiles:
+        if len(store.done_names()) == report.tiles and stored_as(record, store):
             return report
     planned = stored_scene_plan(store)
     if planned is None:
@@ -173,6 +177,11 @@ def _read_sound_scene(store: Store, plan: Plan) -> SceneReport:
     products, problem = tuple(before.get("products", ())), before.get("problem")
     report = scene_report(SceneRun(store, plan, planned), products=products, problem=problem)
     return replace(report, ended=record is not None)
+
+
+def stored_as(record: Mapping[str, Any], store: Store) -> bool:
+    """Whether as many shards and bytes are stored as the record of a scene's end says; older records do not say."""
+    return "stored" not in record or list(extent(store.folder)) == record["stored"]
 
 
 def _stored(fields: dict[str, Any]) -> SceneReport:
@@ -184,6 +193,8 @@ def scene_report(scene_run: SceneRun, *, products: tuple[str, ...] = (), problem
     """Read the ledger of a planned scene."""
     store, scene, spec = scene_run.store, scene_run.scene, scene_run.plan.spec
     done, failed = store.done(), store.failed()
+    altered = store.altered(done, scene.tiling)
+    done = {name: record for name, record in done.items() if name not in altered}
     pixels = _by_class(_sum(record.counts for record in done.values()), spec)
     damaged_pixels = pixels.get("failed", 0)
     if failed:
@@ -208,7 +219,12 @@ def scene_report(scene_run: SceneRun, *, products: tuple[str, ...] = (), problem
         products=products,
         problem=problem,
         square_mm=_square_mm(scene, {name: count for name, count in pixels.items() if name in classes}),
-        notes=(*scene.notes, *_notes_on_end(scene, pixels, done)),
+        notes=(
+            *scene.notes,
+            *_notes_on_end(scene, pixels, done),
+            *([altered_note(altered, "run again")] if altered else []),
+        ),
+        altered=altered,
     )
 
 

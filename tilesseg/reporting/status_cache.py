@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tilesseg.events import TileDone
 from tilesseg.store.run_directory import RunDirectory
 from tilesseg.store.scene_store import FINISHED_FILE, Store
+
+if TYPE_CHECKING:
+    from tilesseg.raster.tiling import Tiling
 
 
 class CachedRun(RunDirectory):
@@ -40,6 +44,14 @@ class CachedStore(Store):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self._records: dict[str, TileDone] = {}
+        self._sound: set[str] = set()
+
+    def altered(self, records: Mapping[str, TileDone], tiling: Tiling, *, by_bytes: bool = False) -> dict[str, str]:
+        """Problems as of `Store.altered`; a tile that was found sound is not looked at again."""
+        unseen = {name: record for name, record in records.items() if name not in self._sound}
+        problems = super().altered(unseen, tiling, by_bytes=by_bytes)
+        self._sound |= unseen.keys() - problems.keys()
+        return problems
 
     def done(self) -> dict[str, TileDone]:
         for name in self.done_names():

@@ -12,13 +12,14 @@ from tilesseg.errors import StoreError, reason_of
 from tilesseg.events import SceneFinished
 from tilesseg.planning.plan import PLAN_FILE
 from tilesseg.planning.scene_plan import ScenePlan, SceneRun
-from tilesseg.planning.stored_plan import changed_meanwhile, stored_scene_plan, unchanged
-from tilesseg.reporting.results import OVER, SceneReport, scene_report
+from tilesseg.planning.stored_plan import altered_note, changed_meanwhile, stored_scene_plan, unchanged
+from tilesseg.reporting.results import OVER, SceneReport, scene_report, stored_as
 from tilesseg.run.write_products import write_products
 from tilesseg.store.scene_store import FINISHED_FILE, REFUSED_FILE
+from tilesseg.store.shard_checks import extent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
 
     from tilesseg.cluster.executors import Executor
     from tilesseg.events import ProductWritten
@@ -57,9 +58,18 @@ def finish_scene(
                 written(product)
         except Exception as error:
             # ^ of any kind: it costs this scene's products, and the reason is in its record
-            problem = reason_of(error)
+            problem = _altered(scene_run) or reason_of(error)
     ended = _ended(scene_run, output, report=report, products=products, problem=problem)
     return replace(ended, replaced=replaced)
+
+
+def _altered(scene_run: SceneRun) -> str | None:
+    """Forget the tiles whose stored bytes are not those of their records, and say so; None where there are none.
+
+    A product reads no such shard, see `Store.of_done_tiles`: this tells which tiles the next run has to do again.
+    """
+    problems = scene_run.store.forget_altered(scene_run.scene.tiling, by_bytes=True)
+    return altered_note(problems, "the next run does them again, then its products") if problems else None
 
 
 def without_products(scene_run: SceneRun, output: jobs.Output, *, problem: str) -> SceneFinished:
@@ -83,6 +93,7 @@ def _ended(
             "fingerprint": scene_run.fingerprint,
             "asked": _hash_of(output),
             "sizes": {path: _size(Path(path)) for path in products},
+            "stored": list(extent(scene_run.store.folder)),
             "report": {**asdict(report), "state": report.state},
         },
     )
@@ -117,10 +128,23 @@ def still_finished(scene_run: SceneRun, output: jobs.Output) -> SceneFinished | 
         return None
     if record["fingerprint"] != scene_run.fingerprint or len(store.done_names()) != record["report"]["tiles"]:
         return None
-    moved = any(_size(Path(path)) != size for path, size in record["sizes"].items())
-    if moved or not store.holds(scores=bool(scene_run.plan.scores)):
+    if any(_moved(record)) or not store.holds(scores=bool(scene_run.plan.scores)) or not stored_as(record, store):
         return None
     return SceneFinished(scene_run.scene.name, record["report"]["state"], dict.fromkeys(record["sizes"], 0.0))
+
+
+def moved_products(store: Store) -> list[str]:
+    """Problems of the products of a finished scene that are gone or have another size than they were written with."""
+    record = store.read_json(FINISHED_FILE)
+    return [] if record is None else list(_moved(record))
+
+
+def _moved(record: Mapping[str, Any]) -> Iterator[str]:
+    for path, size in record["sizes"].items():
+        now = _size(Path(path))
+        if now != size:
+            what = "it is missing" if now is None else f"its size is {now}"
+            yield f"product {path}: {what}, and it was written with {size}"
 
 
 def _hash_of(output: jobs.Output) -> str:

@@ -177,7 +177,7 @@ def prepare(
             beginning, generation = _join(run, share, begin, stack)
         else:
             beginning = begin()
-            generation = _hold(RunDirectory.create(run.path), None, stack)
+            generation = hold_run(RunDirectory.create(run.path), None, stack)
         plan, refused = beginning.plan, beginning.refused
         run.write_text("job.yaml", _job_text(job))
         write_scene_list(run.path / SCENE_LIST, listed)
@@ -187,6 +187,7 @@ def prepare(
             refuse_scene(name, reason, run=run)
         first = _keep_first(beginning, run=run, job=job, shared=share is not None)
         finished = beginning.finished, beginning.finished_pixels
+        run = RunDirectory(run.path, generation=generation.number)
         yield Prepared(run, plan, scenes, first, beginning.others, *finished, refused, generation)
 
 
@@ -304,7 +305,7 @@ def _join(
     with held(run.path / "locks" / "plan", wait=True):
         with held(run.path / "locks" / "run") as nobody:
             pass
-        generation = _hold(run, share, stack)
+        generation = hold_run(run, share, stack)
         if nobody:
             beginning = begin()
             run.write_json(PLAN_FILE, beginning.plan.to_json())
@@ -312,7 +313,7 @@ def _join(
     return begin(keep=True), generation
 
 
-def _hold(run: RunDirectory, share: ArrayShare | None, stack: ExitStack) -> Generation:
+def hold_run(run: RunDirectory, share: ArrayShare | None, stack: ExitStack) -> Generation:
     """Take the lock of the run, or of a share of it, for this process, and the number of this execution.
 
     From then on nothing is published by an earlier execution, and by this thread only while this one is current.

@@ -8,14 +8,15 @@ under its final name.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tilesseg.atomic_write import current_fences, fenced
 from tilesseg.errors import FormatError, joined_lines
 from tilesseg.formats.registry import resolve
 from tilesseg.formats.writer import Mask, MaskLevel
@@ -42,20 +43,28 @@ class Part(NamedTuple):
     name: str
     window: Window
     """Window in the level's own pixels; a core's in the mask's."""
-    level: int = 0
+    level: int
     """0 for polygons."""
+    store: Store
+    """The scene's store, its folder an absolute path, with what is known of the shards that the part needs."""
 
 
 @dataclass(frozen=True, slots=True)
 class FinishWork:
     """Function that executors map over parts; it returns None, or the reason of a failure."""
 
-    store: Store
-    """The scene's store, its folder an absolute path."""
+    fences: tuple[Callable[[], None], ...] = ()
+    """Fences of the driver: a part for a run that another execution has taken over is not made."""
 
     def __call__(self, part: Part) -> str | None:
         """Make one part. Safe to do twice."""
-        store = self.store
+        with ExitStack() as stack:
+            for check in self.fences:
+                stack.enter_context(fenced(check))
+            return self._make(part)
+
+    def _make(self, part: Part) -> str | None:
+        store = part.store
         try:
             if part.level:
                 _planes(store)[part.level].write(part.window, _halved(store, part))
@@ -84,7 +93,12 @@ def with_levels(mask: Mask, store: Store, executor: Executor) -> Iterator[Mask]:
     further.create(shapes, [store.shard] * len(shapes), chunk=store.chunk)
     try:
         for number, shape in enumerate(shapes, start=first):
-            parts = [Part(f"level {number}, {window}", window, number) for window in _regions(shape, store.shard)]
+            regions = list(_regions(shape, store.shard))
+            known = [store.within(_times(window, 1 << number)) for window in regions]
+            parts = [
+                Part(f"level {number}, {window}", window, number, part_store)
+                for window, part_store in zip(regions, known, strict=True)
+            ]
             _carry_out(store, parts, executor)
         yield replace(mask, levels=tuple(MaskLevel(array.shape, array.read) for array in _planes(store)[1:]))
     finally:
@@ -102,7 +116,7 @@ def with_tile_polygons(mask: Mask, store: Store, tiling: Tiling, executor: Execu
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     try:
-        parts = [Part(tile.name, tile.core) for tile in tiling]
+        parts = [Part(tile.name, tile.core, 0, store.within(tile.core)) for tile in tiling]
         _carry_out(store, parts, executor)
         yield replace(mask, tile_polygons=tuple(folder / f"{part.name}.npz" for part in parts))
     finally:
@@ -121,7 +135,7 @@ def further_levels(store: Store) -> StoredLevels:
 
 def _carry_out(store: Store, parts: list[Part], executor: Executor) -> None:
     """Have all parts made, even after a failure, so that no worker still writes when this returns."""
-    work = FinishWork(Store(store.folder.absolute(), blank=store.blank))
+    work = FinishWork(current_fences())
     problems = [problem for problem in executor.map(work, parts, lost=work.lost) if problem]
     if problems:
         how_many = f"{len(problems)} of {len(parts)} parts of a product cannot be made"
@@ -129,9 +143,13 @@ def _carry_out(store: Store, parts: list[Part], executor: Executor) -> None:
 
 
 def _halved(store: Store, part: Part) -> NDArray[np.uint8]:
-    below, wanted = _planes(store)[part.level - 1], part.window
-    window = Window(2 * wanted.y, 2 * wanted.x, 2 * wanted.height, 2 * wanted.width)
-    return halve_mode(below.read(window.intersect(Window(0, 0, *below.shape))))
+    below = _planes(store)[part.level - 1]
+    return halve_mode(below.read(_times(part.window, 2).intersect(Window(0, 0, *below.shape))))
+
+
+def _times(window: Window, factor: int) -> Window:
+    """The same pixels in a level that is `factor` times finer; it may reach beyond that level's end."""
+    return Window(factor * window.y, factor * window.x, factor * window.height, factor * window.width)
 
 
 def _planes(store: Store) -> tuple[Sharded, ...]:

@@ -79,7 +79,7 @@ class Opened:
     """Run of a worker process: plan, model and the latest sources, each opened once for all threads."""
 
     def __init__(self, work: Assignment) -> None:
-        self.run = RunDirectory(Path(work.run))
+        self.run = RunDirectory(Path(work.run), generation=work.generation)
         self.plan = parse_plan(self.run.read_json(PLAN_FILE), where=self.run.path)
         self.shared = work.shared
         self.proven = False

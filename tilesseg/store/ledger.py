@@ -114,7 +114,8 @@ def _read_records(paths: Iterable[Path]) -> Iterable[tuple[str, dict[str, Any]]]
             fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             fields.pop("event")
         except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise StoreError(f"{path} is damaged ({error}); delete it, and the next run does its tile again") from None
+            do = "delete it, or let tilesseg verify do that, and the next run does its tile again"
+            raise StoreError(f"{path} is damaged ({error}); {do}") from None
         yield path.stem, fields
 
 

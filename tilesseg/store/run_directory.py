@@ -19,10 +19,15 @@ _FILES = ("job.yaml", "scenes.jsonl", "events.jsonl", "report.html", "summary.js
 
 
 class RunDirectory:
-    """The directory of a run, with everything that resume, status and export need."""
+    """The directory of a run, with everything that resume, status and export need.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        path: path of the directory.
+        generation: number of the execution that writes, for its records; 0: unknown.
+    """
+
+    def __init__(self, path: Path, *, generation: int = 0) -> None:
+        self.path, self.generation = path, generation
 
     @classmethod
     def create(cls, path: Path) -> RunDirectory:
@@ -52,7 +57,7 @@ class RunDirectory:
             raise StoreError(cannot(f"make a run directory of {self.path}", cause, "give it a folder of its own"))
 
     def scene(self, name: str) -> Store:
-        return Store(self.path / "scenes" / name)
+        return Store(self.path / "scenes" / name, generation=self.generation)
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file of the run whole or not at all.
@@ -83,7 +88,9 @@ class RunDirectory:
         return any(Store(folder / name).ledger.any_done() for name in names)
 
     def log(self, event: Event, when: float) -> None:
-        """Append an event to `events.jsonl`; `when` in seconds since 1970."""
-        line = json.dumps({"time": round(when, 3), **event.to_json()}, separators=(",", ":"))
+        """Append an event to `events.jsonl`, without the sums of shards; `when` in seconds since 1970."""
+        fields = event.to_json()
+        fields.pop("stored", None)
+        line = json.dumps({"time": round(when, 3), **fields}, separators=(",", ":"))
         with writable(self.path), (self.path / "events.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")

@@ -12,7 +12,9 @@ coarser levels of the mask that its tiles make; see `mask_levels`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -20,16 +22,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from zarr.errors import BaseZarrError
 
 from tilesseg.atomic_write import published
 from tilesseg.errors import StoreError, cannot
 from tilesseg.events import TileDone, TileFailed
-from tilesseg.formats.zarr.sharded_array import Sharded
+from tilesseg.formats.zarr.shard_sum import Sums
+from tilesseg.formats.zarr.sharded_array import UNREADABLE, Sharded
 from tilesseg.raster.labels import FAILED, SCORE_STEPS
 from tilesseg.raster.window import Window
 from tilesseg.store.ledger import Ledger, read_json, writable, write_json
 from tilesseg.store.mask_levels import StoredLevels, in_level, make_levels
+from tilesseg.store.shard_checks import StoredPlane, altered_shards, sums_of
 from tilesseg.store.shard_writer import ShardRows
 
 if TYPE_CHECKING:
@@ -44,11 +47,20 @@ class Store:
 
     Args:
         folder: the scene's folder in the run directory.
+        generation: number of the execution that writes, for its records; 0: unknown.
         blank: cores that read as 254 in mask, levels and scores, whatever is stored there.
+        sums: what shards should hold, by array; a shard with another content is refused when it is read.
     """
 
-    def __init__(self, folder: Path, *, blank: tuple[Window, ...] = ()) -> None:
-        self.folder, self.blank = folder, blank
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        generation: int = 0,
+        blank: tuple[Window, ...] = (),
+        sums: Mapping[str, Sums] | None = None,
+    ) -> None:
+        self.folder, self.generation, self.blank, self.sums = folder, generation, blank, sums or {}
         self.ledger = Ledger(folder)
 
     @property
@@ -113,18 +125,24 @@ class Store:
     @cached_property
     def mask(self) -> Sharded:
         """Array of the labels; raises a StoreError where it does not exist."""
-        return replace(self._open(self._mask), blank=self.blank)
+        return replace(self._open(self._mask), blank=self.blank, sums=self.sums.get("mask", {}))
 
     @cached_property
     def levels(self) -> tuple[Sharded, ...]:
         """Arrays of the coarser levels that tiles make, by mode, level 1 first."""
-        levels = enumerate(StoredLevels(self._levels).arrays(), start=1)
-        return tuple(replace(array, blank=tuple(in_level(core, n) for core in self.blank)) for n, array in levels)
+        return tuple(
+            replace(
+                array,
+                blank=tuple(in_level(core, number + 1) for core in self.blank),
+                sums=self.sums.get(f"levels/{number}", {}),
+            )
+            for number, array in enumerate(StoredLevels(self._levels).arrays())
+        )
 
     @cached_property
     def scores(self) -> Sharded:
         """Array of the stored scores, a plane for each class; raises a StoreError where it does not exist."""
-        return replace(self._open(self._scores), blank=self.blank)
+        return replace(self._open(self._scores), blank=self.blank, sums=self.sums.get("scores", {}))
 
     @property
     def score_classes(self) -> tuple[str, ...]:
@@ -134,7 +152,7 @@ class Store:
     def _open(self, path: Path) -> Sharded:
         try:
             return Sharded.open(path)
-        except (OSError, BaseZarrError) as error:
+        except UNREADABLE as error:
             raise StoreError(cannot(f"open {path.stem} in {self.folder}", error, "run the job first")) from None
 
     @property
@@ -164,30 +182,79 @@ class Store:
         """Writer of a core's labels, to be given from top to bottom; it makes the core's part of the levels too."""
         coarser: ShardRows | None = None
         for number, array in reversed(list(enumerate((self.mask, *self.levels)))):
-            coarser = ShardRows(array, in_level(core, number), coarser=coarser)
+            coarser = ShardRows(
+                array, in_level(core, number), name=f"levels/{number - 1}" if number else "mask", coarser=coarser
+            )
         assert coarser is not None  # the rows of the mask itself
         return coarser
 
     def core_rows(self, core: Window, *, scores: int = 0) -> tuple[ShardRows, ...]:
         """Writers of a core's labels and of the scores of each of its stored classes."""
-        return (self.mask_rows(core), *(ShardRows(self.scores, core, plane=(number,)) for number in range(scores)))
+        planes = (ShardRows(self.scores, core, name=f"scores/{number}", plane=(number,)) for number in range(scores))
+        return (self.mask_rows(core), *planes)
 
     def of_done_tiles(self, tiling: Tiling) -> Store:
-        """The same folder, whose pixels count as the ledger vouches for them: without a `done` record a core is 254.
+        """The same folder, whose pixels count as the ledger vouches for them.
 
-        A failed attempt leaves what it has written: an attempt of an earlier run may fail after a later run did the
-        tile, and must not take its pixels away.
+        Without a `done` record a core is 254, and a shard is read only if it is the one that its tile's record
+        describes. A failed attempt leaves what it has written: an attempt of an earlier run may fail after a later run
+        did the tile, and must not take its pixels away.
         """
-        done = set(self.done_names())
-        return Store(self.folder, blank=tuple(tile.core for tile in tiling if tile.name not in done))
+        done = self.done()
+        blank = tuple(tile.core for tile in tiling if tile.name not in done)
+        return Store(self.folder, generation=self.generation, blank=blank, sums=sums_of(done, tiling, self.planes()))
+
+    def altered(self, records: Mapping[str, TileDone], tiling: Tiling, *, by_bytes: bool = False) -> dict[str, str]:
+        """Problems of the done tiles whose shards are missing, torn or, where bytes are compared, altered.
+
+        Args:
+            records: records of tiles.
+            tiling: tiles of the scene.
+            by_bytes: whether all bytes are read; else the sizes of files are compared.
+        """
+        problems: dict[str, str] = {}
+        for shard in altered_shards(self, records, tiling, by_bytes=by_bytes):
+            problems.setdefault(shard.tile, f"{shard.path.relative_to(self.folder)}: {shard.problem}")
+        return problems
+
+    def forget_altered(self, tiling: Tiling, *, by_bytes: bool = False) -> dict[str, str]:
+        """Forget the done tiles that `altered` finds, so that they are done again; returns their problems."""
+        problems = self.altered(self.done(), tiling, by_bytes=by_bytes)
+        if problems:
+            self.remove(FINISHED_FILE)  # first: products of these tiles must not count as finished
+        for name in problems:
+            self.ledger.forget(name)
+        return problems
+
+    def within(self, window: Window) -> Store:
+        """Mask and levels, the folder an absolute path, with what is known of the shards in a window of the mask."""
+        blank = tuple(core for core in self.blank if core.touches(window))
+        sums: dict[str, Sums] = {}
+        for name, plane in self.planes().items() if self.sums else ():
+            known = {} if plane.plane else self.sums.get(name, {})
+            sums[name] = {numbers: known[numbers] for numbers in plane.numbers(window) if numbers in known}
+        return Store(self.folder.absolute(), generation=self.generation, blank=blank, sums=sums)
+
+    def planes(self) -> dict[str, StoredPlane]:
+        """Planes of all arrays that can be opened, by their names in records."""
+        planes: dict[str, StoredPlane] = {}
+        with suppress(StoreError):
+            planes["mask"] = StoredPlane(self.mask)
+        with suppress(*UNREADABLE):
+            planes |= {f"levels/{n}": StoredPlane(array, n + 1) for n, array in enumerate(self.levels)}
+        with suppress(StoreError):
+            planes |= {f"scores/{n}": StoredPlane(self.scores, plane=(n,)) for n in range(len(self.score_classes))}
+        return planes
 
     def mark_done(self, record: TileDone) -> TileDone:
         """Record that a tile is done; to be called after its last shard is written."""
+        record = replace(record, generation=self.generation)
         self.ledger.mark_done(record.tile, record)
         return record
 
     def mark_failed(self, record: TileFailed) -> TileFailed:
         """Record that a tile failed; the next execution tries it again."""
+        record = replace(record, generation=self.generation)
         self.ledger.mark_failed(record.tile, record)
         return record
 
@@ -226,6 +293,16 @@ class Store:
         """Content of a JSON file of the scene, or None where it does not exist; a StoreError where it is damaged."""
         return read_json(self.folder / name)
 
+    def remove_unreadable(self) -> None:
+        """Remove the arrays that cannot be opened, where no tile is done: `create` makes them anew."""
+        if self.done_names():
+            return
+        for path, opened in ((self._mask, "mask"), (self._levels, "levels"), (self._scores, "scores")):
+            try:
+                getattr(self, opened)
+            except (StoreError, *UNREADABLE):
+                shutil.rmtree(path, ignore_errors=True)
+
     def remove(self, name: str) -> None:
         """Remove a file of the scene, where it exists."""
         (self.folder / name).unlink(missing_ok=True)
@@ -243,4 +320,4 @@ class Store:
         return self.folder / "scores.zarr"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder, "ledger": self.ledger, "blank": self.blank}
+        return {name: getattr(self, name) for name in ("folder", "ledger", "generation", "blank", "sums")}

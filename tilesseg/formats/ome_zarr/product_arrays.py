@@ -114,7 +114,7 @@ def make_group(path: Path, *, version: str, attributes: Mapping[str, Any]) -> No
     zarr.create_group(str(path), zarr_format=2 if version == "0.4" else 3, attributes=dict(attributes))
 
 
-def _writer(array: zarr.Array[Any]) -> Callable[[tuple[int, ...], Window, NDArray[np.uint8]], None]:
+def _writer(array: zarr.Array[Any]) -> Callable[[tuple[int, ...], Window, NDArray[np.uint8]], object]:
     """Function that stores a whole shard of a plane, or in Zarr 2 a chunk."""
     if array.shards is not None:
         sharded = _sharded(array)

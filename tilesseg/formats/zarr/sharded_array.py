@@ -21,14 +21,18 @@ import zarr
 from numcodecs import zstd
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
+from zarr.errors import BaseZarrError
 
 from tilesseg.atomic_write import check_fences, published
 from tilesseg.errors import StoreError, cannot
+from tilesseg.formats.zarr.shard_sum import ShardSum, Sums
 from tilesseg.raster.window import Window
 
+UNREADABLE = (OSError, BaseZarrError, ValueError, KeyError, TypeError)
+"""Errors of `Sharded.open`: the array is missing, or its metadata are damaged."""
 MISSING = 2**64 - 1
 CRC_BYTES = 4
-DAMAGED = "restore the file, or delete the record of its tile and run again"
+DAMAGED = "have its tile done again by tilesseg verify"
 """Remedy for a damaged shard."""
 
 Bytes = NDArray[np.uint8]
@@ -56,6 +60,8 @@ class Sharded:
     """Attributes of the array."""
     blank: tuple[Window, ...] = ()
     """Windows that read as `fill`, whatever is stored there."""
+    sums: Sums = field(default_factory=dict)
+    """Sums of shards, by their indices; such a shard is compared with its sum before it is read."""
 
     @classmethod
     def create(
@@ -79,7 +85,11 @@ class Sharded:
 
     @classmethod
     def open(cls, folder: Path) -> Sharded:
-        """Open the array in a folder; errors are those of zarr."""
+        """Open the array in a folder.
+
+        Raises:
+            UNREADABLE: the array is missing, or its metadata are damaged.
+        """
         return cls.of(zarr.open_array(str(folder), mode="r"), folder)
 
     @classmethod
@@ -93,10 +103,16 @@ class Sharded:
         facts = dict(array.attrs)
         return cls(folder, (height, width), (tall, wide), (high, broad), int(fill), int(codec.level), sparse, facts)
 
-    def write(self, window: Window, values: Bytes, *, plane: tuple[int, ...] = ()) -> None:
-        """Store values `(y, x)` of a window of whole shards, each file whole or not at all."""
+    def write(self, window: Window, values: Bytes, *, plane: tuple[int, ...] = ()) -> list[ShardSum]:
+        """Store values `(y, x)` of a window of whole shards, each file whole or not at all.
+
+        Returns:
+            Sums of the stored shards, row by row.
+        """
+        sums = []
         for place in self._shards(window):
-            path, data = self._file(place, plane), self._encoded(values[place.slices(window)])
+            path, data = self.file(self._numbers(place, plane)), self._encoded(values[place.slices(window)])
+            sums.append(ShardSum.of(data))
             if data:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with published(path) as temporary:
@@ -104,38 +120,59 @@ class Sharded:
             elif path.exists():
                 check_fences()
                 path.unlink(missing_ok=True)
+        return sums
 
     def read(self, window: Window, *, plane: tuple[int, ...] = ()) -> Bytes:
         """Values `(y, x)` of a window inside the array; only chunks that the window touches are read.
 
         Raises:
-            StoreError: a shard is damaged.
+            StoreError: a shard is damaged, or is not the one that its tile's record describes.
         """
         values = np.empty(window.shape, np.uint8)
         for place in self._shards(window):
-            path, part = self._file(place, plane), place.intersect(window)
-            try:
-                file = os.open(path, os.O_RDONLY)
-            except FileNotFoundError:
-                values[part.slices(window)] = self.fill
-                continue
-            try:
-                self._decode(file, place, part, values[part.slices(window)])
-            except (RuntimeError, ValueError) as error:
-                raise StoreError(cannot(f"read {path}", f"the shard is damaged ({error})", DAMAGED)) from None
-            finally:
-                os.close(file)
+            part = place.intersect(window)
+            out = values[part.slices(window)]
+            if any(hidden.contains(part) for hidden in self.blank):
+                out[...] = self.fill
+            else:
+                self._read_shard(place, part, plane, out)
         for hidden in self.blank:
             values[hidden.intersect(window).slices(window)] = self.fill
         return values
+
+    def _read_shard(self, place: Window, part: Window, plane: tuple[int, ...], out: Bytes) -> None:
+        numbers = self._numbers(place, plane)
+        path, expected = self.file(numbers), self.sums.get(numbers)
+        try:
+            if expected is not None:
+                expected.compare(path)
+            file = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            out[...] = self.fill
+            return
+        except ValueError as error:
+            raise StoreError(cannot(f"read {path}", error, DAMAGED)) from None
+        try:
+            self._decode(file, place, part, out)
+        except (RuntimeError, ValueError) as error:
+            raise StoreError(cannot(f"read {path}", f"the shard is damaged ({error})", DAMAGED)) from None
+        finally:
+            os.close(file)
 
     def _shards(self, window: Window) -> Iterator[Window]:
         """Windows of the shards that a window touches, cut at the array's edges."""
         yield from _cells(window, self.shard, Window(0, 0, *self.shape))
 
-    def _file(self, place: Window, plane: tuple[int, ...]) -> Path:
-        numbers = (*plane, place.y // self.shard[0], place.x // self.shard[1])
+    def numbers(self, window: Window, plane: tuple[int, ...] = ()) -> list[tuple[int, ...]]:
+        """Indices of the shards that a window touches, row by row."""
+        return [self._numbers(place, plane) for place in self._shards(window)]
+
+    def file(self, numbers: tuple[int, ...]) -> Path:
+        """File of a shard."""
         return self.folder.joinpath("c", *map(str, numbers))
+
+    def _numbers(self, place: Window, plane: tuple[int, ...]) -> tuple[int, ...]:
+        return (*plane, place.y // self.shard[0], place.x // self.shard[1])
 
     def _encoded(self, values: Bytes) -> bytes:
         """Content of a shard's file; empty where no chunk needs to be stored."""
