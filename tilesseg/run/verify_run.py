@@ -140,10 +140,10 @@ def _records(store: Store) -> tuple[dict[str, TileDone], dict[str, str]]:
 
 def _checked(store: Store, planned: ScenePlan) -> Callable[[TileDone], Sequence[Altered]]:
     """Function that compares the bytes of a tile with its record."""
-    tiling = planned.tiling
+    folder, tiling, planes = store.folder, planned.tiling, store.planes()
 
     def check(record: TileDone) -> list[Altered]:
-        return list(altered_shards(store, {record.tile: record}, tiling, by_bytes=True))
+        return list(altered_shards(folder, planes, {record.tile: record}, tiling, by_bytes=True))
 
     return check
 

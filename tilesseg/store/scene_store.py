@@ -213,7 +213,7 @@ class Store:
             by_bytes: whether all bytes are read; else the sizes of files are compared.
         """
         problems: dict[str, str] = {}
-        for shard in altered_shards(self, records, tiling, by_bytes=by_bytes):
+        for shard in altered_shards(self.folder, self.planes(), records, tiling, by_bytes=by_bytes):
             problems.setdefault(shard.tile, f"{shard.path.relative_to(self.folder)}: {shard.problem}")
         return problems
 

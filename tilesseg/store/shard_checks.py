@@ -19,7 +19,6 @@ from tilesseg.store.mask_levels import in_level
 if TYPE_CHECKING:
     from tilesseg.events import TileDone
     from tilesseg.raster.tiling import Tiling
-    from tilesseg.store.scene_store import Store
 
 
 class StoredPlane(NamedTuple):
@@ -107,19 +106,23 @@ def _sizes(folder: str | Path) -> Iterator[int]:
 
 
 def altered_shards(
-    store: Store, records: Mapping[str, TileDone], tiling: Tiling, *, by_bytes: bool = False
+    folder: Path,
+    planes: Mapping[str, StoredPlane],
+    records: Mapping[str, TileDone],
+    tiling: Tiling,
+    *,
+    by_bytes: bool = False,
 ) -> Iterator[Altered]:
-    """Shards that are missing, torn or, where bytes are compared, altered."""
-    planes = store.planes()
+    """Shards of a scene's folder that are missing, torn or, where bytes are compared, altered."""
     for name, record in records.items():
         lost = [plane for plane in record.stored if plane not in planes]
         if lost:
-            yield Altered(name, store.folder / lost[0], "its array is missing, or is none")
+            yield Altered(name, folder / lost[0], "its array is missing, or is none")
             continue
         try:
             shards = list(described(record, tiling.named(name).core, planes))
         except StoreError as error:
-            yield Altered(name, store.folder / "done" / f"{name}.json", str(error))
+            yield Altered(name, folder / "done" / f"{name}.json", str(error))
             continue
         for shard in shards:
             path = planes[shard.plane].array.file(shard.numbers)
