@@ -21,6 +21,10 @@ class JobError(TilessegError):
     """The job asks for something that cannot work."""
 
 
+class ClusterLost(JobError):
+    """The scheduler or the last worker has gone away; what is done is kept, and another execution goes on."""
+
+
 class SourceError(TilessegError):
     """An image cannot be opened, or does not fit the model."""
 
@@ -98,7 +102,7 @@ def one_line(error: Exception) -> str:
     return without_secrets(lines[-1])[:200] if lines else type(error).__name__
 
 
-def reason_of(error: Exception) -> str:
+def reason_of(error: BaseException) -> str:
     """Why something failed, as one line; with the kind of error where it is no refusal of ours."""
     text = joined_lines(error)
     return text if isinstance(error, TilessegError) else f"{type(error).__name__}: {text}"

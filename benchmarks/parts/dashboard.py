@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tilesseg.cluster.executors import DaskExecutor
+from tilesseg.cluster.dask_executor import DaskExecutor
 from tilesseg.events import RunFinished, RunStarted, ScenePlanned, TileDone
 from tilesseg.monitoring.dashboard.publisher import open_publisher
 from tilesseg.raster.tiling import tile_name

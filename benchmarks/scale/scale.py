@@ -24,7 +24,7 @@ from typing import Any
 import psutil
 
 from benchmarks.scale.device import Costs, SimulatedWork, cluster, scenes
-from tilesseg.cluster.executors import DaskExecutor
+from tilesseg.cluster.dask_executor import DaskExecutor
 from tilesseg.events import SceneFinished, TileDone
 from tilesseg.run.work_queue import WorkQueue
 from tilesseg.store.run_directory import RunDirectory

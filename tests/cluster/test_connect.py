@@ -15,7 +15,7 @@ from fakes import spec_data
 
 from tilesseg.cluster import connect as cluster
 from tilesseg.cluster import local_workers as nannies
-from tilesseg.cluster.executors import DaskExecutor
+from tilesseg.cluster.dask_executor import DaskExecutor
 from tilesseg.errors import JobError
 from tilesseg.events import Event, Note, RunStarted, TileDone
 from tilesseg.formats.geotiff.writer import utm_grid, write_image
@@ -159,7 +159,10 @@ def test_a_scheduler_that_goes_away_ends_the_run_in_one_line_and_the_next_run_fi
 
         slow = tmp_path / "models" / "labels" / "model.yaml"
         slow.write_text(slow.read_text().replace("fakes:Identity", "fakes:Slow"))
-        with pytest.raises(JobError, match="scheduler has gone away, and what is done is kept; run again"):
+        with pytest.raises(
+            JobError,
+            match=r"scheduler of the cluster has gone away \(.*\), and what is done is kept; run again",
+        ):
             run_job(job, executor=DaskExecutor(client), listeners=[stop_at_the_first_tile])
         client.close()
     serial = job.model_copy(update={"cluster": Cluster(kind="serial")})

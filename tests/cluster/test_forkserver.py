@@ -13,7 +13,7 @@ from test_planned_model import label_job
 
 from tilesseg.cluster import connect as cluster
 from tilesseg.cluster import forkserver as warm
-from tilesseg.cluster.executors import DaskExecutor
+from tilesseg.cluster.dask_executor import DaskExecutor
 from tilesseg.errors import TilessegError
 from tilesseg.planning.cluster_options import Cluster
 from tilesseg.run.run_job import run_job

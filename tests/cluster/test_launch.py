@@ -15,7 +15,7 @@ from ssh_server import ssh_server
 
 from tilesseg.cluster import connect as cluster
 from tilesseg.cluster import launch as deploy
-from tilesseg.cluster.executors import DaskExecutor
+from tilesseg.cluster.dask_executor import DaskExecutor
 from tilesseg.errors import JobError
 from tilesseg.planning.cluster_options import Cluster
 

@@ -10,7 +10,7 @@ import pytest
 
 from tilesseg.cluster import connect as cluster
 from tilesseg.cluster import local_workers as nannies
-from tilesseg.cluster.executors import DaskExecutor
+from tilesseg.cluster.dask_executor import DaskExecutor
 from tilesseg.planning.cluster_options import Cluster
 
 if TYPE_CHECKING:

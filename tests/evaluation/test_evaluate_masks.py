@@ -98,7 +98,7 @@ def test_blocks_and_executors_change_nothing(
 def test_workers_of_dask_count_the_same(tmp_path: Path, truth: Labels, mask: Labels) -> None:
     from distributed import Client, LocalCluster
 
-    from tilesseg.cluster.executors import DaskExecutor
+    from tilesseg.cluster.dask_executor import DaskExecutor
 
     paths = written(tmp_path / "m.tif", mask), written(tmp_path / "t.tif", truth)
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:

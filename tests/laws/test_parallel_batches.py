@@ -16,7 +16,8 @@ from instruction_sets import skip_what_cannot_be_pretended
 from test_planned_model import FAST, label_job, unet_job
 
 from tilesseg.cluster import connect as cluster
-from tilesseg.cluster.executors import DaskExecutor, SerialExecutor, ThreadExecutor
+from tilesseg.cluster.dask_executor import DaskExecutor
+from tilesseg.cluster.executors import SerialExecutor, ThreadExecutor
 from tilesseg.models.engines.batches import MOST_BATCHES, BatchSlots, choose_parallel_batches
 from tilesseg.models.load import load_model
 from tilesseg.models.network import Call

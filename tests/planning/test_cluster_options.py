@@ -48,6 +48,7 @@ ANY: dict[str, Any] = {
     "adaptive": {"maximum": 3},
     "lifetime": "10m",
     "patience": "10m",
+    "restart": True,
     "environment": {"A": "b"},
     "setup": ["true"],
     "directives": ["-x"],

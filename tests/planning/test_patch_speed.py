@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from test_roi_choice import slide
 
 from tilesseg.cluster import connect as cluster
-from tilesseg.cluster.executors import DaskExecutor, SerialExecutor
+from tilesseg.cluster.dask_executor import DaskExecutor
+from tilesseg.cluster.executors import SerialExecutor
 from tilesseg.errors import ModelError
 from tilesseg.models.network import Call, Network
 from tilesseg.models.runtime_choice import Able

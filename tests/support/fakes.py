@@ -5,14 +5,16 @@ Engines are found by dotted path (`engine: fakes:Identity`), in worker processes
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import signal
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 import yaml
@@ -164,6 +166,52 @@ class Deadly(_Engine):
     def predict(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
         if (patches == 13).any():
             os.kill(os.getpid(), signal.SIGKILL)
+        return Identity(self.spec).predict(patches)
+
+
+STRIKES = "TILESSEG_TEST_STRIKES"
+"""Names a folder, in which each pixel of `Poison` leaves a file when it strikes."""
+
+
+def recurse() -> None:
+    recurse()
+
+
+def die(error: BaseException) -> NoReturn:
+    raise error
+
+
+class Poison(_Engine):
+    """Fails in another way for each value of the image from 13 on, and gives NaN where it holds 12."""
+
+    kinds: ClassVar[dict[int, tuple[str, Callable[[], Any]]]] = {
+        13: ("died", lambda: os.kill(os.getpid(), signal.SIGKILL)),
+        14: ("died", lambda: ctypes.string_at(0)),
+        15: ("died", lambda: os._exit(3)),
+        16: ("died", lambda: os.abort()),
+        17: ("SystemExit: ", lambda: sys.exit("stop")),
+        18: ("KeyboardInterrupt", lambda: die(KeyboardInterrupt())),
+        19: ("MemoryError", lambda: die(MemoryError())),
+        20: ("RecursionError", recurse),
+    }
+
+    def predict(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        for value in self.kinds.keys() & set(np.unique(patches).astype(int).tolist()):
+            (Path(os.environ[STRIKES]) / f"{value}-{os.getpid()}-{time.time_ns()}").touch()
+            self.kinds[value][1]()
+        time.sleep(0.02)
+        scores = Identity(self.spec).predict(patches)
+        return np.where((patches == 12).any(), np.float32("nan"), scores)
+
+
+class Hangs(_Engine):
+    """Hangs for ten minutes where the image holds 13, and where it holds 14 it holds the interpreter, too."""
+
+    def predict(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        if (patches == 13).any():
+            time.sleep(600)
+        if (patches == 14).any():
+            ctypes.PyDLL(None).sleep(600)
         return Identity(self.spec).predict(patches)
 
 

@@ -1,7 +1,7 @@
 """The application `tilesseg`: its commands, their order in the help, exit codes and errors.
 
 Exit codes: 0 complete · 1 refused, in one line · 2 usage · 3 finished with failed or damaged tiles or refused scenes ·
-130 interrupted. Heavy imports wait until a command needs them.
+4 the cluster was lost · 130 interrupted. Heavy imports wait until a command needs them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from tilesseg.cli.demo_command import demo
 from tilesseg.cli.evaluate_command import evaluate
 from tilesseg.cli.export_command import export
 from tilesseg.cli.inspect_command import inspect
+from tilesseg.cli.interruption import INTERRUPTED, KEPT
 from tilesseg.cli.models_command import models
 from tilesseg.cli.plan_command import plan
 from tilesseg.cli.queue_commands import cancel, logs, submit
@@ -29,7 +30,7 @@ from tilesseg.cli.stage_command import stage
 from tilesseg.cli.status_command import status
 from tilesseg.cli.train_command import train
 from tilesseg.cli.verify_command import verify
-from tilesseg.errors import TilessegError, joined_lines
+from tilesseg.errors import ClusterLost, TilessegError, joined_lines
 from tilesseg.version import __version__
 
 app = typer.Typer(
@@ -66,7 +67,8 @@ for _command, _example in EXAMPLES.items():
     else:
         app.command(epilog=f"Example: tilesseg {_example}")(_command)
 
-INTERRUPTED = 130
+CLUSTER_LOST = 4
+"""Exit code of a run whose scheduler or last worker has gone away."""
 GARBAGE = 50_000
 """Number of new objects at which Python looks for garbage."""
 
@@ -81,19 +83,19 @@ def main() -> NoReturn:
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command; a refusal becomes one line on stderr and code 1."""
+    """Run one command; a refusal becomes one line on stderr and code 1, a lost cluster one line and code 4."""
     try:
         code = typer.main.get_command(app).main(arguments, prog_name="tilesseg", standalone_mode=False) or 0
     except TilessegError as error:
         print(f"error: {joined_lines(error)}", file=sys.stderr)
-        return 1
+        return CLUSTER_LOST if isinstance(error, ClusterLost) else 1
     except Exception as error:
         if not hasattr(error, "exit_code"):
             raise  # a mistake of ours
         error.show()  # type: ignore[attr-defined]
         return int(error.exit_code)
     if code == INTERRUPTED:
-        print("interrupted: what is done is kept; run the same command again to go on", file=sys.stderr)
+        print(f"interrupted: {KEPT}", file=sys.stderr)
     return int(code)
 
 

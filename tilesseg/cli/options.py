@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tilesseg.cli.interruption import interruptible
 from tilesseg.errors import JobError
 from tilesseg.paths import target
 
@@ -97,12 +98,16 @@ def given(**options: Any) -> dict[str, Any]:
 
 @contextmanager
 def progress() -> Iterator[Any]:
-    """Listener that shows the progress of a run on stderr; closed at the end of the context."""
+    """Listener that shows the progress of a run on stderr; closed at the end of the context.
+
+    A signal ends the process within some seconds meanwhile, see `interruptible`.
+    """
     from tilesseg.monitoring.terminal import progress_for
 
     listener = progress_for(sys.stderr)
     try:
-        yield listener
+        with interruptible():
+            yield listener
     finally:
         close = getattr(listener, "close", None)
         if close:

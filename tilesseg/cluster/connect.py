@@ -5,20 +5,23 @@ There is one worker process per device, with two tiles at a time, so that readin
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tilesseg.cluster.executors import DaskExecutor, Executor, SerialExecutor, ThreadExecutor
-from tilesseg.cluster.launch import SOON, started, wait_for_first
+from tilesseg.cluster.dask_executor import DaskExecutor
+from tilesseg.cluster.executors import Executor, SerialExecutor, ThreadExecutor
+from tilesseg.cluster.launch import SOON, patience_of, quiet, started, wait_for_first
 from tilesseg.cluster.launch_arguments import threads_per_worker
 from tilesseg.cluster.local_workers import nannies, refuse_unguarded_script, visible_gpus
-from tilesseg.errors import JobError
+from tilesseg.errors import ClusterLost, JobError
 from tilesseg.models.engines.batches import choose_parallel_batches
 from tilesseg.models.hardware import able, kind_of
-from tilesseg.planning.cluster_options import HERE, bytes_of
+from tilesseg.planning.cluster_options import HERE, bytes_of, seconds_of
 from tilesseg.planning.machine import Machine
 from tilesseg.process import available_cores
 
@@ -37,9 +40,11 @@ __all__ = [
     "connect",
     "describe_machine",
     "is_here",
+    "may_restart",
     "reach",
     "refuse_unguarded_script",
     "threads_per_worker",
+    "wait_for_scheduler",
     "worker_count",
     "worker_memory",
 ]
@@ -48,6 +53,8 @@ T = TypeVar("T")
 
 ANSWER_WITHIN = 10
 """Seconds within which a scheduler has to answer."""
+LISTENS_EVERY = 1.0
+"""Seconds between two looks for a scheduler that has gone away."""
 MEMORY_PER_WORKER = 4 * 2**30
 """Bytes of the machine's memory that each worker on a CPU should have; the number of workers follows from it."""
 MB = 1e6
@@ -237,14 +244,33 @@ def connect(
         case "local":
             refuse_unguarded_script()
             with nannies(section, workers=worker_count(section, device), device=device) as client:
-                yield DaskExecutor(client)
+                yield DaskExecutor(client, who="the cluster of kind local", patience=seconds_of(SOON))
         case "address":
             assert section.address is not None  # checked by the section
-            with reach(section.address, patience=section.patience or SOON, say=say) as client:
-                yield DaskExecutor(client)
+            patience = section.patience or SOON
+            with reach(section.address, patience=patience, say=say) as client:
+                _suspect_at_once(client, say)
+                yield DaskExecutor(client, who=f"the cluster at {section.address}", patience=seconds_of(patience))
         case _:
-            with started(section, logs=logs, say=say) as client:
-                yield DaskExecutor(client)
+            refusals: list[str] = []
+            with started(section, logs=logs, refusals=refusals, say=say) as client:
+                if section.kind == "gateway":  # its scheduler does not hear of our configuration
+                    _suspect_at_once(client, say)
+                yield DaskExecutor(
+                    client,
+                    who=f"the cluster of kind {section.kind}",
+                    patience=seconds_of(patience_of(section)),
+                    why=lambda: refusals[-1] if refusals else "",
+                )
+
+
+def _suspect_at_once(client: Client, say: Callable[[str], None]) -> None:
+    """Have a foreign scheduler return tasks at the first death of their worker, or say why it does not."""
+    from tilesseg.cluster.suspect_plugin import suspect_at_once
+
+    problem = suspect_at_once(client)
+    if problem:
+        say(problem)
 
 
 @contextmanager
@@ -260,9 +286,45 @@ def reach(address: str, *, patience: str = SOON, say: Callable[[str], None] = la
         client = Client(address, timeout=ANSWER_WITHIN, set_as_default=False)
     except (OSError, ValueError) as error:
         raise JobError(f"no Dask scheduler answers at {address} ({error}); start one, or take kind: local") from None
-    with client:
+    with quiet("distributed.client"), client:
         wait_for_first(client, who=f"the scheduler at {address}", patience=patience, say=say)
         yield client
+
+
+def may_restart(section: Cluster) -> bool:
+    """Whether a run may start its cluster again, or reach its scheduler again, where it is lost."""
+    return is_here(section) if section.restart == "auto" else section.restart
+
+
+def wait_for_scheduler(section: Cluster) -> None:
+    """Wait until a scheduler that tilesseg does not start takes connections again, as long as patience lasts.
+
+    Raises:
+        ClusterLost: the scheduler has not come back.
+    """
+    if section.kind != "address":
+        return
+    assert section.address is not None  # checked by the section
+    patience = seconds_of(section.patience or SOON)
+    until = time.monotonic() + patience
+    while not _listens(section.address):
+        if time.monotonic() > until:
+            raise ClusterLost(
+                f"the scheduler at {section.address} has not come back for {patience:,.0f} s, and what is done is "
+                "kept; start one, and run again to go on"
+            )
+        time.sleep(LISTENS_EVERY)
+
+
+def _listens(address: str) -> bool:
+    """Whether something takes connections at the address of a scheduler."""
+    from distributed.comm.addressing import get_address_host_port
+
+    try:
+        socket.create_connection(get_address_host_port(address), timeout=ANSWER_WITHIN).close()
+    except OSError:
+        return False
+    return True
 
 
 def ask_workers(executor: Executor, function: Any, *args: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tilesseg.cluster.launch_arguments import SCHEDULER, arguments_of
 from tilesseg.cluster.local_workers import dashboard_address
-from tilesseg.errors import JobError, joined_lines
+from tilesseg.errors import ClusterLost, JobError, joined_lines
 from tilesseg.planning.cluster_options import QUEUES, seconds_of
 
 if TYPE_CHECKING:
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 EXTRAS = {**dict.fromkeys(QUEUES, "queues"), "ssh": "ssh", "kubernetes": "kubernetes", "gateway": "gateway"}
 QUEUE_CLASSES = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "lsf": "LSFCluster", "sge": "SGECluster"}
 PATIENCE = {**dict.fromkeys(QUEUES, "1d"), "kubernetes": "1h", "gateway": "1h"}
-"""Time within which the first worker has to come, by kind: a queue may be full, an image may be large."""
+"""Time for which a run waits while it has no worker, by kind: a queue may be full, an image may be large."""
 SOON = "1m"
-"""Time within which the first worker of any other kind has to come."""
+"""Time for which a run of any other kind waits while it has no worker."""
 ELSEWHERE = {
     **SCHEDULER,
     # Assumed duration of a tile before the first has ended; Dask's half a second is too short for any tile.
@@ -51,12 +51,15 @@ SUBMIT_AGAIN = (5.0, 20.0)
 
 
 @contextmanager
-def started(section: Cluster, *, logs: Path | None, say: Callable[[str], None]) -> Iterator[Client]:
+def started(
+    section: Cluster, *, logs: Path | None, refusals: list[str], say: Callable[[str], None]
+) -> Iterator[Client]:
     """Cluster with its first worker; the cluster and its workers end with the context.
 
     Args:
         section: section `cluster` of a kind that is started on other machines.
         logs: folder for the output of workers in a queue.
+        refusals: list to which the messages of a queue are added that refuses a worker.
         say: called with a message while the run waits.
 
     Raises:
@@ -65,18 +68,24 @@ def started(section: Cluster, *, logs: Path | None, say: Callable[[str], None]) 
     import dask
     from distributed import Client
 
-    refusals: list[str] = []
     if logs is not None and section.kind in QUEUES:
         logs.mkdir(parents=True, exist_ok=True)
     with dask.config.set(ELSEWHERE), ExitStack() as stack:
         opened = _open(section, arguments_of(section, logs=logs), refusals)
         cluster = _attempt(section, lambda: stack.enter_context(opened))
-        with _quiet():
+        stack.enter_context(quiet("distributed.client"))
+        with quiet("tornado.application"):
             _attempt(section, lambda: _size(cluster, section))
             client = _attempt(section, lambda: stack.enter_context(Client(cluster, set_as_default=False)))
-            patience = section.patience or PATIENCE.get(section.kind, SOON)
-            wait_for_first(client, who=f"kind {section.kind}", patience=patience, refusals=refusals, say=say)
+            wait_for_first(
+                client, who=f"kind {section.kind}", patience=patience_of(section), refusals=refusals, say=say
+            )
         yield client
+
+
+def patience_of(section: Cluster) -> str:
+    """Time to wait while a cluster that tilesseg starts has no worker, as `2h`."""
+    return section.patience or PATIENCE.get(section.kind, SOON)
 
 
 def wait_for_first(
@@ -92,7 +101,8 @@ def wait_for_first(
         say: called with a message while the run waits.
 
     Raises:
-        JobError: nothing could be submitted, or no worker came in time.
+        JobError: nothing could be submitted.
+        ClusterLost: no worker came in time.
     """
     begun, tell_after = time.monotonic(), TELL_AFTER
     while not _has_worker(client):
@@ -100,7 +110,7 @@ def wait_for_first(
         if refusals:
             raise JobError(f"{who} cannot start a worker: {refusals[0]}; change the section cluster accordingly")
         if waited > seconds_of(patience):
-            raise JobError(f"{who} has 0 workers after {patience}; start workers, or set a longer cluster.patience")
+            raise ClusterLost(f"{who} has 0 workers after {patience}; start workers, or set a longer cluster.patience")
         if waited > tell_after:
             say(f"waiting for the first worker of {who}: {waited:.0f} s so far, at most {patience}")
             tell_after *= 3
@@ -267,9 +277,12 @@ def _by_name(section: Cluster, arguments: dict[str, Any]) -> Iterator[Any]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide tornado's traceback of each job that could not be submitted; our message is one line."""
-    log = logging.getLogger("tornado.application")
+def quiet(logger: str) -> Iterator[None]:
+    """Hide the messages of a logger that come with a traceback for what our own message says in a line.
+
+    tornado's are on each job that could not be submitted, those of Dask's client on a connection that breaks.
+    """
+    log = logging.getLogger(logger)
     level = log.level
     log.setLevel(logging.CRITICAL)
     try:

@@ -20,7 +20,7 @@ GROWING = (*QUEUES, "kubernetes", "gateway")
 """Kinds that start as many workers as are requested, so that a number is required."""
 
 _STARTED = {"threads", "environment", "spill"}
-_ELSEWHERE = {"cores", "memory", "patience"}
+_ELSEWHERE = {"cores", "memory", "patience", "restart"}
 _SIZED = {"workers", "adaptive", "options"}
 _QUEUE = (
     _STARTED
@@ -31,7 +31,7 @@ _QUEUE = (
 TAKES = {
     "serial": {"workers", "threads"},  # without effect: a job can be debugged by changing its kind alone
     "threads": {"workers", "threads"},
-    "local": {"workers"} | _STARTED,
+    "local": {"workers", "restart"} | _STARTED,
     "address": {"address"} | _ELSEWHERE,
     "ssh": {"hosts", "gpus", "options"} | _STARTED | _ELSEWHERE,
     "slurm": _QUEUE,
@@ -143,8 +143,11 @@ class Cluster(Strict):
     lifetime: str | None = Field(None, pattern=DURATION)
     """Time after which a worker leaves by itself, as `55m`, before its wall time ends it (queues)."""
     patience: str | None = Field(None, pattern=DURATION)
-    """Time to wait for the first worker, as `2h`. Default: 1 d for a queue, 1 h for Kubernetes and a gateway, else 1
-    m."""
+    """Time to wait for the first worker, and later while no worker is left, as `2h`. Default: 1 d for a queue, 1 h for
+    Kubernetes and a gateway, else 1 m."""
+    restart: bool | Auto = "auto"
+    """Whether the cluster is started again, or its scheduler reached again, where it is lost during a run; auto: on
+    this machine only."""
     environment: dict[Annotated[str, Field(pattern=VARIABLE)], str] = Field(default_factory=dict)
     """Environment variables of every worker."""
     setup: tuple[str, ...] = ()

@@ -13,7 +13,8 @@ import yaml
 
 from tilesseg.atomic_write import fenced
 from tilesseg.cluster import connect as cluster
-from tilesseg.cluster.executors import DaskExecutor, Executor
+from tilesseg.cluster.dask_executor import DaskExecutor
+from tilesseg.cluster.executors import Executor
 from tilesseg.errors import JobError, StoreError, reason_of
 from tilesseg.models.trial.model_trial import Trial
 from tilesseg.planning import patch_speed

@@ -9,26 +9,31 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tilesseg.cluster import connect as cluster
-from tilesseg.cluster.executors import DaskExecutor, Executor, SerialExecutor
+from tilesseg.cluster.dask_executor import DaskExecutor
+from tilesseg.cluster.executors import Executor, SerialExecutor
 from tilesseg.cluster.forkserver import cool_down, warm_up
+from tilesseg.cluster.leftovers import free_workers
 from tilesseg.cluster.local_workers import refuse_unguarded_script
 from tilesseg.cluster.queue.schedulers import LOGS
 from tilesseg.cluster.queue.submit import named_cluster
 from tilesseg.doubts import code_of
-from tilesseg.errors import JobError
+from tilesseg.errors import ClusterLost, JobError
 from tilesseg.events import (
     Event,
     Listener,
     Note,
     ProductWritten,
+    RegionStaged,
     RunFinished,
     RunStarted,
     SceneFinished,
     SceneRefused,
+    TileDone,
     tell,
 )
 from tilesseg.monitoring.dashboard.publisher import open_publisher
@@ -47,7 +52,7 @@ from tilesseg.run.prepare_run import Prepared, choose_machine, measure_for, prep
 from tilesseg.run.work_queue import RemainingTiles, WorkQueue
 from tilesseg.run.worker import TileWork
 from tilesseg.run.worker_check import Proof, problem_of, prove
-from tilesseg.run.worker_state import Assignment
+from tilesseg.run.worker_state import Assignment, run_key
 from tilesseg.store.driver_record import driver_record
 from tilesseg.store.locks import alone
 
@@ -86,8 +91,47 @@ def run_job(
 
     Raises:
         TilessegError: the job cannot work. Nothing but the run directory has been made then.
+        ClusterLost: the scheduler or the last worker has gone away, and may not be started again, or went away twice
+            before anything was done. What is done is kept.
     """
-    begun, say = time.monotonic(), lambda text: tell(listeners, Note(text))
+    begun, begin = time.monotonic(), partial(_execute, job, executor=executor, only=only, limit=limit, share=share)
+    while True:
+        work = _WorkSeen()
+        try:
+            return begin(listeners=[*listeners, work], retry_damaged=retry_damaged, begun=begun)
+        except ClusterLost as error:
+            if executor is not None or not work.any or not cluster.may_restart(job.cluster):
+                raise
+            tell(listeners, Note(f"{error}: the run goes on by itself with new workers"))
+        cluster.wait_for_scheduler(job.cluster)
+        retry_damaged = False
+
+
+class _WorkSeen:
+    """Listener that knows whether anything has been done."""
+
+    any = False
+
+    def __call__(self, event: Event) -> None:
+        self.any = self.any or isinstance(event, TileDone | RegionStaged | SceneFinished)
+
+
+def _execute(
+    job: Job,
+    *,
+    executor: Executor | None,
+    listeners: Sequence[Listener],
+    only: Sequence[str],
+    limit: int | None,
+    share: ArrayShare | None,
+    retry_damaged: bool,
+    begun: float,
+) -> Report:
+    """Execute a job once, as `run_job`."""
+
+    def say(text: str) -> None:
+        tell(listeners, Note(text))
+
     with ExitStack() as stack:
         if executor is None and job.cluster.kind == "local":
             refuse_unguarded_script()
@@ -162,9 +206,22 @@ class _Run:
                     generation=self.ready.generation.number,
                 )
             )
+            self._take_over(work.work)
             self._prove(work, first)
             self._work(work, first)
         return self._conclude()
+
+    def _take_over(self, work: Assignment) -> None:
+        """Take the workers from earlier executions of the run, and hear of what befalls them.
+
+        Raises:
+            JobError: no worker is left.
+        """
+        if not isinstance(self.executor, DaskExecutor):
+            return
+        self.executor.say = lambda text: self._tell(Note(text))
+        if work.generation > 1:
+            free_workers(self.executor, run_key(work.run), work.token)
 
     def _open_page(self) -> str | None:
         """Show the run in Dask's dashboard; returns the page's address, or None without a dashboard."""
@@ -212,10 +269,8 @@ class _Run:
         if failing and len(failing) == len(answers):
             raise JobError(next(iter(failing.values())))
         if isinstance(self.executor, DaskExecutor):
-            self.executor.left_out = self._left_out
             for address, problem in failing.items():
                 self.executor.leave_out(address, problem)
-                self._left_out(address, problem)
         if answers:  # else all workers have just left, and those that come prove themselves
             self._check_memory(first, [answer for answer in answers.values() if not problem_of(answer)])
 
@@ -236,9 +291,6 @@ class _Run:
             threads=threads,
         )
         cluster.check_memory(self.job.cluster, needed_mb=cost.memory_mb, device=self.plan.compute.device)
-
-    def _left_out(self, worker: str, problem: str) -> None:
-        self._tell(Note(f"worker {worker} is left out: {problem}"))
 
     def _work(self, work: TileWork, first: ScenePlan) -> None:
         """Do all items, over all scenes; products of a single scene are made by all workers together."""

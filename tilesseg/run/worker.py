@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass
+from threading import current_thread, main_thread
 from typing import NoReturn
 
 from tilesseg.atomic_write import fenced
@@ -54,6 +55,7 @@ class TileWork:
             DeviceLost: this process computes alone, and cannot any more.
             Superseded: a later execution of the run has taken over.
         """
+        self.work.check()  # a task that a later execution has overtaken computes nothing
         refuse_if_unfit(self.work)
         with fenced(self.work.check):
             return self._done_or_failed(item)
@@ -67,8 +69,10 @@ class TileWork:
             raise
         except Superseded:
             raise  # nobody waits for the answer
-        except Exception as error:
-            # ^ of any kind: one bad tile costs one tile, and the reason is in its record
+        except BaseException as error:
+            # ^ of any kind, SystemExit too: one bad tile costs one tile, and the reason is in its record
+            if isinstance(error, KeyboardInterrupt) and current_thread() is main_thread():
+                raise  # it is the user's
             return self._failed(item, reason_of(error), worker=this_process())
 
     def lost(self, item: Item, reason: str) -> Answer:
