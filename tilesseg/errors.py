@@ -41,6 +41,10 @@ class DeviceLost(ModelError):
     """The device answers nothing any more in this process (a sticky CUDA error): another process has to go on."""
 
 
+class NetworkFailed(ModelError):
+    """The network failed on a batch."""
+
+
 class FormatError(TilessegError):
     """A product cannot be written in the format asked for."""
 

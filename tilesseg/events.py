@@ -172,6 +172,8 @@ class TileFailed(Event):
     worker: str = ""
     generation: int = 0
     """Number of the execution that tried the tile; 0: unknown."""
+    network: bool = False
+    """Whether the network failed, and not the reading or the writing."""
 
 
 @dataclass(frozen=True, slots=True)

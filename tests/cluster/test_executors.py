@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from own_scheduler import OwnScheduler
 
+from tilesseg.atomic_write import published
 from tilesseg.cluster import connect as cluster
-from tilesseg.cluster import dask_executor
+from tilesseg.cluster import dask_executor, executors
 from tilesseg.cluster.dask_executor import DaskExecutor
 from tilesseg.cluster.executors import Executor, SerialExecutor, ThreadExecutor, UnfitWorker, worker_address
 from tilesseg.errors import ClusterLost, JobError
@@ -105,6 +106,32 @@ def test_leaving_early_leaves_no_thread_behind() -> None:
     next(results)
     results.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before
+
+
+def test_a_thread_that_is_overdue_is_abandoned_and_publishes_nothing_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executors, "LOOK_EVERY", 0.05)
+    go_on, ended, hanging = threading.Event(), threading.Event(), list[int]()
+
+    def write(n: int) -> int:
+        try:
+            if n == 1:
+                hanging.append(threading.get_ident())
+                assert go_on.wait(30)
+            with published(tmp_path / str(n)) as path:
+                path.touch()
+            return n
+        finally:
+            if n == 1:
+                ended.set()
+
+    executor = ThreadExecutor(1)
+    executor.overdue = lambda thread: "hung" if thread in hanging else ""
+    assert list(executor.map(write, range(4), lost=lambda n, reason: (n, reason))) == [0, (1, "hung"), 2, 3]
+    go_on.set()
+    assert ended.wait(30)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "2", "3"]
 
 
 @pytest.mark.cluster

@@ -47,6 +47,13 @@ def with_cluster(job: Path, **section: Any) -> Path:
     return job
 
 
+def with_faults(job: Path, **section: Any) -> Path:
+    data = yaml.safe_load(job.read_text())
+    data["faults"] = section
+    job.write_text(yaml.safe_dump(data))
+    return job
+
+
 @pytest.fixture(params=["local", "address"])
 def cluster(request: pytest.FixtureRequest, tmp_path: Path, strikes: Path) -> Iterator[dict[str, Any]]:
     """Two workers: of the run's own, or of somebody else's scheduler."""
@@ -81,6 +88,50 @@ def test_poison_of_every_kind_costs_itself_only(tmp_path: Path, strikes: Path, c
     assert all(number == 1 for value, number in struck.items() if value not in DEADLY)
     mask = RunDirectory(tmp_path / "run").scene("scene").read(Window(0, 0, SIZE, SIZE))
     assert np.count_nonzero(mask == 254) == len(KINDS) * CORE * CORE
+
+
+@pytest.mark.parametrize(
+    ("poison", "section"),
+    [
+        (13, {"kind": "local", "workers": 2, "threads": 1}),
+        (14, {"kind": "local", "workers": 1, "threads": 2}),
+        (13, {"kind": "threads", "threads": 2}),
+    ],
+)
+def test_a_tile_that_hangs_is_given_up_and_the_others_are_done(
+    tmp_path: Path, strikes: Path, poison: int, section: dict[str, Any]
+) -> None:
+    write_scene(tmp_path, {(2, 2): poison})
+    job = with_cluster(write_job(tmp_path, engine="Hangs"), **section, engine_threads=1)
+    code, out, err = finished("run", with_faults(job, tile_timeout="3s"))
+    assert (code, "35 of 36 tiles done" in out) == (3, True), err
+    ((name, record),) = RunDirectory(tmp_path / "run").scene("scene").failed().items()
+    assert name == "r002-c002"
+    assert "it hung, " in record.reason
+    assert "a tile without a step for 3 s is given up (faults.tile_timeout 3s)" in record.reason
+    traces = list((tmp_path / "run" / "hung").glob("*.txt"))
+    if section["kind"] == "local":
+        assert traces
+        assert all("in predict" in path.read_text() for path in traces)
+    mask = RunDirectory(tmp_path / "run").scene("scene").read(Window(0, 0, SIZE, SIZE))
+    assert np.count_nonzero(mask == 254) == CORE * CORE
+
+
+def test_a_tile_that_hangs_on_a_scheduler_of_somebody_else_is_given_up(tmp_path: Path, strikes: Path) -> None:
+    write_scene(tmp_path, {(2, 2): 14})
+    with OwnScheduler(tmp_path / "dask", threads=2) as running:
+        job = with_cluster(write_job(tmp_path, engine="Hangs"), kind="address", address=running.address)
+        code, out, err = finished("run", with_faults(job, tile_timeout="3s"))
+    assert (code, "35 of 36 tiles done" in out) == (3, True), err
+    assert "it hung, also when it ran alone" in err
+
+
+def test_slow_tiles_that_make_steps_are_not_given_up(tmp_path: Path, strikes: Path) -> None:
+    write_scene(tmp_path, {})
+    job = with_cluster(write_job(tmp_path, engine="Slow"), kind="local", workers=1, threads=1)
+    code, out, err = finished("run", with_faults(job, tile_timeout="5s"))
+    assert (code, "36 of 36 tiles done" in out) == (0, True), err
+    assert not (tmp_path / "run" / "hung").exists()
 
 
 def test_a_killed_scheduler_ends_the_run_with_code_4_and_the_next_run_goes_on(tmp_path: Path, strikes: Path) -> None:

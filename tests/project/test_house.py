@@ -89,7 +89,7 @@ def test_base_names_are_unique() -> None:
 
 def test_few_modules_stand_beside_the_rooms() -> None:
     beside = {path.stem for path in (CHECKOUT / "tilesseg").glob("*.py")}
-    words = {"atomic_write", "doubts", "errors", "events", "paths", "process", "retry", "version"}
+    words = {"atomic_write", "doubts", "errors", "events", "paths", "process", "retry", "threads", "version"}
     assert beside == {"__init__", "__main__", *words}
 
 

@@ -70,12 +70,12 @@ class Parallel:
     slots = 4
 
     def map(self, function: Callable[[Any], Any], items: Iterator[Any], *, lost: Any) -> Iterator[Any]:
-        from tilesseg.cluster.executors import _pull
+        from tilesseg.cluster.executors import pull
 
-        under_way = _pull(items, 2 * self.slots)
+        under_way = pull(items, 2 * self.slots)
         while under_way:
             yield function(under_way.pop(0))
-            under_way += _pull(items, 2 * self.slots - len(under_way))
+            under_way += pull(items, 2 * self.slots - len(under_way))
 
 
 def test_many_scenes_give_the_masks_that_each_gives_alone(images: list[Path], bundle: Path, tmp_path: Path) -> None:

@@ -63,6 +63,8 @@ class DaskExecutor:
         self.client, self.who, self.patience, self.why = client, who, patience, why
         self.say: Callable[[str], None] = lambda text: None
         """Function that is called with a message on the workers: one is left out, or none is there."""
+        self.explain: Callable[[str], str] = lambda worker: ""
+        """Function that gives the reason of a worker's death from its address, where it left one, or an empty text."""
         self._unfit: dict[str, str] = {}
         self._slots, self._looked = 1, float("-inf")
         self._empty_since, self._told = 0.0, 0.0
@@ -159,7 +161,7 @@ class DaskExecutor:
                     tasks.submit(function, [suspects.popleft()], workers=[worker], strictly=True)
                 for item, answer, error in tasks.ended():
                     if isinstance(error, KilledWorker):
-                        yield lost(item, DIED)
+                        yield lost(item, self.explain(error.last_worker.address) or DIED)
                     elif isinstance(error, UnfitWorker):
                         self._report(error)
                         suspects.append(item)

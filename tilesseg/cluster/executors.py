@@ -13,7 +13,15 @@ from __future__ import annotations
 import concurrent.futures
 import enum
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final, Literal, Protocol, TypeVar
+from threading import get_ident
+from typing import Final, Generic, Literal, Protocol, TypeVar
+
+from tilesseg.atomic_write import fenced
+from tilesseg.errors import Superseded
+from tilesseg.threads import DaemonThreads
+
+LOOK_EVERY = 1.0
+"""Seconds between two looks for items that are overdue."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -64,38 +72,78 @@ class SerialExecutor:
 
 
 class ThreadExecutor:
-    """Executor with threads of this process; reading and writing overlap computing."""
+    """Executor with threads of this process; reading and writing overlap computing.
+
+    A thread cannot be stopped: one that hangs is abandoned, another thread takes its place, and what it would still
+    publish is fenced off.
+    """
 
     def __init__(self, threads: int) -> None:
         self.slots = threads
+        self.overdue: Callable[[int], str] = lambda thread: ""
+        """Function that gives the reason why the item of a thread, given by its identifier, is to be given up, or an
+        empty text."""
 
     def map(
         self, function: Callable[[Item], Result], items: Iterable[Item | Later], *, lost: Callable[[Item, str], Result]
     ) -> Iterator[Result]:
         """Results as of `Executor.map`, with a bounded number of items in flight."""
-        queue = iter(items)
-        with concurrent.futures.ThreadPoolExecutor(self.slots, "tilesseg") as pool:
-            running = {pool.submit(function, item) for item in pull(queue, self.slots)}
-            try:
-                while running:
-                    ready, running = concurrent.futures.wait(running, return_when="FIRST_COMPLETED")
-                    for future in ready:
-                        yield future.result()
-                    running |= {pool.submit(function, item) for item in pull(queue, self.slots - len(running))}
-            finally:
-                for future in running:
-                    future.cancel()
+        queue, pool = iter(items), DaemonThreads("tilesseg")
+        running: dict[concurrent.futures.Future[Result], _Attempt[Item, Result]] = {}
+        try:
+            while True:
+                for item in pull(queue, self.slots - len(running)):
+                    attempt = _Attempt(function, item)
+                    running[pool.submit(attempt)] = attempt
+                if not running:
+                    return
+                ready, _ = concurrent.futures.wait(running, LOOK_EVERY, return_when="FIRST_COMPLETED")
+                for future in ready:
+                    del running[future]
+                    yield future.result()
+                for future, attempt in list(running.items()):
+                    reason = self.overdue(attempt.thread)
+                    if reason:
+                        attempt.abandoned = True
+                        del running[future]
+                        yield lost(attempt.item, reason)
+        finally:
+            concurrent.futures.wait(running)
+            pool.end()
 
 
-def worker_address() -> str | None:
-    """Address of the Dask worker that runs this function; None outside of workers."""
+class _Attempt(Generic[Item, Result]):
+    """Attempt at an item in a thread, which publishes nothing more once it is abandoned."""
+
+    def __init__(self, function: Callable[[Item], Result], item: Item) -> None:
+        self.function, self.item = function, item
+        self.thread = 0
+        """Identifier of the thread; 0 before the attempt has begun."""
+        self.abandoned = False
+
+    def __call__(self) -> Result:
+        self.thread = get_ident()
+        with fenced(self._check):
+            return self.function(self.item)
+
+    def _check(self) -> None:
+        if self.abandoned:
+            raise Superseded(f"{self.item} was given up while this thread worked on it; it writes no more")
+
+
+def worker_address(*, with_nanny: bool = False) -> str | None:
+    """Address of the Dask worker that runs this function; None outside of workers.
+
+    Args:
+        with_nanny: whether None is returned, too, where no nanny would start the worker again.
+    """
     from distributed import get_worker
 
     try:
-        address: str = get_worker().address
+        worker = get_worker()
     except ValueError:
         return None
-    return address
+    return None if with_nanny and not worker.nanny else str(worker.address)
 
 
 def pull(queue: Iterator[Item | Later], number: int) -> list[Item]:

@@ -10,13 +10,15 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import lru_cache, partial
 from queue import Queue, SimpleQueue
 from threading import Event, Semaphore
 from typing import Any, TypeVar
+
+from tilesseg.threads import DaemonThreads
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -81,7 +83,7 @@ def abreast(do: Callable[[T], R], items: Iterator[T], width: int) -> Iterator[It
 
     def begun() -> Iterator[Callable[[], R]]:
         for item in items:
-            under_way.append(_threads("abreast").submit(do, item))
+            under_way.append(_threads("abreast").submit(partial(do, item)))
             del item
             if len(under_way) == width:
                 yield under_way.popleft().result
@@ -121,7 +123,7 @@ def behind(take: Callable[[T], None], depth: int) -> Iterator[Callable[[T], None
             raise failed[0]
         given.put(item)
 
-    thread = _threads("behind").submit(copy_context().run, work)  # what is fenced here is fenced there
+    thread = _threads("behind").submit(partial(copy_context().run, work))  # what is fenced here is fenced there
     try:
         yield give
     except BaseException:
@@ -135,9 +137,9 @@ def behind(take: Callable[[T], None], depth: int) -> Iterator[Callable[[T], None
 
 
 @lru_cache
-def _threads(role: str) -> ThreadPoolExecutor:
+def _threads(role: str) -> DaemonThreads:
     """Threads that outlive one use: image files are opened once for each thread."""
-    return ThreadPoolExecutor(max_workers=256, thread_name_prefix=f"tilesseg-{role}")
+    return DaemonThreads(f"tilesseg-{role}")
 
 
 if hasattr(os, "register_at_fork"):

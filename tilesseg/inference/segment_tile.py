@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilesseg.errors import OutOfDeviceMemory
+from tilesseg.errors import NetworkFailed, OutOfDeviceMemory, TilessegError, reason_of
 from tilesseg.events import TileDone
 from tilesseg.formats.damage import DamageRecord
 from tilesseg.inference.class_counts import ClassCounts, areas_on_ground
@@ -71,6 +71,7 @@ def segment_tile(tile: Tile, work: SceneWork, *, attempt: int = 1, threads: bool
         ValueError: the network gave scores that are not finite.
         ModelError: scores are to be stored and are not between 0 and 1.
         OutOfDeviceMemory: the device has no memory for a single patch.
+        NetworkFailed: the network raised anything else.
     """
     clock, core = Stopwatch(), tile.core
     recipe, store = work.recipe, work.store
@@ -189,6 +190,7 @@ class _Device:
 
         Raises:
             OutOfDeviceMemory: the device has no memory for a single patch.
+            NetworkFailed: the network raised anything else.
         """
         parts: list[NDArray[Any]] = []
         start, stop = 0, len(patches)
@@ -202,6 +204,11 @@ class _Device:
                     raise
                 self._size = min(self._size, -(-size // 2))
                 continue
+            except TilessegError:
+                raise
+            except Exception as error:
+                # ^ of any kind: what a network raises is its own affair
+                raise NetworkFailed(reason_of(error)) from error
             parts.append(outputs[start - begin :])
             start = begin + size
         return parts[0] if len(parts) == 1 else np.concatenate(parts)

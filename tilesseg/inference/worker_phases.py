@@ -1,4 +1,4 @@
-"""Phase in which each thread of this process is now, and seconds of each phase.
+"""Phase in which each thread of this process is now, since when, and seconds of each phase.
 
 A small table that a Dask worker sends with its heartbeats. Nothing is sent per tile and nothing waits: a thread sets
 its entry, and the heartbeat reads it.
@@ -20,8 +20,11 @@ METRIC = "tilesseg"
 WORDS = {"read": "reading", "predict": "predicting", "blend": "predicting", "write": "writing"}
 """Phase of a tile that is in a part of the work, or waits for it."""
 
-_now: dict[int, tuple[str, str, str, float]] = {}
-"""Thread → scene, tile, phase, and start of the tile. Single entries of a dict are set and dropped whole."""
+_now: dict[int, tuple[str, str, str, float, float]] = {}
+"""Thread → scene, tile, phase, start of the tile and of its latest step. Single entries of a dict are set and dropped
+whole."""
+_longest = 0.0
+"""Seconds of the longest step so far."""
 
 
 @contextmanager
@@ -32,7 +35,8 @@ def working(scene: str, tile: str) -> Iterator[None]:
     """
     announce()
     me = threading.get_ident()
-    _now[me] = (scene, tile, "reading", time.monotonic())
+    began = time.monotonic()
+    _now[me] = (scene, tile, "reading", began, began)
     try:
         yield
     finally:
@@ -40,17 +44,31 @@ def working(scene: str, tile: str) -> Iterator[None]:
 
 
 def enter(part: str) -> None:
-    """Note that this thread's tile enters a part of its work, or waits for it; without a tile, do nothing."""
+    """Note that this thread's tile enters a part of its work, or waits for it: a step. Without a tile, do nothing."""
+    global _longest
     me = threading.get_ident()
     if (entry := _now.get(me)) is not None:
-        scene, tile, phase, began = entry
-        _now[me] = (scene, tile, WORDS.get(part, phase), began)
+        scene, tile, phase, began, stepped = entry
+        now = time.monotonic()
+        _longest = max(_longest, now - stepped)
+        _now[me] = (scene, tile, WORDS.get(part, phase), began, now)
+
+
+def since_last_step() -> dict[int, float]:
+    """Seconds since the latest step of each tile under way, by the identifier of its thread."""
+    now = time.monotonic()
+    return {thread: now - stepped for thread, (*_, stepped) in list(_now.items())}
+
+
+def longest_step() -> float:
+    """Seconds of the longest step of a tile in this process, so far; 0 before the first."""
+    return _longest
 
 
 def table() -> list[list[Any]]:
     """Tiles under way in this process: scene, tile, phase, and seconds since the tile began."""
     now = time.monotonic()
-    return [[scene, tile, phase, round(now - began, 2)] for scene, tile, phase, began in list(_now.values())]
+    return [[scene, tile, phase, round(now - began, 2)] for scene, tile, phase, began, _ in list(_now.values())]
 
 
 def announce() -> bool:

@@ -17,6 +17,7 @@ from tilesseg.errors import JobError, cannot, first_problem
 from tilesseg.formats.reading.open_options import TOLERANCE, Opening
 from tilesseg.formats.registry import FORMATS
 from tilesseg.planning.cluster_options import Auto, Cluster, Strict
+from tilesseg.planning.fault_options import Faults
 from tilesseg.planning.yaml_file import read_yaml
 
 AUTO_OPTIONS = ("overviews", "resolution")
@@ -238,6 +239,8 @@ class Job(Strict):
     """Run directory and products."""
     cluster: Cluster = Cluster()
     """Workers; or the path of a file that holds this section."""
+    faults: Faults = Faults()
+    """Limits from which on a tile or the run is given up."""
 
     @property
     def models(self) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tilesseg.planning.memory import Estimate
 
 if TYPE_CHECKING:
+    from tilesseg.planning.fault_options import TileLimit
     from tilesseg.planning.plan import Plan
     from tilesseg.planning.scene_plan import ScenePlan
 
@@ -34,6 +35,7 @@ class Forecast:
     tile_indexes: tuple[str, ...]
     workers: int
     threads: int
+    tile_limit: TileLimit
 
     def to_json(self) -> dict[str, Any]:
         compute = self.plan.compute
@@ -52,6 +54,7 @@ class Forecast:
             "precision": compute.choice.precision,
             "compile": compute.compile,
             "why": compute.choice.why,
+            "tile_timeout": self.tile_limit.seconds,
             "workers": self.workers,
             "threads": self.threads,
             "scenes": scenes,
@@ -71,6 +74,7 @@ class Forecast:
             f"in each, tiles at a time: {self.threads}, engine threads: {compute.engine_threads}"
             + (f" for batches at a time: {compute.parallel_batches}" if compute.parallel_batches > 1 else ""),
             f"engine {self.plan.engine}",
+            str(self.tile_limit),
         ]
         for scene in self.scenes:
             lines += _describe(scene, self.estimates[scene.name], plan.averaged)

@@ -55,6 +55,7 @@ def forecast(job: Job, *, limit: int = FORECAST_SCENES) -> Forecast:
         tile_indexes=indexes,
         workers=cluster.worker_count(job.cluster, ready.plan.compute.device),
         threads=cluster.threads_per_worker(job.cluster),
+        tile_limit=job.faults.tile_limit,
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from tilesseg.cluster import connect as cluster
 from tilesseg.cluster.dask_executor import DaskExecutor
-from tilesseg.cluster.executors import Executor, SerialExecutor
+from tilesseg.cluster.executors import Executor, SerialExecutor, ThreadExecutor
 from tilesseg.cluster.forkserver import cool_down, warm_up
 from tilesseg.cluster.leftovers import free_workers
 from tilesseg.cluster.local_workers import refuse_unguarded_script
@@ -46,9 +46,11 @@ from tilesseg.planning.stored_plan import open_run_directory, planned_event, sce
 from tilesseg.process import available_cores
 from tilesseg.reporting.results import Report, report_of
 from tilesseg.reporting.summary_csv import write_summary
+from tilesseg.run.fault_limits import FaultLimits
 from tilesseg.run.finish_scene import finish_scene
 from tilesseg.run.job_array_share import ArrayShare
 from tilesseg.run.prepare_run import Prepared, choose_machine, measure_for, prepare, trial_for
+from tilesseg.run.tile_watchdog import explain_death, overdue, remove_empty
 from tilesseg.run.work_queue import RemainingTiles, WorkQueue
 from tilesseg.run.worker import TileWork
 from tilesseg.run.worker_check import Proof, problem_of, prove
@@ -204,6 +206,7 @@ class _Run:
                     first=first.name,
                     shared=self.share is not None,
                     generation=self.ready.generation.number,
+                    limit=self.job.faults.tile_limit,
                 )
             )
             self._take_over(work.work)
@@ -212,13 +215,16 @@ class _Run:
         return self._conclude()
 
     def _take_over(self, work: Assignment) -> None:
-        """Take the workers from earlier executions of the run, and hear of what befalls them.
+        """Take the workers from earlier executions of the run, and have them and this run tell of faults.
 
         Raises:
             JobError: no worker is left.
         """
+        if isinstance(self.executor, ThreadExecutor):
+            self.executor.overdue = overdue(work.limit)
         if not isinstance(self.executor, DaskExecutor):
             return
+        self.executor.explain = partial(explain_death, self.ready.run.path, work.limit)
         self.executor.say = lambda text: self._tell(Note(text))
         if work.generation > 1:
             free_workers(self.executor, run_key(work.run), work.token)
@@ -308,10 +314,20 @@ class _Run:
             begin = planned_event(first, store=self.ready.run.scene(first.name))
         self._tell(begin)
         feed.begin(first.name, copied=begin.regions > 0)
-        for event in self.executor.map(work, feed, lost=work.lost):  # type: ignore[arg-type] # joins the kinds of items
-            self._take(event, feed)
+        faults = FaultLimits(self.job.faults.max_failed, self._any_done)
+        with closing(self.executor.map(work, feed, lost=work.lost)) as events:  # type: ignore[arg-type,type-var]
+            for event in events:
+                self._take(event, feed)
+                if faults.exceeded(event):
+                    self._tell(Note(faults.text))
+                    here = False
+                    break
         if here:
             self._finish_here(first)
+
+    def _any_done(self) -> bool:
+        """Whether any tile of the run is done, by this execution or an earlier one."""
+        return any(self.ready.run.scene(scene.name).ledger.any_done() for scene in self.ready.scenes)
 
     def _take(self, event: Event, feed: WorkQueue) -> None:
         if isinstance(event, SceneFinished):
@@ -362,6 +378,7 @@ class _Run:
             for note in scene.notes:
                 if code_of(note) == "empty-mask":
                     self._tell(Note(f"{scene.scene}: warning: {note}"))
+        remove_empty(self.ready.run.path)
         self.ready.run.write_json("summary.json", report.to_json())
         write_summary(self.ready.run, report)
         done, failed = sum(scene.done for scene in report.scenes), sum(len(scene.failed) for scene in report.scenes)

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from tilesseg.atomic_write import fenced
 from tilesseg.cluster.executors import ThreadExecutor, worker_address
-from tilesseg.errors import DeviceLost, StoreError, Superseded, reason_of
+from tilesseg.errors import DeviceLost, NetworkFailed, StoreError, Superseded, reason_of
 from tilesseg.events import RegionFailed, RegionStaged, SceneFinished, ScenePlanned, SceneRefused, TileDone, TileFailed
 from tilesseg.inference.segment_tile import segment_tile, skip_tile
 from tilesseg.inference.worker_phases import working
@@ -18,6 +18,7 @@ from tilesseg.planning.stored_plan import refuse_scene, try_scene
 from tilesseg.process import available_cores, this_process
 from tilesseg.retry import retried
 from tilesseg.run.finish_scene import finish_scene, still_finished, without_products
+from tilesseg.run.tile_watchdog import watch
 from tilesseg.run.work_queue import FinishItem, Item, PlanItem, StageItem, TileItem
 from tilesseg.run.worker_check import refuse_if_unfit
 from tilesseg.run.worker_state import Assignment, Opened, open_run
@@ -57,6 +58,7 @@ class TileWork:
         """
         self.work.check()  # a task that a later execution has overtaken computes nothing
         refuse_if_unfit(self.work)
+        watch(self.work)
         with fenced(self.work.check):
             return self._done_or_failed(item)
 
@@ -73,13 +75,14 @@ class TileWork:
             # ^ of any kind, SystemExit too: one bad tile costs one tile, and the reason is in its record
             if isinstance(error, KeyboardInterrupt) and current_thread() is main_thread():
                 raise  # it is the user's
-            return self._failed(item, reason_of(error), worker=this_process())
+            by_network = isinstance(error, NetworkFailed)
+            return self._failed(item, reason_of(error), worker=this_process(), by_network=by_network)
 
     def lost(self, item: Item, reason: str) -> Answer:
         """Record of an item whose worker process died."""
         return self._failed(item, reason)
 
-    def _failed(self, item: Item, reason: str, *, worker: str = "") -> Answer:
+    def _failed(self, item: Item, reason: str, *, worker: str = "", by_network: bool = False) -> Answer:
         """Record a failure: list a tile or a region, or refuse a scene. A tile that is done stays done.
 
         Raises:
@@ -97,7 +100,8 @@ class TileWork:
                 case TileItem():
                     core, store = opened.scene(item.scene).tiling.named(item.tile).core, opened.store(item.scene)
                     done = store.done_record(item.tile)
-                    return done or store.mark_failed(TileFailed(item.scene, item.tile, core.area, reason, worker))
+                    failed = TileFailed(item.scene, item.tile, core.area, reason, worker, network=by_network)
+                    return done or store.mark_failed(failed)
         except OSError as error:
             raise StoreError(
                 f"cannot write {self.work.run} to record that {item[-1]} failed ({reason}): {error.strerror}; make "

@@ -16,6 +16,7 @@ from tilesseg.errors import StoreError
 from tilesseg.inference.segment_tile import SceneWork
 from tilesseg.inference.worker_phases import announce
 from tilesseg.models.network import Call
+from tilesseg.planning.fault_options import NO_LIMIT, TileLimit
 from tilesseg.planning.job import read_job
 from tilesseg.planning.plan import PLAN_FILE, load_planned, parse_plan
 from tilesseg.planning.recipe import call_of
@@ -56,13 +57,23 @@ class Assignment:
     """Whether other processes work on the run without a scheduler between them."""
     generation: int = 0
     """Number of this execution, while which is current its attempts may write; 0: they always may."""
+    limit: TileLimit = NO_LIMIT
+    """Time within which a tile has to make its next step."""
     version: str = __version__
 
     @classmethod
-    def of(cls, run: RunDirectory, *, first: str, shared: bool = False, generation: int = 0) -> Assignment:
+    def of(
+        cls,
+        run: RunDirectory,
+        *,
+        first: str,
+        shared: bool = False,
+        generation: int = 0,
+        limit: TileLimit = NO_LIMIT,
+    ) -> Assignment:
         """Assignment of an execution; its token begins with a name of the run, the same for all its executions."""
         path = os.path.abspath(run.path)
-        return cls(path, f"{run_key(path)}-{uuid.uuid4().hex[:6]}", first, shared, generation)
+        return cls(path, f"{run_key(path)}-{uuid.uuid4().hex[:6]}", first, shared, generation, limit)
 
     def check(self) -> None:
         """Let this execution write as long as it is current; raises as `Generation.check`."""
