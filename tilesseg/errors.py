@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from tilesseg.paths import without_secrets
@@ -53,6 +55,10 @@ class StoreError(TilessegError):
     """A run directory cannot be used: not writable, or made by another plan."""
 
 
+class RunDirectoryLost(StoreError):
+    """The run directory was removed, or takes no more files: no tile is at fault, and the run cannot go on."""
+
+
 class Superseded(TilessegError):
     """A later execution of the run has taken over: an attempt of an earlier one writes nothing more."""
 
@@ -93,6 +99,36 @@ def cannot(what: str, because: str | Exception, do: str) -> str:
     if isinstance(because, OSError) and because.strerror:
         because = because.strerror
     return f"cannot {what}: {joined_lines(because) if isinstance(because, Exception) else because}; {do}"
+
+
+def remedy_of(error: Exception, otherwise: str) -> str:
+    """Remedy for an error of the file system, in the imperative; `otherwise` for an error that has none."""
+    return _REMEDIES.get(error.errno or 0, otherwise) if isinstance(error, OSError) else otherwise
+
+
+_FULL, _BROKEN = "make room and run again, which keeps what is done", "see to the disk or file server, and run again"
+_CLOSED, _TAKEN = "give yourself permission, or choose another path", "move the file away, or choose another path"
+_REMEDIES = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EROFS: "mount it for writing and run again, or choose another path",
+    errno.ESTALE: _BROKEN,
+    errno.EIO: _BROKEN,
+    errno.EACCES: _CLOSED,
+    errno.EPERM: _CLOSED,
+    errno.ENOTDIR: _TAKEN,
+    errno.EEXIST: _TAKEN,
+    errno.ENAMETOOLONG: "choose a shorter path",
+}
+"""Remedies for errors of the file system, by their numbers."""
+
+
+def causes_of(error: BaseException) -> Iterator[BaseException]:
+    """An error and those that it followed from, the latest first."""
+    following: BaseException | None = error
+    while following is not None:
+        yield following
+        following = following.__cause__ or following.__context__
 
 
 def joined_lines(error: BaseException) -> str:

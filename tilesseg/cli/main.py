@@ -30,7 +30,7 @@ from tilesseg.cli.stage_command import stage
 from tilesseg.cli.status_command import status
 from tilesseg.cli.train_command import train
 from tilesseg.cli.verify_command import verify
-from tilesseg.errors import ClusterLost, TilessegError, joined_lines
+from tilesseg.errors import ClusterLost, TilessegError, cannot, joined_lines, remedy_of
 from tilesseg.version import __version__
 
 app = typer.Typer(
@@ -89,6 +89,12 @@ def run(arguments: list[str]) -> int:
     except TilessegError as error:
         print(f"error: {joined_lines(error)}", file=sys.stderr)
         return CLUSTER_LOST if isinstance(error, ClusterLost) else 1
+    except OSError as error:
+        if not error.errno:
+            raise  # of a library
+        what = f"use {error.filename}" if error.filename else "go on"
+        print(f"error: {cannot(what, error, remedy_of(error, 'look at the path, and try again'))}", file=sys.stderr)
+        return 1
     except Exception as error:
         if not hasattr(error, "exit_code"):
             raise  # a mistake of ours

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import Annotated
 import typer
 
 from tilesseg.cli.options import RunFolder, local_path
-from tilesseg.errors import JobError, cannot, reason_of
+from tilesseg.errors import JobError, StoreError, cannot, reason_of
 
 
 def report(
@@ -43,15 +44,19 @@ def _is_report(path: Path) -> bool:
 def reported(run: Path, *, shared: bool = False) -> Iterator[None]:
     """Write report.html at the end of the context, also of a run that was stopped.
 
-    A run that was refused has no report, and of the processes that share a run the last one writes it.
+    A run that was refused, or has lost its directory, has no report; of the processes that share a run the last one
+    writes it.
 
     Args:
         run: the run directory.
         shared: whether other processes work on the run.
     """
-    before = _size_of_events(run)
+    before: float = _size_of_events(run)
     try:
         yield
+    except StoreError:
+        before = math.inf  # a run directory that takes no files takes no report
+        raise
     finally:
         try:
             if _size_of_events(run) > before and not (shared and _is_unfinished(run)):

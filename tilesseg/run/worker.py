@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from threading import current_thread, main_thread
 from typing import NoReturn
 
 from tilesseg.atomic_write import fenced
-from tilesseg.cluster.executors import ThreadExecutor, worker_address
-from tilesseg.errors import DeviceLost, NetworkFailed, StoreError, Superseded, reason_of
+from tilesseg.cluster.executors import ThreadExecutor, UnfitWorker, worker_address
+from tilesseg.errors import DeviceLost, NetworkFailed, RunDirectoryLost, Superseded, reason_of
 from tilesseg.events import RegionFailed, RegionStaged, SceneFinished, ScenePlanned, SceneRefused, TileDone, TileFailed
 from tilesseg.inference.segment_tile import segment_tile, skip_tile
 from tilesseg.inference.worker_phases import working
@@ -22,6 +23,7 @@ from tilesseg.run.tile_watchdog import watch
 from tilesseg.run.work_queue import FinishItem, Item, PlanItem, StageItem, TileItem
 from tilesseg.run.worker_check import refuse_if_unfit
 from tilesseg.run.worker_state import Assignment, Opened, open_run
+from tilesseg.store.run_directory import RunDirectory
 from tilesseg.store.staged_copy import copy_region
 
 Answer = TileDone | TileFailed | RegionStaged | RegionFailed | ScenePlanned | SceneRefused | SceneFinished
@@ -52,7 +54,8 @@ class TileWork:
 
         Raises:
             UnfitWorker: this process joined late and cannot work at all.
-            StoreError: the run directory cannot be written.
+            UnfitWorker: the run directory is lost to this worker.
+            RunDirectoryLost: the run directory is lost.
             DeviceLost: this process computes alone, and cannot any more.
             Superseded: a later execution of the run has taken over.
         """
@@ -75,8 +78,25 @@ class TileWork:
             # ^ of any kind, SystemExit too: one bad tile costs one tile, and the reason is in its record
             if isinstance(error, KeyboardInterrupt) and current_thread() is main_thread():
                 raise  # it is the user's
+            self._refuse_if_lost(error, item)
             by_network = isinstance(error, NetworkFailed)
             return self._failed(item, reason_of(error), worker=this_process(), by_network=by_network)
+
+    def _refuse_if_lost(self, error: BaseException, item: Item) -> None:
+        """Tell a loss of the run directory from a failure of the item; it may be lost to this worker's machine alone.
+
+        Raises:
+            UnfitWorker: the run directory is lost to this worker.
+            RunDirectoryLost: it is lost, and this process computes alone.
+        """
+        try:
+            wrote = isinstance(item, TileItem | StageItem)
+            RunDirectory(Path(self.work.run)).refuse_if_lost(error, wrote=wrote)
+        except RunDirectoryLost as lost:
+            worker = worker_address()
+            if worker is None:
+                raise
+            raise UnfitWorker(str(lost), worker) from None
 
     def lost(self, item: Item, reason: str) -> Answer:
         """Record of an item whose worker process died."""
@@ -86,7 +106,8 @@ class TileWork:
         """Record a failure: list a tile or a region, or refuse a scene. A tile that is done stays done.
 
         Raises:
-            StoreError: the record cannot be written either.
+            UnfitWorker: the record cannot be written either, by this worker.
+            RunDirectoryLost: the record cannot be written, and this process computes alone.
         """
         opened = open_run(self.work)
         try:
@@ -103,10 +124,8 @@ class TileWork:
                     failed = TileFailed(item.scene, item.tile, core.area, reason, worker, network=by_network)
                     return done or store.mark_failed(failed)
         except OSError as error:
-            raise StoreError(
-                f"cannot write {self.work.run} to record that {item[-1]} failed ({reason}): {error.strerror}; make "
-                "room and run again, which keeps finished tiles"
-            ) from error
+            self._refuse_if_lost(error, item)
+            raise
 
 
 def _end_process(item: Item, error: DeviceLost) -> NoReturn:

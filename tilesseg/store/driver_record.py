@@ -15,7 +15,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -62,7 +62,8 @@ def driver_record(run: Path, share: str | None = None) -> Iterator[None]:
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # of a directory that takes no changes any more; the lock says that it is over
+                path.unlink(missing_ok=True)
 
 
 def drivers(run: Path) -> list[Driver]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tilesseg.errors import StoreError, Superseded, cannot
+from tilesseg.errors import RunDirectoryLost, Superseded, cannot
 from tilesseg.store.ledger import read_json, writable, write_json
 from tilesseg.store.locks import held
 
@@ -37,13 +37,13 @@ class Generation:
 
         Raises:
             Superseded: a later execution has taken over.
-            StoreError: the file of generations is gone.
+            RunDirectoryLost: the file of generations is gone.
         """
         try:
             current = json.loads((self.run / FILE).read_text(encoding="utf-8"))["current"]
         except (FileNotFoundError, NotADirectoryError):
             cause = f"{FILE} is gone, as if the directory had been removed"
-            raise StoreError(cannot(f"write {self.run}", cause, "run again")) from None
+            raise RunDirectoryLost(cannot(f"write {self.run}", cause, "run again")) from None
         if str(self.number) not in current:
             raise Superseded(
                 f"execution {self.number} of {self.run} has been replaced by a later one; it writes no more"

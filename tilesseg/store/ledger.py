@@ -7,6 +7,7 @@ failed read look the same to a reader of Zarr.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from tilesseg.atomic_write import published
-from tilesseg.errors import StoreError, cannot
+from tilesseg.errors import StoreError, cannot, remedy_of
 from tilesseg.events import Event
 
-RECORDS = "[!.]*.json"
+SUFFIX = ".json"
 
 
 class Ledger:
@@ -41,7 +42,7 @@ class Ledger:
 
     def done_names(self) -> list[str]:
         """Names of the parts that are done."""
-        return [path.stem for path in self._done.glob(RECORDS)]
+        return [path.stem for path in _records_in(self._done)]
 
     def record(self, name: str) -> dict[str, Any] | None:
         """Fields of the record of a part, or None where the part is not done."""
@@ -50,11 +51,11 @@ class Ledger:
 
     def any_done(self) -> bool:
         """Whether any part is done."""
-        return next(self._done.glob(RECORDS), None) is not None
+        return bool(_records_in(self._done))
 
     def done(self) -> dict[str, dict[str, Any]]:
         """Fields of the records of the parts that are done, by name."""
-        return dict(_read_records(sorted(self._done.glob(RECORDS))))
+        return dict(_read_records(_records_in(self._done)))
 
     def failed(self) -> dict[str, dict[str, Any]]:
         """Fields of the records of the parts that failed, by name; a part that is done has not failed.
@@ -62,7 +63,7 @@ class Ledger:
         Both records exist where an attempt failed late, after another one had done the part.
         """
         done = set(self.done_names())
-        return dict(_read_records(path for path in sorted(self._failed.glob(RECORDS)) if path.stem not in done))
+        return dict(_read_records(path for path in _records_in(self._failed) if path.stem not in done))
 
     def claim(self, fingerprint: str) -> None:
         """Make the folder for the plan with this fingerprint; a folder of another plan is emptied if no part is done.
@@ -108,6 +109,21 @@ class Ledger:
         return self.folder / "failed"
 
 
+def _records_in(folder: Path) -> list[Path]:
+    """Files of records in a folder, by name; none where the folder does not exist yet.
+
+    Raises:
+        StoreError: the folder cannot be read. A pattern of pathlib finds nothing then, as if nothing were done.
+    """
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StoreError(cannot(f"read {folder}", error, remedy_of(error, "look at the folder"))) from None
+    return [folder / name for name in sorted(names) if name.endswith(SUFFIX) and not name.startswith(".")]
+
+
 def _read_records(paths: Iterable[Path]) -> Iterable[tuple[str, dict[str, Any]]]:
     for path in paths:
         try:
@@ -135,7 +151,8 @@ def read_json(path: Path) -> Any:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
-        raise StoreError(cannot(f"read {path}", error, "delete it, or give another run directory")) from None
+        do = remedy_of(error, "delete it, or give another run directory")
+        raise StoreError(cannot(f"read {path}", error, do)) from None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -150,4 +167,5 @@ def writable(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreError(cannot(f"write {folder}", error, "choose another run directory")) from None
+        do = remedy_of(error, "choose another run directory")
+        raise StoreError(cannot(f"write {folder}", error, do)) from None

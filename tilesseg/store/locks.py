@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
-from tilesseg.errors import StoreError, cannot
+from tilesseg.errors import StoreError, cannot, remedy_of
 from tilesseg.process import this_process
 
 
@@ -28,7 +28,8 @@ def held(path: Path, *, shared: bool = False, wait: bool = False) -> Iterator[bo
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a+", encoding="utf-8")
     except OSError as error:
-        raise StoreError(cannot(f"write {path}", error, "choose another run directory")) from None
+        do = remedy_of(error, "choose another run directory")
+        raise StoreError(cannot(f"write {path}", error, do)) from None
     with file:
         taken = _take(file.fileno(), path, shared=shared, wait=wait)
         if taken:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
-from tilesseg.errors import StoreError, cannot
+from tilesseg.errors import RunDirectoryLost, StoreError, cannot, causes_of, remedy_of
 from tilesseg.events import Event
 from tilesseg.store.ledger import read_json, writable, write_json, write_text
 from tilesseg.store.scene_store import Store
 
 _KNOWN_BY = ("plan.json", "locks", "submit")
 """Names in a run directory, of which the first is there before any other file of the run."""
+_OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""Errors that only writing meets."""
 _FILES = ("job.yaml", "scenes.jsonl", "events.jsonl", "report.html", "summary.json", "summary.csv")
 """Files of a run that somebody may have, too; a job file above all."""
 
@@ -42,6 +46,33 @@ class RunDirectory:
             probe.touch()
             probe.unlink(missing_ok=True)  # a process of the same number on another machine was faster
         return cls(path)
+
+    def refuse_if_lost(self, error: BaseException, *, wrote: bool) -> None:
+        """Tell an error of the run directory from one of the work that met it.
+
+        Args:
+            error: the error that the work met.
+            wrote: whether the work writes nowhere but in the run directory, so that a full disk is the directory's.
+
+        Raises:
+            RunDirectoryLost: the directory was removed, or takes no more files.
+        """
+        met = [one for one in causes_of(error) if isinstance(one, OSError) and one.errno]
+        full = next((one for one in met if one.errno in _OF_WRITING), None) if wrote else None
+        problem = full or (self._probe() if met else None)
+        if problem is not None:
+            do = remedy_of(problem, "bring it back, and run again")
+            raise RunDirectoryLost(cannot(f"write {self.path}", problem, do)) from error
+
+    def _probe(self) -> OSError | None:
+        """Error of writing a small file in the directory, or None."""
+        probe = self.path / f".writable.{os.getpid()}.{threading.get_ident()}"
+        try:
+            probe.write_bytes(b"1")
+            probe.unlink(missing_ok=True)
+        except OSError as error:
+            return error
+        return None
 
     def refuse_occupied(self) -> None:
         """Refuse a folder that is no run directory, and in which files of a run would replace somebody's.

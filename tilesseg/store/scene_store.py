@@ -283,10 +283,14 @@ class Store:
         """Write a JSON file of the scene whole or not at all, and make the scene's folder where it does not exist.
 
         Raises:
-            StoreError: the file cannot be written.
+            StoreError: the file cannot be written, or the run directory is gone.
         """
         with writable(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            for folder in (
+                self.folder.parent,
+                self.folder,
+            ):  # and not the run directory, which somebody may have removed
+                folder.mkdir(exist_ok=True)
             write_json(self.folder / name, data)
 
     def read_json(self, name: str) -> Any:

@@ -114,13 +114,20 @@ class Sharded:
             path, data = self.file(self._numbers(place, plane)), self._encoded(values[place.slices(window)])
             sums.append(ShardSum.of(data))
             if data:
-                path.parent.mkdir(parents=True, exist_ok=True)
+                self._make_folder_of(path)
                 with published(path) as temporary:
                     temporary.write_bytes(data)
             elif path.exists():
                 check_fences()
                 path.unlink(missing_ok=True)
         return sums
+
+    def _make_folder_of(self, path: Path) -> None:
+        """Make the folders of a shard inside the array, and never the array's own, which somebody may have removed."""
+        if not path.parent.is_dir():
+            inside = path.parent.relative_to(self.folder).parts
+            for depth in range(1, len(inside) + 1):
+                self.folder.joinpath(*inside[:depth]).mkdir(exist_ok=True)
 
     def read(self, window: Window, *, plane: tuple[int, ...] = ()) -> Bytes:
         """Values `(y, x)` of a window inside the array; only chunks that the window touches are read.
