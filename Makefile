@@ -3,6 +3,8 @@ PYTHON ?= python3
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+N ?= 20
+SEED ?= 0
 QUICK ?=
 FULL ?=
 
@@ -10,7 +12,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs docs-serve weights bench constraints clean
+.PHONY: help demo test lint docs docs-serve weights bench chaos constraints clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -41,6 +43,9 @@ weights: .venv/.dev  ## train a network of the demo's kind (10 minutes); the bun
 
 bench: .venv/.dev  ## compare with other tools, file to file (QUICK=1: 8 minutes; FULL=1: up to 4 Gpx); BENCH_ARGS='--help'
 	$(BIN)/python -m benchmarks.peers.bench $(if $(QUICK),--quick) $(if $(FULL),--full) $(BENCH_ARGS)
+
+chaos: .venv/.dev  ## runs under drawn faults, judged by laws: N=200 seeds (half an hour), from SEED=0
+	$(BIN)/python -m benchmarks.chaos --seeds $(N) --first $(SEED)
 
 constraints: .venv/.dev  ## pin what .venv holds now, after an upgrade that passes the tests
 	@sed '/^[^#]/d' constraints.txt > .venv/constraints

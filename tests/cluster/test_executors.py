@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from own_scheduler import OwnScheduler
 
+from benchmarks.own_scheduler import OwnScheduler
 from tilesseg.atomic_write import published
 from tilesseg.cluster import connect as cluster
 from tilesseg.cluster import dask_executor, executors

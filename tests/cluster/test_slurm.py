@@ -241,3 +241,21 @@ def test_a_job_waits_for_the_one_it_comes_after(slurm: Slurm, folder: Path) -> N
     code, out, err = tilesseg("cancel", run, slurm=slurm)
     assert code == 0 and out.count("ended job") == 2, err
     slurm.ask("scancel", blocker)
+
+
+def test_a_tile_that_hangs_is_given_up_by_workers_of_the_queue(slurm: Slurm, tmp_path: Path) -> None:
+    """It holds the interpreter of its worker, twice: with others, and alone."""
+    rows = np.random.default_rng(0).integers(1, 12, (1, 640, 640)).astype(np.uint8)
+    rows[0, 240, 400] = 14
+    grid = utm_grid((640, 640), resolution=10)
+    write_image(tmp_path / "scene.tif", grid=grid, rows=[rows], names=["b1"], dtype="uint8")
+    (tmp_path / "model").mkdir()
+    patch = {"multiple": 16, "stride_multiple": 16, "preferred": 64}
+    spec = spec_data("Hangs", input_range=[0, 20], patch=patch, margin=16, classes=15)
+    (tmp_path / "model" / "model.yaml").write_text(yaml.safe_dump(spec))
+    job = slurm_job(tmp_path, "run", threads=1)
+    job.write_text(job.read_text() + "faults: {tile_timeout: 5s}\n")
+    code, out, err = tilesseg("run", job, slurm=slurm)
+    assert (code, "15 of 16 tiles done" in out) == (3, True), err + logs_of(tmp_path / "run")
+    assert "it hung, also when it ran alone: a tile without a step for 5 s is given up" in out + err
+    assert list((tmp_path / "run" / "hung").glob("*.txt"))

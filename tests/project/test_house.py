@@ -17,6 +17,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 MODULES = sorted((CHECKOUT / "tilesseg").rglob("*.py"))
 HEAVY = {"torch", "dask", "distributed", "bokeh", "rasterio", "zarr", "tifffile", "onnxruntime", "scipy"}
 LONGEST = 400
+SMALL, FEW = 60, 14
 ALIKE = {"__init__.py", "source.py", "writer.py"}
 
 # Written in two parts, or this file would be the one that breaks its rule.
@@ -82,6 +83,21 @@ def test_no_module_is_longer_than_one_sitting(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST
 
 
+def test_small_modules_are_few_and_each_has_its_reason() -> None:
+    """Commands are small by nature, and so is what a process starts with."""
+    small = {
+        str(path.relative_to(CHECKOUT / "tilesseg").with_suffix(""))
+        for path in MODULES
+        if path.name not in ("__init__.py", "__main__.py", "version.py", "forkserver_preload.py")
+        and not path.name.endswith("_command.py")
+        and len(path.read_text(encoding="utf-8").splitlines()) < SMALL
+    }
+    page = (CHECKOUT / "docs/decisions/0043-small-modules.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([\w/]+)`", page.partition("| --- |")[2]))
+    assert small <= named, "these need a reason in decision 0043, or another module to join"
+    assert len(small) <= FEW
+
+
 def test_base_names_are_unique() -> None:
     names = Counter(path.name for path in MODULES)
     assert [name for name, count in names.items() if count > 1 and name not in ALIKE] == []
@@ -89,7 +105,7 @@ def test_base_names_are_unique() -> None:
 
 def test_few_modules_stand_beside_the_rooms() -> None:
     beside = {path.stem for path in (CHECKOUT / "tilesseg").glob("*.py")}
-    words = {"atomic_write", "doubts", "errors", "events", "paths", "process", "retry", "threads", "version"}
+    words = {"atomic_write", "doubts", "errors", "events", "paths", "process", "retry", "version"}
     assert beside == {"__init__", "__main__", *words}
 
 

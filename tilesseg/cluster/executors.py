@@ -18,7 +18,7 @@ from typing import Final, Generic, Literal, Protocol, TypeVar
 
 from tilesseg.atomic_write import fenced
 from tilesseg.errors import Superseded
-from tilesseg.threads import DaemonThreads
+from tilesseg.process import DaemonThreads
 
 LOOK_EVERY = 1.0
 """Seconds between two looks for items that are overdue."""

@@ -18,7 +18,7 @@ from queue import Queue, SimpleQueue
 from threading import Event, Semaphore
 from typing import Any, TypeVar
 
-from tilesseg.threads import DaemonThreads
+from tilesseg.process import DaemonThreads
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -12,7 +12,7 @@ import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from tilesseg.cluster.executors import worker_address
 from tilesseg.inference.worker_phases import longest_step, since_last_step
@@ -30,30 +30,46 @@ LOOK_EVERY, LOOKS = 5.0, 10.0
 class _Watchdog(threading.Thread):
     """Thread that has faulthandler end the process once a tile makes no step for too long.
 
-    faulthandler's own thread needs no interpreter: it ends the process, too, where a tile holds the interpreter.
+    faulthandler's own thread needs no interpreter: it ends the process, too, where a tile holds the interpreter. Such a
+    tile may begin to hold it at any time, so that the time of the end is set before its first step, and set anew by
+    this thread. Without a tile there is none: tasks of others may take as long as they like.
     """
 
-    def __init__(self, work: Assignment, traces: Path) -> None:
+    def __init__(self, work: Assignment, limit: float, traces: Path) -> None:
         super().__init__(name="tilesseg-watchdog", daemon=True)
-        self.work, self.traces, self.over = work, traces, threading.Event()
+        self.work, self.over = work, threading.Event()
+        self._limit, self._armed, self._lock = limit, False, threading.Lock()
+        traces.parent.mkdir(exist_ok=True)
+        self._traces = traces.open("w")
+        self.start()
 
     def run(self) -> None:
-        self.traces.parent.mkdir(exist_ok=True)
-        with self.traces.open("w") as file:
-            while not self.over.wait(self._look(file)):
-                pass
+        with self._traces:
+            while not self.over.wait(min(LOOK_EVERY, self._limit / LOOKS)):
+                self._look()
             faulthandler.cancel_dump_traceback_later()
 
-    def _look(self, file: TextIO) -> float:
-        """Set the time at which the process ends unless a step comes first; returns seconds until the next look."""
-        limit = self.work.limit.after(longest_step())
-        assert limit is not None  # else there is no watchdog
-        waited = max(since_last_step().values(), default=None)
-        if waited is None:
-            faulthandler.cancel_dump_traceback_later()
-        else:
-            faulthandler.dump_traceback_later(max(limit - waited, 0.001), exit=True, file=file)
-        return min(LOOK_EVERY, limit / LOOKS)
+    def arm(self) -> None:
+        """Set the time of the end, if there is none; to be called when a tile has begun."""
+        with self._lock:
+            if not self._armed:
+                self._end_in(self._limit)
+
+    def _look(self) -> None:
+        """Set the time of the end anew, by the tile that has made no step for the longest time."""
+        with self._lock:
+            limit = self.work.limit.after(longest_step())
+            assert limit is not None  # else there is no watchdog
+            self._limit, waited = limit, max(since_last_step().values(), default=None)
+            if waited is None:
+                faulthandler.cancel_dump_traceback_later()
+                self._armed = False
+            else:
+                self._end_in(limit - waited)
+
+    def _end_in(self, seconds: float) -> None:
+        faulthandler.dump_traceback_later(max(seconds, 0.001), exit=True, file=self._traces)
+        self._armed = True
 
 
 _LOCK = threading.Lock()
@@ -61,18 +77,19 @@ _watchdog: _Watchdog | None = None
 
 
 def watch(work: Assignment) -> None:
-    """Watch the tiles of an execution from now on, where this process is a Dask worker that a nanny starts again."""
+    """Watch a tile that has just begun in this thread, where a nanny starts this process again."""
     global _watchdog
-    if work.limit.seconds is None or (_watchdog is not None and _watchdog.work == work):
-        return
-    address = worker_address(with_nanny=True)
-    if address is None:
+    limit, address = work.limit.after(longest_step()), worker_address(with_nanny=True)
+    if limit is None or address is None:
         return
     with _LOCK:
-        if _watchdog is not None:
-            _watchdog.over.set()
-        _watchdog = _Watchdog(work, traces_of(Path(work.run), address))
-        _watchdog.start()
+        if _watchdog is None or _watchdog.work != work:
+            if _watchdog is not None:
+                _watchdog.over.set()
+                _watchdog.join()
+            _watchdog = _Watchdog(work, limit, traces_of(Path(work.run), address))
+        watchdog = _watchdog
+    watchdog.arm()
 
 
 def traces_of(run: Path, address: str) -> Path:

@@ -53,21 +53,19 @@ class TileWork:
         A worker process of a cluster whose device is lost ends: its nanny starts another process, which does the item.
 
         Raises:
-            UnfitWorker: this process joined late and cannot work at all.
-            UnfitWorker: the run directory is lost to this worker.
+            UnfitWorker: this process joined late and cannot work at all, or has lost the run directory.
             RunDirectoryLost: the run directory is lost.
             DeviceLost: this process computes alone, and cannot any more.
             Superseded: a later execution of the run has taken over.
         """
         self.work.check()  # a task that a later execution has overtaken computes nothing
         refuse_if_unfit(self.work)
-        watch(self.work)
         with fenced(self.work.check):
             return self._done_or_failed(item)
 
     def _done_or_failed(self, item: Item) -> Answer:
         try:
-            return _do(open_run(self.work), item)
+            return self._do(open_run(self.work), item)
         except DeviceLost as error:
             if worker_address():
                 _end_process(item, error)
@@ -81,6 +79,22 @@ class TileWork:
             self._refuse_if_lost(error, item)
             by_network = isinstance(error, NetworkFailed)
             return self._failed(item, reason_of(error), worker=this_process(), by_network=by_network)
+
+    def _do(self, opened: Opened, item: Item) -> Answer:
+        match item:
+            case TileItem():
+                with working(item.scene, item.tile):
+                    watch(self.work)
+                    return _segment(opened, item.scene, item.tile)
+            case StageItem():
+                return _stage(opened, item)
+            case PlanItem():
+                with opened.alone(item.scene.name, "plan"):
+                    answer = try_scene(item.scene, run=opened.run, plan=opened.plan, job=opened.job)
+                opened.forget(item.scene.name)
+                return answer
+            case FinishItem():
+                return _finish(opened, item.scene)
 
     def _refuse_if_lost(self, error: BaseException, item: Item) -> None:
         """Tell a loss of the run directory from a failure of the item; it may be lost to this worker's machine alone.
@@ -132,22 +146,6 @@ def _end_process(item: Item, error: DeviceLost) -> NoReturn:
     """End the process at once: an orderly exit would wait for threads that wait for the device."""
     logging.getLogger(__name__).critical("%s: %s; this worker process ends", item[-1], error)
     os._exit(1)
-
-
-def _do(opened: Opened, item: Item) -> Answer:
-    match item:
-        case TileItem():
-            with working(item.scene, item.tile):
-                return _segment(opened, item.scene, item.tile)
-        case StageItem():
-            return _stage(opened, item)
-        case PlanItem():
-            with opened.alone(item.scene.name, "plan"):
-                answer = try_scene(item.scene, run=opened.run, plan=opened.plan, job=opened.job)
-            opened.forget(item.scene.name)
-            return answer
-        case FinishItem():
-            return _finish(opened, item.scene)
 
 
 def _finish(opened: Opened, scene: str) -> SceneFinished:
