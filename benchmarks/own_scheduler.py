@@ -58,7 +58,7 @@ class OwnScheduler:
             for one in workers:
                 with suppress(psutil.NoSuchProcess):
                     one.kill()
-            psutil.wait_procs(workers, timeout=30)
+            time.sleep(0.1)
 
     def _is_worker(self, process: psutil.Process) -> bool:
         """Whether a process was started here, and is neither the scheduler nor dead."""

@@ -247,6 +247,31 @@ def wait_then_square(n: int) -> int:
 
 
 @pytest.mark.cluster
+@pytest.mark.kill
+def test_a_run_whose_last_worker_died_with_its_results_ends_after_its_patience(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The results are finished, so that Dask would compute them again, and no worker is left for that."""
+    monkeypatch.setattr(dask_executor, "LOOK_EVERY", 0.2)
+    fetch = dask_executor._Tasks._fetch
+    with (
+        OwnScheduler(tmp_path / "own", threads=1) as running,
+        cluster.connect(Cluster(kind="address", address=running.address), "cpu") as executor,
+    ):
+        assert isinstance(executor, DaskExecutor)
+        executor.patience = 2.0
+
+        def unlucky(tasks: Any, futures: list[Any]) -> dict[Any, Any]:
+            if futures:
+                running.kill_nannies()
+            return fetch(tasks, futures)
+
+        monkeypatch.setattr(dask_executor._Tasks, "_fetch", unlucky)
+        with pytest.raises(ClusterLost, match="has had no worker for 2 s"):
+            list(executor.map(square, range(8), lost=never_lost))
+
+
+@pytest.mark.cluster
 def test_workers_that_come_within_the_patience_do_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     from distributed import Client, LocalCluster
 

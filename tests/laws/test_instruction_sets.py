@@ -17,7 +17,7 @@ from instruction_sets import BEYOND, HERE, LIMITS, environment, run_limited
 from measured_laws import CASES
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/concepts.md"
-SAME, NOT_PRETENDED, NOT_LOWERED = "same bits", "cannot be pretended", "not lowered"
+SAME, NOT, NOT_PRETENDED, NOT_LOWERED = "same bits", "not: ", "cannot be pretended", "not lowered"
 OURS = [name for name in CASES if name.startswith("unet, torch")]
 PROOFS = {
     "AVX-512": ("AVX512", "avx512_core", "avx512"),
@@ -52,7 +52,18 @@ def cell_of(name: str, limit: str, found: Any) -> str:
     if isinstance(found, str):
         assert "openvino" in name and limit != HERE[0], found
         return NOT_PRETENDED  # its own look at the processor and oneDNN's disagree
-    return "not: " + ", ".join(found) if found else SAME
+    return NOT + ", ".join(found) if found else SAME
+
+
+def keeps(said: str, measured: str) -> bool:
+    """Whether a processor keeps what the table says: it may differ in less than in what the table names, never in more.
+
+    Which kernels a library takes depends on the maker of the processor, too, not on the set alone.
+    """
+    if not said.startswith(NOT):
+        return measured == said
+    named = set(said.removeprefix(NOT).split(", "))
+    return measured == SAME or (measured.startswith(NOT) and set(measured.removeprefix(NOT).split(", ")) <= named)
 
 
 @pytest.mark.parametrize("limit", [name for name in HERE if name != "SSE4.1"])
@@ -64,13 +75,20 @@ def test_our_u_net_in_pytorch_has_the_same_bits(tmp_path: Path, limit: str) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("limit", HERE)
-def test_the_table_of_laws_is_what_is_measured(tmp_path: Path, limit: str) -> None:
+def test_the_table_of_laws_says_no_more_than_is_measured(tmp_path: Path, limit: str) -> None:
     names = [name for name in CASES if importlib.util.find_spec(name.split(", ")[1])]
     told, printed = run_limited(limit, "measured_laws.py", str(tmp_path), *names)
     assert_limited(limit, told, printed)
-    expected = {name: table()[name][limit] for name in names}
-    assert {name: cell_of(name, limit, told["laws"][name]) for name in names} == expected
-    assert all(expected[name] == SAME for name in OURS)
+    said = {name: table()[name][limit] for name in names}
+    measured = {name: cell_of(name, limit, told["laws"][name]) for name in names}
+    assert {name: measured[name] for name in names if not keeps(said[name], measured[name])} == {}
+    assert all(said[name] == SAME for name in OURS)
+
+
+def test_a_table_that_says_too_much_is_found() -> None:
+    assert keeps(SAME, SAME) and keeps("not: threads, place", "not: place") and keeps("not: threads", SAME)
+    assert not keeps(SAME, "not: threads") and not keeps("not: threads", "not: threads, place")
+    assert not keeps(NOT_LOWERED, SAME)
 
 
 def test_the_table_names_every_engine_and_set() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tilesseg.errors import NetworkFailed
 from tilesseg.events import TileDone
+from tilesseg.formats.zarr.shard_sum import ShardSum
 from tilesseg.formats.zarr.sharded_array import Sharded
 from tilesseg.inference.blending import profile
 from tilesseg.inference.segment_tile import skip_tile
@@ -156,7 +159,7 @@ def test_a_tile_run_twice_equals_once(tmp_path: Path) -> None:
 
 def test_scores_that_are_not_finite_fail_the_tile(tmp_path: Path) -> None:
     source = ArraySource.of(np.full((1, 16, 16), 14, np.uint8))
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(NetworkFailed, match="ValueError: the model gave scores that are not finite"):
         run(tmp_path, source, fake_model("Broken"), lattice_of("gaussian"), blend="gaussian")
 
 
@@ -240,7 +243,12 @@ def test_a_tile_outside_the_region_of_interest_is_stored_without_reading_and_cou
 
 def test_a_core_is_written_in_whole_shards_each_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writes: list[Window] = []
-    monkeypatch.setattr(Sharded, "write", lambda self, window, values, *, plane=(): writes.append(window))
+
+    def write(self: Sharded, window: Window, values: Any, *, plane: tuple[int, ...] = ()) -> list[ShardSum]:
+        writes.append(window)
+        return []
+
+    monkeypatch.setattr(Sharded, "write", write)
     monkeypatch.setattr(Store, "levels", ())
     monkeypatch.setattr(Store, "read", lambda self, window: np.zeros(window.shape, np.uint8))
     run(tmp_path, picture((50, 30)), fake_model("Constant"), lattice_of("gaussian"), blend="gaussian", core=(40, 16))

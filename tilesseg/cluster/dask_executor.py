@@ -7,6 +7,7 @@ next death names the item at fault.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections import deque
@@ -320,24 +321,52 @@ class _Tasks(Generic[Item]):
     def _fetch(self, futures: list[Future[Any]]) -> dict[Any, Any]:
         """Results of finished tasks, fetched in one message; a message for each would dominate the driver's time.
 
-        Results that a dying worker had not yet delivered are computed again by Dask, and awaited here. A task without a
-        result raises its own error.
+        Results that a dying worker had not yet delivered are computed again by Dask, and awaited here, as long as there
+        are workers. A task without a result raises its own error.
         """
         fine = {future.key: future for future in futures if future.status == "finished"}
         if not fine:
             return {}
         with self.executor.reaching():
-            answers = self.executor.client.gather(fine, errors="skip")
+            answers = self._waited_for(self.executor.client.gather(fine, errors="skip", asynchronous=True))
         return {key: answer for key, answer in answers.items() if fine[key].status not in ("error", "cancelled")}
+
+    def _waited_for(self, request: Any) -> Any:
+        """Result of a request to the cluster; the workers are counted while it does not come.
+
+        Raises:
+            ClusterLost: the scheduler or the last worker has gone away.
+        """
+        loop: Any = self.executor.client.loop
+        answer = asyncio.run_coroutine_threadsafe(request, loop.asyncio_loop)
+        while True:
+            try:
+                return answer.result(LOOK_EVERY)
+            except TimeoutError:
+                if answer.done():
+                    raise  # its own
+            try:
+                self.executor.watch()
+            except BaseException:
+                answer.cancel()
+                raise
 
     def _outcome(self, future: Future[Any], fetched: dict[Any, Any]) -> tuple[Any, Exception | None]:
         """Result of a task, or its own error."""
         if future.key in fetched:
             return fetched[future.key], None
         with self.executor.reaching():
-            if future.status != "error":
-                return future.result(), None
+            while not _has_error(future):
+                try:
+                    return future.result(timeout=LOOK_EVERY), None
+                except TimeoutError:
+                    if not _has_error(future):  # it is computed again: its worker died with its result
+                        self.executor.watch()
             return None, future.exception()
+
+
+def _has_error(future: Future[Any]) -> bool:
+    return future.status == "error"
 
 
 def _cause(error: BaseException) -> str:

@@ -68,10 +68,9 @@ def segment_tile(tile: Tile, work: SceneWork, *, attempt: int = 1, threads: bool
 
     Raises:
         SourceError: the tile's pixels cannot be read.
-        ValueError: the network gave scores that are not finite.
         ModelError: scores are to be stored and are not between 0 and 1.
         OutOfDeviceMemory: the device has no memory for a single patch.
-        NetworkFailed: the network raised anything else.
+        NetworkFailed: the network raised anything else, or gave scores that are not finite.
     """
     clock, core = Stopwatch(), tile.core
     recipe, store = work.recipe, work.store
