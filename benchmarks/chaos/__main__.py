@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import tempfile
 from collections import defaultdict
 from dataclasses import asdict
@@ -27,6 +28,7 @@ def main() -> int:
     parser.add_argument("--log", type=Path, default=LOG, help="JSON lines to add to, a line for each seed")
     parser.add_argument("--page", action="store_true", help="write the table of the log into docs/reliability.md")
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background ignore it, and all below
     if options.page:
         write_page(read_log(options.log))
         return 0
