@@ -1,19 +1,22 @@
 """Measure what the checksums of shards cost a run whose network costs nothing.
 
-    python -m benchmarks.parts.checksums [--side 8192] [--pairs 5]
+    python -m benchmarks.parts.checksums [--side 8192] [--runs 5]
 
-A generated scene is segmented by a network that copies its input, with the sums and without them in turn; each run is a
-process of its own. The figures are the processor seconds of the whole process, and their ratio pair by pair. The scene
-has labels in patches of 4 px, so that its shards do not compress to nothing.
+A generated scene is segmented by a network that copies its input, each time in a process of its own. The figure is the
+share of the process's processor seconds that making the sums and comparing stored shards with them takes, the reading
+for the comparison included; runs with and without them differ by less than runs among each other. The scene has labels
+in patches of 4 px, so that its shards do not compress to nothing.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
+import time
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import yaml
@@ -21,7 +24,6 @@ from numpy.typing import NDArray
 
 from benchmarks.harness import alone
 from tilesseg.formats.geotiff.writer import utm_grid, write_image
-from tilesseg.formats.zarr import shard_sum
 from tilesseg.formats.zarr.shard_sum import ShardSum
 from tilesseg.planning.job import parse_job
 from tilesseg.run.run_job import run_job
@@ -40,18 +42,16 @@ class Copying:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--side", type=int, default=8192, help="side of the scene in pixels")
-    parser.add_argument("--pairs", type=int, default=5, help="number of pairs of runs")
+    parser.add_argument("--runs", type=int, default=5, help="number of runs")
     options = parser.parse_args()
     with TemporaryDirectory() as folder:
         write_inputs(Path(folder), options.side)
-        ratios = []
-        for pair in range(options.pairs):
-            seconds = {}
-            for sums in (True, False) if pair % 2 else (False, True):
-                seconds[sums] = alone(spent, folder, f"run-{pair}-{sums}", sums)
-            ratios.append(seconds[True] / seconds[False])
-            print(f"with {seconds[True]:.2f} CPU s, without {seconds[False]:.2f}: {ratios[-1]:.4f}", flush=True)
-    print(f"ratio: median {statistics.median(ratios):.4f}, {min(ratios):.4f} to {max(ratios):.4f}")
+        shares = []
+        for number in range(options.runs):
+            sums, whole = alone(spent, folder, f"run-{number}")
+            shares.append(sums / whole)
+            print(f"sums {sums:.3f} of {whole:.2f} CPU s: {shares[-1]:.2%}", flush=True)
+    print(f"share: median {statistics.median(shares):.2%}, at most {max(shares):.2%}")
 
 
 def write_inputs(folder: Path, side: int) -> None:
@@ -75,11 +75,22 @@ def write_inputs(folder: Path, side: int) -> None:
     (folder / "model" / "model.yaml").write_text(yaml.safe_dump(spec))
 
 
-def spent(folder: str, run: str, sums: bool) -> float:
-    """Processor seconds of a run, its products included."""
-    if not sums:
-        shard_sum.ShardSum.of = classmethod(lambda cls, data: cls(len(data), 0))  # type: ignore[method-assign]
-        shard_sum.ShardSum.compare = ShardSum.compare_size  # type: ignore[method-assign]
+def spent(folder: str, run: str) -> tuple[float, float]:
+    """Processor seconds of a run that its sums take, and of the whole run, its products included."""
+    seconds = [0.0]
+
+    def timed(function: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*arguments: Any) -> Any:
+            begun = time.thread_time()
+            try:
+                return function(*arguments)
+            finally:
+                seconds[0] += time.thread_time() - begun
+
+        return called
+
+    ShardSum.of = staticmethod(timed(ShardSum.of))  # type: ignore[method-assign, assignment]
+    ShardSum.compare = timed(ShardSum.compare)  # type: ignore[method-assign]
     job = {
         "scenes": f"{folder}/scene.tif",
         "model": f"{folder}/model",
@@ -87,10 +98,9 @@ def spent(folder: str, run: str, sums: bool) -> float:
         "output": {"dir": f"{folder}/{run}", "preview": False},
         "cluster": {"kind": "serial", "engine_threads": 1},
     }
-    begun = resource.getrusage(resource.RUSAGE_SELF)
+    begun = time.process_time()
     run_job(parse_job(job, where="checksums.py"))
-    ended = resource.getrusage(resource.RUSAGE_SELF)
-    return ended.ru_utime + ended.ru_stime - begun.ru_utime - begun.ru_stime
+    return seconds[0], time.process_time() - begun
 
 
 if __name__ == "__main__":
